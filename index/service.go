@@ -1,0 +1,90 @@
+package index
+
+import (
+	"context"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// Groups is what the index needs of the cluster; *raftfsm.Host provides it.
+type Groups interface {
+	Propose(ctx context.Context, group raftfsm.GroupID, cmd raftfsm.Command) (raftfsm.Result, error)
+	Query(ctx context.Context, group raftfsm.GroupID, query []byte, c raftfsm.Consistency) (raftfsm.Answer, error)
+}
+
+// Shard is one group of the index.
+type Shard struct {
+	// Name is the group's name, such as "index-0".
+	Name  string
+	Group raftfsm.GroupID
+}
+
+// Refusal is one document that was not taken.
+type Refusal struct {
+	// Position counts from 0 in the batch.
+	Position int
+	ID       string
+	// Reason is a stable snake_case code; Message says what is wrong and how to mend it.
+	Reason  string
+	Message string
+}
+
+// ShardPosition is how far a shard had applied its log when it acknowledged a write.
+type ShardPosition struct {
+	Shard   string
+	Applied uint64
+}
+
+// IngestResult accounts for every document of a batch:
+// Indexed + Existing + len(Refusals) is its length.
+type IngestResult struct {
+	Indexed   int
+	Existing  int
+	Refusals  []Refusal
+	Positions []ShardPosition
+}
+
+// SearchRequest is a query and where to stop.
+type SearchRequest struct {
+	// Query is in the search language; empty matches everything.
+	Query string
+	// Tenant restricts to one tenant; empty means all of them, which only the platform's own
+	// identities may ask. The caller of Search has checked that.
+	Tenant string
+	// Pack and Digest are further conditions; From and To bound Time to [From, To) in
+	// nanoseconds since 1970 UTC, 0 meaning open.
+	Pack   string
+	Digest string
+	From   int64
+	To     int64
+	// Limit is the page's size, 1 to PageMax.
+	Limit int
+	// Cursor is the Next of the previous page.
+	Cursor string
+	// Exact asks for an exact total.
+	Exact bool
+	// RequireComplete makes a shard that cannot answer an error.
+	RequireComplete bool
+}
+
+// SearchResult is one page, newest first and then by id.
+type SearchResult struct {
+	Items []Document
+	// Next is the cursor of the next page; empty on the last.
+	Next string
+	// Total is how many documents match; TotalExact is false when counting stopped early.
+	Total      int
+	TotalExact bool
+	// Complete is false when a shard could not answer.
+	Complete bool
+	Shards   []ShardState
+}
+
+// ShardState is one shard's part in an answer.
+type ShardState struct {
+	Shard string
+	// State is "ok", "timeout", "unreachable" or "error".
+	State   string
+	Applied uint64
+	Message string
+}

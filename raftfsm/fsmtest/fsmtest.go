@@ -1,0 +1,127 @@
+// Package fsmtest drives a state machine without Raft: a test feeds it entries, restarts it
+// at will, and compares state hashes.
+package fsmtest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+const group raftfsm.GroupID = 1
+
+// Driver feeds entries to one machine on an in-memory Pebble.
+type Driver struct {
+	t       testing.TB
+	make    func() raftfsm.Machine
+	db      *pebble.DB
+	machine raftfsm.Machine
+	replica *raftfsm.Replica
+	index   uint64
+	// Time is the group time that the next entry carries, and Wall its wall clock.
+	Time time.Duration
+	Wall time.Time
+}
+
+// New starts a machine made by factory; it is closed when the test ends.
+func New(t testing.TB, factory func() raftfsm.Machine) *Driver {
+	t.Helper()
+	db, err := pebble.Open("", &pebble.Options{FS: vfs.NewMem(), FormatMajorVersion: pebble.FormatNewest, Logger: discard{}})
+	if err != nil {
+		t.Fatalf("open pebble: %v", err)
+	}
+	d := &Driver{t: t, make: factory, db: db, Wall: time.Unix(1_700_000_000, 0).UTC()}
+	d.open()
+	t.Cleanup(func() {
+		d.close()
+		if err := db.Close(); err != nil {
+			t.Errorf("close pebble: %v", err)
+		}
+	})
+	return d
+}
+
+// Apply executes commands as one entry and returns their results.
+func (d *Driver) Apply(cmds ...[]byte) [][]byte {
+	d.t.Helper()
+	proposals := make([]raftfsm.Command, len(cmds))
+	for i, c := range cmds {
+		proposals[i].Data = c
+	}
+	applied := d.Propose(proposals...)
+	out := make([][]byte, len(applied))
+	for i, a := range applied {
+		out[i] = a.Data
+	}
+	return out
+}
+
+// Propose is Apply for commands with request ids.
+func (d *Driver) Propose(cmds ...raftfsm.Command) []raftfsm.Applied {
+	d.t.Helper()
+	d.index++
+	out, err := d.replica.Apply(d.index, 1, raftfsm.EncodeEntry(d.Time.Microseconds(), d.Wall.UnixNano(), cmds))
+	if err != nil {
+		d.t.Fatalf("apply entry %d: %v", d.index, err)
+	}
+	return out
+}
+
+// Query asks the machine.
+func (d *Driver) Query(q []byte) []byte {
+	d.t.Helper()
+	out, err := d.machine.Query(context.Background(), q)
+	if err != nil {
+		d.t.Fatalf("query: %v", err)
+	}
+	return out
+}
+
+// Machine is the running machine.
+func (d *Driver) Machine() raftfsm.Machine { return d.machine }
+
+// Restart closes the machine and loads a new one from what is stored.
+func (d *Driver) Restart() {
+	d.t.Helper()
+	d.close()
+	d.open()
+}
+
+// StateHash is the hash of the replicated state.
+func (d *Driver) StateHash() [32]byte {
+	d.t.Helper()
+	h, err := d.replica.StateHash()
+	if err != nil {
+		d.t.Fatalf("state hash: %v", err)
+	}
+	return h
+}
+
+func (d *Driver) open() {
+	d.t.Helper()
+	d.machine = d.make()
+	d.replica = raftfsm.NewReplica(d.db, group, d.machine)
+	if err := d.replica.Open(); err != nil {
+		d.t.Fatalf("open replica: %v", err)
+	}
+}
+
+func (d *Driver) close() {
+	d.t.Helper()
+	if err := d.machine.Close(); err != nil {
+		d.t.Errorf("close machine: %v", err)
+	}
+}
+
+type discard struct{}
+
+func (discard) Infof(string, ...any)  {}
+func (discard) Errorf(string, ...any) {}
+func (discard) Fatalf(f string, a ...any) {
+	panic("pebble: " + f)
+}
