@@ -20,6 +20,7 @@ const (
 	RequestMemory = 10 * time.Minute
 
 	entryVersion = 1
+	entryHeader  = 1 + 8 + 8 + 8 // version, term, group time, wall clock
 )
 
 var errEntryMalformed = errors.New("raftfsm: malformed log entry")
@@ -39,14 +40,16 @@ func NewRequestID(parts ...string) RequestID {
 	return id
 }
 
-// EncodeEntry lays out a log entry; docs/FORMAT.md has the bytes.
-func EncodeEntry(groupTime, wall int64, cmds []Command) []byte {
-	size := 1 + 8 + 8 + binary.MaxVarintLen64
+// EncodeEntry lays out a log entry; docs/FORMAT.md has the bytes. term is the term whose
+// leader made the stamp: should the entry land in another term, its stamp does not count.
+func EncodeEntry(term uint64, groupTime, wall int64, cmds []Command) []byte {
+	size := entryHeader + binary.MaxVarintLen64
 	for _, c := range cmds {
 		size += 1 + len(c.RequestID) + binary.MaxVarintLen64 + len(c.Data)
 	}
 	b := make([]byte, 0, size)
 	b = append(b, entryVersion)
+	b = binary.BigEndian.AppendUint64(b, term)
 	b = binary.BigEndian.AppendUint64(b, uint64(groupTime))
 	b = binary.BigEndian.AppendUint64(b, uint64(wall))
 	b = binary.AppendUvarint(b, uint64(len(cmds)))
@@ -63,53 +66,52 @@ func EncodeEntry(groupTime, wall int64, cmds []Command) []byte {
 	return b
 }
 
-// entryStamp reads only the group time of an encoded entry.
-func entryStamp(b []byte) (groupTime int64, ok bool) {
-	if len(b) < 17 || b[0] != entryVersion {
+// entryStamp reads only the group time of an encoded entry that was logged in term.
+func entryStamp(b []byte, term uint64) (groupTime int64, ok bool) {
+	if len(b) < entryHeader || b[0] != entryVersion || binary.BigEndian.Uint64(b[1:]) != term {
 		return 0, false
 	}
-	return int64(binary.BigEndian.Uint64(b[1:])), true
+	return int64(binary.BigEndian.Uint64(b[9:])), true
 }
 
 // decodeEntry is the inverse of EncodeEntry; the commands alias b.
-func decodeEntry(b []byte) (groupTime, wall int64, cmds []Command, err error) {
-	if len(b) < 17 {
-		return 0, 0, nil, errEntryMalformed
+func decodeEntry(b []byte) (wall int64, cmds []Command, err error) {
+	if len(b) < entryHeader {
+		return 0, nil, errEntryMalformed
 	}
 	if b[0] != entryVersion {
-		return 0, 0, nil, fmt.Errorf("%w: version %d, this build knows %d", errEntryMalformed, b[0], entryVersion)
+		return 0, nil, fmt.Errorf("%w: version %d, this build knows %d", errEntryMalformed, b[0], entryVersion)
 	}
-	groupTime = int64(binary.BigEndian.Uint64(b[1:]))
-	wall = int64(binary.BigEndian.Uint64(b[9:]))
-	b = b[17:]
+	wall = int64(binary.BigEndian.Uint64(b[17:]))
+	b = b[entryHeader:]
 	n, w := binary.Uvarint(b)
 	if w <= 0 || n > EntryCommandsMax {
-		return 0, 0, nil, errEntryMalformed
+		return 0, nil, errEntryMalformed
 	}
 	b = b[w:]
 	cmds = make([]Command, n)
 	for i := range cmds {
 		if len(b) < 1 || b[0] > 1 {
-			return 0, 0, nil, errEntryMalformed
+			return 0, nil, errEntryMalformed
 		}
 		withID := b[0] == 1
 		b = b[1:]
 		if withID {
 			if len(b) < len(RequestID{}) {
-				return 0, 0, nil, errEntryMalformed
+				return 0, nil, errEntryMalformed
 			}
 			copy(cmds[i].RequestID[:], b)
 			b = b[len(RequestID{}):]
 		}
 		size, w := binary.Uvarint(b)
 		if w <= 0 || size > uint64(len(b)-w) {
-			return 0, 0, nil, errEntryMalformed
+			return 0, nil, errEntryMalformed
 		}
 		cmds[i].Data = b[w : w+int(size) : w+int(size)]
 		b = b[w+int(size):]
 	}
 	if len(b) != 0 {
-		return 0, 0, nil, errEntryMalformed
+		return 0, nil, errEntryMalformed
 	}
-	return groupTime, wall, cmds, nil
+	return wall, cmds, nil
 }

@@ -2,10 +2,12 @@ package raftfsm
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -48,6 +50,10 @@ type Replica struct {
 	host    []byte
 	pos     Position
 	index   atomic.Uint64
+	time    atomic.Int64
+
+	mu      sync.Mutex
+	changed chan struct{} // closed at the next step; nil when nobody waits
 }
 
 // NewReplica joins a machine to its part of db. Call Open before Apply.
@@ -72,12 +78,15 @@ func (r *Replica) Open() error {
 	if err := r.machine.Load(r.store); err != nil {
 		return fmt.Errorf("raftfsm: load group %d: %w", r.group, err)
 	}
-	r.index.Store(r.pos.Index)
+	r.publish()
 	return nil
 }
 
 // Position is how far the replica has come. Only the applying goroutine may call it.
 func (r *Replica) Position() Position { return r.pos }
+
+// AppliedTime is the group time after the last applied entry; any goroutine may ask.
+func (r *Replica) AppliedTime() int64 { return r.time.Load() }
 
 // AppliedIndex is the index of the last applied entry; any goroutine may ask.
 func (r *Replica) AppliedIndex() uint64 { return r.index.Load() }
@@ -88,12 +97,15 @@ func (r *Replica) Apply(index, term uint64, data []byte) ([]Applied, error) {
 	if index <= r.pos.Index {
 		return nil, nil
 	}
-	groupTime, wall, cmds, err := decodeEntry(data)
+	wall, cmds, err := decodeEntry(data)
 	if err != nil {
 		return nil, fmt.Errorf("group %d index %d: %w", r.group, index, err)
 	}
 	pos := r.pos
-	pos.Index, pos.Term, pos.Time = index, term, max(pos.Time, groupTime)
+	pos.Index, pos.Term = index, term
+	if stamp, ok := entryStamp(data, term); ok {
+		pos.Time = max(pos.Time, stamp)
+	}
 	b := r.db.NewIndexedBatch()
 	defer b.Close()
 	out, commits, err := r.execute(b, Entry{Index: index, Term: term, Time: pos.Time, Wall: wall}, cmds)
@@ -106,7 +118,7 @@ func (r *Replica) Apply(index, term uint64, data []byte) ([]Applied, error) {
 	for _, f := range commits {
 		f()
 	}
-	r.index.Store(index)
+	r.publish()
 	return out, nil
 }
 
@@ -123,8 +135,41 @@ func (r *Replica) ApplyConfig(index, term uint64, config []byte) error {
 	if err := r.commit(b, pos); err != nil {
 		return err
 	}
-	r.index.Store(index)
+	r.publish()
 	return nil
+}
+
+// publish tells readers how far the replica has come.
+func (r *Replica) publish() {
+	r.time.Store(r.pos.Time)
+	r.index.Store(r.pos.Index)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.changed != nil {
+		close(r.changed)
+		r.changed = nil
+	}
+}
+
+// WaitApplied waits until the entry at index has been applied.
+func (r *Replica) WaitApplied(ctx context.Context, index uint64) error {
+	for {
+		r.mu.Lock()
+		if r.index.Load() >= index {
+			r.mu.Unlock()
+			return nil
+		}
+		if r.changed == nil {
+			r.changed = make(chan struct{})
+		}
+		changed := r.changed
+		r.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func (r *Replica) commit(b *pebble.Batch, pos Position) error {
@@ -186,7 +231,10 @@ func (r *Replica) execute(b *pebble.Batch, e Entry, cmds []Command) ([]Applied, 
 			continue
 		}
 		if first := inEntry[c.RequestID]; out[i].Repeated && out[i].Index == 0 {
-			out[i].Data, out[i].Index = out[first].Data, out[first].Index
+			out[i].Index = out[first].Index
+			if out[i].Err == nil {
+				out[i].Data = out[first].Data
+			}
 		} else if !out[i].Repeated && out[i].Err == nil {
 			if err := requests.remember(c, e, out[i].Data); err != nil {
 				return nil, nil, err

@@ -65,7 +65,7 @@ func (d *Driver) Apply(cmds ...[]byte) [][]byte {
 func (d *Driver) Propose(cmds ...raftfsm.Command) []raftfsm.Applied {
 	d.t.Helper()
 	d.index++
-	out, err := d.replica.Apply(d.index, 1, raftfsm.EncodeEntry(d.Time.Microseconds(), d.Wall.UnixNano(), cmds))
+	out, err := d.replica.Apply(d.index, 1, raftfsm.EncodeEntry(1, d.Time.Microseconds(), d.Wall.UnixNano(), cmds))
 	if err != nil {
 		d.t.Fatalf("apply entry %d: %v", d.index, err)
 	}

@@ -1,0 +1,220 @@
+package raftfsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Group says what a host needs to run one Raft group.
+type Group struct {
+	ID GroupID
+	// Name is for people: logs, metrics, errors.
+	Name    string
+	Machine Machine
+	// OnLeader, if set, runs while this node leads the group and is ready to serve; its
+	// context ends with the leadership. At most one call runs at a time.
+	OnLeader func(ctx context.Context)
+}
+
+// group is one running Raft group.
+type group struct {
+	id       GroupID
+	name     string
+	host     *Host
+	log      *slog.Logger
+	machine  Machine
+	replica  *Replica
+	raft     *raft.Raft
+	logs     *logStore
+	keep     *timekeeper
+	snaps    *snapshotStore
+	stream   *streamLayer
+	trans    *raft.NetworkTransport
+	queue    chan *proposal
+	inFlight chan struct{}
+	onLeader func(ctx context.Context)
+
+	// replacing is held for writing while a snapshot replaces the state, because that also
+	// removes rows from under open readers of Pebble.
+	replacing sync.RWMutex
+
+	mu    sync.Mutex
+	ready readiness
+}
+
+// readiness is set while this node leads, has committed an entry in its term and has applied
+// everything before it.
+type readiness struct {
+	term uint64 // 0: not ready
+	// index is the last entry before the term's first command; entries up to it are applied.
+	index uint64
+}
+
+// leading returns the readiness if it still holds.
+func (g *group) leading() (readiness, error) {
+	g.mu.Lock()
+	r := g.ready
+	g.mu.Unlock()
+	if r.term == 0 || g.raft.State() != raft.Leader || g.raft.CurrentTerm() != r.term {
+		return readiness{}, ErrNoLeader
+	}
+	return r, nil
+}
+
+// watchLeadership turns Raft's notifications into readiness. Raft blocks on the channel, so
+// everything slow happens elsewhere.
+func (g *group) watchLeadership(notify <-chan bool) {
+	defer g.host.wg.Done()
+	end := func() {}
+	for {
+		select {
+		case leader := <-notify:
+			end()
+			end = func() {}
+			if leader {
+				ctx, cancel := context.WithCancel(g.host.ctx)
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					g.lead(ctx)
+				}()
+				end = func() { cancel(); <-done }
+			}
+		case <-g.host.ctx.Done():
+			end()
+			return
+		}
+	}
+}
+
+// lead makes the group ready to serve and runs its leader job until ctx ends.
+func (g *group) lead(ctx context.Context) {
+	for ctx.Err() == nil {
+		term := g.raft.CurrentTerm()
+		if err := g.raft.Barrier(barrierTimeout).Error(); err != nil {
+			if g.raft.State() != raft.Leader {
+				return
+			}
+			continue
+		}
+		if g.raft.CurrentTerm() != term {
+			continue
+		}
+		g.keep.lead(g.replica.AppliedTime())
+		g.mu.Lock()
+		if ctx.Err() == nil {
+			// Nothing is proposed before readiness, so what Raft has applied ends with the barrier.
+			g.ready = readiness{term: term, index: g.raft.AppliedIndex()}
+		}
+		g.mu.Unlock()
+		g.log.Info("leading", "term", term, "index", g.raft.AppliedIndex())
+		if g.onLeader != nil {
+			g.onLeader(ctx)
+		}
+		<-ctx.Done()
+	}
+	g.mu.Lock()
+	g.ready = readiness{}
+	g.mu.Unlock()
+}
+
+// voters are the server ids that vote in the latest configuration.
+func (g *group) voters() map[string]bool {
+	v := map[string]bool{}
+	f := g.raft.GetConfiguration()
+	if f.Error() != nil {
+		return v
+	}
+	for _, s := range f.Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			v[string(s.ID)] = true
+		}
+	}
+	return v
+}
+
+// queryLeader answers a linearizable read on this node, which must lead.
+func (g *group) queryLeader(ctx context.Context, query []byte) (Answer, error) {
+	ready, err := g.leading()
+	if err != nil {
+		return Answer{}, g.fail("query", OutcomeDefinite, err)
+	}
+	index := g.raft.CommitIndex()
+	if err := g.host.confirmer.confirm(ctx, g, ready.term); err != nil {
+		return Answer{}, g.fail("query", OutcomeDefinite, err)
+	}
+	if index > ready.index {
+		if err := g.replica.WaitApplied(ctx, index); err != nil {
+			return Answer{}, g.fail("query", OutcomeDefinite, err)
+		}
+	}
+	return g.queryLocal(ctx, query)
+}
+
+// queryLocal answers from this replica, however far it has come.
+func (g *group) queryLocal(ctx context.Context, query []byte) (Answer, error) {
+	g.replacing.RLock()
+	defer g.replacing.RUnlock()
+	applied := g.replica.AppliedIndex()
+	data, err := g.machine.Query(ctx, query)
+	if err != nil {
+		return Answer{}, g.fail("query", OutcomeDefinite, err)
+	}
+	return Answer{Data: data, Applied: applied}, nil
+}
+
+func (g *group) fail(op string, o Outcome, err error) error {
+	var e *Error
+	if errors.As(err, &e) {
+		return err
+	}
+	return &Error{Op: op, Group: g.name, Outcome: o, Err: err}
+}
+
+// close ends Raft and the machine. The order matters: nothing applies after Raft is down.
+func (g *group) close() error {
+	var errs []error
+	if err := g.raft.Shutdown().Error(); err != nil {
+		errs = append(errs, fmt.Errorf("raft: %w", err))
+	}
+	if err := g.trans.Close(); err != nil {
+		errs = append(errs, fmt.Errorf("transport: %w", err))
+	}
+	if err := g.machine.Close(); err != nil {
+		errs = append(errs, fmt.Errorf("machine: %w", err))
+	}
+	if err := g.logs.close(); err != nil {
+		errs = append(errs, fmt.Errorf("log: %w", err))
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("raftfsm: close group %s: %w", g.name, errors.Join(errs...))
+	}
+	return nil
+}
+
+// handOver gives leadership to another node before a shutdown. It is never used otherwise: a
+// transfer that is interrupted by a step-down leaves the library refusing writes for good.
+func (g *group) handOver() {
+	if g.raft.State() != raft.Leader {
+		return
+	}
+	g.mu.Lock()
+	g.ready = readiness{}
+	g.mu.Unlock()
+	if err := g.raft.LeadershipTransfer().Error(); err != nil {
+		g.log.Info("leadership not handed over", "err", err)
+	}
+}
+
+const (
+	barrierTimeout = 10 * time.Second
+	confirmTimeout = time.Second
+	// GroupsMax bounds the groups of a node: the idle cost of Raft grows with each.
+	GroupsMax = 64
+)

@@ -1,0 +1,360 @@
+package raftfsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/maestro-conductor/maestro/internal/clock"
+)
+
+// Member is one node of the cluster.
+type Member struct {
+	// ID is the Raft server id: the node's name and the incarnation of its data folder. It is
+	// never used again after the data is gone.
+	ID string
+	// Name is what the node's certificate says.
+	Name string
+	// Address is host:port of its cluster port.
+	Address string
+}
+
+// Options configure a Host. All fields but Registry are needed.
+type Options struct {
+	// Dir holds everything the host stores.
+	Dir string
+	// Self is this node's id among Members.
+	Self    string
+	Members []Member
+	Mux     *Mux
+	Clock   clock.Clock
+	Log     *slog.Logger
+	// Fatal ends the process: the disk or the state can no longer be trusted. It is called
+	// with a stable reason code and may be called more than once.
+	Fatal func(reason string, err error)
+	// Registry receives the metrics; nil keeps them private.
+	Registry prometheus.Registerer
+}
+
+// Host runs the Raft groups of one node on one Pebble and one port. It knows nothing about
+// what the groups hold.
+type Host struct {
+	self      Member
+	dir       string
+	db        *pebble.DB
+	pebble    *pebble.Options
+	mux       *Mux
+	clock     clock.Clock
+	log       *slog.Logger
+	fatal     func(reason string, err error)
+	metrics   *hostMetrics
+	links     map[string]*link // by server id, all members but this node
+	addresses map[raft.ServerAddress]string
+	confirmer *confirmer
+	groups    map[GroupID]*group
+	order     []*group
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// Open starts the groups. A group without any state begins with Members as its voters, so
+// every node must be given the same list then. Close the host when done, also after its
+// context has ended.
+func Open(o Options, groups []Group) (*Host, error) {
+	if len(groups) > GroupsMax {
+		return nil, fmt.Errorf("raftfsm: %d groups, at most %d", len(groups), GroupsMax)
+	}
+	h := &Host{
+		dir: o.Dir, mux: o.Mux, clock: o.Clock, log: o.Log, fatal: o.Fatal,
+		links: map[string]*link{}, addresses: map[raft.ServerAddress]string{}, groups: map[GroupID]*group{},
+	}
+	for _, m := range o.Members {
+		h.addresses[raft.ServerAddress(m.Address)] = m.Name
+		if m.ID == o.Self {
+			h.self = m
+		} else {
+			h.links[m.ID] = &link{mux: o.Mux, peer: m}
+		}
+	}
+	if h.self.ID == "" {
+		return nil, fmt.Errorf("raftfsm: %q is not among the members", o.Self)
+	}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	h.confirmer = &confirmer{host: h}
+	h.pebble = pebbleOptions(pebbleLog{o.Log}, o.Fatal)
+	path := filepath.Join(o.Dir, "state")
+	db, err := pebble.Open(path, h.pebble)
+	if err != nil {
+		h.cancel()
+		return nil, fmt.Errorf("raftfsm: open state in %s: %w", path, err)
+	}
+	h.db = db
+	if h.metrics, err = newHostMetrics(h, o.Registry); err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	for _, g := range groups {
+		if err := h.start(g, o.Members); err != nil {
+			return nil, errors.Join(err, h.Close())
+		}
+	}
+	// Only now: peers that connect early are told to come again.
+	h.mux.Handle(classRaft, h.acceptRaft)
+	h.mux.Handle(classLink, func(_ GroupID, _ string, c net.Conn) bool {
+		h.wg.Add(1)
+		go h.serveLink(c)
+		return true
+	})
+	return h, nil
+}
+
+// acceptRaft hands a connection to its group.
+func (h *Host) acceptRaft(id GroupID, _ string, c net.Conn) bool {
+	g := h.groups[id]
+	return g != nil && g.stream.offer(c)
+}
+
+// start opens one group's log, snapshots and state, and its Raft.
+func (h *Host) start(conf Group, members []Member) error {
+	dir := filepath.Join(h.dir, "raft", conf.Name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("raftfsm: group %s: %w", conf.Name, err)
+	}
+	g := &group{
+		id: conf.ID, name: conf.Name, host: h, log: h.log.With("group", conf.Name), machine: conf.Machine,
+		replica: NewReplica(h.db, conf.ID, conf.Machine), keep: &timekeeper{clock: h.clock}, onLeader: conf.OnLeader,
+		queue: make(chan *proposal, proposalQueueMax), inFlight: make(chan struct{}, entriesInFlightMax),
+	}
+	if err := g.replica.Open(); err != nil {
+		return fmt.Errorf("raftfsm: group %s: %w", conf.Name, err)
+	}
+	logs, err := openLogStore(filepath.Join(dir, "log.bolt"), g.keep, h.fatal, func(n int, took time.Duration) {
+		h.metrics.logWritten(g.name, n, took)
+	})
+	if err != nil {
+		return errors.Join(err, conf.Machine.Close())
+	}
+	g.logs = logs
+	if err := g.open(dir, members); err != nil {
+		return errors.Join(fmt.Errorf("raftfsm: group %s: %w", conf.Name, err), logs.close(), conf.Machine.Close())
+	}
+	h.groups[conf.ID] = g
+	h.order = append(h.order, g)
+	return nil
+}
+
+func (g *group) open(dir string, members []Member) error {
+	h := g.host
+	pos := g.replica.Position()
+	snaps, err := openSnapshotStore(h.db, g.id, filepath.Join(dir, "snapshots"), pos, func() sstFormat {
+		return sstFormat{options: h.pebble.MakeWriterOptions(0, h.db.TableFormat())}
+	})
+	if err != nil {
+		return err
+	}
+	g.snaps = snaps
+	if err := g.checkLog(pos); err != nil {
+		return err
+	}
+	n, err := g.logs.lastNote()
+	if err != nil {
+		return err
+	}
+	g.keep.reset(n)
+	cache, err := raft.NewLogCache(512, g.logs)
+	if err != nil {
+		return err
+	}
+	g.stream = newStreamLayer(h.mux, g.id, h.nameOf)
+	hlog := raftLog(g.log)
+	g.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: g.stream, MaxPool: transportPool, Timeout: transportTimeout, Logger: hlog,
+		// Pipelining deadlocks after a follower's write error, and gains nothing on a LAN.
+		MaxRPCsInFlight: 1, MsgpackUseNewTimeFormat: true,
+		ServerAddressProvider: h,
+	})
+	notify := make(chan bool, 16)
+	conf := raftConfig(h.self.ID, preference(g.id, h.self.ID, members), hlog, notify)
+	if err := g.bootstrap(conf, cache, members); err != nil {
+		return errors.Join(err, g.trans.Close())
+	}
+	r, err := raft.NewRaft(conf, fsm{g}, cache, g.logs, g.snaps, g.trans)
+	if err != nil {
+		return errors.Join(err, g.trans.Close())
+	}
+	g.raft = r
+	h.wg.Add(2)
+	go g.watchLeadership(notify)
+	go g.runProposer()
+	return nil
+}
+
+// checkLog refuses to run on a log that has lost entries which the state contains: another
+// leader could have been elected without them.
+func (g *group) checkLog(pos Position) error {
+	last, err := g.logs.LastIndex()
+	if err != nil {
+		return fmt.Errorf("last log index: %w", err)
+	}
+	marker := uint64(0)
+	if g.snaps.marker != nil {
+		marker = g.snaps.marker.Index
+	}
+	if pos.Index > last && pos.Index > marker {
+		return fmt.Errorf("the log ends at index %d, before the state at %d: the disk has lost synced data; "+
+			"wipe this node's data folder and let it join as a new node", last, pos.Index)
+	}
+	return nil
+}
+
+func (g *group) bootstrap(conf *raft.Config, logs raft.LogStore, members []Member) error {
+	has, err := raft.HasExistingState(logs, g.logs, g.snaps)
+	if err != nil || has {
+		return err
+	}
+	var c raft.Configuration
+	for _, m := range members {
+		c.Servers = append(c.Servers, raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(m.ID), Address: raft.ServerAddress(m.Address)})
+	}
+	return raft.BootstrapCluster(conf, logs, g.logs, g.snaps, g.trans, c)
+}
+
+// ServerAddr gives Raft the address of a member; addresses may change, ids do not.
+func (h *Host) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	if string(id) == h.self.ID {
+		return raft.ServerAddress(h.self.Address), nil
+	}
+	if l := h.links[string(id)]; l != nil {
+		return raft.ServerAddress(l.peer.Address), nil
+	}
+	return "", fmt.Errorf("raftfsm: server %q is not a member", id)
+}
+
+func (h *Host) nameOf(a raft.ServerAddress) (string, error) {
+	if name, ok := h.addresses[a]; ok {
+		return name, nil
+	}
+	return "", fmt.Errorf("raftfsm: no member at %q", a)
+}
+
+func (h *Host) group(id GroupID) (*group, error) {
+	g := h.groups[id]
+	if g == nil {
+		return nil, &Error{Op: "find", Group: fmt.Sprint(id), Err: ErrUnknownGroup}
+	}
+	return g, nil
+}
+
+// Reachable tells whether this node has a link to the member; it is always true for itself.
+func (h *Host) Reachable(memberID string) bool {
+	if memberID == h.self.ID {
+		return true
+	}
+	l := h.links[memberID]
+	if l == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(h.ctx, confirmTimeout)
+	defer cancel()
+	_, err := l.call(ctx, kindTerms, 0, nil)
+	return err == nil
+}
+
+// GroupStatus describes a group as this node sees it.
+type GroupStatus struct {
+	Name string
+	// Leader is the member that leads; zero when none is known.
+	Leader       string
+	Term         uint64
+	CommitIndex  uint64
+	AppliedIndex uint64
+	Voters       []string
+}
+
+// Status describes every group, in the order they were given to Open.
+func (h *Host) Status() []GroupStatus {
+	out := make([]GroupStatus, 0, len(h.order))
+	for _, g := range h.order {
+		_, leader := g.raft.LeaderWithID()
+		s := GroupStatus{Name: g.name, Leader: string(leader), Term: g.raft.CurrentTerm(),
+			CommitIndex: g.raft.CommitIndex(), AppliedIndex: g.replica.AppliedIndex()}
+		if f := g.raft.GetConfiguration(); f.Error() == nil {
+			for _, srv := range f.Configuration().Servers {
+				s.Voters = append(s.Voters, string(srv.ID))
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// Ready returns nil when every group has a leader that this node knows of, so that any
+// request can be served or forwarded.
+func (h *Host) Ready() error {
+	for _, g := range h.order {
+		if _, leader := g.raft.LeaderWithID(); leader == "" {
+			return &Error{Op: "ready", Group: g.name, Err: ErrNoLeader}
+		}
+		if g.raft.State() == raft.Leader {
+			if _, err := g.leading(); err != nil {
+				return &Error{Op: "ready", Group: g.name, Err: err}
+			}
+		}
+	}
+	return nil
+}
+
+// StateHash is the hash of a group's replicated state on this node, for comparing replicas
+// while nothing is written.
+func (h *Host) StateHash(id GroupID) ([32]byte, error) {
+	g, err := h.group(id)
+	if err != nil {
+		return [32]byte{}, err
+	}
+	return g.replica.StateHash()
+}
+
+// HandOver gives this node's leaderships to others, so that a planned stop costs no election.
+func (h *Host) HandOver() {
+	var wg sync.WaitGroup
+	for _, g := range h.order {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			g.handOver()
+		}()
+	}
+	wg.Wait()
+}
+
+// Close stops the groups and then the state. It does not close the Mux.
+func (h *Host) Close() error {
+	h.cancel()
+	for _, l := range h.links {
+		l.close()
+	}
+	var errs []error
+	for _, g := range h.order {
+		errs = append(errs, g.close())
+	}
+	h.mux.dropAll()
+	h.wg.Wait()
+	h.metrics.unregister()
+	if h.db != nil {
+		if err := h.db.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("raftfsm: close state: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,287 @@
+package raftfsm
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	// linkWriteTimeout ends a link whose peer does not read.
+	linkWriteTimeout = 5 * time.Second
+	// linkDialTimeout bounds one attempt to connect.
+	linkDialTimeout = 2 * time.Second
+	// linkRedialDelay keeps callers from hammering a peer that is down.
+	linkRedialDelay = 100 * time.Millisecond
+	// linkQueue is how many frames may wait for the wire on each side of a link.
+	linkQueue = 1024
+	// linkInFlightMax bounds the requests of one link that run at the same time; the reader
+	// then stops reading, and the caller's queue fills.
+	linkInFlightMax = 2048
+)
+
+// link is this node's client side of the long-lived connection to one peer: many requests
+// share it, each answered in its own time.
+type link struct {
+	mux  *Mux
+	peer Member
+
+	mu       sync.Mutex
+	conn     *linkConn
+	notUntil time.Time // no dial before
+	lastErr  error
+	closed   bool
+}
+
+// linkConn is one connection of a link.
+type linkConn struct {
+	net.Conn
+	frames chan []byte
+	stop   chan struct{}
+	once   sync.Once
+
+	mu      sync.Mutex
+	next    uint64
+	pending map[uint64]chan response
+	dead    bool
+}
+
+// errNotSent marks a request that never reached the wire, so that its outcome is definite.
+var errNotSent = errors.New("request not sent")
+
+// call sends one request and waits for its answer.
+func (l *link) call(ctx context.Context, kind byte, group GroupID, payload []byte) (response, error) {
+	c, err := l.connect(ctx)
+	if err != nil {
+		return response{}, fmt.Errorf("%w: %w", errNotSent, err)
+	}
+	id, answer, ok := c.register()
+	if !ok {
+		return response{}, fmt.Errorf("%w: link to %s closed", errNotSent, l.peer.Name)
+	}
+	defer c.forget(id)
+	left := 10 * time.Second
+	if d, ok := ctx.Deadline(); ok {
+		left = time.Until(d)
+	}
+	frame := request{id: id, kind: kind, group: group, left: left, payload: payload}.append(nil)
+	select {
+	case c.frames <- frame:
+	case <-c.stop:
+		return response{}, fmt.Errorf("%w: link to %s closed", errNotSent, l.peer.Name)
+	case <-ctx.Done():
+		return response{}, fmt.Errorf("%w: %w", errNotSent, ctx.Err())
+	}
+	select {
+	case r := <-answer:
+		return r, nil
+	case <-c.stop:
+		return response{}, fmt.Errorf("link to %s closed: %w", l.peer.Name, ErrLost)
+	case <-ctx.Done():
+		return response{}, ctx.Err()
+	}
+}
+
+// connect returns the open connection or makes one. Callers during a dial wait for it.
+func (l *link) connect(ctx context.Context) (*linkConn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn != nil && !l.conn.closed() {
+		return l.conn, nil
+	}
+	if l.closed {
+		return nil, ErrShutdown
+	}
+	if time.Now().Before(l.notUntil) {
+		return nil, l.lastErr
+	}
+	ctx, cancel := context.WithTimeout(ctx, linkDialTimeout)
+	defer cancel()
+	c, err := l.mux.Dial(ctx, l.peer.Address, l.peer.Name, classLink, 0)
+	if err != nil {
+		l.conn, l.lastErr, l.notUntil = nil, err, time.Now().Add(linkRedialDelay)
+		return nil, err
+	}
+	l.conn = &linkConn{Conn: c, frames: make(chan []byte, linkQueue), stop: make(chan struct{}), pending: map[uint64]chan response{}}
+	l.mux.wg.Add(2)
+	go l.conn.write(&l.mux.wg)
+	go l.conn.read(&l.mux.wg)
+	return l.conn, nil
+}
+
+// up tells whether the link is connected now.
+func (l *link) up() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conn != nil && !l.conn.closed()
+}
+
+func (l *link) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn != nil {
+		l.conn.end()
+	}
+	l.closed = true
+}
+
+func (c *linkConn) register() (uint64, chan response, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead {
+		return 0, nil, false
+	}
+	c.next++
+	ch := make(chan response, 1)
+	c.pending[c.next] = ch
+	return c.next, ch, true
+}
+
+func (c *linkConn) forget(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.pending, id)
+}
+
+func (c *linkConn) closed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.dead
+}
+
+func (c *linkConn) end() {
+	c.once.Do(func() {
+		c.mu.Lock()
+		c.dead = true
+		c.mu.Unlock()
+		close(c.stop)
+		c.Close()
+	})
+}
+
+func (c *linkConn) write(wg *sync.WaitGroup) {
+	defer wg.Done()
+	defer c.end()
+	_ = writeFrames(c, c.frames, c.stop) // the reader and the callers learn of it by end
+}
+
+func (c *linkConn) read(wg *sync.WaitGroup) {
+	defer wg.Done()
+	defer c.end()
+	r := bufio.NewReaderSize(c, 64<<10)
+	for {
+		b, err := readFrame(r)
+		if err != nil {
+			return
+		}
+		resp, err := decodeResponse(b)
+		if err != nil {
+			return
+		}
+		c.mu.Lock()
+		ch := c.pending[resp.id]
+		delete(c.pending, resp.id)
+		c.mu.Unlock()
+		if ch != nil {
+			ch <- resp
+		}
+	}
+}
+
+// serveLink answers one peer's requests until the connection ends.
+func (h *Host) serveLink(conn net.Conn) {
+	defer h.wg.Done()
+	ctx, cancel := context.WithCancel(h.ctx)
+	var running sync.WaitGroup
+	frames := make(chan []byte, linkQueue)
+	stop := make(chan struct{})
+	running.Add(1)
+	go func() {
+		defer running.Done()
+		defer conn.Close()
+		_ = writeFrames(conn, frames, stop)
+		cancel()
+	}()
+	slots := make(chan struct{}, linkInFlightMax)
+	r := bufio.NewReaderSize(conn, 64<<10)
+	for {
+		b, err := readFrame(r)
+		if err != nil {
+			break
+		}
+		req, err := decodeRequest(b)
+		if err != nil {
+			h.log.Warn("link closed: malformed frame", "from", conn.RemoteAddr().String(), "err", err)
+			break
+		}
+		slots <- struct{}{}
+		running.Add(1)
+		go func() {
+			defer running.Done()
+			defer func() { <-slots }()
+			rctx, done := context.WithTimeout(ctx, req.left)
+			defer done()
+			select {
+			case frames <- h.answer(rctx, req).append(nil):
+			case <-ctx.Done():
+			}
+		}()
+	}
+	cancel()
+	close(stop)
+	conn.Close()
+	running.Wait()
+}
+
+// answer executes one forwarded request on this node, and only here: a request that came
+// over a link is never forwarded again.
+func (h *Host) answer(ctx context.Context, req request) response {
+	resp := response{id: req.id}
+	fail := func(err error) response {
+		resp.status, resp.payload = statusError, errorPayload(err)
+		return resp
+	}
+	if req.kind == kindTerms {
+		terms, err := h.currentTerms(req.payload)
+		if err != nil {
+			return fail(err)
+		}
+		resp.payload = terms
+		return resp
+	}
+	g, err := h.group(req.group)
+	if err != nil {
+		return fail(err)
+	}
+	switch req.kind {
+	case kindPropose:
+		if len(req.payload) < len(RequestID{}) {
+			return fail(errors.New("raftfsm: short proposal"))
+		}
+		cmd := Command{RequestID: RequestID(req.payload), Data: req.payload[len(RequestID{}):]}
+		res, err := g.propose(ctx, cmd)
+		if err != nil {
+			return fail(err)
+		}
+		resp.index, resp.payload = res.Index, res.Data
+		if res.Repeated {
+			resp.status = statusRepeated
+		}
+	case kindQuery:
+		a, err := g.queryLeader(ctx, req.payload)
+		if err != nil {
+			return fail(err)
+		}
+		if len(a.Data)+responseHeader > FrameBytesMax {
+			return fail(&Error{Op: "query", Group: g.name, Err: ErrTooLarge})
+		}
+		resp.index, resp.payload = a.Applied, a.Data
+	default:
+		return fail(fmt.Errorf("raftfsm: unknown request kind %d", req.kind))
+	}
+	return resp
+}

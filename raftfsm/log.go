@@ -1,0 +1,45 @@
+package raftfsm
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"strings"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// raftLog passes the library's log lines on to slog.
+func raftLog(l *slog.Logger) hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{Name: "raft", Level: hclog.Warn, DisableTime: true, Output: raftLines{l}})
+}
+
+type raftLines struct{ log *slog.Logger }
+
+var _ io.Writer = raftLines{}
+
+func (r raftLines) Write(b []byte) (int, error) {
+	line := strings.TrimSpace(string(b))
+	level := slog.LevelWarn
+	if rest, ok := strings.CutPrefix(line, "[ERROR]"); ok {
+		level, line = slog.LevelError, rest
+	} else if rest, ok := strings.CutPrefix(line, "[WARN]"); ok {
+		line = rest
+	}
+	r.log.Log(context.Background(), level, strings.TrimSpace(line))
+	return len(b), nil
+}
+
+// pebbleLog passes Pebble's log lines on to slog; its infos are about every flush.
+type pebbleLog struct{ log *slog.Logger }
+
+func (p pebbleLog) Infof(f string, a ...any)  { p.log.Debug("pebble: " + fmt.Sprintf(f, a...)) }
+func (p pebbleLog) Errorf(f string, a ...any) { p.log.Error("pebble: " + fmt.Sprintf(f, a...)) }
+
+// Fatalf is called by Pebble when it cannot go on; it must not return.
+func (p pebbleLog) Fatalf(f string, a ...any) {
+	p.log.Error("pebble: " + fmt.Sprintf(f, a...))
+	log.Fatalf("pebble: "+f, a...)
+}

@@ -1,0 +1,157 @@
+package raftfsm
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+)
+
+// logStore is a group's Raft log and stable store in one bolt file. It keeps this replica's
+// note beside every entry, measures writes, and treats a failed write as the end: after a
+// failed fsync nobody knows what the disk holds, and an abandoned write may still complete.
+type logStore struct {
+	bolt  *raftboltdb.BoltStore
+	keep  *timekeeper
+	fatal func(reason string, err error)
+	wrote func(entries int, took time.Duration)
+}
+
+// openLogStore opens or creates the bolt file at path.
+func openLogStore(path string, keep *timekeeper, fatal func(string, error), wrote func(int, time.Duration)) (*logStore, error) {
+	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: boltOptions(), MsgpackUseNewTimeFormat: true})
+	if err != nil {
+		return nil, fmt.Errorf("raftfsm: open log %s: %w", path, err)
+	}
+	return &logStore{bolt: bolt, keep: keep, fatal: fatal, wrote: wrote}, nil
+}
+
+// StoreLogs appends entries durably.
+func (s *logStore) StoreLogs(logs []*raft.Log) error {
+	steady := s.keep.clock.Steady()
+	own := note{boot: s.keep.clock.Boot(), steady: steady}.encode()
+	noted := make([]*raft.Log, len(logs))
+	var lastStamp, lastIndex = int64(0), uint64(0)
+	for i, l := range logs {
+		c := *l
+		c.Extensions = nil
+		if stamp, ok := stampOf(l); ok {
+			c.Extensions = own
+			lastStamp, lastIndex = stamp, l.Index
+		}
+		noted[i] = &c
+	}
+	start := time.Now()
+	if err := s.bolt.StoreLogs(noted); err != nil {
+		s.fatal("log_write_failed", err)
+		return err
+	}
+	s.wrote(len(logs), time.Since(start))
+	if lastIndex != 0 {
+		s.keep.appended(lastIndex, lastStamp, steady)
+	}
+	return nil
+}
+
+// StoreLog appends one entry durably.
+func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
+
+// GetLog reads an entry without this replica's note.
+func (s *logStore) GetLog(index uint64, l *raft.Log) error {
+	err := s.bolt.GetLog(index, l)
+	l.Extensions = nil
+	return err
+}
+
+// FirstIndex and LastIndex bound the log.
+func (s *logStore) FirstIndex() (uint64, error) { return s.bolt.FirstIndex() }
+func (s *logStore) LastIndex() (uint64, error)  { return s.bolt.LastIndex() }
+
+// DeleteRange removes a prefix of the log after a snapshot, or a conflicting suffix.
+func (s *logStore) DeleteRange(lo, hi uint64) error {
+	end, err := s.bolt.LastIndex()
+	if err != nil {
+		return fmt.Errorf("raftfsm: last log index: %w", err)
+	}
+	if err := s.bolt.DeleteRange(lo, hi); err != nil {
+		s.fatal("log_truncate_failed", err)
+		return err
+	}
+	if hi < end {
+		return nil
+	}
+	// A suffix is gone, and with it perhaps the noted entry: entries of a deposed leader must
+	// not anchor time.
+	n, err := s.lastNote()
+	if err != nil {
+		s.fatal("log_read_failed", err)
+		return err
+	}
+	s.keep.reset(n)
+	return nil
+}
+
+// lastNote finds the youngest stamped entry of the log; index is 0 when there is none.
+func (s *logStore) lastNote() (note, error) {
+	first, err := s.bolt.FirstIndex()
+	if err != nil {
+		return note{}, fmt.Errorf("raftfsm: first log index: %w", err)
+	}
+	last, err := s.bolt.LastIndex()
+	if err != nil {
+		return note{}, fmt.Errorf("raftfsm: last log index: %w", err)
+	}
+	for i := last; i >= first && i > 0; i-- {
+		var l raft.Log
+		if err := s.bolt.GetLog(i, &l); err != nil {
+			if errors.Is(err, raft.ErrLogNotFound) {
+				break
+			}
+			return note{}, fmt.Errorf("raftfsm: read log entry %d: %w", i, err)
+		}
+		stamp, ok := stampOf(&l)
+		if !ok {
+			continue
+		}
+		n := note{index: i, stamp: stamp}
+		if len(l.Extensions) == noteLen {
+			n.boot = binary.BigEndian.Uint64(l.Extensions)
+			n.steady = int64(binary.BigEndian.Uint64(l.Extensions[8:]))
+		}
+		return n, nil
+	}
+	return note{}, nil
+}
+
+// Set, Get, SetUint64 and GetUint64 keep Raft's term and vote.
+func (s *logStore) Set(key, val []byte) error {
+	err := s.bolt.Set(key, val)
+	if err != nil {
+		s.fatal("vote_write_failed", err)
+	}
+	return err
+}
+
+func (s *logStore) Get(key []byte) ([]byte, error) { return s.bolt.Get(key) }
+
+func (s *logStore) SetUint64(key []byte, val uint64) error {
+	err := s.bolt.SetUint64(key, val)
+	if err != nil {
+		s.fatal("vote_write_failed", err)
+	}
+	return err
+}
+
+func (s *logStore) GetUint64(key []byte) (uint64, error) { return s.bolt.GetUint64(key) }
+
+func (s *logStore) close() error { return s.bolt.Close() }
+
+func stampOf(l *raft.Log) (int64, bool) {
+	if l.Type != raft.LogCommand {
+		return 0, false
+	}
+	return entryStamp(l.Data, l.Term)
+}

@@ -1,0 +1,123 @@
+package raftfsm
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// hostMetrics are the figures of one host. Those that Raft and Pebble keep are read when
+// they are asked for.
+type hostMetrics struct {
+	host     *Host
+	registry prometheus.Registerer
+
+	proposals   *prometheus.CounterVec
+	entries     *prometheus.CounterVec
+	entryBytes  *prometheus.CounterVec
+	commitTime  *prometheus.HistogramVec
+	logEntries  *prometheus.CounterVec
+	logTime     *prometheus.HistogramVec
+	collectable []prometheus.Collector
+}
+
+var (
+	descLeader  = groupDesc("mc_raft_is_leader", "1 where this node leads the group and is ready to serve.")
+	descTerm    = groupDesc("mc_raft_term", "Current Raft term.")
+	descCommit  = groupDesc("mc_raft_commit_index", "Highest index known to be committed.")
+	descApplied = groupDesc("mc_raft_applied_index", "Highest index applied to the state.")
+	descLast    = groupDesc("mc_raft_last_log_index", "Highest index in the log.")
+	descQueue   = groupDesc("mc_raft_queued_proposals", "Proposals waiting for a place in an entry.")
+	descDisk    = prometheus.NewDesc("mc_state_disk_bytes", "Bytes of the state on disk.", nil, nil)
+	descL0      = prometheus.NewDesc("mc_state_l0_sublevels", "Sublevels of the state's top level; writes suffer as it grows.", nil, nil)
+	descDebt    = prometheus.NewDesc("mc_state_compaction_debt_bytes", "Bytes that wait for compaction.", nil, nil)
+)
+
+func groupDesc(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, []string{"group"}, nil)
+}
+
+func newHostMetrics(h *Host, r prometheus.Registerer) (*hostMetrics, error) {
+	label := []string{"group"}
+	counter := func(name, help string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, label)
+	}
+	histogram := func(name, help string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help,
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)}, label)
+	}
+	m := &hostMetrics{
+		host: h, registry: r,
+		proposals:  counter("mc_raft_proposals_total", "Commands committed by this node as leader."),
+		entries:    counter("mc_raft_entries_total", "Log entries committed by this node as leader."),
+		entryBytes: counter("mc_raft_entry_bytes_total", "Bytes of those entries."),
+		commitTime: histogram("mc_raft_commit_seconds", "From handing an entry to Raft until it is applied here."),
+		logEntries: counter("mc_raft_log_written_total", "Entries written to the log, as leader or follower."),
+		logTime:    histogram("mc_raft_log_write_seconds", "One durable write to the log."),
+	}
+	if r == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m, m.proposals, m.entries, m.entryBytes, m.commitTime, m.logEntries, m.logTime} {
+		if err := r.Register(c); err != nil {
+			return m, fmt.Errorf("raftfsm: register metrics: %w", err)
+		}
+		m.collectable = append(m.collectable, c)
+	}
+	return m, nil
+}
+
+func (m *hostMetrics) unregister() {
+	if m == nil {
+		return
+	}
+	for _, c := range m.collectable {
+		m.registry.Unregister(c)
+	}
+}
+
+func (m *hostMetrics) committed(group string, commands, bytes int, took time.Duration) {
+	m.proposals.WithLabelValues(group).Add(float64(commands))
+	m.entries.WithLabelValues(group).Inc()
+	m.entryBytes.WithLabelValues(group).Add(float64(bytes))
+	m.commitTime.WithLabelValues(group).Observe(took.Seconds())
+}
+
+func (m *hostMetrics) logWritten(group string, entries int, took time.Duration) {
+	m.logEntries.WithLabelValues(group).Add(float64(entries))
+	m.logTime.WithLabelValues(group).Observe(took.Seconds())
+}
+
+// Describe lists what Collect reads.
+func (m *hostMetrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descLeader, descTerm, descCommit, descApplied, descLast, descQueue, descDisk, descL0, descDebt} {
+		ch <- d
+	}
+}
+
+// Collect reads the figures of Raft and Pebble as they are now.
+func (m *hostMetrics) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	for _, g := range m.host.order {
+		leads := 0.0
+		if _, err := g.leading(); err == nil {
+			leads = 1
+		}
+		gauge(descLeader, leads, g.name)
+		gauge(descTerm, float64(g.raft.CurrentTerm()), g.name)
+		gauge(descCommit, float64(g.raft.CommitIndex()), g.name)
+		gauge(descApplied, float64(g.replica.AppliedIndex()), g.name)
+		gauge(descLast, float64(g.raft.LastIndex()), g.name)
+		gauge(descQueue, float64(len(g.queue)), g.name)
+	}
+	p := m.host.db.Metrics()
+	gauge(descDisk, float64(p.DiskSpaceUsage()))
+	gauge(descL0, float64(p.Levels[0].Sublevels))
+	gauge(descDebt, float64(p.Compact.EstimatedDebt))
+}
+
+var _ raft.ServerAddressProvider = (*Host)(nil)

@@ -1,0 +1,358 @@
+package raftfsm
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Classes of connections on the cluster port.
+const (
+	classRaft byte = 1 // one group's Raft RPCs
+	classLink byte = 2 // proposals, queries and term confirmations of all groups
+	// ClassBootstrap is for nodes that are not part of a cluster yet; the node handles it.
+	ClassBootstrap byte = 3
+)
+
+const (
+	headerVersion = 1
+	headerLen     = 4 + 1 + 1 + 4 + 16
+	// headerTimeout bounds the handshake of an incoming connection.
+	headerTimeout = 5 * time.Second
+	// NodeURIPrefix starts the URI SAN of a node's certificate; the node's name follows.
+	NodeURIPrefix = "maestro://node/"
+)
+
+var headerMagic = [4]byte{'m', 'c', 'n', 'd'}
+
+// ClusterID identifies a cluster for its whole life; it is zero before bootstrap.
+type ClusterID [16]byte
+
+// Answers to a header.
+const (
+	answerOK            byte = 0
+	answerOtherCluster  byte = 1
+	answerNotMember     byte = 2
+	answerUnknownTarget byte = 3
+	answerVersion       byte = 4
+)
+
+// Errors of the cluster port.
+var (
+	// ErrOtherCluster means that the peer belongs to another cluster.
+	ErrOtherCluster = errors.New("peer belongs to another cluster")
+	// ErrNotMember means that the peer does not count this node among its cluster's members.
+	ErrNotMember = errors.New("peer does not know this node as a member of its cluster")
+	// ErrTargetUnknown means that the peer does not serve the group or class (yet).
+	ErrTargetUnknown = errors.New("peer does not serve this group yet")
+	// ErrVersion means that the peer speaks another version of the protocol.
+	ErrVersion = errors.New("peer speaks another version of the cluster protocol")
+)
+
+// Mux owns the cluster port: one mutually authenticated TLS listener that hands each
+// connection to its class and group. A connection starts with a header that names version,
+// class, group and cluster; the answer is one byte.
+type Mux struct {
+	ln     net.Listener
+	tls    *tls.Config
+	log    *slog.Logger
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu       sync.Mutex
+	cluster  ClusterID
+	member   func(name string) bool
+	handlers map[byte]func(group GroupID, peer string, c net.Conn) bool
+	open     map[net.Conn]struct{}
+}
+
+// NewMux serves ln. The configuration needs a certificate and the cluster's CA, both as root
+// and as client CA; every certificate names its node in a URI SAN.
+func NewMux(ln net.Listener, conf *tls.Config, log *slog.Logger) *Mux {
+	ctx, cancel := context.WithCancel(context.Background())
+	conf = conf.Clone()
+	conf.ClientAuth = tls.RequireAndVerifyClientCert
+	conf.MinVersion = tls.VersionTLS13
+	m := &Mux{ln: ln, tls: conf, log: log, ctx: ctx, cancel: cancel,
+		handlers: map[byte]func(GroupID, string, net.Conn) bool{}, open: map[net.Conn]struct{}{}}
+	m.wg.Add(1)
+	go m.accept()
+	return m
+}
+
+// Join sets the cluster that this node is part of and who its members are. Until then only
+// ClassBootstrap is served.
+func (m *Mux) Join(id ClusterID, member func(name string) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cluster, m.member = id, member
+}
+
+// Handle serves a class. The handler owns the connection if it returns true; peer is the
+// name in the verified certificate. It must not block.
+func (m *Mux) Handle(class byte, h func(group GroupID, peer string, c net.Conn) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.handlers[class] = h
+}
+
+// dropAll ends every connection that a handler owns, and serves only ClassBootstrap from now
+// on.
+func (m *Mux) dropAll() {
+	m.mu.Lock()
+	delete(m.handlers, classRaft)
+	delete(m.handlers, classLink)
+	open := make([]net.Conn, 0, len(m.open))
+	for c := range m.open {
+		open = append(open, c)
+	}
+	m.mu.Unlock()
+	for _, c := range open {
+		c.Close()
+	}
+}
+
+// Close stops listening, ends every connection and waits.
+func (m *Mux) Close() error {
+	m.cancel()
+	err := m.ln.Close()
+	m.dropAll()
+	m.wg.Wait()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (m *Mux) accept() {
+	defer m.wg.Done()
+	for {
+		c, err := m.ln.Accept()
+		if err != nil {
+			if m.ctx.Err() != nil {
+				return
+			}
+			// Out of file descriptors, for one: wait for some to come free.
+			m.log.Error("cluster port cannot accept", "err", err)
+			select {
+			case <-m.ctx.Done():
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+			continue
+		}
+		m.wg.Add(1)
+		go func() {
+			defer m.wg.Done()
+			if err := m.welcome(c); err != nil {
+				m.log.Info("cluster connection refused", "from", c.RemoteAddr().String(), "err", err)
+				c.Close()
+			}
+		}()
+	}
+}
+
+func (m *Mux) welcome(raw net.Conn) error {
+	tuneTCP(raw)
+	if err := raw.SetDeadline(time.Now().Add(headerTimeout)); err != nil {
+		return err
+	}
+	c := tls.Server(raw, m.tls)
+	if err := c.HandshakeContext(m.ctx); err != nil {
+		return fmt.Errorf("TLS handshake: %w", err)
+	}
+	peer, err := PeerName(c.ConnectionState())
+	if err != nil {
+		return err
+	}
+	var h [headerLen]byte
+	if _, err := io.ReadFull(c, h[:]); err != nil {
+		return fmt.Errorf("header: %w", err)
+	}
+	if [4]byte(h[:4]) != headerMagic {
+		return errors.New("header: not the cluster protocol")
+	}
+	class, group, cluster := h[5], GroupID(binary.BigEndian.Uint32(h[6:])), ClusterID(h[10:])
+	answer, handler := m.admit(h[4], class, cluster, peer)
+	if answer != answerOK {
+		_, err := c.Write([]byte{answer})
+		return errors.Join(fmt.Errorf("node %q: %w", peer, answerError(answer)), err)
+	}
+	tracked := m.track(c)
+	if _, err := c.Write([]byte{answerOK}); err != nil {
+		tracked.Close()
+		return fmt.Errorf("answer: %w", err)
+	}
+	if err := raw.SetDeadline(time.Time{}); err != nil {
+		tracked.Close()
+		return err
+	}
+	if !handler(group, peer, tracked) {
+		tracked.Close()
+	}
+	return nil
+}
+
+func (m *Mux) admit(version, class byte, cluster ClusterID, peer string) (byte, func(GroupID, string, net.Conn) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	handler := m.handlers[class]
+	switch {
+	case version != headerVersion:
+		return answerVersion, nil
+	case handler == nil:
+		return answerUnknownTarget, nil
+	case class == ClassBootstrap:
+		return answerOK, handler
+	case cluster != m.cluster:
+		return answerOtherCluster, nil
+	case m.member == nil || !m.member(peer):
+		return answerNotMember, nil
+	}
+	return answerOK, handler
+}
+
+// track remembers an open connection so that Close can end it.
+func (m *Mux) track(c net.Conn) net.Conn {
+	t := &trackedConn{Conn: c, mux: m}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.open[t] = struct{}{}
+	if m.ctx.Err() != nil {
+		c.Close()
+	}
+	return t
+}
+
+type trackedConn struct {
+	net.Conn
+	mux *Mux
+}
+
+func (t *trackedConn) Close() error {
+	t.mux.mu.Lock()
+	delete(t.mux.open, t)
+	t.mux.mu.Unlock()
+	return t.Conn.Close()
+}
+
+// Dial opens a connection to the node called name. It verifies that the certificate is that
+// node's.
+func (m *Mux) Dial(ctx context.Context, address, name string, class byte, group GroupID) (net.Conn, error) {
+	d := net.Dialer{}
+	raw, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", address, err)
+	}
+	c, err := m.greet(ctx, raw, name, class, group)
+	if err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("node %s at %s: %w", name, address, err)
+	}
+	return c, nil
+}
+
+func (m *Mux) greet(ctx context.Context, raw net.Conn, name string, class byte, group GroupID) (net.Conn, error) {
+	tuneTCP(raw)
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(headerTimeout)
+	}
+	if err := raw.SetDeadline(deadline); err != nil {
+		return nil, err
+	}
+	conf := m.tls.Clone()
+	// The address may be anything that routes there; identity is the name in the URI SAN.
+	conf.InsecureSkipVerify = true
+	conf.VerifyConnection = func(cs tls.ConnectionState) error { return verifyPeer(cs, conf.RootCAs, name) }
+	c := tls.Client(raw, conf)
+	if err := c.HandshakeContext(ctx); err != nil {
+		return nil, fmt.Errorf("TLS handshake: %w", err)
+	}
+	m.mu.Lock()
+	cluster := m.cluster
+	m.mu.Unlock()
+	h := append(make([]byte, 0, headerLen), headerMagic[:]...)
+	h = append(h, headerVersion, class)
+	h = binary.BigEndian.AppendUint32(h, uint32(group))
+	h = append(h, cluster[:]...)
+	if _, err := c.Write(h); err != nil {
+		return nil, fmt.Errorf("header: %w", err)
+	}
+	var answer [1]byte
+	if _, err := io.ReadFull(c, answer[:]); err != nil {
+		return nil, fmt.Errorf("header answer: %w", err)
+	}
+	if answer[0] != answerOK {
+		return nil, answerError(answer[0])
+	}
+	return c, raw.SetDeadline(time.Time{})
+}
+
+func answerError(a byte) error {
+	switch a {
+	case answerOtherCluster:
+		return ErrOtherCluster
+	case answerNotMember:
+		return ErrNotMember
+	case answerUnknownTarget:
+		return ErrTargetUnknown
+	case answerVersion:
+		return ErrVersion
+	}
+	return fmt.Errorf("unknown answer %d to the header", a)
+}
+
+// verifyPeer checks the chain against the cluster's CA and the name in the certificate.
+func verifyPeer(cs tls.ConnectionState, roots *x509.CertPool, name string) error {
+	inter := x509.NewCertPool()
+	for _, c := range cs.PeerCertificates[1:] {
+		inter.AddCert(c)
+	}
+	if _, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: inter,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
+		return err
+	}
+	got, err := PeerName(cs)
+	if err != nil {
+		return err
+	}
+	if got != name {
+		return fmt.Errorf("certificate is of node %q, want %q", got, name)
+	}
+	return nil
+}
+
+// PeerName is the node that a peer's certificate names.
+func PeerName(cs tls.ConnectionState) (string, error) {
+	if len(cs.PeerCertificates) == 0 {
+		return "", errors.New("peer sent no certificate")
+	}
+	for _, u := range cs.PeerCertificates[0].URIs {
+		if name, ok := strings.CutPrefix(u.String(), NodeURIPrefix); ok && name != "" {
+			return name, nil
+		}
+	}
+	return "", errors.New("peer's certificate is not a node's: no URI SAN " + NodeURIPrefix + "NAME")
+}
+
+// tuneTCP makes a dead peer noticed within seconds: a half-open connection would otherwise
+// mute a group's follower for as long as the kernel retries.
+func tuneTCP(c net.Conn) {
+	t, ok := c.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	_ = t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 3})
+	setUserTimeout(t, 5*time.Second)
+}

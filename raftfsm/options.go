@@ -1,0 +1,157 @@
+package raftfsm
+
+import (
+	"hash/fnv"
+	"runtime"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	"go.etcd.io/bbolt"
+)
+
+// Every setting of Raft, bolt and Pebble is here, because their defaults are made for other
+// places: Raft's for wide networks, Pebble's for tests.
+
+const (
+	// heartbeatTimeout is how long a follower waits for its leader before it asks for votes.
+	// With electionTimeout it decides the time without service after a leader dies: about
+	// 1.3 s at most. Smaller: a long pause of a busy machine, or an fsync of half a second,
+	// deposes a healthy leader. Larger: longer without service.
+	heartbeatTimeout = 600 * time.Millisecond
+	// electionTimeout is how long a candidate waits for votes before it tries again. Not
+	// smaller: three fsyncs of a vote have to fit in.
+	electionTimeout = 600 * time.Millisecond
+	// leaderLeaseTimeout is how long a leader without a majority keeps its role. It must not
+	// exceed heartbeatTimeout. It is no read lease: reads confirm their term.
+	leaderLeaseTimeout = 500 * time.Millisecond
+	// preferenceStep is added to a node's timeouts for each place it stands behind in a
+	// group's order of preference, so that first elections spread leaders over the nodes.
+	preferenceStep = 150 * time.Millisecond
+	// commitTimeout is how often an idle leader tells followers its commit index. Smaller
+	// costs idle CPU in every group; larger makes bounded reads on followers older. Reads
+	// that must be fresh go to the leader and do not wait for it.
+	commitTimeout = 100 * time.Millisecond
+	// maxAppendEntries bounds entries in one append. Entries are already batches of up to
+	// EntryBytesMax, so more would make appends of many megabytes.
+	maxAppendEntries = 16
+	// snapshotThreshold is how many entries may follow the last snapshot. A local snapshot is
+	// only a marker and one Pebble sync, so it can be small; it bounds the replay at start.
+	snapshotThreshold = 8192
+	// snapshotInterval is how often the threshold is looked at.
+	snapshotInterval = 30 * time.Second
+	// trailingLogs is how many entries stay after a snapshot, so that a follower that was
+	// away shortly catches up from the log. More costs disk; fewer costs state transfers.
+	trailingLogs = 8192
+
+	// transportPool is how many idle connections per peer and group are kept.
+	transportPool = 2
+	// transportTimeout bounds one Raft RPC; for a snapshot it scales with the size.
+	transportTimeout = 3 * time.Second
+
+	// pebbleCacheBytes holds uncompressed blocks. The off-heap cache is filled as data is
+	// read, so an empty node stays small.
+	pebbleCacheBytes = 256 << 20
+	// pebbleMemTableBytes is one memtable. 64 MiB would flush less often but makes an empty
+	// node of three groups larger than it need be.
+	pebbleMemTableBytes = 32 << 20
+)
+
+// preference is a node's place in a group's order, 0 being the preferred leader. It only
+// biases elections.
+func preference(group GroupID, self string, members []Member) int {
+	score := func(id string) uint64 {
+		h := fnv.New64a()
+		h.Write([]byte(id))
+		return h.Sum64()
+	}
+	place := 0
+	for _, m := range members {
+		if m.ID != self && score(m.ID) < score(self) {
+			place++
+		}
+	}
+	// Rotate by group, so that consecutive groups prefer different nodes.
+	n := max(1, len(members))
+	return (place + int(group)) % n
+}
+
+func raftConfig(id string, behind int, logger hclog.Logger, notify chan<- bool) *raft.Config {
+	extra := time.Duration(behind) * preferenceStep
+	return &raft.Config{
+		ProtocolVersion:    raft.ProtocolVersionMax,
+		LocalID:            raft.ServerID(id),
+		HeartbeatTimeout:   heartbeatTimeout + extra,
+		ElectionTimeout:    electionTimeout + extra,
+		LeaderLeaseTimeout: leaderLeaseTimeout,
+		CommitTimeout:      commitTimeout,
+		MaxAppendEntries:   maxAppendEntries,
+		// Buffering applies lets one append carry several entries.
+		BatchApplyCh:      true,
+		ShutdownOnRemove:  true,
+		TrailingLogs:      trailingLogs,
+		SnapshotInterval:  snapshotInterval,
+		SnapshotThreshold: snapshotThreshold,
+		NotifyCh:          notify,
+		Logger:            logger,
+		// The state is in Pebble already; a snapshot is restored only when received.
+		NoSnapshotRestoreOnStart: true,
+		// Pre-vote keeps a returning node from deposing a healthy leader.
+		PreVoteDisabled:   false,
+		NoLegacyTelemetry: true,
+		// Replays before the state machine runs and can block the start for ever.
+		RestoreCommittedLogs: false,
+	}
+}
+
+func boltOptions() *bbolt.Options {
+	return &bbolt.Options{
+		// Another process with the same file must be noticed at once.
+		Timeout: time.Second,
+		// Rebuilding the freelist at start is cheap for a truncated log, writing it with every
+		// commit is not.
+		NoFreelistSync: true,
+		FreelistType:   bbolt.FreelistMapType,
+		// Growing the map stops the world of the file; it is address space, not memory.
+		InitialMmapSize: 256 << 20,
+	}
+}
+
+func pebbleOptions(logger pebble.Logger, fatal func(reason string, err error)) *pebble.Options {
+	o := &pebble.Options{
+		// Columnar blocks and excise need a recent format; upgrades are one way.
+		FormatMajorVersion:          pebble.FormatNewest,
+		CacheSize:                   pebbleCacheBytes,
+		MemTableSize:                pebbleMemTableBytes,
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       2,
+		L0StopWritesThreshold:       1000,
+		LBaseMaxBytes:               64 << 20,
+		MaxOpenFiles:                4096,
+		CompactionConcurrencyRange:  func() (int, int) { return 1, max(1, runtime.GOMAXPROCS(0)/2) },
+		FlushDelayDeleteRange:       10 * time.Second,
+		// Spreads the sync of a large log over its writes, so that a snapshot's sync is short.
+		WALBytesPerSync: 512 << 10,
+		BytesPerSync:    512 << 10,
+		Logger:          logger,
+	}
+	for i := range o.Levels {
+		l := &o.Levels[i]
+		l.BlockSize = 32 << 10
+		l.IndexBlockSize = 256 << 10
+		// The bottom level has no filter: most look-ups that reach it succeed, and it would
+		// cost 1.25 bytes a key.
+		if i < len(o.Levels)-1 {
+			l.FilterPolicy = bloom.FilterPolicy(10)
+		}
+	}
+	o.EventListener = &pebble.EventListener{
+		BackgroundError: func(err error) { fatal("state_write_failed", err) },
+		DiskSlow: func(i pebble.DiskSlowInfo) {
+			logger.Errorf("slow disk: %s", i)
+		},
+	}
+	return o
+}

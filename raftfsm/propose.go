@@ -1,0 +1,294 @@
+package raftfsm
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// proposalQueueMax is how many proposals of one group may wait for a place in an entry.
+	proposalQueueMax = 8192
+	// entriesInFlightMax is how many entries of a group are being replicated at the same
+	// time. While they are, further proposals gather and share the next entry. More adds no
+	// throughput, for Raft writes its log one batch at a time; it only makes entries smaller.
+	entriesInFlightMax = 4
+	// enqueueTimeout is how long an entry may wait for Raft's loop.
+	enqueueTimeout = 2 * time.Second
+	// retryPause is how long a caller waits before it looks for a leader again.
+	retryPause = 20 * time.Millisecond
+	// callTimeout bounds proposals and queries that come without a deadline.
+	callTimeout = 10 * time.Second
+)
+
+// proposal is one command on its way into an entry.
+type proposal struct {
+	ctx  context.Context
+	cmd  Command
+	done chan proposed
+}
+
+type proposed struct {
+	res Result
+	err error
+}
+
+// propose commits a command on this node, which must lead.
+func (g *group) propose(ctx context.Context, cmd Command) (Result, error) {
+	if len(cmd.Data) > CommandBytesMax {
+		return Result{}, g.fail("propose", OutcomeDefinite, ErrTooLarge)
+	}
+	if _, err := g.leading(); err != nil {
+		return Result{}, g.fail("propose", OutcomeDefinite, err)
+	}
+	p := &proposal{ctx: ctx, cmd: cmd, done: make(chan proposed, 1)}
+	select {
+	case g.queue <- p:
+	default:
+		return Result{}, g.fail("propose", OutcomeDefinite, ErrOverloaded)
+	}
+	select {
+	case r := <-p.done:
+		return r.res, r.err
+	case <-ctx.Done():
+		return Result{}, g.fail("propose", OutcomeUnknown, ctx.Err())
+	case <-g.host.ctx.Done():
+		return Result{}, g.fail("propose", OutcomeUnknown, ErrShutdown)
+	}
+}
+
+// runProposer gathers proposals into entries until the host closes.
+func (g *group) runProposer() {
+	defer g.host.wg.Done()
+	for {
+		var first *proposal
+		select {
+		case first = <-g.queue:
+		case <-g.host.ctx.Done():
+			return
+		}
+		select {
+		case g.inFlight <- struct{}{}:
+		case <-g.host.ctx.Done():
+			return
+		}
+		g.submit(g.gather(first))
+	}
+}
+
+// gather takes what waits in the queue, up to the size of an entry.
+func (g *group) gather(first *proposal) []*proposal {
+	batch := []*proposal{first}
+	size := len(first.cmd.Data)
+	for len(batch) < EntryCommandsMax && size <= EntryBytesMax-CommandBytesMax {
+		select {
+		case p := <-g.queue:
+			if p.ctx.Err() != nil {
+				continue // the caller has gone, and it never entered the log
+			}
+			batch = append(batch, p)
+			size += len(p.cmd.Data)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// submit stamps an entry and hands it to Raft; the answers follow when it is applied.
+func (g *group) submit(batch []*proposal) {
+	ready, err := g.leading()
+	if err != nil {
+		<-g.inFlight
+		g.answer(batch, nil, g.fail("propose", OutcomeDefinite, err))
+		return
+	}
+	cmds := make([]Command, len(batch))
+	for i, p := range batch {
+		cmds[i] = p.cmd
+	}
+	data := EncodeEntry(ready.term, g.keep.now(), g.host.clock.Now().UnixNano(), cmds)
+	start := time.Now()
+	future := g.raft.ApplyLog(raft.Log{Data: data}, enqueueTimeout)
+	g.host.wg.Add(1)
+	go func() {
+		defer g.host.wg.Done()
+		err := future.Error()
+		<-g.inFlight
+		if err != nil {
+			g.answer(batch, nil, g.fail("propose", outcomeOfRaft(err), sentinelOfRaft(err)))
+			return
+		}
+		applied, ok := future.Response().([]Applied)
+		if !ok || len(applied) != len(batch) {
+			// The entry was in the state before this term began; it cannot be one of ours.
+			g.answer(batch, nil, g.fail("propose", OutcomeUnknown, ErrLost))
+			return
+		}
+		g.host.metrics.committed(g.name, len(batch), len(data), time.Since(start))
+		g.answer(batch, applied, nil)
+	}()
+}
+
+func (g *group) answer(batch []*proposal, applied []Applied, err error) {
+	for i, p := range batch {
+		r := proposed{err: err}
+		if err == nil {
+			r.res = applied[i].Result
+			if applied[i].Err != nil {
+				r.err = g.fail("propose", OutcomeDefinite, applied[i].Err)
+			}
+		}
+		p.done <- r
+	}
+}
+
+// outcomeOfRaft sorts the library's errors by what they say about the write.
+func outcomeOfRaft(err error) Outcome {
+	switch {
+	case errors.Is(err, raft.ErrNotLeader),
+		errors.Is(err, raft.ErrEnqueueTimeout),
+		errors.Is(err, raft.ErrLeadershipTransferInProgress),
+		errors.Is(err, raft.ErrAbortedByRestore):
+		return OutcomeDefinite
+	}
+	// ErrLeadershipLost, ErrRaftShutdown and errors of the log store say nothing.
+	return OutcomeUnknown
+}
+
+func sentinelOfRaft(err error) error {
+	switch {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return ErrNoLeader
+	case errors.Is(err, raft.ErrEnqueueTimeout):
+		return ErrOverloaded
+	case errors.Is(err, raft.ErrLeadershipLost):
+		return ErrLost
+	case errors.Is(err, raft.ErrRaftShutdown):
+		return ErrShutdown
+	}
+	return err
+}
+
+// Propose commits a command in a group, wherever its leader is, and returns its result once
+// the leader has applied it. It waits for a leader until the deadline of ctx. An error whose
+// outcome is unknown is retried only when the command has a request id.
+func (h *Host) Propose(ctx context.Context, id GroupID, cmd Command) (Result, error) {
+	g, err := h.group(id)
+	if err != nil {
+		return Result{}, err
+	}
+	if len(cmd.Data) > CommandBytesMax {
+		return Result{}, g.fail("propose", OutcomeDefinite, ErrTooLarge)
+	}
+	payload := append(append(make([]byte, 0, len(cmd.RequestID)+len(cmd.Data)), cmd.RequestID[:]...), cmd.Data...)
+	retryUnknown := cmd.RequestID != RequestID{}
+	var res Result
+	err = h.atLeader(ctx, g, "propose", retryUnknown, func(ctx context.Context) error {
+		r, err := g.propose(ctx, cmd)
+		res = r
+		return err
+	}, func(ctx context.Context, l *link) error {
+		r, err := l.call(ctx, kindPropose, id, payload)
+		if err != nil {
+			return g.linkError("propose", err)
+		}
+		if r.status == statusError {
+			return decodeError(r.payload, "propose", g.name, l.peer.Name)
+		}
+		res = Result{Data: r.payload, Index: r.index, Repeated: r.status == statusRepeated}
+		return nil
+	})
+	return res, err
+}
+
+// Query reads from a group: the leader with Linearizable, this node's replica with Bounded.
+func (h *Host) Query(ctx context.Context, id GroupID, query []byte, c Consistency) (Answer, error) {
+	g, err := h.group(id)
+	if err != nil {
+		return Answer{}, err
+	}
+	if c == Bounded {
+		return g.queryLocal(ctx, query)
+	}
+	var ans Answer
+	err = h.atLeader(ctx, g, "query", true, func(ctx context.Context) error {
+		a, err := g.queryLeader(ctx, query)
+		ans = a
+		return err
+	}, func(ctx context.Context, l *link) error {
+		r, err := l.call(ctx, kindQuery, id, query)
+		if err != nil {
+			return g.linkError("query", err)
+		}
+		if r.status == statusError {
+			return decodeError(r.payload, "query", g.name, l.peer.Name)
+		}
+		ans = Answer{Data: r.payload, Applied: r.index}
+		return nil
+	})
+	return ans, err
+}
+
+func (g *group) linkError(op string, err error) error {
+	if errors.Is(err, errNotSent) {
+		return &Error{Op: op, Group: g.name, Outcome: OutcomeDefinite, Err: errors.Join(ErrNoLeader, err)}
+	}
+	return &Error{Op: op, Group: g.name, Outcome: OutcomeUnknown, Err: err}
+}
+
+// atLeader runs an operation where the group's leader is, and again after a change of leader.
+func (h *Host) atLeader(ctx context.Context, g *group, op string, retryUnknown bool,
+	here func(context.Context) error, there func(context.Context, *link) error,
+) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+	}
+	unknown := false // an earlier try may have taken effect
+	for {
+		err := error(&Error{Op: op, Group: g.name, Err: ErrNoLeader})
+		_, leader := g.raft.LeaderWithID()
+		if string(leader) == h.self.ID {
+			err = here(ctx)
+		} else if l := h.links[string(leader)]; l != nil {
+			err = there(ctx, l)
+		}
+		if err == nil {
+			return nil
+		}
+		unknown = unknown || OutcomeOf(err) == OutcomeUnknown
+		if !retryable(err, retryUnknown) {
+			return withOutcome(err, unknown)
+		}
+		select {
+		case <-ctx.Done():
+			return withOutcome(err, unknown)
+		case <-h.ctx.Done():
+			return withOutcome(&Error{Op: op, Group: g.name, Err: ErrShutdown}, unknown)
+		case <-time.After(retryPause):
+		}
+	}
+}
+
+// retryable tells whether another try can end differently.
+func retryable(err error, retryUnknown bool) bool {
+	if OutcomeOf(err) == OutcomeUnknown {
+		return retryUnknown
+	}
+	return errors.Is(err, ErrNoLeader) || errors.Is(err, ErrShutdown)
+}
+
+// withOutcome makes an error unknown if an earlier try of the same write was.
+func withOutcome(err error, unknown bool) error {
+	var e *Error
+	if unknown && errors.As(err, &e) && e.Outcome == OutcomeDefinite {
+		c := *e
+		c.Outcome = OutcomeUnknown
+		return &c
+	}
+	return err
+}

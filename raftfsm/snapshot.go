@@ -1,0 +1,251 @@
+package raftfsm
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/hashicorp/raft"
+)
+
+// snapshotStore keeps one group's snapshot marker, makes a transferable copy of the state
+// when a follower is too far behind for the log, and receives such copies.
+type snapshotStore struct {
+	db     *pebble.DB
+	group  GroupID
+	dir    string
+	sst    func() (format sstFormat)
+	serial sync.Mutex // one outgoing copy at a time
+
+	mu     sync.Mutex
+	marker *markerFile
+}
+
+// markerFile is what the file "marker" holds, as JSON.
+type markerFile struct {
+	Version     int    `json:"version"`
+	Index       uint64 `json:"index"`
+	Term        uint64 `json:"term"`
+	ConfigIndex uint64 `json:"configIndex"`
+	Config      []byte `json:"config"`
+}
+
+const (
+	markerVersion = 1
+	markerName    = "marker"
+	incomingName  = "incoming"
+	localID       = "local"
+	incomingID    = "incoming"
+)
+
+// openSnapshotStore opens dir and finishes what a crash interrupted. applied is the
+// position that Pebble holds.
+func openSnapshotStore(db *pebble.DB, group GroupID, dir string, applied Position, sst func() sstFormat) (*snapshotStore, error) {
+	s := &snapshotStore{db: db, group: group, dir: dir, sst: sst}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("raftfsm: snapshot folder: %w", err)
+	}
+	if err := s.finishReceived(applied); err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(filepath.Join(dir, markerName))
+	if errors.Is(err, os.ErrNotExist) {
+		return s, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("raftfsm: snapshot marker: %w", err)
+	}
+	var m markerFile
+	if err := json.Unmarshal(b, &m); err != nil || m.Version != markerVersion {
+		return nil, fmt.Errorf("raftfsm: snapshot marker %s is damaged or newer than this build: %v", filepath.Join(dir, markerName), err)
+	}
+	if applied.Index < m.Index {
+		return nil, fmt.Errorf("raftfsm: group %d: the state is at index %d, before its own snapshot at %d: "+
+			"the disk has lost synced data; wipe this node's data folder and let it join as a new node", group, applied.Index, m.Index)
+	}
+	s.marker = &m
+	return s, nil
+}
+
+// finishReceived decides about a snapshot that was received before a crash: either its
+// ingestion, which is atomic, had happened and only the marker is missing, or the old state
+// still stands and the leader will send another.
+func (s *snapshotStore) finishReceived(applied Position) error {
+	path := filepath.Join(s.dir, incomingName)
+	f, err := os.Open(path)
+	if err == nil {
+		h, herr := readCopyHeader(f)
+		f.Close()
+		if herr == nil && applied.Index >= h.Index {
+			if err := s.writeMarker(applied); err != nil {
+				return err
+			}
+		}
+		if err := os.Remove(path); err != nil {
+			return fmt.Errorf("raftfsm: remove received snapshot: %w", err)
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("raftfsm: received snapshot: %w", err)
+	}
+	// Unfinished copies of either direction.
+	parts, err := filepath.Glob(filepath.Join(s.dir, "tmp-*"))
+	if err != nil {
+		return fmt.Errorf("raftfsm: %w", err)
+	}
+	for _, p := range parts {
+		if err := os.RemoveAll(p); err != nil {
+			return fmt.Errorf("raftfsm: remove unfinished snapshot: %w", err)
+		}
+	}
+	return nil
+}
+
+// Create begins a local snapshot when Raft's FSM persists into it, or receives one.
+func (s *snapshotStore) Create(_ raft.SnapshotVersion, index, term uint64, conf raft.Configuration, confIndex uint64, _ raft.Transport) (raft.SnapshotSink, error) {
+	return &markerSink{store: s, pos: Position{Index: index, Term: term, ConfigIndex: confIndex, Config: raft.EncodeConfiguration(conf)}}, nil
+}
+
+// List returns the newest snapshot.
+func (s *snapshotStore) List() ([]*raft.SnapshotMeta, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.marker == nil {
+		return nil, nil
+	}
+	return []*raft.SnapshotMeta{s.marker.meta()}, nil
+}
+
+// Open makes the state transferable: a local snapshot is copied as it is now, which may be
+// later than its marker; a received one is read from its file.
+func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	if id == incomingID {
+		f, err := os.Open(filepath.Join(s.dir, incomingName))
+		if err != nil {
+			return nil, nil, fmt.Errorf("raftfsm: received snapshot: %w", err)
+		}
+		info, err := f.Stat()
+		if err != nil {
+			return nil, nil, errors.Join(fmt.Errorf("raftfsm: received snapshot: %w", err), f.Close())
+		}
+		h, err := readCopyHeader(f)
+		if err != nil {
+			return nil, nil, errors.Join(err, f.Close())
+		}
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return nil, nil, errors.Join(fmt.Errorf("raftfsm: received snapshot: %w", err), f.Close())
+		}
+		meta := markerOf(h.position()).meta()
+		meta.ID, meta.Size = id, info.Size()
+		return meta, f, nil
+	}
+	return s.copyOut()
+}
+
+func (s *snapshotStore) writeMarker(pos Position) error {
+	m := markerOf(pos)
+	b, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("raftfsm: snapshot marker: %w", err)
+	}
+	if err := writeFileSync(filepath.Join(s.dir, markerName), b); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.marker = m
+	s.mu.Unlock()
+	return nil
+}
+
+func markerOf(p Position) *markerFile {
+	return &markerFile{Version: markerVersion, Index: p.Index, Term: p.Term, ConfigIndex: p.ConfigIndex, Config: p.Config}
+}
+
+func (m *markerFile) meta() *raft.SnapshotMeta {
+	return &raft.SnapshotMeta{
+		Version: raft.SnapshotVersionMax, ID: localID, Index: m.Index, Term: m.Term,
+		Configuration: raft.DecodeConfiguration(m.Config), ConfigurationIndex: m.ConfigIndex,
+	}
+}
+
+// markerSink becomes a marker when nothing is written to it, and a received snapshot when
+// something is.
+type markerSink struct {
+	store *snapshotStore
+	pos   Position
+	file  *os.File
+}
+
+// ID names the snapshot for Open.
+func (k *markerSink) ID() string {
+	if k.file != nil {
+		return incomingID
+	}
+	return localID
+}
+
+// Write receives a piece of a copy.
+func (k *markerSink) Write(b []byte) (int, error) {
+	if k.file == nil {
+		f, err := os.CreateTemp(k.store.dir, "tmp-incoming-*")
+		if err != nil {
+			return 0, fmt.Errorf("raftfsm: receive snapshot: %w", err)
+		}
+		k.file = f
+	}
+	return k.file.Write(b)
+}
+
+// Close makes the snapshot durable.
+func (k *markerSink) Close() error {
+	if k.file == nil {
+		return k.store.writeMarker(k.pos)
+	}
+	path := k.file.Name()
+	if err := errors.Join(k.file.Sync(), k.file.Close()); err != nil {
+		return fmt.Errorf("raftfsm: receive snapshot: %w", err)
+	}
+	if err := os.Rename(path, filepath.Join(k.store.dir, incomingName)); err != nil {
+		return fmt.Errorf("raftfsm: receive snapshot: %w", err)
+	}
+	return syncDir(k.store.dir)
+}
+
+// Cancel forgets the snapshot.
+func (k *markerSink) Cancel() error {
+	if k.file == nil {
+		return nil
+	}
+	return errors.Join(k.file.Close(), os.Remove(k.file.Name()))
+}
+
+// writeFileSync replaces a file atomically and durably.
+func writeFileSync(path string, b []byte) error {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "tmp-*")
+	if err != nil {
+		return fmt.Errorf("raftfsm: write %s: %w", path, err)
+	}
+	_, err = io.Copy(f, bytes.NewReader(b))
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("raftfsm: write %s: %w", path, err), os.Remove(f.Name()))
+	}
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("raftfsm: sync folder: %w", err)
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
