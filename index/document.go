@@ -17,14 +17,14 @@ const (
 // Document is a receipt, an event or a decision. It belongs to exactly one tenant.
 type Document struct {
 	// ID is unique in the tenant. Normalize sets an empty one to the SHA-256 of the
-	// canonical content.
+	// canonical content, in hex.
 	ID     string
 	Kind   string
 	Tenant string
 	Region string
 	// Time is when it happened, in nanoseconds since 1970 UTC. TimeStamped is true when the
-	// producer gave none and the server's stamp stands in; it is then ignored when contents
-	// are compared.
+	// producer gave none: Time is then the server's stamp, or zero before the server has
+	// stamped it, and is ignored when contents are compared.
 	Time        int64
 	TimeStamped bool
 	Execution   string
@@ -45,7 +45,8 @@ type Document struct {
 
 // Digest is an artifact and its role in the document.
 type Digest struct {
-	// Algorithm is lower case, such as "sha256"; Value is lower-case hex.
+	// Algorithm is lower case, such as "sha256"; Value is lower-case hex. Normalize also
+	// takes the other spellings of ParseDigest, whole in Value when Algorithm is empty.
 	Algorithm string
 	Value     string
 	Direction string

@@ -88,3 +88,37 @@ type ShardState struct {
 	Applied uint64
 	Message string
 }
+
+// Names of ShardState.State.
+const (
+	ShardOK          = "ok"
+	ShardTimeout     = "timeout"
+	ShardUnreachable = "unreachable"
+	ShardError       = "error"
+)
+
+// proposalsMax bounds the commands that all calls of Ingest have in flight on this node: 64
+// of at most 384 KiB.
+const proposalsMax = 64
+
+// Service stores and finds documents across the shards of a region. It is safe for
+// concurrent use and has no goroutines of its own.
+type Service struct {
+	groups    Groups
+	shards    []Shard
+	router    router
+	cursorKey func() ([]byte, bool)
+	proposals chan struct{}
+}
+
+// NewService serves the region's shards, which are fixed when it is created. cursorKey
+// returns the region's secret for cursors, false while the node does not know it yet.
+func NewService(groups Groups, shards []Shard, cursorKey func() ([]byte, bool)) *Service {
+	return &Service{
+		groups:    groups,
+		shards:    shards,
+		router:    newRouter(shards),
+		cursorKey: cursorKey,
+		proposals: make(chan struct{}, proposalsMax),
+	}
+}

@@ -77,7 +77,8 @@ type Level struct {
 }
 
 // Change is one step of the limits' history: what must be put and removed to come from any
-// version >= From to version To.
+// version >= From to version To. With From 0, Puts is the whole set: limits that it does not
+// name are removed, whatever the version was.
 type Change struct {
 	From    uint32
 	To      uint32

@@ -44,6 +44,8 @@ type Options struct {
 	Fatal func(reason string, err error)
 	// Registry receives the metrics; nil keeps them private.
 	Registry prometheus.Registerer
+	// Retention is how much log is kept; the zero value means DefaultRetention.
+	Retention Retention
 }
 
 // Host runs the Raft groups of one node on one Pebble and one port. It knows nothing about
@@ -61,6 +63,7 @@ type Host struct {
 	links     map[string]*link // by server id, all members but this node
 	addresses map[raft.ServerAddress]string
 	confirmer *confirmer
+	retention Retention
 	groups    map[GroupID]*group
 	order     []*group
 
@@ -77,7 +80,7 @@ func Open(o Options, groups []Group) (*Host, error) {
 		return nil, fmt.Errorf("raftfsm: %d groups, at most %d", len(groups), GroupsMax)
 	}
 	h := &Host{
-		dir: o.Dir, mux: o.Mux, clock: o.Clock, log: o.Log, fatal: o.Fatal,
+		dir: o.Dir, mux: o.Mux, clock: o.Clock, log: o.Log, fatal: o.Fatal, retention: o.Retention,
 		links: map[string]*link{}, addresses: map[raft.ServerAddress]string{}, groups: map[GroupID]*group{},
 	}
 	for _, m := range o.Members {
@@ -87,6 +90,9 @@ func Open(o Options, groups []Group) (*Host, error) {
 		} else {
 			h.links[m.ID] = &link{mux: o.Mux, peer: m}
 		}
+	}
+	if h.retention == (Retention{}) {
+		h.retention = DefaultRetention
 	}
 	if h.self.ID == "" {
 		return nil, fmt.Errorf("raftfsm: %q is not among the members", o.Self)
@@ -185,7 +191,7 @@ func (g *group) open(dir string, members []Member) error {
 		ServerAddressProvider: h,
 	})
 	notify := make(chan bool, 16)
-	conf := raftConfig(h.self.ID, preference(g.id, h.self.ID, members), hlog, notify)
+	conf := raftConfig(h.self.ID, preference(g.id, h.self.ID, members), h.retention, hlog, notify)
 	if err := g.bootstrap(conf, cache, members); err != nil {
 		return errors.Join(err, g.trans.Close())
 	}

@@ -37,15 +37,6 @@ const (
 	// maxAppendEntries bounds entries in one append. Entries are already batches of up to
 	// EntryBytesMax, so more would make appends of many megabytes.
 	maxAppendEntries = 16
-	// snapshotThreshold is how many entries may follow the last snapshot. A local snapshot is
-	// only a marker and one Pebble sync, so it can be small; it bounds the replay at start.
-	snapshotThreshold = 8192
-	// snapshotInterval is how often the threshold is looked at.
-	snapshotInterval = 30 * time.Second
-	// trailingLogs is how many entries stay after a snapshot, so that a follower that was
-	// away shortly catches up from the log. More costs disk; fewer costs state transfers.
-	trailingLogs = 8192
-
 	// transportPool is how many idle connections per peer and group are kept.
 	transportPool = 2
 	// transportTimeout bounds one Raft RPC; for a snapshot it scales with the size.
@@ -58,6 +49,21 @@ const (
 	// node of three groups larger than it need be.
 	pebbleMemTableBytes = 32 << 20
 )
+
+// Retention is how much of a group's log is kept.
+type Retention struct {
+	// SnapshotEntries is how many entries may follow the last snapshot. A local snapshot is
+	// only a marker and one Pebble sync, so it can be small; it bounds the replay at start.
+	SnapshotEntries uint64
+	// SnapshotInterval is how often that is looked at.
+	SnapshotInterval time.Duration
+	// TrailingEntries is how many entries stay after a snapshot, so that a follower that was
+	// away shortly catches up from the log. More costs disk; fewer costs state transfers.
+	TrailingEntries uint64
+}
+
+// DefaultRetention suits entries of a few kilobytes and follower restarts of minutes.
+var DefaultRetention = Retention{SnapshotEntries: 8192, SnapshotInterval: 30 * time.Second, TrailingEntries: 8192}
 
 // preference is a node's place in a group's order, 0 being the preferred leader. It only
 // biases elections.
@@ -78,7 +84,7 @@ func preference(group GroupID, self string, members []Member) int {
 	return (place + int(group)) % n
 }
 
-func raftConfig(id string, behind int, logger hclog.Logger, notify chan<- bool) *raft.Config {
+func raftConfig(id string, behind int, keep Retention, logger hclog.Logger, notify chan<- bool) *raft.Config {
 	extra := time.Duration(behind) * preferenceStep
 	return &raft.Config{
 		ProtocolVersion:    raft.ProtocolVersionMax,
@@ -91,9 +97,9 @@ func raftConfig(id string, behind int, logger hclog.Logger, notify chan<- bool) 
 		// Buffering applies lets one append carry several entries.
 		BatchApplyCh:      true,
 		ShutdownOnRemove:  true,
-		TrailingLogs:      trailingLogs,
-		SnapshotInterval:  snapshotInterval,
-		SnapshotThreshold: snapshotThreshold,
+		TrailingLogs:      keep.TrailingEntries,
+		SnapshotInterval:  keep.SnapshotInterval,
+		SnapshotThreshold: keep.SnapshotEntries,
 		NotifyCh:          notify,
 		Logger:            logger,
 		// The state is in Pebble already; a snapshot is restored only when received.
@@ -153,5 +159,7 @@ func pebbleOptions(logger pebble.Logger, fatal func(reason string, err error)) *
 			logger.Errorf("slow disk: %s", i)
 		},
 	}
+	// What is not set above; writers of snapshot files need the same options.
+	o.EnsureDefaults()
 	return o
 }

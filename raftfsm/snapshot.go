@@ -153,7 +153,7 @@ func (s *snapshotStore) writeMarker(pos Position) error {
 	if err != nil {
 		return fmt.Errorf("raftfsm: snapshot marker: %w", err)
 	}
-	if err := writeFileSync(filepath.Join(s.dir, markerName), b); err != nil {
+	if err := WriteFile(filepath.Join(s.dir, markerName), b); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -224,8 +224,8 @@ func (k *markerSink) Cancel() error {
 	return errors.Join(k.file.Close(), os.Remove(k.file.Name()))
 }
 
-// writeFileSync replaces a file atomically and durably.
-func writeFileSync(path string, b []byte) error {
+// WriteFile replaces the file at path atomically and durably.
+func WriteFile(path string, b []byte) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "tmp-*")
 	if err != nil {

@@ -33,7 +33,14 @@ type Cluster struct {
 	groups  func() []raftfsm.Group
 	nodes   []*node
 	id      raftfsm.ClusterID
+	keep    raftfsm.Retention
 }
+
+// Option changes how the cluster runs.
+type Option func(*Cluster)
+
+// Retain keeps little log, so that a node that was away needs a snapshot.
+func Retain(r raftfsm.Retention) Option { return func(c *Cluster) { c.keep = r } }
 
 type node struct {
 	mux  *raftfsm.Mux
@@ -43,9 +50,12 @@ type node struct {
 
 // Start runs n nodes; groups is called for every start of a node and makes its machines.
 // Everything ends with the test.
-func Start(t testing.TB, n int, groups func() []raftfsm.Group) *Cluster {
+func Start(t testing.TB, n int, groups func() []raftfsm.Group, options ...Option) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t, dir: t.TempDir(), certs: t.TempDir(), groups: groups, id: raftfsm.ClusterID{1}}
+	for _, o := range options {
+		o(c)
+	}
 	must(t, certs.CreateCA(c.certs))
 	for i := range n {
 		name := fmt.Sprintf("node-%d", i+1)
@@ -106,7 +116,7 @@ func (c *Cluster) TryStart(i int) error {
 		return false
 	})
 	host, err := raftfsm.Open(raftfsm.Options{
-		Dir: c.Dir(i), Self: m.ID, Members: c.members, Mux: mux, Clock: clk, Log: log,
+		Dir: c.Dir(i), Self: m.ID, Members: c.members, Mux: mux, Clock: clk, Log: log, Retention: c.keep,
 		Fatal: func(reason string, err error) { panic(fmt.Sprintf("%s: %s: %v", m.Name, reason, err)) },
 	}, c.groups())
 	if err != nil {

@@ -1,0 +1,116 @@
+package api
+
+import (
+	"time"
+
+	"github.com/maestro-conductor/maestro/api/gen/mc/cluster/v1/clusterv1connect"
+	"github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1/limiterv1connect"
+	"github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1/provenancev1connect"
+	"github.com/maestro-conductor/maestro/limiter"
+)
+
+// roleRank orders the roles: each may do what the ones below it may.
+var roleRank = map[string]int{RoleReader: 1, RoleRunner: 2, RolePublisher: 3, RoleOperator: 4, RoleAdmin: 5}
+
+// class is whose room in the queue a procedure takes.
+type class uint8
+
+const (
+	classCheck class = iota
+	classSearch
+	classIngest
+	classStream
+	classAdmin
+	classes
+)
+
+// procedure is one row of the table: what a route is called and who may call it.
+type procedure struct {
+	// name is the RPC's path, or method and path of a REST route.
+	name string
+	// least is the lowest role that may call it.
+	least string
+	// platform is true when only identities of the platform (AllTenants) may.
+	platform bool
+	// write is true when it can change something, and so can have an unknown outcome.
+	write bool
+	// stream is true for an RPC that is not one request and one answer.
+	stream bool
+	class  class
+	// deadline is what it gets when the client sets none; on a stream, each message.
+	deadline time.Duration
+}
+
+const (
+	restSearch        = "GET /api/provenance/search"
+	reflectionV1      = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+	reflectionV1Alpha = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+)
+
+// procedures is the table of everything that needs an identity; a route without a row does
+// not exist. Only the health service is open to all.
+//
+// A role reaches the identity's own tenant. Beyond that: an identity of the platform reaches
+// every tenant with its role, and only its administrators change limits.
+var procedures = []procedure{
+	{name: limiterv1connect.LimiterCheckProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: limiterv1connect.LimiterListLimitsProcedure, least: RoleOperator, class: classAdmin, deadline: DeadlineAdmin},
+	{name: limiterv1connect.LimiterSetLimitsProcedure, least: RoleOperator, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: limiterv1connect.LimiterDeleteLimitsProcedure, least: RoleOperator, write: true, class: classAdmin, deadline: DeadlineAdmin},
+
+	{name: provenancev1connect.ProvenanceSearchProcedure, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
+	{name: restSearch, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
+	{name: provenancev1connect.ProvenanceIngestProcedure, least: RoleRunner, write: true, class: classIngest, deadline: DeadlineIngest},
+	{name: provenancev1connect.ProvenanceIngestStreamProcedure, least: RoleRunner, write: true, stream: true, class: classStream, deadline: DeadlineIngest},
+
+	{name: clusterv1connect.ClusterStatusProcedure, least: RoleOperator, class: classAdmin, deadline: DeadlineAdmin},
+	{name: clusterv1connect.ClusterInitProcedure, least: RoleAdmin, platform: true, write: true, class: classAdmin, deadline: MaxDeadline},
+
+	{name: clusterv1connect.TokensCreateTokenProcedure, least: RoleAdmin, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: clusterv1connect.TokensListTokensProcedure, least: RoleAdmin, class: classAdmin, deadline: DeadlineAdmin},
+	{name: clusterv1connect.TokensRevokeTokenProcedure, least: RoleAdmin, write: true, class: classAdmin, deadline: DeadlineAdmin},
+
+	{name: reflectionV1, least: RoleReader, stream: true, class: classAdmin},
+	{name: reflectionV1Alpha, least: RoleReader, stream: true, class: classAdmin},
+}
+
+// authorize checks the row of p; what tenant the request reaches is the handler's question.
+func (p *procedure) authorize(who Principal) *fault {
+	if p.platform && who.Tenant != AllTenants {
+		return refuse(reasonPlatformOnly, "")
+	}
+	if roleRank[who.Role] < roleRank[p.least] { // a role this build does not know ranks below all
+		return refuse(reasonRoleInsufficient, "the identity has the role %q; this needs %s", who.Role, p.least)
+	}
+	return nil
+}
+
+// oneTenant is the tenant that a request acts on: the one it names, or the identity's own.
+func oneTenant(who Principal, named string) (string, *fault) {
+	switch {
+	case named == "" && who.Tenant == AllTenants:
+		return "", refuse(reasonTenantMissing, "")
+	case named == "":
+		return who.Tenant, nil
+	}
+	return named, mayReach(who, named)
+}
+
+// anyTenant is like oneTenant, but empty, meaning every tenant, for an identity of the
+// platform that names none.
+func anyTenant(who Principal, named string) (string, *fault) {
+	if named == "" && who.Tenant == AllTenants {
+		return "", nil
+	}
+	return oneTenant(who, named)
+}
+
+func mayReach(who Principal, tenant string) *fault {
+	switch {
+	case !limiter.ValidName(tenant):
+		return refuse(reasonTenantMalformed, "%q cannot name a tenant", tenant)
+	case who.Tenant != AllTenants && who.Tenant != tenant:
+		return refuse(reasonTenantForeign, "the identity belongs to tenant %s and cannot reach tenant %s", who.Tenant, tenant)
+	}
+	return nil
+}

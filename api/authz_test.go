@@ -1,0 +1,337 @@
+package api
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	clusterv1 "github.com/maestro-conductor/maestro/api/gen/mc/cluster/v1"
+	"github.com/maestro-conductor/maestro/api/gen/mc/cluster/v1/clusterv1connect"
+	limiterv1 "github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1"
+	"github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1/limiterv1connect"
+	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
+	"github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1/provenancev1connect"
+)
+
+// TestEveryProcedureHasARow fails when a procedure is added to a proto and nobody has decided
+// who may call it.
+func TestEveryProcedureHasARow(t *testing.T) {
+	have := map[string]bool{}
+	for _, p := range procedures {
+		if have[p.name] {
+			t.Errorf("%s has two rows", p.name)
+		}
+		have[p.name] = true
+		if roleRank[p.least] == 0 {
+			t.Errorf("%s: %q is not a role", p.name, p.least)
+		}
+		if p.deadline == 0 && !p.stream {
+			t.Errorf("%s has no deadline", p.name)
+		}
+	}
+	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
+		if !strings.HasPrefix(string(file.Package()), "mc.") {
+			return true
+		}
+		for i := range file.Services().Len() {
+			service := file.Services().Get(i)
+			if !slices.Contains(services, string(service.FullName())) {
+				t.Errorf("health and reflection do not know %s", service.FullName())
+			}
+			for j := range service.Methods().Len() {
+				m := service.Methods().Get(j)
+				path := "/" + string(service.FullName()) + "/" + string(m.Name())
+				if !have[path] {
+					t.Errorf("%s has no row in procedures", path)
+				}
+				if !slices.ContainsFunc(accessCases, func(c accessCase) bool { return c.procedure == path }) {
+					t.Errorf("%s has no row in accessCases", path)
+				}
+			}
+		}
+		return true
+	})
+	for _, p := range procedures {
+		if !slices.ContainsFunc(accessCases, func(c accessCase) bool { return c.procedure == p.name }) {
+			t.Errorf("%s has no row in accessCases", p.name)
+		}
+	}
+}
+
+// accessCase says who may do one thing. The requests act on tenant acme unless they say
+// otherwise.
+type accessCase struct {
+	what      string
+	procedure string
+	request   proto.Message // nil for REST and reflection
+	query     string        // REST only
+	// own, foreign and platform are the reasons that roles of acme, of globex and of the
+	// platform get, in the order of allRoles; "" means that it is allowed.
+	own, foreign, platform [5]string
+}
+
+const (
+	low = "role_insufficient"
+	far = "tenant_foreign"
+)
+
+var (
+	everyRole   = [5]string{}
+	fromRunner  = [5]string{low}
+	fromOper    = [5]string{low, low, low}
+	adminOnly   = [5]string{low, low, low, low}
+	noTenant    = [5]string{low, "tenant_missing", "tenant_missing", "tenant_missing", "tenant_missing"}
+	allForeign  = [5]string{far, far, far, far, far}
+	runForeign  = [5]string{low, far, far, far, far}
+	operForeign = [5]string{low, low, low, far, far}
+	admForeign  = [5]string{low, low, low, low, far}
+	notPlatform = [5]string{"platform_only", "platform_only", "platform_only", "platform_only", "platform_only"}
+)
+
+func acmeLimit(selector string) *limiterv1.SetLimitsRequest {
+	return &limiterv1.SetLimitsRequest{Limits: []*limiterv1.Limit{{
+		Id: "fresh", Scope: "tenant", Selector: selector, TokenBucket: &limiterv1.TokenBucket{Rate: "1/s", Burst: 1},
+	}}}
+}
+
+var accessCases = []accessCase{
+	{
+		what: "check", procedure: limiterv1connect.LimiterCheckProcedure, request: &limiterv1.CheckRequest{Tenant: "acme"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "check without a tenant", procedure: limiterv1connect.LimiterCheckProcedure, request: &limiterv1.CheckRequest{},
+		own: fromRunner, foreign: fromRunner, platform: noTenant,
+	},
+	{
+		what: "list the limits of acme", procedure: limiterv1connect.LimiterListLimitsProcedure, request: &limiterv1.ListLimitsRequest{Tenant: "acme"},
+		own: fromOper, foreign: operForeign, platform: fromOper,
+	},
+	{
+		what: "list limits", procedure: limiterv1connect.LimiterListLimitsProcedure, request: &limiterv1.ListLimitsRequest{},
+		own: fromOper, foreign: fromOper, platform: fromOper,
+	},
+	{
+		what: "limit acme", procedure: limiterv1connect.LimiterSetLimitsProcedure, request: acmeLimit("acme"),
+		own: fromOper, foreign: operForeign, platform: adminOnly,
+	},
+	{
+		what: "limit every tenant", procedure: limiterv1connect.LimiterSetLimitsProcedure, request: acmeLimit("*"),
+		own: operForeign, foreign: operForeign, platform: adminOnly,
+	},
+	{
+		what: "delete a limit of acme", procedure: limiterv1connect.LimiterDeleteLimitsProcedure, request: &limiterv1.DeleteLimitsRequest{Ids: []string{"acme-api"}},
+		own: fromOper, foreign: [5]string{low, low, low, "limit_unknown", "limit_unknown"}, platform: adminOnly,
+	},
+	{
+		what: "delete a limit of every tenant", procedure: limiterv1connect.LimiterDeleteLimitsProcedure, request: &limiterv1.DeleteLimitsRequest{Ids: []string{"everyone"}},
+		own: [5]string{low, low, low, "limit_unknown", "limit_unknown"}, foreign: [5]string{low, low, low, "limit_unknown", "limit_unknown"}, platform: adminOnly,
+	},
+	{
+		what: "search acme", procedure: provenancev1connect.ProvenanceSearchProcedure, request: &provenancev1.SearchRequest{Tenant: "acme"},
+		own: everyRole, foreign: allForeign, platform: everyRole,
+	},
+	{
+		what: "search", procedure: provenancev1connect.ProvenanceSearchProcedure, request: &provenancev1.SearchRequest{},
+		own: everyRole, foreign: everyRole, platform: everyRole,
+	},
+	{
+		what: "search acme", procedure: restSearch, query: "tenant=acme",
+		own: everyRole, foreign: allForeign, platform: everyRole,
+	},
+	{
+		what: "search", procedure: restSearch, query: "q=kind:event",
+		own: everyRole, foreign: everyRole, platform: everyRole,
+	},
+	{
+		what: "ingest for acme", procedure: provenancev1connect.ProvenanceIngestProcedure, request: &provenancev1.IngestRequest{Tenant: "acme"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "stream for acme", procedure: provenancev1connect.ProvenanceIngestStreamProcedure,
+		request: &provenancev1.IngestStreamRequest{Batch: &provenancev1.IngestRequest{Tenant: "acme"}},
+		own:     fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "see the region's status", procedure: clusterv1connect.ClusterStatusProcedure, request: &clusterv1.StatusRequest{},
+		own: fromOper, foreign: fromOper, platform: fromOper,
+	},
+	{
+		what: "start the region", procedure: clusterv1connect.ClusterInitProcedure, request: &clusterv1.InitRequest{},
+		own: notPlatform, foreign: notPlatform, platform: adminOnly,
+	},
+	{
+		what: "make a token for acme", procedure: clusterv1connect.TokensCreateTokenProcedure, request: &clusterv1.CreateTokenRequest{Tenant: "acme", Role: RoleReader},
+		own: adminOnly, foreign: admForeign, platform: adminOnly,
+	},
+	{
+		what: "make a token of the platform", procedure: clusterv1connect.TokensCreateTokenProcedure, request: &clusterv1.CreateTokenRequest{Tenant: "*", Role: RoleReader},
+		own: [5]string{low, low, low, low, "tenant_malformed"}, foreign: [5]string{low, low, low, low, "tenant_malformed"}, platform: adminOnly,
+	},
+	{
+		what: "make a token without a tenant", procedure: clusterv1connect.TokensCreateTokenProcedure, request: &clusterv1.CreateTokenRequest{Role: RoleReader},
+		own: adminOnly, foreign: adminOnly, platform: [5]string{low, low, low, low, "tenant_missing"},
+	},
+	{
+		what: "list the tokens of acme", procedure: clusterv1connect.TokensListTokensProcedure, request: &clusterv1.ListTokensRequest{Tenant: "acme"},
+		own: adminOnly, foreign: admForeign, platform: adminOnly,
+	},
+	{
+		what: "list tokens", procedure: clusterv1connect.TokensListTokensProcedure, request: &clusterv1.ListTokensRequest{},
+		own: adminOnly, foreign: adminOnly, platform: adminOnly,
+	},
+	{
+		what: "revoke a token of acme", procedure: clusterv1connect.TokensRevokeTokenProcedure, request: &clusterv1.RevokeTokenRequest{Id: "acme-token"},
+		own: adminOnly, foreign: [5]string{low, low, low, low, "token_id_unknown"}, platform: adminOnly,
+	},
+	{what: "reflect", procedure: reflectionV1, own: everyRole, foreign: everyRole, platform: everyRole},
+	{what: "reflect", procedure: reflectionV1Alpha, own: everyRole, foreign: everyRole, platform: everyRole},
+}
+
+// TestAccess walks every row with every role of the tenant, of another tenant, and of the
+// platform, and with no identity at all.
+func TestAccess(t *testing.T) {
+	for _, c := range accessCases {
+		t.Run(c.procedure+"/"+c.what, func(t *testing.T) {
+			for _, side := range []struct {
+				tenant string
+				want   [5]string
+			}{{"acme", c.own}, {"globex", c.foreign}, {AllTenants, c.platform}} {
+				for i, role := range allRoles {
+					e := newEnv(t, nil) // a fresh one, as some of the requests change things
+					if got := reasonOfCall(t, e, c, secretOf(side.tenant, role)); got != side.want[i] {
+						t.Errorf("%s of %s: reason %q, want %q", role, side.tenant, got, side.want[i])
+					}
+					e.stop()
+				}
+			}
+			e := newEnv(t, nil)
+			if got := reasonOfCall(t, e, c, ""); got != "credentials_missing" {
+				t.Errorf("nobody: reason %q", got)
+			}
+			if got := reasonOfCall(t, e, c, TokenPrefix+"odd"); got != low && got != "platform_only" {
+				t.Errorf("an identity with an unknown role: reason %q", got)
+			}
+		})
+	}
+}
+
+// reasonOfCall makes the request of a case and returns the reason it is refused with, or "".
+func reasonOfCall(t *testing.T, e *env, c accessCase, secret string) string {
+	t.Helper()
+	if method, path, ok := strings.Cut(c.procedure, " "); ok {
+		res, body := e.send(t, secret, method, path+"?"+c.query, "", nil)
+		if res.StatusCode == http.StatusOK {
+			return ""
+		}
+		return problemOf(t, res, body).Reason
+	}
+	if c.request == nil {
+		return reflectionReason(t, e, c.procedure, secret)
+	}
+	err := callDynamic(t, e, c, secret)
+	if err == nil {
+		return ""
+	}
+	return detailOf(t, err).GetReason()
+}
+
+// callDynamic calls a procedure by name, whose answer nobody looks at.
+func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
+	t.Helper()
+	switch m := c.request.(type) {
+	case *limiterv1.CheckRequest:
+		return callOne[limiterv1.CheckResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.ListLimitsRequest:
+		return callOne[limiterv1.ListLimitsResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.SetLimitsRequest:
+		return callOne[limiterv1.SetLimitsResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.DeleteLimitsRequest:
+		return callOne[limiterv1.DeleteLimitsResponse](t, e, c.procedure, secret, m)
+	case *provenancev1.SearchRequest:
+		return callOne[provenancev1.SearchResponse](t, e, c.procedure, secret, m)
+	case *provenancev1.IngestRequest:
+		return callOne[provenancev1.IngestResponse](t, e, c.procedure, secret, m)
+	case *clusterv1.StatusRequest:
+		return callOne[clusterv1.StatusResponse](t, e, c.procedure, secret, m)
+	case *clusterv1.InitRequest:
+		return callOne[clusterv1.InitResponse](t, e, c.procedure, secret, m)
+	case *clusterv1.CreateTokenRequest:
+		return callOne[clusterv1.CreateTokenResponse](t, e, c.procedure, secret, m)
+	case *clusterv1.ListTokensRequest:
+		return callOne[clusterv1.ListTokensResponse](t, e, c.procedure, secret, m)
+	case *clusterv1.RevokeTokenRequest:
+		return callOne[clusterv1.RevokeTokenResponse](t, e, c.procedure, secret, m)
+	case *provenancev1.IngestStreamRequest:
+		stream := provenancev1connect.NewProvenanceClient(e.client(t, secret), e.url).IngestStream(t.Context())
+		_ = stream.Send(m) // Receive tells why it failed
+		_, err := stream.Receive()
+		_ = stream.CloseRequest()
+		_ = stream.CloseResponse()
+		return err
+	default:
+		t.Fatalf("no way to send a %T", m)
+		return nil
+	}
+}
+
+func callOne[Res, Req any](t *testing.T, e *env, procedure, secret string, m *Req) error {
+	t.Helper()
+	_, err := connect.NewClient[Req, Res](e.client(t, secret), e.url+procedure).CallUnary(t.Context(), connect.NewRequest(m))
+	return err
+}
+
+// TestListsShowOnlyWhatTheCallerMaySee: another tenant's limits and tokens do not exist for
+// an identity of one tenant.
+func TestListsShowOnlyWhatTheCallerMaySee(t *testing.T) {
+	e := newEnv(t, nil)
+	list := func(secret, tenant string, ids ...string) (got []string) {
+		c := limiterv1connect.NewLimiterClient(e.client(t, secret), e.url)
+		res, err := c.ListLimits(t.Context(), connect.NewRequest(&limiterv1.ListLimitsRequest{Tenant: tenant, Ids: ids}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range res.Msg.GetLimits() {
+			got = append(got, l.GetId())
+		}
+		return got
+	}
+	for _, c := range []struct {
+		secret, tenant string
+		ids, want      []string
+	}{
+		{secretOf("acme", RoleOperator), "", nil, []string{"acme-api", "everyone"}},
+		{secretOf("acme", RoleOperator), "acme", nil, []string{"acme-api"}},
+		{secretOf("acme", RoleOperator), "*", nil, []string{"everyone"}},
+		{secretOf("acme", RoleOperator), "", []string{"globex-keys", "acme-api"}, []string{"acme-api"}},
+		{secretOf(AllTenants, RoleOperator), "", nil, []string{"acme-api", "everyone", "globex-keys"}},
+		{secretOf(AllTenants, RoleOperator), "globex", nil, []string{"globex-keys"}},
+	} {
+		if got := list(c.secret, c.tenant, c.ids...); !slices.Equal(got, c.want) {
+			t.Errorf("%s lists %q %v: %v, want %v", c.secret, c.tenant, c.ids, got, c.want)
+		}
+	}
+	tokens := func(secret string) (got []string) {
+		c := clusterv1connect.NewTokensClient(e.client(t, secret), e.url)
+		res, err := c.ListTokens(t.Context(), connect.NewRequest(&clusterv1.ListTokensRequest{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, token := range res.Msg.GetTokens() {
+			got = append(got, token.GetId())
+		}
+		return got
+	}
+	if got := tokens(secretOf("acme", RoleAdmin)); !slices.Equal(got, []string{"acme-token"}) {
+		t.Errorf("acme's administrator sees the tokens %v", got)
+	}
+	if got := tokens(secretOf(AllTenants, RoleAdmin)); !slices.Equal(got, []string{"acme-token", "globex-token"}) {
+		t.Errorf("the platform's administrator sees the tokens %v", got)
+	}
+}

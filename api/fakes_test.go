@@ -1,0 +1,221 @@
+package api
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/maestro-conductor/maestro/index"
+	"github.com/maestro-conductor/maestro/limiter"
+)
+
+// fakeServices stands behind the handlers: the least that shows what they pass on and what
+// they do with the answers.
+type fakeServices struct {
+	mu        sync.Mutex
+	err       error // what every service fails with, when set
+	checks    []limiter.Request
+	decision  limiter.Decision
+	checking  func(ctx context.Context) // runs inside Check
+	limits    []limiter.Limit
+	documents map[string]index.Document // by tenant/id
+	requests  []string                  // request ids of ingests
+	searches  []index.SearchRequest
+	found     index.SearchResult
+	tokens    []Token
+	secrets   map[string]Principal
+	broken    map[string]error // secrets that do not admit
+	started   bool
+}
+
+func (f *fakeServices) Authenticate(_ context.Context, secret string) (Principal, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.broken[secret]; err != nil {
+		return Principal{}, err
+	}
+	if p, ok := f.secrets[secret]; ok {
+		return p, nil
+	}
+	return Principal{}, ErrTokenUnknown
+}
+
+func (f *fakeServices) breakToken(secret string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.broken[secret] = err
+}
+
+func (f *fakeServices) Check(ctx context.Context, r limiter.Request) (limiter.Decision, error) {
+	if f.checking != nil {
+		f.checking(ctx)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.checks = append(f.checks, r)
+	return f.decision, f.err
+}
+
+func (f *fakeServices) SetLimits(_ context.Context, tenant string, limits []limiter.Limit, _ string) (LimitChange, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return LimitChange{}, f.err
+	}
+	for _, l := range limits {
+		for _, old := range f.limits {
+			if old.ID == l.ID && tenant != AllTenants && selectorTenant(old.Selector) != tenant {
+				return LimitChange{}, ErrLimitForeign
+			}
+		}
+	}
+	f.limits = append(f.limits, limits...)
+	return LimitChange{Version: uint32(len(f.limits)), Created: len(limits), InForce: true}, nil
+}
+
+func (f *fakeServices) DeleteLimits(_ context.Context, tenant string, ids []string, _ string) (LimitChange, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return LimitChange{}, f.err
+	}
+	for _, id := range ids {
+		i := slices.IndexFunc(f.limits, func(l limiter.Limit) bool {
+			return l.ID == id && (tenant == AllTenants || selectorTenant(l.Selector) == tenant)
+		})
+		if i < 0 {
+			return LimitChange{}, ErrLimitUnknown
+		}
+		f.limits = slices.Delete(f.limits, i, i+1)
+	}
+	return LimitChange{Version: 9, InForce: true}, nil
+}
+
+func (f *fakeServices) ListLimits(context.Context) ([]limiter.Limit, uint32, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.limits), 7, f.err
+}
+
+func (f *fakeServices) Ingest(_ context.Context, docs []index.Document, requestID string) (index.IngestResult, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return index.IngestResult{}, f.err
+	}
+	f.requests = append(f.requests, requestID)
+	var res index.IngestResult
+	for i, d := range docs {
+		key := d.Tenant + "/" + d.ID
+		old, there := f.documents[key]
+		switch {
+		case !there:
+			f.documents[key] = d
+			res.Indexed++
+		case index.ContentHash(&old) == index.ContentHash(&d):
+			res.Existing++
+		default:
+			res.Refusals = append(res.Refusals, index.Refusal{Position: i, ID: d.ID, Reason: "conflict", Message: "the id is taken"})
+		}
+	}
+	res.Positions = []index.ShardPosition{{Shard: "index-0", Applied: uint64(len(f.documents))}}
+	return res, nil
+}
+
+func (f *fakeServices) Search(_ context.Context, r index.SearchRequest) (index.SearchResult, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.searches = append(f.searches, r)
+	return f.found, f.err
+}
+
+func (f *fakeServices) lastSearch() index.SearchRequest {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.searches[len(f.searches)-1]
+}
+
+func (f *fakeServices) CreateToken(_ context.Context, t Token) (string, Token, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return "", Token{}, f.err
+	}
+	t.ID = "t" + strings.Repeat("1", len(f.tokens))
+	f.tokens = append(f.tokens, t)
+	return TokenPrefix + "secret-of-" + t.ID, t, nil
+}
+
+func (f *fakeServices) ListTokens(context.Context) ([]Token, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.tokens), f.err
+}
+
+func (f *fakeServices) RevokeToken(_ context.Context, id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.tokens {
+		if f.tokens[i].ID == id {
+			f.tokens[i].Revoked = true
+			return f.err
+		}
+	}
+	return ErrTokenUnknown
+}
+
+func (f *fakeServices) Init(context.Context) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.started {
+		return "", ErrAlreadyInitialised
+	}
+	f.started = true
+	return "cluster-1", nil
+}
+
+func (f *fakeServices) Status(context.Context) (RegionStatus, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return RegionStatus{
+		ClusterID: "cluster-1", Region: "eu", AnsweredBy: "a", Version: "test",
+		Nodes:  []NodeStatus{{Name: "a", ID: "a-1", Reachable: true}},
+		Groups: []GroupStatus{{Name: "meta", Leader: "a", Term: 2, CommitIndex: 10, AppliedIndex: 9, Voters: []string{"a"}}},
+	}, f.err
+}
+
+// secretOf is the token of a tenant and role that newServices knows.
+func secretOf(tenant, role string) string {
+	if tenant == AllTenants {
+		tenant = "platform"
+	}
+	return TokenPrefix + tenant + "-" + role
+}
+
+var allRoles = []string{RoleReader, RoleRunner, RolePublisher, RoleOperator, RoleAdmin}
+
+// newServices knows a token of every role for the tenants acme and globex and the platform.
+func newServices() *fakeServices {
+	f := &fakeServices{
+		documents: map[string]index.Document{}, secrets: map[string]Principal{}, broken: map[string]error{},
+		decision: limiter.Decision{Allow: true},
+	}
+	for _, tenant := range []string{"acme", "globex", AllTenants} {
+		for _, role := range allRoles {
+			f.secrets[secretOf(tenant, role)] = Principal{ID: tenant + ":" + role, Tenant: tenant, Role: role}
+		}
+	}
+	f.secrets[TokenPrefix+"odd"] = Principal{ID: "odd", Tenant: "acme", Role: "emperor"}
+	f.tokens = []Token{
+		{ID: "acme-token", Tenant: "acme", Role: RoleReader, Created: time.Unix(100, 0)},
+		{ID: "globex-token", Tenant: "globex", Role: RoleReader, Created: time.Unix(50, 0), Expires: time.Unix(1e9, 0)},
+	}
+	f.limits = []limiter.Limit{
+		{ID: "acme-api", Scope: limiter.ScopeTenant, Selector: "acme", TokenBucket: limiter.TokenBucket{Rate: "100/s", Burst: 20}},
+		{ID: "everyone", Scope: limiter.ScopeTenant, Selector: "*", TokenBucket: limiter.TokenBucket{Rate: "1000/s", Burst: 2000}},
+		{ID: "globex-keys", Scope: limiter.ScopeKey, Selector: "globex/runs*", TokenBucket: limiter.TokenBucket{Rate: "5/s", Burst: 5}},
+	}
+	return f
+}

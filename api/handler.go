@@ -1,0 +1,123 @@
+package api
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"connectrpc.com/grpchealth"
+	"connectrpc.com/grpcreflect"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/maestro-conductor/maestro/api/gen/mc/cluster/v1/clusterv1connect"
+	"github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1/limiterv1connect"
+	"github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1/provenancev1connect"
+)
+
+// Deps are the services behind the API. One that is nil is switched off on this node: its
+// procedures answer with the reason service_off.
+type Deps struct {
+	Authenticator Authenticator
+	Checker       Checker
+	Limits        LimitAdmin
+	Index         Indexer
+	Tokens        TokenAdmin
+	Cluster       ClusterAdmin
+
+	// Region is the region of documents that name none.
+	Region string
+	// Serving tells the health service whether the node can serve the named service, or
+	// anything at all for the empty name. nil means that it can from the start.
+	Serving func(service string) bool
+	// Now is the wall clock, for validity of certificates and tokens; nil means time.Now.
+	Now func() time.Time
+	// Logger receives refused and failed requests, and at debug level all; nil means
+	// slog.Default.
+	Logger *slog.Logger
+	// Metrics is where the API registers what it counts; nil means nowhere.
+	Metrics prometheus.Registerer
+}
+
+// server is the handler of the API port.
+type server struct {
+	deps    Deps
+	now     func() time.Time
+	log     *slog.Logger
+	metrics *metrics
+	gates   [classes]*gate
+	routes  map[string]*route // by path
+	health  http.Handler
+	errors  *connect.ErrorWriter
+	options []connect.HandlerOption
+}
+
+// route is a procedure with its handler.
+type route struct {
+	procedure
+	method  string
+	path    string
+	rest    bool
+	handler http.Handler
+	metrics *routeMetrics
+}
+
+// NewHandler joins the services to the routes of the API port.
+func NewHandler(d Deps) http.Handler {
+	s := &server{deps: d, now: d.Now, log: d.Logger, gates: newGates(), routes: map[string]*route{}}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	s.metrics = newMetrics(d.Metrics)
+	// Answers below a kilobyte take longer to compress than to send.
+	s.options = append(codecs(), compression(), connect.WithCompressMinBytes(1<<10))
+	s.errors = connect.NewErrorWriter(s.options...)
+	_, s.health = grpchealth.NewHandler(healthChecker{s}, connect.WithReadMaxBytes(maxHealthBytes))
+	handlers := s.handlers()
+	for _, p := range procedures {
+		rt := &route{procedure: p, method: http.MethodPost, path: p.name, handler: handlers[p.name]}
+		if method, path, ok := strings.Cut(p.name, " "); ok {
+			rt.method, rt.path, rt.rest = method, path, true
+		}
+		if rt.handler == nil {
+			panic(fmt.Sprintf("api: the procedure %s has no handler", p.name))
+		}
+		rt.metrics = s.metrics.route(p.name)
+		s.routes[rt.path] = rt
+	}
+	return s
+}
+
+// handlers are what runs behind the rows of the table procedures.
+func (s *server) handlers() map[string]http.Handler {
+	reflector := grpcreflect.NewStaticReflector(services...)
+	_, v1 := grpcreflect.NewHandlerV1(reflector, connect.WithReadMaxBytes(MaxBodyBytes))
+	_, v1Alpha := grpcreflect.NewHandlerV1Alpha(reflector, connect.WithReadMaxBytes(MaxBodyBytes))
+	return map[string]http.Handler{
+		limiterv1connect.LimiterCheckProcedure:        unary(s, limiterv1connect.LimiterCheckProcedure, s.check),
+		limiterv1connect.LimiterListLimitsProcedure:   unary(s, limiterv1connect.LimiterListLimitsProcedure, s.listLimits),
+		limiterv1connect.LimiterSetLimitsProcedure:    unary(s, limiterv1connect.LimiterSetLimitsProcedure, s.setLimits),
+		limiterv1connect.LimiterDeleteLimitsProcedure: unary(s, limiterv1connect.LimiterDeleteLimitsProcedure, s.deleteLimits),
+
+		provenancev1connect.ProvenanceSearchProcedure: unary(s, provenancev1connect.ProvenanceSearchProcedure, s.search),
+		restSearch: http.HandlerFunc(s.searchREST),
+		provenancev1connect.ProvenanceIngestProcedure: unary(s, provenancev1connect.ProvenanceIngestProcedure, s.ingest),
+		provenancev1connect.ProvenanceIngestStreamProcedure: connect.NewBidiStreamHandler(
+			provenancev1connect.ProvenanceIngestStreamProcedure, s.ingestStream, s.options...),
+
+		clusterv1connect.ClusterStatusProcedure: unary(s, clusterv1connect.ClusterStatusProcedure, s.status),
+		clusterv1connect.ClusterInitProcedure:   unary(s, clusterv1connect.ClusterInitProcedure, s.initRegion),
+
+		clusterv1connect.TokensCreateTokenProcedure: unary(s, clusterv1connect.TokensCreateTokenProcedure, s.createToken),
+		clusterv1connect.TokensListTokensProcedure:  unary(s, clusterv1connect.TokensListTokensProcedure, s.listTokens),
+		clusterv1connect.TokensRevokeTokenProcedure: unary(s, clusterv1connect.TokensRevokeTokenProcedure, s.revokeToken),
+
+		reflectionV1:      v1,
+		reflectionV1Alpha: v1Alpha,
+	}
+}

@@ -1,0 +1,154 @@
+package api
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	limiterv1 "github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1"
+	"github.com/maestro-conductor/maestro/limiter"
+)
+
+func (s *server) check(ctx context.Context, c *call, r *limiterv1.CheckRequest) (*limiterv1.CheckResponse, error) {
+	if s.deps.Checker == nil {
+		return nil, ErrServiceOff
+	}
+	tenant, f := oneTenant(c.principal, r.GetTenant())
+	if f != nil {
+		return nil, f
+	}
+	f = firstFault(
+		withinBytes("token", r.GetToken(), MaxTokenBytes),
+		withinBytes("key", r.GetKey(), MaxKeyBytes),
+		withinBytes("request_id", r.GetRequestId(), MaxRequestIDBytes))
+	if f != nil {
+		return nil, f
+	}
+	start := time.Now()
+	d, err := s.deps.Checker.Check(ctx, limiter.Request{
+		Tenant: tenant, Token: r.GetToken(), Key: r.GetKey(), Cost: r.GetCost(), RequestID: r.GetRequestId(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.metrics.checkMs.Observe(milliseconds(time.Since(start)))
+	if !d.Allow {
+		s.metrics.denies.WithLabelValues(d.Reason).Inc()
+	}
+	return checkResponse(d), nil
+}
+
+func checkResponse(d limiter.Decision) *limiterv1.CheckResponse {
+	res := &limiterv1.CheckResponse{
+		Allow: d.Allow, RetryAfterMs: d.RetryAfterMs, Reason: d.Reason, LimitId: d.LimitID, LimitsVersion: d.Version,
+		Levels: make([]*limiterv1.Level, len(d.Levels)),
+	}
+	for i, l := range d.Levels {
+		res.Levels[i] = &limiterv1.Level{LimitId: l.LimitID, Scope: l.Scope, Limit: l.Burst, Remaining: l.Remaining}
+	}
+	return res
+}
+
+func (s *server) setLimits(ctx context.Context, c *call, r *limiterv1.SetLimitsRequest) (*limiterv1.SetLimitsResponse, error) {
+	if s.deps.Limits == nil {
+		return nil, ErrServiceOff
+	}
+	if f := firstFault(mayChangeLimits(c.principal), withinItems("limits", len(r.GetLimits()), MaxBatchLimits),
+		withinBytes("request_id", r.GetRequestId(), MaxRequestIDBytes)); f != nil {
+		return nil, f
+	}
+	limits := make([]limiter.Limit, len(r.GetLimits()))
+	for i, l := range r.GetLimits() {
+		limits[i] = limiter.Limit{ID: l.GetId(), Scope: l.GetScope(), Selector: l.GetSelector(), TokenBucket: limiter.TokenBucket{
+			Rate: l.GetTokenBucket().GetRate(), Burst: l.GetTokenBucket().GetBurst(),
+		}}
+	}
+	if err := limiter.Validate(limits); err != nil {
+		return nil, err
+	}
+	for i, l := range limits {
+		if tenant := selectorTenant(l.Selector); c.principal.Tenant != AllTenants && tenant != c.principal.Tenant {
+			return nil, refuse(reasonTenantForeign, "limits[%d].selector: the identity belongs to tenant %s and cannot limit tenant %s",
+				i, c.principal.Tenant, tenant)
+		}
+	}
+	change, err := s.deps.Limits.SetLimits(ctx, c.principal.Tenant, limits, r.GetRequestId())
+	if err != nil {
+		return nil, err
+	}
+	return &limiterv1.SetLimitsResponse{
+		Version: change.Version, Created: uint32(change.Created), Replaced: uint32(change.Replaced),
+		Unchanged: uint32(change.Unchanged), InForce: change.InForce,
+	}, nil
+}
+
+func (s *server) deleteLimits(ctx context.Context, c *call, r *limiterv1.DeleteLimitsRequest) (*limiterv1.DeleteLimitsResponse, error) {
+	if s.deps.Limits == nil {
+		return nil, ErrServiceOff
+	}
+	if f := firstFault(mayChangeLimits(c.principal), withinItems("ids", len(r.GetIds()), MaxBatchLimits),
+		withinBytes("request_id", r.GetRequestId(), MaxRequestIDBytes)); f != nil {
+		return nil, f
+	}
+	for i, id := range r.GetIds() {
+		if !limiter.ValidName(id) {
+			return nil, refuse(reasonFieldMalformed, "ids[%d]: %q cannot be the id of a limit", i, id)
+		}
+	}
+	change, err := s.deps.Limits.DeleteLimits(ctx, c.principal.Tenant, r.GetIds(), r.GetRequestId())
+	if err != nil {
+		return nil, err
+	}
+	return &limiterv1.DeleteLimitsResponse{Version: change.Version, InForce: change.InForce}, nil
+}
+
+// listLimits shows an identity of one tenant the limits of its tenant and those for every
+// tenant, since both bound it.
+func (s *server) listLimits(ctx context.Context, c *call, r *limiterv1.ListLimitsRequest) (*limiterv1.ListLimitsResponse, error) {
+	if s.deps.Limits == nil {
+		return nil, ErrServiceOff
+	}
+	tenant := r.GetTenant()
+	if tenant != "" && tenant != AllTenants {
+		if f := mayReach(c.principal, tenant); f != nil {
+			return nil, f
+		}
+	}
+	if f := withinItems("ids", len(r.GetIds()), MaxBatchLimits); f != nil {
+		return nil, f
+	}
+	limits, version, err := s.deps.Limits.ListLimits(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res := &limiterv1.ListLimitsResponse{Version: version, Limits: []*limiterv1.Limit{}}
+	for _, l := range limits {
+		of := selectorTenant(l.Selector)
+		visible := c.principal.Tenant == AllTenants || of == c.principal.Tenant || of == AllTenants
+		wanted := (tenant == "" || tenant == of) && (len(r.GetIds()) == 0 || slices.Contains(r.GetIds(), l.ID))
+		if visible && wanted {
+			res.Limits = append(res.Limits, &limiterv1.Limit{
+				Id: l.ID, Scope: l.Scope, Selector: l.Selector,
+				TokenBucket: &limiterv1.TokenBucket{Rate: l.TokenBucket.Rate, Burst: l.TokenBucket.Burst},
+			})
+		}
+	}
+	return res, nil
+}
+
+// mayChangeLimits: an operator changes the limits of its own tenant. A limit for every tenant
+// has none, and any id may be such a limit's, so the platform's identities must be
+// administrators.
+func mayChangeLimits(who Principal) *fault {
+	if who.Tenant == AllTenants && who.Role != RoleAdmin {
+		return refuse(reasonRoleInsufficient, "an identity of the platform needs the role %s to change limits", RoleAdmin)
+	}
+	return nil
+}
+
+// selectorTenant is the tenant that a selector TENANT or TENANT/PATTERN names.
+func selectorTenant(selector string) string {
+	tenant, _, _ := strings.Cut(selector, "/")
+	return tenant
+}

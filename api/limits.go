@@ -1,0 +1,66 @@
+package api
+
+import "time"
+
+// Limits of the API port. docs/errors.md lists them beside the reasons they are refused with.
+const (
+	// MaxBodyBytes bounds the body of a request, before and after decompression. On a stream
+	// it bounds each message.
+	MaxBodyBytes = 4 << 20
+	// MaxHeaderBytes bounds the header of a request.
+	MaxHeaderBytes = 16 << 10
+	// MaxPage is the most items a page of a search holds; DefaultPage is what 0 means.
+	MaxPage     = 1000
+	DefaultPage = 50
+	// MaxBatchDocuments bounds the documents of one ingest, those in its records included.
+	MaxBatchDocuments = 5000
+	// MaxBatchLimits bounds the limits, and the ids of limits, in one request.
+	MaxBatchLimits = 1000
+	// MaxTokenBytes and MaxKeyBytes bound what a check names.
+	MaxTokenBytes = 256
+	MaxKeyBytes   = 256
+	// MaxRequestIDBytes bounds the id that a caller chooses for a write.
+	MaxRequestIDBytes = 128
+	// MaxDescriptionBytes bounds the description of an API token.
+	MaxDescriptionBytes = 256
+	// MaxQueryBytes bounds a search query, and MaxCursorBytes the cursor beside it.
+	MaxQueryBytes  = 8 << 10
+	MaxCursorBytes = 4 << 10
+	// maxSecretBytes bounds the API token in the Authorization header.
+	maxSecretBytes = 256
+)
+
+// Deadlines that the server sets when the client sends none. MaxDeadline holds whatever the
+// client asks for, so that no request keeps its place in the queue for good.
+const (
+	DeadlineCheck  = 5 * time.Second
+	DeadlineSearch = 10 * time.Second
+	DeadlineIngest = 30 * time.Second
+	DeadlineAdmin  = 15 * time.Second
+	MaxDeadline    = 60 * time.Second
+	// StreamIdle is how long a stream may stay without a message.
+	StreamIdle = 2 * time.Minute
+)
+
+// Requests in flight. Beyond them a request is shed at once with the reason overloaded;
+// beyond the share of one tenant, with tenant_overloaded. The classes have rooms of their own
+// so that a heavy ingest cannot starve checks. The platform's identities serve many tenants
+// and have no share.
+const (
+	inFlightChecks  = 4096
+	inFlightSearch  = 256
+	inFlightIngest  = 32
+	inFlightStreams = 64
+	inFlightAdmin   = 64
+)
+
+// Connections of the listener; see NewServer.
+const (
+	maxConnections       = 4096
+	maxConcurrentStreams = 1024
+	readHeaderTimeout    = 10 * time.Second
+	readTimeout          = 60 * time.Second
+	writeTimeout         = 90 * time.Second
+	idleTimeout          = 2 * time.Minute
+	drainTimeout         = 10 * time.Second
+)

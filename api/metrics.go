@@ -1,0 +1,82 @@
+package api
+
+import (
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics is what the API counts. Tenants are never a label: their number has no bound.
+type metrics struct {
+	requests     *prometheus.CounterVec
+	requestMs    *prometheus.HistogramVec
+	unknownRoute prometheus.Counter
+	checkMs      prometheus.Histogram
+	denies       *prometheus.CounterVec
+	searchMs     prometheus.Histogram
+	documents    *prometheus.CounterVec
+}
+
+// bucketsMs reach from a check answered in memory to the longest deadline, in milliseconds.
+var bucketsMs = []float64{0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000}
+
+func newMetrics(registry prometheus.Registerer) *metrics {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mc_api_requests_total",
+			Help: "Requests by procedure and code; each message of a stream is one.",
+		}, []string{"procedure", "code"}),
+		requestMs: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "mc_api_request_ms", Buckets: bucketsMs,
+			Help: "Time from the request's header to its answer, in milliseconds.",
+		}, []string{"procedure"}),
+		checkMs: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "mc_rl_check_ms", Buckets: bucketsMs,
+			Help: "Time the limiter took to decide a check, in milliseconds.",
+		}),
+		denies: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mc_rl_denies_total",
+			Help: "Denied checks by reason.",
+		}, []string{"reason"}),
+		searchMs: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "mc_prov_search_ms", Buckets: bucketsMs,
+			Help: "Time the index took to answer a search, in milliseconds.",
+		}),
+		documents: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mc_prov_ingest_documents_total",
+			Help: "Documents offered for ingest by what became of them: indexed, existing or refused.",
+		}, []string{"result"}),
+	}
+	m.unknownRoute = m.requests.WithLabelValues("unknown", connect.CodeUnimplemented.String())
+	if registry != nil {
+		registry.MustRegister(m.requests, m.requestMs, m.checkMs, m.denies, m.searchMs, m.documents)
+	}
+	return m
+}
+
+// routeMetrics are a procedure's, looked up once: the lookup costs more than the counting.
+type routeMetrics struct {
+	name     string
+	requests *prometheus.CounterVec
+	ok       prometheus.Counter
+	ms       prometheus.Observer
+}
+
+func (m *metrics) route(name string) *routeMetrics {
+	return &routeMetrics{
+		name: name, requests: m.requests,
+		ok: m.requests.WithLabelValues(name, codeName(0)), ms: m.requestMs.WithLabelValues(name),
+	}
+}
+
+func (m *routeMetrics) observe(code connect.Code, took time.Duration) {
+	m.ms.Observe(milliseconds(took))
+	if code == 0 {
+		m.ok.Inc()
+		return
+	}
+	m.requests.WithLabelValues(m.name, codeName(code)).Inc()
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

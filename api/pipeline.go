@@ -1,0 +1,179 @@
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+)
+
+// call is one request on its way through the steps.
+type call struct {
+	route       *route
+	credentials credentials
+	principal   Principal
+	// control sets the deadlines of a stream's messages.
+	control *http.ResponseController
+	start   time.Time
+	// entered is true once a handler has the request's message.
+	entered bool
+	// fault is how it failed; nil while it has not.
+	fault *fault
+}
+
+type callKey struct{}
+
+func callFrom(ctx context.Context) *call { return ctx.Value(callKey{}).(*call) }
+
+// PrincipalFromContext is the identity behind the request that ctx belongs to, for services
+// that record who asked.
+func PrincipalFromContext(ctx context.Context) (Principal, bool) {
+	c, ok := ctx.Value(callKey{}).(*call)
+	if !ok {
+		return Principal{}, false
+	}
+	return c.principal, true
+}
+
+// ServeHTTP takes a request through the steps that all protocols share.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, healthPath) {
+		s.health.ServeHTTP(w, r)
+		return
+	}
+	rt := s.routes[r.URL.Path]
+	if rt == nil {
+		s.metrics.unknownRoute.Inc()
+		s.writeFault(w, r, nil, refuse(reasonRouteUnknown, "there is nothing at %s", shortPath(r)))
+		return
+	}
+	c := &call{route: rt, start: time.Now()}
+	ctx, leave, f := s.admit(c, w, r)
+	if f != nil {
+		c.fault = f
+		if rt.method != r.Method {
+			w.Header().Set("Allow", rt.method)
+		}
+		s.writeFault(w, r, rt, f)
+		s.finish(c, r)
+		return
+	}
+	defer func() {
+		leave()
+		s.finish(c, r)
+	}()
+	rt.handler.ServeHTTP(w, r.WithContext(ctx))
+}
+
+// admit takes the steps before the handler. When it returns no fault, leave must be called.
+func (s *server) admit(c *call, w http.ResponseWriter, r *http.Request) (ctx context.Context, leave func(), f *fault) {
+	rt := c.route
+	if r.Method != rt.method {
+		return nil, nil, refuse(reasonMethodNotAllowed, "%s takes %s only", rt.path, rt.method)
+	}
+	if c.credentials, f = credentialsOf(r); f != nil {
+		return nil, nil, f
+	}
+	who, err := s.identify(r.Context(), c.credentials)
+	if err != nil {
+		return nil, nil, c.note(s, err)
+	}
+	c.principal = who
+	if f := rt.authorize(who); f != nil {
+		return nil, nil, f
+	}
+	var clientDeadline bool
+	if !rt.rest {
+		if clientDeadline, f = prepareRPC(rt, r); f != nil {
+			return nil, nil, f
+		}
+	}
+	g := s.gates[rt.class]
+	if f := g.enter(who.Tenant); f != nil {
+		return nil, nil, f
+	}
+	ctx = context.WithValue(r.Context(), callKey{}, c)
+	if rt.stream {
+		c.control = http.NewResponseController(w)
+		return ctx, func() { g.leave(who.Tenant) }, nil
+	}
+	deadline := rt.deadline
+	if clientDeadline {
+		deadline = MaxDeadline // Connect sets the client's own, which may be shorter
+	}
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	return ctx, func() { cancel(); g.leave(who.Tenant) }, nil
+}
+
+// note records how the call failed, and logs what must not reach the caller.
+func (c *call) note(s *server, err error) *fault {
+	f := faultOf(err, c.route.write)
+	c.fault = f
+	if f.id != "" {
+		s.log.Error("api request failed", "id", f.id, "procedure", c.route.name, "principal", c.principal.ID, "error", f.cause)
+	}
+	return f
+}
+
+// finish counts and logs a request that is over.
+func (s *server) finish(c *call, r *http.Request) {
+	took := time.Since(c.start)
+	f := c.fault
+	if f == nil && !c.entered && !c.route.rest && !isReflection(c.route) {
+		// Connect refused the body before a handler saw it.
+		f = refuse(reasonMessageMalformed, "")
+	}
+	code := connect.Code(0)
+	level, message := slog.LevelDebug, "api request"
+	reasonName := ""
+	if f != nil {
+		code, reasonName = f.code, f.name
+		if code == connect.CodeUnauthenticated || code == connect.CodePermissionDenied {
+			level, message = slog.LevelInfo, "api request refused"
+		}
+	}
+	// A stream counts its messages itself, and its end only when it fails.
+	if !c.route.stream || f != nil {
+		c.route.metrics.observe(code, took)
+	}
+	if !s.log.Enabled(r.Context(), level) {
+		return
+	}
+	s.log.LogAttrs(r.Context(), level, message,
+		slog.String("procedure", c.route.name), slog.String("code", codeName(code)), slog.String("reason", reasonName),
+		slog.String("principal", c.principal.ID), slog.String("tenant", c.principal.Tenant), slog.String("role", c.principal.Role),
+		slog.String("remote", r.RemoteAddr), slog.Duration("took", took))
+}
+
+func isReflection(rt *route) bool { return rt.name == reflectionV1 || rt.name == reflectionV1Alpha }
+
+// writeFault answers in the protocol of the request; rt is nil when there is no such route.
+func (s *server) writeFault(w http.ResponseWriter, r *http.Request, rt *route, f *fault) {
+	kind, rpc := bodyKindOf(r.Header.Get("Content-Type"))
+	// JSON sent to an unknown path is as likely meant for REST as for an RPC.
+	rest := (rt == nil && !kind.enveloped) || (rt != nil && rt.rest)
+	if rest || !rpc || r.Method != http.MethodPost {
+		writeProblem(w, f)
+		return
+	}
+	_ = s.errors.Write(w, r, f.wire()) // the client may have gone
+}
+
+func shortPath(r *http.Request) string {
+	const most = 128
+	path := r.URL.EscapedPath()
+	if len(path) > most {
+		path = path[:most] + "..."
+	}
+	return path
+}
+
+func codeName(c connect.Code) string {
+	if c == 0 {
+		return "ok"
+	}
+	return c.String()
+}

@@ -1,0 +1,310 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"connectrpc.com/connect"
+
+	"github.com/maestro-conductor/maestro/index"
+	"github.com/maestro-conductor/maestro/limiter"
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// reason is one kind of failure as callers see it.
+type reason struct {
+	// name is the stable snake_case code that callers compare.
+	name string
+	code connect.Code
+	// status is the HTTP status in REST; 0 means the usual one of code.
+	status int
+	// title is what happened, in general. It is the message when the error's own words are
+	// not meant for callers.
+	title string
+	// hint says what the caller can do.
+	hint string
+	// retryAfterMs is when a retry can succeed, in milliseconds; 0 when unknown or never.
+	retryAfterMs uint32
+	// unknown is true when a write that ends so may have taken effect. An error of raftfsm
+	// that says otherwise goes first.
+	unknown bool
+	// opaque errors keep their own words from the caller: they may name what is inside.
+	opaque bool
+	// sentinels are the errors that mean this; test with errors.Is.
+	sentinels []error
+}
+
+// Who calls.
+var (
+	reasonCredentialsMissing = &reason{
+		name: "credentials_missing", code: connect.CodeUnauthenticated,
+		title: "the request names no identity",
+		hint:  "send the header Authorization: Bearer TOKEN with a token of `maestro token create`, or the administrator's client certificate; node certificates are no identities here",
+	}
+	reasonTokenMalformed = &reason{
+		name: "token_malformed", code: connect.CodeUnauthenticated,
+		title: "the Authorization header holds no API token",
+		hint:  "send exactly one header of the form Authorization: Bearer mct_...",
+	}
+	reasonTokenUnknown = &reason{
+		name: "token_unknown", code: connect.CodeUnauthenticated,
+		title: "the API token is not known in this region", opaque: true,
+		hint: "check that the token is whole and belongs to this region", sentinels: []error{ErrTokenUnknown},
+	}
+	reasonTokenExpired = &reason{
+		name: "token_expired", code: connect.CodeUnauthenticated,
+		title: "the API token has expired", opaque: true,
+		hint: "ask an administrator of the tenant for a new token", sentinels: []error{ErrTokenExpired},
+	}
+	reasonTokenRevoked = &reason{
+		name: "token_revoked", code: connect.CodeUnauthenticated,
+		title: "the API token was revoked", opaque: true,
+		hint: "ask an administrator of the tenant for a new token", sentinels: []error{ErrTokenRevoked},
+	}
+	reasonCertificateExpired = &reason{
+		name: "certificate_expired", code: connect.CodeUnauthenticated,
+		title: "the client certificate is outside its validity",
+		hint:  "make a new administrator certificate with `maestro certs create` and connect again",
+	}
+)
+
+// What the identity may do.
+var (
+	reasonRoleInsufficient = &reason{
+		name: "role_insufficient", code: connect.CodePermissionDenied,
+		title: "the role of the identity does not allow this",
+		hint:  "use a token with the role that the message names, or a higher one",
+	}
+	reasonPlatformOnly = &reason{
+		name: "platform_only", code: connect.CodePermissionDenied,
+		title: "only an administrator of the platform may do this",
+		hint:  "use the administrator's client certificate, or a token of tenant * with role admin",
+	}
+	reasonTenantForeign = &reason{
+		name: "tenant_foreign", code: connect.CodePermissionDenied,
+		title: "the request names another tenant than the identity's",
+		hint:  "leave the tenant empty to mean your own, or use a token of that tenant",
+	}
+	reasonTenantMissing = &reason{
+		name: "tenant_missing", code: connect.CodeInvalidArgument,
+		title: "the request names no tenant, and the identity belongs to none",
+		hint:  "name the tenant: identities of the platform have no own one",
+	}
+	reasonLimitForeign = &reason{
+		name: "limit_foreign", code: connect.CodePermissionDenied,
+		title: "a limit with this id belongs to another tenant",
+		hint:  "choose another id: ids of limits are unique in the region", sentinels: []error{ErrLimitForeign},
+	}
+)
+
+// What was sent.
+var (
+	reasonRouteUnknown = &reason{
+		name: "route_unknown", code: connect.CodeUnimplemented, status: http.StatusNotFound,
+		title: "there is nothing at this path",
+		hint:  "check the path; gRPC reflection lists the procedures",
+	}
+	reasonMethodNotAllowed = &reason{
+		name: "method_not_allowed", code: connect.CodeUnimplemented, status: http.StatusMethodNotAllowed,
+		title: "the path does not take this HTTP method",
+		hint:  "use the method in the Allow header",
+	}
+	reasonContentTypeUnknown = &reason{
+		name: "content_type_unknown", code: connect.CodeUnimplemented, status: http.StatusUnsupportedMediaType,
+		title: "the procedure does not take this content type",
+		hint:  "use application/json or application/proto, or a content type of gRPC or gRPC-Web",
+	}
+	reasonCompressionUnknown = &reason{
+		name: "compression_unknown", code: connect.CodeUnimplemented, status: http.StatusUnsupportedMediaType,
+		title: "the body is compressed in a way the server does not read",
+		hint:  "send gzip or no compression",
+	}
+	reasonHTTP2Required = &reason{
+		name: "http2_required", code: connect.CodeUnimplemented, status: http.StatusHTTPVersionNotSupported,
+		title: "a stream in both directions needs HTTP/2",
+		hint:  "connect with HTTP/2, or send single requests",
+	}
+	reasonHeaderMalformed = &reason{
+		name: "header_malformed", code: connect.CodeInvalidArgument,
+		title: "a header of the protocol cannot be read",
+		hint:  "mend the header that the message names, or leave it out",
+	}
+	reasonMessageMalformed = &reason{
+		name: "message_malformed", code: connect.CodeInvalidArgument,
+		title: "the body is not the message that the procedure takes",
+		hint:  "compare the body with the procedure's message in api/proto; JSON must name known fields only",
+	}
+	reasonBodyTooLarge = &reason{
+		name: "body_too_large", code: connect.CodeResourceExhausted, status: http.StatusRequestEntityTooLarge,
+		title: "the body is larger than 4 MiB, as sent or decompressed",
+		hint:  "split the batch",
+	}
+	reasonParameterMalformed = &reason{
+		name: "parameter_malformed", code: connect.CodeInvalidArgument,
+		title: "a parameter of the URL is unknown, repeated or unreadable",
+		hint:  "mend the parameter that the message names",
+	}
+	reasonTenantMalformed = &reason{
+		name: "tenant_malformed", code: connect.CodeInvalidArgument,
+		title: "the text cannot name a tenant",
+		hint:  "use 1 to 63 of a-z, 0-9, '.', '_' and '-'",
+	}
+	reasonFieldTooLong = &reason{
+		name: "field_too_long", code: connect.CodeInvalidArgument,
+		title: "a field is longer than allowed",
+		hint:  "shorten the field that the message names",
+	}
+	reasonFieldMalformed = &reason{
+		name: "field_malformed", code: connect.CodeInvalidArgument,
+		title: "a field has a value outside its range",
+		hint:  "mend the field that the message names", sentinels: []error{index.ErrCondition},
+	}
+	reasonBatchTooLarge = &reason{
+		name: "batch_too_large", code: connect.CodeInvalidArgument,
+		title: "the request holds more items than allowed",
+		hint:  "split the request; nothing of it was done",
+	}
+	reasonMappingMalformed = &reason{
+		name: "mapping_malformed", code: connect.CodeInvalidArgument,
+		title: "the mapping for JSON records cannot be used",
+		hint:  "mend the mapping at the place that the message names; nothing was ingested",
+	}
+	reasonLimitInvalid = &reason{
+		name: "limit_invalid", code: connect.CodeInvalidArgument,
+		title: "a limit or a check is not valid",
+		hint:  "mend the field that the message names; nothing was changed", sentinels: []error{limiter.ErrInvalid},
+	}
+	reasonQueryMalformed = &reason{
+		name: "query_malformed", code: connect.CodeInvalidArgument,
+		title: "the search query has a mistake",
+		hint:  "mend the query at the position that the message names", sentinels: []error{index.ErrQuery},
+	}
+	reasonCursorMalformed = &reason{
+		name: "cursor_malformed", code: connect.CodeInvalidArgument,
+		title:     "the cursor is not one that this region made for this search",
+		hint:      "pass the next of the previous page unchanged, with the same query and conditions; or start again without a cursor",
+		sentinels: []error{index.ErrCursor},
+	}
+)
+
+// What is there.
+var (
+	reasonLimitUnknown = &reason{
+		name: "limit_unknown", code: connect.CodeNotFound,
+		title: "there is no such limit",
+		hint:  "list the limits to see their ids; nothing was changed", sentinels: []error{ErrLimitUnknown},
+	}
+	reasonTokenIDUnknown = &reason{
+		name: "token_id_unknown", code: connect.CodeNotFound,
+		title: "there is no token with this id",
+		hint:  "list the tokens to see their ids",
+	}
+	reasonRequestIDReused = &reason{
+		name: "request_id_reused", code: connect.CodeAlreadyExists,
+		title: "the request id came with other content before", opaque: true,
+		hint: "use a fresh request id for a new request, and the same content for a retry", sentinels: []error{raftfsm.ErrRequestReused},
+	}
+	reasonAlreadyInitialised = &reason{
+		name: "already_initialised", code: connect.CodeFailedPrecondition,
+		title: "the region was started before",
+		hint:  "nothing is to be done: a region is started once", sentinels: []error{ErrAlreadyInitialised},
+	}
+	reasonSeedsNotReady = &reason{
+		name: "seeds_not_ready", code: connect.CodeFailedPrecondition,
+		title: "a seed of the region is not reachable or not empty",
+		hint:  "start every node of the seed list with an empty data folder, then repeat", sentinels: []error{ErrSeedsNotReady},
+	}
+	reasonNotInitialised = &reason{
+		name: "not_initialised", code: connect.CodeFailedPrecondition,
+		title: "the region has not been started",
+		hint:  "run `maestro cluster init` once, with the administrator's certificate", sentinels: []error{ErrNotInitialised},
+	}
+	reasonServiceOff = &reason{
+		name: "service_off", code: connect.CodeUnimplemented,
+		title: "the service is switched off on this node",
+		hint:  "ask a node whose configuration lists the service", sentinels: []error{ErrServiceOff},
+	}
+)
+
+// What the cluster can do now.
+var (
+	reasonOverloaded = &reason{
+		name: "overloaded", code: connect.CodeResourceExhausted,
+		title: "too many requests are under way", opaque: true,
+		hint: "retry later, with fewer requests at a time", retryAfterMs: 200, sentinels: []error{raftfsm.ErrOverloaded},
+	}
+	reasonTenantOverloaded = &reason{
+		name: "tenant_overloaded", code: connect.CodeResourceExhausted,
+		title: "the tenant has too many requests under way",
+		hint:  "retry later, with fewer requests at a time", retryAfterMs: 200,
+	}
+	reasonCommandTooLarge = &reason{
+		name: "command_too_large", code: connect.CodeResourceExhausted, status: http.StatusRequestEntityTooLarge,
+		title: "the write is larger than the replicated log takes at once", opaque: true,
+		hint: "split the request", sentinels: []error{raftfsm.ErrTooLarge},
+	}
+	reasonNoLeader = &reason{
+		name: "no_leader", code: connect.CodeUnavailable,
+		title: "the group that owns the data has no reachable leader", opaque: true,
+		hint: "retry: a group elects a leader within seconds while a majority of its nodes is up", retryAfterMs: 500,
+		sentinels: []error{raftfsm.ErrNoLeader},
+	}
+	reasonLost = &reason{
+		name: "lost", code: connect.CodeUnavailable,
+		title: "the leader or the link to it was lost during the request", opaque: true,
+		hint: "retry with the same request id to learn what became of it", retryAfterMs: 500, unknown: true,
+		sentinels: []error{raftfsm.ErrLost},
+	}
+	reasonIncomplete = &reason{
+		name: "incomplete", code: connect.CodeUnavailable,
+		title: "a shard could not answer, and the search asked for all of them",
+		hint:  "retry, or take what the other shards have by not requiring completeness", retryAfterMs: 500,
+		sentinels: []error{index.ErrIncomplete},
+	}
+	reasonNotReady = &reason{
+		name: "not_ready", code: connect.CodeUnavailable,
+		title: "the node has not caught up with the region since its start",
+		hint:  "retry, or ask another node of the region", retryAfterMs: 500, sentinels: []error{index.ErrNotReady},
+	}
+	reasonGroupUnknown = &reason{
+		name: "group_unknown", code: connect.CodeUnavailable,
+		title: "this node does not host the group that owns the data", opaque: true,
+		hint: "ask another node of the region", sentinels: []error{raftfsm.ErrUnknownGroup},
+	}
+	reasonShutdown = &reason{
+		name: "shutting_down", code: connect.CodeUnavailable,
+		title: "the node is stopping", opaque: true,
+		hint: "retry on another node of the region", retryAfterMs: 100, sentinels: []error{raftfsm.ErrShutdown},
+	}
+	reasonDeadline = &reason{
+		name: "deadline_exceeded", code: connect.CodeDeadlineExceeded,
+		title: "the deadline passed before the request was done", opaque: true,
+		hint: "retry with the same request id, and a longer deadline", unknown: true, sentinels: []error{context.DeadlineExceeded},
+	}
+	reasonCanceled = &reason{
+		name: "canceled", code: connect.CodeCanceled,
+		title: "the client ended the request before it was done", opaque: true,
+		hint: "repeat a write with the same request id to learn what became of it", unknown: true, sentinels: []error{context.Canceled},
+	}
+	reasonInternal = &reason{
+		name: "internal", code: connect.CodeInternal,
+		title: "the server failed in a way it should not", opaque: true,
+		hint: "report the id in the message: the node's log has the cause under it", unknown: true,
+	}
+)
+
+// reasons is the table of all failures, in the order of docs/errors.md. The first row with a
+// matching sentinel wins.
+var reasons = []*reason{
+	reasonCredentialsMissing, reasonTokenMalformed, reasonTokenUnknown, reasonTokenExpired, reasonTokenRevoked,
+	reasonCertificateExpired,
+	reasonRoleInsufficient, reasonPlatformOnly, reasonTenantForeign, reasonTenantMissing, reasonLimitForeign,
+	reasonRouteUnknown, reasonMethodNotAllowed, reasonContentTypeUnknown, reasonCompressionUnknown, reasonHTTP2Required,
+	reasonHeaderMalformed, reasonMessageMalformed, reasonBodyTooLarge, reasonParameterMalformed, reasonTenantMalformed,
+	reasonFieldTooLong, reasonFieldMalformed, reasonBatchTooLarge, reasonMappingMalformed, reasonLimitInvalid,
+	reasonQueryMalformed, reasonCursorMalformed,
+	reasonLimitUnknown, reasonTokenIDUnknown, reasonRequestIDReused, reasonAlreadyInitialised, reasonSeedsNotReady,
+	reasonNotInitialised, reasonServiceOff,
+	reasonIncomplete, reasonNotReady, reasonOverloaded, reasonTenantOverloaded, reasonCommandTooLarge, reasonNoLeader, reasonLost,
+	reasonGroupUnknown, reasonShutdown, reasonDeadline, reasonCanceled, reasonInternal,
+}

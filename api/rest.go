@@ -1,0 +1,111 @@
+package api
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
+)
+
+// searchREST is GET /api/provenance/search: Provenance/Search with its fields as parameters.
+func (s *server) searchREST(w http.ResponseWriter, r *http.Request) {
+	c := callFrom(r.Context())
+	req, f := parseSearch(r.URL.RawQuery)
+	if f != nil {
+		c.fault = f
+		writeProblem(w, f)
+		return
+	}
+	res, err := guarded(r.Context(), c, req, s.search)
+	if err != nil {
+		writeProblem(w, c.note(s, err))
+		return
+	}
+	body, err := jsonMarshal.Marshal(res)
+	if err != nil {
+		writeProblem(w, c.note(s, err))
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	_, _ = w.Write(body) // the client may have gone
+}
+
+// parseSearch reads the parameters q, tenant, pack, digest, from, to, limit, cursor and exact.
+// Each may be there once; an unknown one is refused, since a misspelt condition that is
+// ignored finds too much.
+func parseSearch(raw string) (*provenancev1.SearchRequest, *fault) {
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return nil, refuse(reasonParameterMalformed, "the query string cannot be read: %v", err)
+	}
+	req := &provenancev1.SearchRequest{}
+	for name, all := range values {
+		if len(all) != 1 {
+			return nil, refuse(reasonParameterMalformed, "%q is there %d times; give it once", name, len(all))
+		}
+		if f := setParameter(req, name, all[0]); f != nil {
+			return nil, f
+		}
+	}
+	return req, nil
+}
+
+func setParameter(req *provenancev1.SearchRequest, name, value string) (f *fault) {
+	switch name {
+	case "q":
+		req.Query, f = parameterText(name, value)
+	case "tenant":
+		req.Tenant, f = parameterText(name, value)
+	case "pack":
+		req.Pack, f = parameterText(name, value)
+	case "digest":
+		req.Digest, f = parameterText(name, value)
+	case "cursor":
+		req.Cursor, f = parameterText(name, value)
+	case "from":
+		req.From, f = parameterTime(name, value)
+	case "to":
+		req.To, f = parameterTime(name, value)
+	case "limit":
+		n, err := strconv.ParseUint(value, 10, 32)
+		if err != nil || n < 1 || n > MaxPage {
+			return refuse(reasonParameterMalformed, "limit: %q is not a number from 1 to %d", value, MaxPage)
+		}
+		req.Limit = uint32(n)
+	case "exact":
+		if value != "true" && value != "false" {
+			return refuse(reasonParameterMalformed, "exact: %q is neither true nor false", value)
+		}
+		req.Exact = value == "true"
+	default:
+		return refuse(reasonParameterMalformed, "%q is not a parameter; use q, tenant, pack, digest, from, to, limit, cursor and exact", name)
+	}
+	return f
+}
+
+func parameterText(name, value string) (string, *fault) {
+	if !utf8.ValidString(value) {
+		return "", refuse(reasonParameterMalformed, "%s: the text is not valid UTF-8", name)
+	}
+	return value, nil
+}
+
+// parameterTime reads RFC 3339, or a date alone for its first moment in UTC.
+func parameterTime(name, value string) (*timestamppb.Timestamp, *fault) {
+	t, err := time.Parse(time.RFC3339Nano, value)
+	if err != nil {
+		t, err = time.Parse(time.DateOnly, value)
+	}
+	if err != nil {
+		return nil, refuse(reasonParameterMalformed, "%s: %q is not a time such as 2026-01-31T12:00:00Z, or a date such as 2026-01-31", name, value)
+	}
+	return timestamppb.New(t), nil
+}

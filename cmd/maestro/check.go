@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	limiterv1 "github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1"
+)
+
+func (a *app) checkCommand() *cobra.Command {
+	r := &limiterv1.CheckRequest{}
+	cmd := &cobra.Command{
+		Use:   "check --tenant T [--token K] [--key X] [--cost N]",
+		Short: "Ask whether a request may pass, and debit its limits",
+		Long: `Ask whether one request may pass now. When it may, every matching limit is debited; exit status 0.
+When it may not, nothing is debited; exit status 3. Cost 0 asks without debiting.`,
+		Example: `  maestro check --tenant demo --token ana --key export
+  maestro check --tenant demo --token ana --key export --cost 5 --request-id deploy-17 -o json`,
+		Args: cobra.NoArgs,
+	}
+	f := cmd.Flags()
+	f.StringVar(&r.Tenant, "tenant", "", "whose limits count (default: the context's tenant)")
+	f.StringVar(&r.Token, "token", "", "the credential or user inside the tenant")
+	f.StringVar(&r.Key, "key", "", "what is asked for, such as a route or a resource")
+	f.Uint32Var(&r.Cost, "cost", 1, "tokens that the request takes")
+	f.StringVar(&r.RequestId, "request-id", "", "makes a repeated check return the first decision")
+	cmd.RunE = a.action(func(ctx context.Context, _ []string) error {
+		c, tenant, err := a.connect(r.GetTenant())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		r.Tenant = tenant
+		ctx, cancel := a.request(ctx)
+		defer cancel()
+		resp, err := c.Limiter().Check(ctx, connect.NewRequest(r))
+		if err != nil {
+			return err
+		}
+		err = a.print(resp.Msg, func(w io.Writer) { checkTable(w, resp.Msg) })
+		if err == nil && !resp.Msg.GetAllow() {
+			err = errDenied
+		}
+		return err
+	})
+	return cmd
+}
+
+func checkTable(w io.Writer, r *limiterv1.CheckResponse) {
+	switch {
+	case r.GetAllow():
+		fmt.Fprintln(w, "allow")
+	case r.GetRetryAfterMs() > 0:
+		fmt.Fprintf(w, "deny: %s by %s; retry after %d ms\n", r.GetReason(), r.GetLimitId(), r.GetRetryAfterMs())
+	default:
+		fmt.Fprintf(w, "deny: %s by %s; it can never pass\n", r.GetReason(), r.GetLimitId())
+	}
+	if len(r.GetLevels()) == 0 {
+		fmt.Fprintln(w, "no limit matches")
+		return
+	}
+	fmt.Fprintln(w, "\nLIMIT\tSCOPE\tREMAINING\tOF")
+	for _, l := range r.GetLevels() {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\n", l.GetLimitId(), l.GetScope(), l.GetRemaining(), l.GetLimit())
+	}
+}

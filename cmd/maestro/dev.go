@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/maestro-conductor/maestro/internal/client"
+	"github.com/maestro-conductor/maestro/internal/devregion"
+)
+
+func (a *app) devCommand() *cobra.Command {
+	o := devregion.Options{}
+	var regions []string
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run a whole region of real node processes on this machine",
+		Long: `Run a region of three real nodes on loopback, with certificates, an admin token and sample content of the
+tenant demo. Everything is kept in --dir; a second start goes on with it. Nodes that die are started again.
+Ctrl-C stops all of it.
+
+The CLI context is written, so that other maestro commands talk to this region. For scripts, a line that
+starts with "ready" is printed once, and DIR/dev.json says what runs where.`,
+		Example: `  maestro dev
+  maestro dev --dir /tmp/region --port-base 0`,
+		Args: cobra.NoArgs,
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.Dir, "dir", ".maestro", "folder for everything that is kept")
+	f.StringSliceVar(&regions, "regions", []string{"local"}, "name of the region")
+	f.IntVar(&o.PortBase, "port-base", 7400, "first port; 0 picks free ports and keeps them")
+	f.BoolVar(&o.NoSeed, "no-seed", false, "no sample content")
+	cmd.RunE = a.action(func(ctx context.Context, _ []string) error {
+		began := time.Now()
+		if len(regions) != 1 {
+			return usageError{fmt.Errorf("--regions names %d regions; one is supported", len(regions))}
+		}
+		o.Name = regions[0]
+		if !cmd.Flags().Changed("port-base") {
+			if _, err := devregion.ReadState(o.Dir); err == nil {
+				o.PortBase = 0 // a region keeps the ports that it has
+			}
+		}
+		o.Report = func(line string) { fmt.Fprintln(a.stderr, line) }
+		return a.runDev(ctx, o, began)
+	})
+	return cmd
+}
+
+func (a *app) runDev(ctx context.Context, o devregion.Options, began time.Time) error {
+	region, err := devregion.Start(ctx, o)
+	if err != nil {
+		if ctx.Err() != nil {
+			return errors.New("interrupted before the region was ready; everything is stopped")
+		}
+		return err
+	}
+	if err := a.adoptContext(region); err != nil {
+		return errors.Join(err, region.Stop())
+	}
+	a.printWelcome(region, o)
+	fmt.Fprintf(a.stdout, "ready in %.1f s\n", time.Since(began).Seconds())
+	<-ctx.Done()
+	fmt.Fprintln(a.stderr, "stopping ...")
+	return region.Stop()
+}
+
+// adoptContext makes the region the one that other commands talk to. A context that points
+// to another machine is kept beside it.
+func (a *app) adoptContext(region *devregion.Region) error {
+	dir, err := client.ConfigDir(a.configDir)
+	if err != nil {
+		return err
+	}
+	old, err := client.LoadContext(dir)
+	if err != nil || pointsElsewhere(old) {
+		kept := client.ContextPath(dir) + ".before-dev"
+		if err := os.Rename(client.ContextPath(dir), kept); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.stderr, "your context is kept as %s\n", kept)
+	}
+	return region.Context().Save(dir)
+}
+
+func pointsElsewhere(c client.Context) bool {
+	for _, e := range c.Endpoints {
+		if u, err := url.Parse(e); err != nil || u.Hostname() != "127.0.0.1" {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *app) printWelcome(region *devregion.Region, o devregion.Options) {
+	state := region.State()
+	var apis []string
+	for _, n := range state.Regions[0].Nodes {
+		apis = append(apis, n.API)
+	}
+	fmt.Fprintf(a.stdout, `region %s: %s
+kept in %s; metrics at %s/metrics
+
+Try in another shell:
+  maestro cluster status
+  maestro check --tenant demo --token ana --key export
+  maestro search 'kind:decision AND decision:deny'
+  maestro limit list
+  curl --cacert %s -H "Authorization: Bearer $(cat %s)" '%s/api/provenance/search?q=execution:run-0003'
+
+`, state.Regions[0].Name, strings.Join(apis, " "), state.ConfigDir, state.Regions[0].Nodes[0].Admin, state.CA, state.TokenFile, apis[0])
+}

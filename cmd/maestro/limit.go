@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	limiterv1 "github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1"
+	"github.com/maestro-conductor/maestro/internal/client"
+	"github.com/maestro-conductor/maestro/limiter"
+)
+
+func (a *app) limitCommand() *cobra.Command {
+	cmd := a.group(&cobra.Command{Use: "limit", Short: "Set, show and delete limits"})
+	cmd.AddCommand(a.limitSetCommand(), a.limitListCommand(), a.limitGetCommand(), a.limitDeleteCommand())
+	return cmd
+}
+
+func (a *app) limitSetCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "set -f FILE",
+		Short: "Create or replace limits from a YAML file, all or none",
+		Long: `Create or replace limits, all of them or none. The file is checked before anything is sent:
+
+  limits:
+    - id: acme-api
+      scope: tenant            # tenant, token or key: what gets a counter of its own
+      selector: acme           # TENANT, or TENANT/PATTERN for the scopes token and key
+      tokenBucket: {rate: 100/s, burst: 20}`,
+		Example: `  maestro limit set -f limits.yaml
+  generate-limits | maestro limit set -f -`,
+		Args: cobra.NoArgs,
+	}
+	cmd.Flags().StringVarP(&file, "file", "f", "", "YAML file of limits; - reads stdin (required)")
+	must(cmd.MarkFlagRequired("file"))
+	cmd.RunE = a.action(func(ctx context.Context, _ []string) error {
+		limits, err := a.readLimits(file)
+		if err != nil {
+			return err
+		}
+		c, _, err := a.connect("")
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		ctx, cancel := a.request(ctx)
+		defer cancel()
+		resp, err := c.Limiter().SetLimits(ctx, connect.NewRequest(&limiterv1.SetLimitsRequest{Limits: limits, RequestId: client.NewRequestID()}))
+		if err != nil {
+			return err
+		}
+		m := resp.Msg
+		return a.print(m, func(w io.Writer) {
+			fmt.Fprintf(w, "%d created, %d replaced, %d unchanged; limits are at version %d%s\n",
+				m.GetCreated(), m.GetReplaced(), m.GetUnchanged(), m.GetVersion(), inForce(m.GetInForce()))
+		})
+	})
+	return cmd
+}
+
+func (a *app) readLimits(file string) ([]*limiterv1.Limit, error) {
+	var data []byte
+	var err error
+	if file == "-" {
+		data, err = io.ReadAll(io.LimitReader(a.stdin, 16<<20))
+	} else {
+		data, err = os.ReadFile(file)
+	}
+	if err != nil {
+		return nil, err
+	}
+	limits, err := limiter.ParseLimits(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	var out []*limiterv1.Limit
+	for _, l := range limits {
+		out = append(out, &limiterv1.Limit{
+			Id: l.ID, Scope: l.Scope, Selector: l.Selector,
+			TokenBucket: &limiterv1.TokenBucket{Rate: l.TokenBucket.Rate, Burst: l.TokenBucket.Burst},
+		})
+	}
+	return out, nil
+}
+
+func (a *app) limitListCommand() *cobra.Command {
+	var tenant string
+	cmd := &cobra.Command{
+		Use:     "list [--tenant T]",
+		Short:   "List limits",
+		Example: `  maestro limit list --tenant acme -o yaml`,
+		Args:    cobra.NoArgs,
+	}
+	cmd.Flags().StringVar(&tenant, "tenant", "", "only limits that name this tenant")
+	cmd.RunE = a.action(func(ctx context.Context, _ []string) error {
+		return a.listLimits(ctx, &limiterv1.ListLimitsRequest{Tenant: tenant})
+	})
+	return cmd
+}
+
+func (a *app) limitGetCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "get ID...",
+		Short: "Show limits by id",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: a.action(func(ctx context.Context, args []string) error {
+			return a.listLimits(ctx, &limiterv1.ListLimitsRequest{Ids: args})
+		}),
+	}
+}
+
+func (a *app) listLimits(ctx context.Context, r *limiterv1.ListLimitsRequest) error {
+	c, _, err := a.connect("")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := a.request(ctx)
+	defer cancel()
+	resp, err := c.Limiter().ListLimits(ctx, connect.NewRequest(r))
+	if err != nil {
+		return err
+	}
+	if err := missingLimits(r.GetIds(), resp.Msg.GetLimits()); err != nil {
+		return err
+	}
+	return a.print(resp.Msg, func(w io.Writer) {
+		fmt.Fprintln(w, "ID\tSCOPE\tSELECTOR\tRATE\tBURST")
+		for _, l := range resp.Msg.GetLimits() {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\n", l.GetId(), l.GetScope(), l.GetSelector(), l.GetTokenBucket().GetRate(), l.GetTokenBucket().GetBurst())
+		}
+	})
+}
+
+func missingLimits(ids []string, limits []*limiterv1.Limit) error {
+	found := map[string]bool{}
+	for _, l := range limits {
+		found[l.GetId()] = true
+	}
+	for _, id := range ids {
+		if !found[id] {
+			return hinted{fmt.Errorf("there is no limit %q that you may see", id), "maestro limit list shows all of them"}
+		}
+	}
+	return nil
+}
+
+func (a *app) limitDeleteCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "delete ID...",
+		Short: "Delete limits by id, all or none",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: a.action(func(ctx context.Context, args []string) error {
+			c, _, err := a.connect("")
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			ctx, cancel := a.request(ctx)
+			defer cancel()
+			resp, err := c.Limiter().DeleteLimits(ctx, connect.NewRequest(&limiterv1.DeleteLimitsRequest{Ids: args, RequestId: client.NewRequestID()}))
+			if err != nil {
+				return err
+			}
+			return a.print(resp.Msg, func(w io.Writer) {
+				fmt.Fprintf(w, "%d deleted; limits are at version %d%s\n", len(args), resp.Msg.GetVersion(), inForce(resp.Msg.GetInForce()))
+			})
+		}),
+	}
+}
+
+func inForce(everywhere bool) string {
+	if everywhere {
+		return ", in force"
+	}
+	return ", in force as soon as every limiter group has a leader"
+}

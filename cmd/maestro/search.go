@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
+	"github.com/maestro-conductor/maestro/internal/client"
+)
+
+func (a *app) searchCommand() *cobra.Command {
+	r := &provenancev1.SearchRequest{}
+	var since, until string
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "search [QUERY]",
+		Short: "Find receipts, events and decisions, newest first",
+		Long: `Find documents, newest first. A query has terms FIELD:VALUE, AND, OR, NOT and parentheses; values may end
+in * and be "quoted"; bare words search ids, digests and reasons. No query finds everything.
+
+Fields: digest, input, output, task, execution, tenant, pack, rule, decision, reason, kind, region, runner,
+cost, time, attr.NAME.`,
+		Example: `  maestro search 'kind:decision AND decision:deny' --since 24h
+  maestro search digest:sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03
+  maestro search 'attr.branch:main' --tenant demo --all -o json`,
+	}
+	f := cmd.Flags()
+	f.StringVar(&r.Tenant, "tenant", "", "only this tenant (default: the context's tenant, else all you may see)")
+	f.StringVar(&r.Pack, "pack", "", "only this package")
+	f.StringVar(&r.Digest, "digest", "", "only documents with this digest")
+	f.StringVar(&since, "since", "", "only from this time on: 2026-01-31, RFC 3339, or ago, such as 24h or 7d")
+	f.StringVar(&until, "until", "", "only before this time")
+	f.Uint32Var(&r.Limit, "limit", 50, "documents on a page, 1 to 1000")
+	f.StringVar(&r.Cursor, "cursor", "", "go on where an earlier page ended")
+	f.BoolVar(&all, "all", false, "all pages")
+	f.BoolVar(&r.Exact, "exact", false, "count all matches, however many")
+	cmd.RunE = a.action(func(ctx context.Context, args []string) error {
+		var err error
+		r.Query = strings.Join(args, " ")
+		if r.From, err = parseTime("--since", since); err != nil {
+			return err
+		}
+		if r.To, err = parseTime("--until", until); err != nil {
+			return err
+		}
+		if all && !cmd.Flags().Changed("limit") {
+			r.Limit = 1000
+		}
+		c, tenant, err := a.connect(r.GetTenant())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		r.Tenant = tenant
+		result, err := a.searchPages(ctx, c, r, all)
+		if err != nil {
+			return err
+		}
+		return a.print(result, func(w io.Writer) { searchTable(w, result) })
+	})
+	return cmd
+}
+
+// searchPages returns one page, or all of them as one.
+func (a *app) searchPages(ctx context.Context, c *client.Client, r *provenancev1.SearchRequest, all bool) (*provenancev1.SearchResponse, error) {
+	var result *provenancev1.SearchResponse
+	for {
+		page, err := a.searchPage(ctx, c, r)
+		if err != nil {
+			return nil, err
+		}
+		if result == nil {
+			result = page
+		} else {
+			result.Items = append(result.Items, page.GetItems()...)
+			result.Next, result.Complete, result.Shards = page.GetNext(), result.GetComplete() && page.GetComplete(), page.GetShards()
+		}
+		if !all || page.GetNext() == "" {
+			return result, nil
+		}
+		r.Cursor = page.GetNext()
+	}
+}
+
+func (a *app) searchPage(ctx context.Context, c *client.Client, r *provenancev1.SearchRequest) (*provenancev1.SearchResponse, error) {
+	ctx, cancel := a.request(ctx)
+	defer cancel()
+	resp, err := c.Provenance().Search(ctx, connect.NewRequest(r))
+	if err != nil {
+		return nil, err
+	}
+	return resp.Msg, nil
+}
+
+// searchTable fits 100 columns; -o json has everything.
+func searchTable(w io.Writer, r *provenancev1.SearchResponse) {
+	if len(r.GetItems()) > 0 {
+		fmt.Fprintln(w, "TIME\tKIND\tTENANT\tID\tWHAT")
+	}
+	for _, d := range r.GetItems() {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", d.GetTime().AsTime().Format(time.DateTime), shorten(d.GetKind(), 8),
+			shorten(d.GetTenant(), 12), shorten(d.GetId(), 20), shorten(describe(d), 30))
+	}
+	total := strconv.FormatUint(uint64(r.GetTotal().GetValue()), 10)
+	if r.GetTotal().GetRelation() == "gte" {
+		total += " or more"
+	}
+	fmt.Fprintf(w, "%d of %s\n", len(r.GetItems()), total)
+	for _, s := range r.GetShards() {
+		if s.GetState() != "ok" {
+			fmt.Fprintf(w, "incomplete: %s: %s: %s\n", s.GetShard(), s.GetState(), s.GetMessage())
+		}
+	}
+	if r.GetNext() != "" {
+		fmt.Fprintf(w, "more with --all, or --cursor %s\n", r.GetNext())
+	}
+}
+
+// describe is what a person would want to know first.
+func describe(d *provenancev1.Document) string {
+	var parts []string
+	add := func(s string) {
+		if s != "" {
+			parts = append(parts, s)
+		}
+	}
+	add(d.GetDecision())
+	add(d.GetReason())
+	add(d.GetTask())
+	if name, ok := d.GetAttributes()["eventName"]; ok {
+		add(name)
+	}
+	for _, g := range d.GetDigests() {
+		if g.GetDirection() != "input" {
+			add(g.GetName())
+			break
+		}
+	}
+	add(d.GetPack())
+	if len(parts) == 0 {
+		for _, k := range slices.Sorted(maps.Keys(d.GetAttributes())) {
+			add(k + "=" + d.GetAttributes()[k])
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+// shorten cuts s to n characters and takes out what would break the table.
+func shorten(s string, n int) string {
+	runes := []rune(strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s))
+	if len(runes) > n {
+		return string(runes[:n-1]) + "…"
+	}
+	return string(runes)
+}
+
+// parseTime reads a moment: a date, RFC 3339, or how long ago.
+func parseTime(flag, s string) (*timestamppb.Timestamp, error) {
+	if s == "" {
+		return nil, nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, time.DateOnly, time.DateTime} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return timestamppb.New(t), nil
+		}
+	}
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			return timestamppb.New(time.Now().AddDate(0, 0, -int(n))), nil
+		}
+	}
+	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
+		return timestamppb.New(time.Now().Add(-d)), nil
+	}
+	return nil, usageError{fmt.Errorf("%s %q; write 2026-01-31, 2026-01-31T15:04:05Z, or how long ago, such as 24h or 7d", flag, s)}
+}

@@ -1,0 +1,185 @@
+package index
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/maestro-conductor/maestro/index/internal/segment"
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// idHash is a SHA-256 in the table of ids, cut to 128 bits, which do not collide.
+type idHash [16]byte
+
+// Apply stores the documents of the entry's commands and indexes them once they are
+// committed.
+func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
+	if err := m.waitForSealer(); err != nil {
+		return nil, err
+	}
+	before := m.docs // only Apply and Load write it, both on this goroutine
+	a := applier{tx: tx, wall: e.Wall, next: before, row: m.row, ids: m.knownIDs(), fresh: map[idHash]idHash{}}
+	results := make([][]byte, len(e.Commands))
+	for i, c := range e.Commands {
+		var err error
+		if results[i], err = a.ingest(c); err != nil {
+			return nil, err
+		}
+	}
+	m.row = a.row[:0]
+	if a.next == before {
+		return results, nil
+	}
+	if err := tx.Set([]byte{tableCount}, binary.BigEndian.AppendUint64(nil, a.next)); err != nil {
+		return nil, err
+	}
+	tx.OnCommit(func() { m.publish(a.stored) })
+	return results, nil
+}
+
+// applier writes the documents of one entry.
+type applier struct {
+	tx     *raftfsm.Tx
+	wall   int64
+	next   uint64 // number of the next document
+	stored []Document
+	ids    knownIDs
+	// fresh maps the ids of this entry's documents to their contents.
+	fresh map[idHash]idHash
+
+	row, key, value []byte
+}
+
+func (a *applier) ingest(command []byte) (result []byte, err error) {
+	docs, err := decodeCommand(command)
+	if errors.Is(err, errCommand) {
+		return resultRefused, nil // every replica refuses it alike
+	}
+	if err != nil {
+		return nil, err // a newer build would execute it: going on would let replicas differ
+	}
+	outcomes := make([]outcome, len(docs))
+	for i, enc := range docs {
+		if outcomes[i], err = a.document(enc); err != nil {
+			return nil, err
+		}
+	}
+	return encodeResult(outcomes), nil
+}
+
+func (a *applier) document(enc []byte) (outcome, error) {
+	d, err := DecodeDocument(enc)
+	if err != nil || !indexable(&d) {
+		return outcomeMalformed, nil
+	}
+	if d.TimeStamped {
+		d.Time = a.wall
+		a.row = AppendDocument(a.row[:0], &d)
+		enc = a.row
+	}
+	id, sum := hashID(d.Tenant, d.ID), ContentHash(&d)
+	content := idHash(sum[:])
+	known, found, err := a.lookup(id, &d)
+	switch {
+	case err != nil:
+		return 0, err
+	case found && known == content:
+		return outcomeExisting, nil
+	case found:
+		return outcomeConflict, nil
+	}
+	a.fresh[id] = content
+	a.key = append(append(a.key[:0], tableID), id[:]...)
+	a.value = append(binary.BigEndian.AppendUint64(a.value[:0], a.next), content[:]...)
+	if err := a.tx.Set(a.key, a.value); err != nil {
+		return 0, err
+	}
+	if err := a.tx.Set(documentKey(a.next), enc); err != nil {
+		return 0, err
+	}
+	a.next++
+	a.stored = append(a.stored, d)
+	return outcomeIndexed, nil
+}
+
+// indexable tells whether a document has what Normalize guarantees and the index relies on.
+func indexable(d *Document) bool {
+	if d.ID == "" || len(d.ID) > MaxIDBytes || d.Tenant == "" || len(d.Tenant) > MaxTenantBytes {
+		return false
+	}
+	if d.Time < 0 || d.Time > maxTime {
+		return false
+	}
+	for i := range d.Attributes {
+		if strings.IndexByte(d.Attributes[i].Name, 0) >= 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func hashID(tenant, id string) idHash {
+	var buf [1 + MaxTenantBytes + MaxIDBytes]byte
+	sum := sha256.Sum256(append(append(append(buf[:0], tenant...), 0), id...))
+	return idHash(sum[:])
+}
+
+// lookup finds the content stored under an id. Most ids are new, and reading the store to
+// learn that is what costs most of an apply; so it asks the index first, which knows the ids
+// of all documents of earlier entries.
+func (a *applier) lookup(id idHash, d *Document) (content idHash, found bool, err error) {
+	if content, found = a.fresh[id]; found {
+		return content, true, nil
+	}
+	a.key = append(append(a.key[:0], groupID...), d.ID...)
+	if !a.ids.mayContain(a.key) {
+		return content, false, nil
+	}
+	a.key = append(append(a.key[:0], tableID), id[:]...)
+	row, err := a.tx.Get(a.key)
+	if errors.Is(err, raftfsm.ErrNotFound) {
+		return content, false, nil
+	}
+	if err == nil && len(row) != 8+len(content) {
+		err = fmt.Errorf("index: the row of id %q is damaged", d.ID)
+	}
+	if err != nil {
+		return content, false, err
+	}
+	return idHash(row[8:]), true, nil
+}
+
+// knownIDs tells which ids no document has.
+type knownIDs struct {
+	heads    []*head
+	segments []segmentSource
+}
+
+// knownIDs may be used until documents are published again.
+func (m *Machine) knownIDs() knownIDs {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return knownIDs{heads: append(slices.Clone(m.frozen), m.active), segments: m.segments}
+}
+
+// mayContain takes the term of an id, of whatever tenant.
+func (k knownIDs) mayContain(term []byte) bool {
+	for _, h := range k.heads {
+		if g := h.byCode[term[0]]; g != nil {
+			if _, ok := g.terms[string(term[1:])]; ok {
+				return true
+			}
+		}
+	}
+	hash := segment.TermHash(term)
+	for _, s := range k.segments {
+		if s.MayContain(hash) {
+			return true
+		}
+	}
+	return false
+}

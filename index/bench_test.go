@@ -1,0 +1,181 @@
+package index
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// benchDocument is a receipt such as a build makes: an input that many share, an output of
+// its own, and an execution of twenty tasks.
+func benchDocument(n int) Document {
+	digest := func(kind string, n int) string {
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", kind, n))
+		return hex.EncodeToString(sum[:])
+	}
+	return Document{
+		ID:        "receipt-" + digest("id", n)[:16],
+		Kind:      KindReceipt,
+		Tenant:    fmt.Sprintf("tenant-%d", n%20),
+		Region:    "us-west",
+		Time:      1_700_000_000_000_000_000 + int64(n)*1_000_000 - int64(n%7)*3_000_000,
+		Execution: "run-" + digest("run", n/20)[:16],
+		Task:      fmt.Sprintf("task-%d", n%20),
+		Pack:      fmt.Sprintf("pack-%d", n%50),
+		Decision:  []string{"allow", "allow", "allow", "deny"}[n%4],
+		Runner:    fmt.Sprintf("runner-%d", n%100),
+		Digests: []Digest{
+			{Algorithm: "sha256", Value: digest("base", n%1000), Direction: DirectionInput},
+			{Algorithm: "sha256", Value: digest("in", n/3), Direction: DirectionInput},
+			{Algorithm: "sha256", Value: digest("out", n), Direction: DirectionOutput},
+		},
+		CostMicros: int64(n%5000) * 100, Currency: "USD",
+		DurationMs: uint32(n % 60_000),
+		Attributes: []Attribute{{Name: "branch", Value: fmt.Sprintf("b%d", n%30)}, {Name: "commit", Value: digest("c", n/100)[:40]}},
+	}
+}
+
+func benchCommands(from, count, each int) [][]byte {
+	var cmds [][]byte
+	for n := from; n < from+count; {
+		cmd := commandHeader()
+		for range each {
+			d := benchDocument(n)
+			cmd = appendCommandDocument(cmd, AppendDocument(nil, &d))
+			n++
+		}
+		cmds = append(cmds, cmd)
+	}
+	return cmds
+}
+
+// benchReplica is a replica on a store with memory in proportion to the load, as a node's is.
+func benchReplica(b *testing.B) (*raftfsm.Replica, *Machine) {
+	cache := pebble.NewCache(128 << 20)
+	defer cache.Unref()
+	o := &pebble.Options{FS: vfs.NewMem(), FormatMajorVersion: pebble.FormatNewest, MemTableSize: 64 << 20, Cache: cache, Logger: quiet{}}
+	for i := range o.Levels {
+		o.Levels[i].FilterPolicy, o.Levels[i].BlockSize = bloom.FilterPolicy(10), 16<<10
+	}
+	db, err := pebble.Open("", o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	m := NewMachine()
+	r := raftfsm.NewReplica(db, 1, m)
+	if err := r.Open(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := errors.Join(m.Close(), db.Close()); err != nil {
+			b.Error(err)
+		}
+	})
+	return r, m
+}
+
+type quiet struct{}
+
+func (quiet) Infof(string, ...any)      {}
+func (quiet) Errorf(string, ...any)     {}
+func (quiet) Fatalf(f string, a ...any) { panic(fmt.Sprintf(f, a...)) }
+
+func benchApply(b *testing.B, r *raftfsm.Replica, cmds [][]byte) {
+	for i, c := range cmds {
+		if _, err := r.Apply(uint64(i+1), 1, raftfsm.EncodeEntry(1, 0, 0, []raftfsm.Command{{Data: c}})); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkApplyIngest is one replica's work for a document, sealing included.
+func BenchmarkApplyIngest(b *testing.B) {
+	const each = 1000
+	r, m := benchReplica(b)
+	cmds := benchCommands(0, (b.N+each-1)/each*each, each)
+	bytes := 0
+	for _, c := range cmds {
+		bytes += len(c)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	benchApply(b, r, cmds)
+	m.settle(b)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "docs/s")
+	b.ReportMetric(float64(bytes)/float64(len(cmds)*each), "B/doc")
+}
+
+func BenchmarkSearch(b *testing.B) {
+	const docs = 200_000
+	r, m := benchReplica(b)
+	benchApply(b, r, benchCommands(0, docs, 1000))
+	m.settle(b)
+	one := benchDocument(12345)
+	at := benchDocument(100_000).Time
+	for _, bench := range []struct {
+		name string
+		q    shardQuery
+	}{
+		{"everything", shardQuery{}},
+		{"digest", shardQuery{text: "digest:sha256:" + one.Digests[2].Value}},
+		{"execution", shardQuery{text: "execution:" + one.Execution}},
+		{"term", shardQuery{text: "decision:deny"}},
+		{"tenantAnd", shardQuery{text: "decision:deny AND task:task-7 AND pack:pack-7", conditions: conditions{tenant: "tenant-7"}}},
+		{"denseAndEmpty", shardQuery{text: "decision:deny AND task:task-1"}},
+		{"timeRange", shardQuery{text: "decision:deny", conditions: conditions{from: at, to: at + 10_000_000_000}}},
+		{"cost", shardQuery{text: "cost:>0.49"}},
+		{"prefix", shardQuery{text: "pack:pack-1*"}},
+		{"digestPrefix", shardQuery{text: "digest:" + one.Digests[2].Value[:10] + "*"}},
+		{"exactTotal", shardQuery{text: "decision:allow", exact: true}},
+		{"missing", shardQuery{text: "execution:run-none"}},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			bench.q.limit = 50
+			enc := bench.q.encode()
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := m.Query(context.Background(), enc); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkLoad is a restart: segments are opened, the rest is indexed again.
+func BenchmarkLoad(b *testing.B) {
+	const docs = 200_000
+	r, m := benchReplica(b)
+	benchApply(b, r, benchCommands(0, docs, 1000))
+	m.settle(b)
+	for b.Loop() {
+		if err := r.Open(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkSeal turns a full head into a segment.
+func BenchmarkSeal(b *testing.B) {
+	h := newHead(0)
+	for n := range headDocumentsMax {
+		h.add([]Document{benchDocument(n)})
+	}
+	_, m := benchReplica(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := m.sealHead(h); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*headDocumentsMax), "ns/doc")
+}

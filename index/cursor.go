@@ -1,0 +1,84 @@
+package index
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+
+	"github.com/maestro-conductor/maestro/index/query"
+)
+
+// cursor is where the next page begins, and the documents the search began with.
+type cursor struct {
+	after position
+	// bounds are by shard; 0 where the shard had not answered yet, else the number of
+	// documents plus one.
+	bounds []uint64
+}
+
+const (
+	cursorVersion  = 1
+	cursorMACBytes = 16
+	searchHash     = 8 // bytes of the search's fingerprint
+)
+
+// fingerprint identifies everything that a cursor is bound to. The page's size and the total
+// may change from page to page.
+func fingerprint(n query.Node, c conditions, shards []Shard) []byte {
+	b := []byte("maestro.cursor.1\x00")
+	for _, s := range []string{n.String(), c.tenant, c.pack, c.digest} {
+		b = appendString(b, s)
+	}
+	b = binary.AppendVarint(b, c.from)
+	b = binary.AppendVarint(b, c.to)
+	for _, s := range shards {
+		b = appendString(b, s.Name)
+	}
+	sum := sha256.Sum256(b)
+	return sum[:searchHash]
+}
+
+// encode seals the cursor: version, fingerprint, position, bounds, and a truncated
+// HMAC-SHA256 over them.
+func (c *cursor) encode(key, search []byte) string {
+	b := append([]byte{cursorVersion}, search...)
+	b = appendPosition(b, &c.after)
+	for _, n := range c.bounds {
+		b = binary.AppendUvarint(b, n)
+	}
+	return base64.RawURLEncoding.EncodeToString(append(b, cursorMAC(key, b)...))
+}
+
+func cursorMAC(key, b []byte) []byte {
+	h := hmac.New(sha256.New, key)
+	h.Write(b)
+	return h.Sum(nil)[:cursorMACBytes]
+}
+
+// decodeCursor opens a cursor of a search over a number of shards. Errors are *CursorError.
+func decodeCursor(text string, key, search []byte, shards int) (*cursor, error) {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil || len(b) < 1+searchHash+cursorMACBytes {
+		return nil, &CursorError{CursorMalformed, "this is not a cursor; send the next of the previous answer as it is"}
+	}
+	b, mac := b[:len(b)-cursorMACBytes], b[len(b)-cursorMACBytes:]
+	if !hmac.Equal(mac, cursorMAC(key, b)) {
+		return nil, &CursorError{CursorForged, "it was not made by this region, or it was altered; start the search again"}
+	}
+	if b[0] != cursorVersion {
+		return nil, &CursorError{CursorStale, "another version made it; start the search again"}
+	}
+	if !hmac.Equal(b[1:1+searchHash], search) {
+		return nil, &CursorError{CursorForeign, "it belongs to another search; send it with the query, tenant and conditions it came from"}
+	}
+	r := wireReader{b: b[1+searchHash:]}
+	c := &cursor{after: *r.position()}
+	for range shards {
+		c.bounds = append(c.bounds, r.uvarint())
+	}
+	if r.end() != nil {
+		return nil, &CursorError{CursorStale, "it does not fit this region; start the search again"}
+	}
+	return c, nil
+}

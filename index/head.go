@@ -1,0 +1,299 @@
+package index
+
+import (
+	"cmp"
+	"encoding/binary"
+	"iter"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"unicode"
+
+	"github.com/RoaringBitmap/roaring/v2"
+
+	"github.com/maestro-conductor/maestro/index/internal/segment"
+)
+
+// headDocumentsMax is how many documents a head takes before it is frozen and sealed.
+const headDocumentsMax = segment.DocumentsMax
+
+// listMax is how many documents a posting lists before it becomes a bitmap.
+const listMax = 128
+
+// head is the index of the youngest documents, in memory. One goroutine adds to it; readers
+// hold mu. A frozen head changes no more.
+type head struct {
+	base uint64 // number of the first document
+
+	mu     sync.RWMutex
+	docs   []segment.Document
+	newest int64
+	oldest int64
+	groups map[string]*termGroup
+	// byCode are the groups with a one-byte name, to find them without hashing.
+	byCode [256]*termGroup
+	// postings are count<<32 | ref. The ref of one document is its local number; up to
+	// listMax it is an index into lists, above into bitmaps.
+	postings []uint64
+	lists    [][]uint16
+	bitmaps  []*roaring.Bitmap
+	// tenants has one copy of each name.
+	tenants map[string]string
+
+	scratch []byte
+}
+
+// termGroup maps the values of one field to their postings.
+type termGroup struct {
+	name  string
+	terms map[string]uint32
+}
+
+func newHead(base uint64) *head {
+	return &head{base: base, newest: math.MinInt64, oldest: math.MaxInt64, groups: map[string]*termGroup{}, tenants: map[string]string{}}
+}
+
+// add indexes documents, which follow those that are there.
+func (h *head) add(docs []Document) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := range docs {
+		h.addOne(&docs[i])
+	}
+}
+
+func (h *head) addOne(d *Document) {
+	local := uint16(len(h.docs))
+	id := h.text(groupID, d.ID, local)
+	if id == "" { // another tenant has the id too
+		id = strings.Clone(d.ID)
+	}
+	tenant, ok := h.tenants[d.Tenant]
+	if !ok {
+		tenant = strings.Clone(d.Tenant)
+		h.tenants[tenant] = tenant
+	}
+	h.text(groupTenant, d.Tenant, local)
+	h.text(groupKind, d.Kind, local)
+	h.text(groupRegion, d.Region, local)
+	h.text(groupExecution, d.Execution, local)
+	h.text(groupTask, d.Task, local)
+	h.text(groupPack, d.Pack, local)
+	h.text(groupRule, d.Rule, local)
+	h.text(groupDecision, d.Decision, local)
+	h.text(groupRunner, d.Runner, local)
+	h.text(groupCurrency, d.Currency, local)
+	h.reason(d.Reason, local)
+	for i := range d.Digests {
+		g := &d.Digests[i]
+		h.scratch = appendDigestValue(h.scratch[:0], g.Algorithm, g.Value)
+		if len(h.scratch) > valueBytesMax {
+			h.scratch = appendValue(nil, string(h.scratch))
+		}
+		h.term(h.code(directionGroup(g.Direction)), local)
+	}
+	for i := range d.Attributes {
+		a := &d.Attributes[i]
+		h.scratch = appendValue(h.scratch[:0], a.Value)
+		h.term(h.attribute(a.Name), local)
+	}
+	h.docs = append(h.docs, segment.Document{Time: d.Time, ID: id, Tenant: tenant, Cost: d.CostMicros, HasCost: d.Currency != ""})
+	h.newest, h.oldest = max(h.newest, d.Time), min(h.oldest, d.Time)
+}
+
+// text indexes a field's value unless it is empty, and returns the head's own copy of a new
+// one.
+func (h *head) text(group, value string, local uint16) string {
+	if value == "" {
+		return ""
+	}
+	h.scratch = appendValue(h.scratch[:0], value)
+	return h.term(h.code(group), local)
+}
+
+func (h *head) reason(text string, local uint16) {
+	if text == "" {
+		return
+	}
+	g := h.code(groupReason)
+	for word, rest := nextWord(text); word != ""; word, rest = nextWord(rest) {
+		if strings.ContainsFunc(word, func(r rune) bool { return r > unicode.MaxASCII || unicode.IsUpper(r) }) {
+			word = strings.ToLower(word)
+		}
+		h.scratch = appendValue(h.scratch[:0], word)
+		h.term(g, local)
+	}
+}
+
+func (h *head) code(name string) *termGroup {
+	g := h.byCode[name[0]]
+	if g == nil {
+		g = &termGroup{name: name, terms: map[string]uint32{}}
+		h.byCode[name[0]], h.groups[name] = g, g
+	}
+	return g
+}
+
+func (h *head) attribute(name string) *termGroup {
+	// The key is built in place: a map lookup by converted bytes does not allocate.
+	var buf [2 + MaxAttributeNameBytes]byte
+	key := append(append(append(buf[:0], groupAttribute...), name...), 0)
+	g := h.groups[string(key)]
+	if g == nil {
+		g = &termGroup{name: string(key), terms: map[string]uint32{}}
+		h.groups[g.name] = g
+	}
+	return g
+}
+
+// term adds the document to the posting of the value in scratch, and returns the value if it
+// is new.
+func (h *head) term(g *termGroup, local uint16) string {
+	n, ok := g.terms[string(h.scratch)]
+	if !ok {
+		value := string(h.scratch)
+		g.terms[value] = uint32(len(h.postings))
+		h.postings = append(h.postings, 1<<32|uint64(local))
+		return value
+	}
+	p := h.postings[n]
+	count, ref := p>>32, uint32(p)
+	switch {
+	case count == 1:
+		if ref == uint32(local) {
+			break
+		}
+		h.postings[n] = 2<<32 | uint64(len(h.lists))
+		h.lists = append(h.lists, []uint16{uint16(ref), local})
+	case count < listMax:
+		list := h.lists[ref]
+		if list[len(list)-1] == local {
+			break
+		}
+		h.lists[ref] = append(list, local)
+		h.postings[n] = p + 1<<32
+	case count == listMax:
+		if list := h.lists[ref]; list[len(list)-1] == local {
+			break
+		}
+		bm := listBitmap(h.lists[ref])
+		bm.Add(uint32(local))
+		h.lists[ref] = nil
+		h.postings[n] = (count+1)<<32 | uint64(len(h.bitmaps))
+		h.bitmaps = append(h.bitmaps, bm)
+	default:
+		if h.bitmaps[ref].CheckedAdd(uint32(local)) {
+			h.postings[n] = p + 1<<32
+		}
+	}
+	return ""
+}
+
+func listBitmap(list []uint16) *roaring.Bitmap {
+	wide := make([]uint32, len(list))
+	for i, n := range list {
+		wide[i] = uint32(n)
+	}
+	return roaring.BitmapOf(wide...)
+}
+
+// headPosting is the documents of one term of a head, valid while its lock is held.
+type headPosting struct {
+	h *head
+	p uint64
+}
+
+func (p headPosting) Len() int { return int(p.p >> 32) }
+
+// Bitmap returns the local numbers; the caller must not change it.
+func (p headPosting) Bitmap() (*roaring.Bitmap, error) {
+	ref := uint32(p.p)
+	switch n := p.Len(); {
+	case n == 0:
+		return roaring.New(), nil
+	case n == 1:
+		return roaring.BitmapOf(ref), nil
+	case n <= listMax:
+		return listBitmap(p.h.lists[ref]), nil
+	}
+	return p.h.bitmaps[ref], nil
+}
+
+// input is what a segment is built of; the head is frozen.
+func (h *head) input() segment.Input {
+	return segment.Input{Base: h.base, Documents: h.docs, Terms: h.terms(), TermCount: len(h.postings)}
+}
+
+// terms yields the terms in order.
+func (h *head) terms() iter.Seq2[[]byte, []uint16] {
+	return func(yield func([]byte, []uint16) bool) {
+		groups := make([]*termGroup, 0, len(h.groups))
+		for _, g := range h.groups {
+			groups = append(groups, g)
+		}
+		slices.SortFunc(groups, func(a, b *termGroup) int { return cmp.Compare(a.name, b.name) })
+		var term []byte
+		wide := make([]uint32, 1024)
+		var numbers []uint16
+		for _, g := range groups {
+			for _, t := range g.sorted() {
+				term = append(append(term[:0], g.name...), t.value...)
+				p := h.postings[t.posting]
+				switch count, ref := p>>32, uint32(p); {
+				case count == 1:
+					numbers = append(numbers[:0], uint16(ref))
+				case count <= listMax:
+					numbers = append(numbers[:0], h.lists[ref]...)
+				default:
+					numbers = numbers[:0]
+					for it := h.bitmaps[ref].ManyIterator(); ; {
+						n := it.NextMany(wide)
+						if n == 0 {
+							break
+						}
+						for _, local := range wide[:n] {
+							numbers = append(numbers, uint16(local))
+						}
+					}
+				}
+				if !yield(term, numbers) {
+					return
+				}
+			}
+		}
+	}
+}
+
+type sortedTerm struct {
+	order   uint64 // the eight bytes behind what all values share
+	value   string
+	posting uint32
+}
+
+// sorted lists the group's values in order. Most comparisons are of one integer.
+func (g *termGroup) sorted() []sortedTerm {
+	terms := make([]sortedTerm, 0, len(g.terms))
+	for v, p := range g.terms {
+		terms = append(terms, sortedTerm{value: v, posting: p})
+	}
+	shared := len(terms[0].value)
+	for _, t := range terms {
+		shared = min(shared, len(t.value))
+		for t.value[:shared] != terms[0].value[:shared] {
+			shared--
+		}
+	}
+	for i := range terms {
+		var b [8]byte
+		copy(b[:], terms[i].value[shared:])
+		terms[i].order = binary.BigEndian.Uint64(b[:])
+	}
+	slices.SortFunc(terms, func(a, b sortedTerm) int {
+		if a.order != b.order {
+			return cmp.Compare(a.order, b.order)
+		}
+		return strings.Compare(a.value, b.value)
+	})
+	return terms
+}

@@ -1,0 +1,250 @@
+package index
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/maestro-conductor/maestro/index/internal/segment"
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+const (
+	// frozenMax is how many frozen heads wait to be sealed before Apply waits for them.
+	frozenMax = 4
+	// cacheBytes is how much of the segments' terms and postings a shard keeps in memory.
+	cacheBytes = 16 << 20
+)
+
+// Machine is the state machine of one shard. Replicated are the documents by number, their
+// ids, and their count; heads and segments are derived from them on each node.
+type Machine struct {
+	headDocuments int
+
+	// life is held by whoever uses the store, and exclusively by Load while it replaces
+	// everything.
+	life  sync.RWMutex
+	store *raftfsm.Store
+	cache *segment.Cache
+
+	mu       sync.RWMutex
+	segments []segmentSource // replaced, never changed
+	frozen   []*head         // oldest first; replaced, never changed
+	active   *head
+	docs     uint64 // documents visible to searches
+	failed   error  // what ended the sealer
+	stopping bool
+	// changed is signalled when frozen, failed or stopping change; its lock is mu.
+	changed *sync.Cond
+	sealer  sync.WaitGroup
+
+	// buffers of Apply
+	row []byte
+}
+
+// NewMachine makes the machine of one shard.
+func NewMachine() *Machine { return newMachine(headDocumentsMax) }
+
+func newMachine(headDocuments int) *Machine {
+	m := &Machine{headDocuments: headDocuments}
+	m.changed = sync.NewCond(&m.mu)
+	return m
+}
+
+// Tables of the replicated state.
+const (
+	tableDocument = 'd' // number, 8 bytes -> encoded document
+	tableID       = 'i' // hash of tenant and id, 16 bytes -> number, hash of the content
+	tableCount    = 'n' // -> how many documents there are
+)
+
+func documentKey(number uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{tableDocument}, number)
+}
+
+// Load rebuilds the heads and opens the segments.
+func (m *Machine) Load(store *raftfsm.Store) error {
+	m.life.Lock()
+	defer m.life.Unlock()
+	m.stop()
+	count, err := readCount(store.Get)
+	if err != nil {
+		return err
+	}
+	m.store = store
+	m.cache = segment.NewCache(cacheBytes)
+	segments, sealed, err := m.openSegments(count)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.segments, m.frozen, m.active, m.docs = segments, nil, newHead(sealed), sealed
+	m.failed, m.stopping = nil, false
+	m.mu.Unlock()
+	m.sealer.Add(1)
+	go m.seal()
+	return m.rebuildHeads(store, sealed, count)
+}
+
+// rebuildHeads indexes the documents that no segment has.
+func (m *Machine) rebuildHeads(store *raftfsm.Store, from, count uint64) error {
+	it, err := store.NewIter(documentKey(from), documentKey(count))
+	if err != nil {
+		return err
+	}
+	next := from
+	var chunk []Document
+	for ok := it.First(); ok; ok = it.Next() {
+		row, err := it.Value()
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+		d, err := DecodeDocument(row)
+		if err != nil {
+			return errors.Join(fmt.Errorf("index: document %d: %w", next, err), it.Close())
+		}
+		next++
+		if chunk = append(chunk, d); len(chunk) == publishChunk {
+			if err := m.waitForSealer(); err != nil {
+				return errors.Join(err, it.Close())
+			}
+			m.publish(chunk)
+			chunk = chunk[:0]
+		}
+	}
+	if err := it.Close(); err != nil {
+		return err
+	}
+	if next != count {
+		return fmt.Errorf("index: the shard counts %d documents but has %d", count, next)
+	}
+	m.publish(chunk)
+	return nil
+}
+
+// Close ends the sealer.
+func (m *Machine) Close() error {
+	m.stop()
+	return nil
+}
+
+func (m *Machine) stop() {
+	m.mu.Lock()
+	m.stopping = true
+	m.changed.Broadcast()
+	m.mu.Unlock()
+	m.sealer.Wait()
+}
+
+// publishChunk is how many documents enter the head under one lock.
+const publishChunk = 256
+
+// publish makes documents visible to searches; their rows are committed.
+func (m *Machine) publish(docs []Document) {
+	for len(docs) > 0 {
+		n := min(len(docs), publishChunk, m.headDocuments-len(m.active.docs))
+		m.active.add(docs[:n])
+		docs = docs[n:]
+		m.mu.Lock()
+		m.docs += uint64(n)
+		if len(m.active.docs) == m.headDocuments {
+			m.frozen = append(m.frozen[:len(m.frozen):len(m.frozen)], m.active)
+			m.active = newHead(m.docs)
+			m.changed.Broadcast()
+		}
+		m.mu.Unlock()
+	}
+}
+
+// waitForSealer blocks while too many heads wait. It is an error when the sealer has failed:
+// then heads would pile up in memory.
+func (m *Machine) waitForSealer() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for len(m.frozen) >= frozenMax && m.failed == nil {
+		m.changed.Wait()
+	}
+	return m.failed
+}
+
+// Query answers an encoded shard query.
+func (m *Machine) Query(ctx context.Context, b []byte) ([]byte, error) {
+	q, err := decodeShardQuery(b)
+	if err != nil {
+		return nil, err
+	}
+	m.life.RLock()
+	defer m.life.RUnlock()
+	a, err := m.search(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return a.encode(), nil
+}
+
+func (m *Machine) search(ctx context.Context, q *shardQuery) (shardAnswer, error) {
+	p, err := parseShardQuery(q)
+	var mistake *QueryError
+	if errors.As(err, &mistake) {
+		return shardAnswer{mistake: mistake}, nil
+	}
+	if err != nil {
+		return shardAnswer{}, err
+	}
+	sources, docs := m.sources()
+	w := window{bound: docs, after: q.after, limit: q.limit + 1, identify: m.identify}
+	if q.bound != nil {
+		if w.bound = *q.bound; w.bound > docs {
+			return shardAnswer{behind: true}, nil
+		}
+	}
+	s := shardSearch{sources: sources, plan: p, query: q, window: w, merged: mergeHeap{fetch: m.fetch}}
+	return s.run(ctx)
+}
+
+// sources are the heads and segments, and how many documents they have together.
+func (m *Machine) sources() ([]source, uint64) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	all := make([]source, 0, len(m.segments)+len(m.frozen)+1)
+	for _, s := range m.segments {
+		all = append(all, s)
+	}
+	for _, h := range m.frozen {
+		all = append(all, headSource{h})
+	}
+	if m.active != nil {
+		all = append(all, headSource{m.active})
+	}
+	return all, m.docs
+}
+
+func (m *Machine) fetch(number uint64) ([]byte, error) {
+	row, err := m.store.Get(documentKey(number))
+	if err != nil {
+		return nil, fmt.Errorf("index: document %d: %w", number, err)
+	}
+	return row, nil
+}
+
+func (m *Machine) identify(number uint64) (id, tenant string, err error) {
+	h := hit{number: number}
+	err = h.load(m.fetch)
+	return h.id, h.tenant, err
+}
+
+func readCount(get func([]byte) ([]byte, error)) (uint64, error) {
+	v, err := get([]byte{tableCount})
+	if errors.Is(err, raftfsm.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if len(v) != 8 {
+		return 0, errors.New("index: the row that counts the documents is damaged")
+	}
+	return binary.BigEndian.Uint64(v), nil
+}

@@ -1,0 +1,269 @@
+package index
+
+import (
+	"container/heap"
+	"context"
+	"fmt"
+	"math"
+	"sort"
+	"strings"
+
+	"github.com/maestro-conductor/maestro/index/query"
+)
+
+const (
+	// PageMax is how many documents a page holds at most.
+	PageMax = 1000
+	// TotalMax is where counting stops unless an exact total is asked for.
+	TotalMax = 10_000
+	// PrefixTermsMax bounds how many terms of a shard one prefix may stand for.
+	PrefixTermsMax = 1000
+	// answerBytesMax bounds the documents of one shard's answer; a page that would be
+	// larger is cut short.
+	answerBytesMax = 4 << 20
+)
+
+// openEnd is the end of a range of time without end.
+const openEnd = math.MaxInt64
+
+// shardSearch is one search over one shard.
+type shardSearch struct {
+	sources  []source
+	prefixes []map[*plan][]string // by source
+	plan     *plan
+	query    *shardQuery
+	window   window
+
+	total  uint64
+	merged mergeHeap
+}
+
+// run answers the query. An error in the query itself is part of the answer.
+func (s *shardSearch) run(ctx context.Context) (shardAnswer, error) {
+	if bad, err := s.expand(ctx); err != nil || bad != nil {
+		return shardAnswer{mistake: bad}, err
+	}
+	order := make([]int, len(s.sources))
+	newest, oldest := make([]int64, len(order)), make([]int64, len(order))
+	for i, src := range s.sources {
+		order[i] = i
+		newest[i], oldest[i] = src.times()
+	}
+	sort.SliceStable(order, func(a, b int) bool { return newest[order[a]] > newest[order[b]] })
+	answer := shardAnswer{bound: s.window.bound}
+	size := 0
+	for !answer.more {
+		// A source can wait as long as all it has is older than what is at hand.
+		for len(order) > 0 && (len(s.merged.hits) == 0 || newest[order[0]] >= s.merged.hits[0].time) {
+			if err := s.open(ctx, order[0], oldest[order[0]]); err != nil {
+				return answer, err
+			}
+			order = order[1:]
+		}
+		if len(s.merged.hits) == 0 {
+			break
+		}
+		if len(answer.rows) == s.query.limit {
+			answer.more = true
+			break
+		}
+		h := s.merged.hits[0]
+		if err := h.load(s.merged.fetch); err != nil {
+			return answer, err
+		}
+		if size += len(h.row); size > answerBytesMax && len(answer.rows) > 0 {
+			answer.more = true
+			break
+		}
+		answer.rows = append(answer.rows, h.row)
+		if err := s.advance(h); err != nil {
+			return answer, err
+		}
+	}
+	for len(order) > 0 && !s.counted() {
+		if err := s.open(ctx, order[0], oldest[order[0]]); err != nil {
+			return answer, err
+		}
+		order = order[1:]
+	}
+	answer.total, answer.capped = s.total, s.counted()
+	if answer.capped {
+		answer.total = TotalMax
+	}
+	return answer, nil
+}
+
+// counted tells that the total is above what anyone asked for.
+func (s *shardSearch) counted() bool { return !s.query.exact && s.total > TotalMax }
+
+// open evaluates a source, adds to the total and queues its first hit.
+func (s *shardSearch) open(ctx context.Context, n int, oldest int64) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	src := s.sources[n]
+	if src.base() >= s.window.bound {
+		return nil
+	}
+	past := s.window.after != nil && oldest > s.window.after.time
+	if past && s.counted() {
+		return nil
+	}
+	count, r, err := src.search(s.plan, s.prefixes[n], s.window)
+	if err != nil {
+		return err
+	}
+	s.total += count
+	if past {
+		return nil
+	}
+	h := &hit{run: r}
+	if h.step() {
+		heap.Push(&s.merged, h)
+	}
+	return s.merged.err
+}
+
+// advance replaces the hit on top of the heap by the next one of its source.
+func (s *shardSearch) advance(h *hit) error {
+	if h.step() {
+		heap.Fix(&s.merged, 0)
+	} else {
+		heap.Pop(&s.merged)
+	}
+	return s.merged.err
+}
+
+// expand finds the terms that each prefix stands for.
+func (s *shardSearch) expand(ctx context.Context) (*QueryError, error) {
+	s.prefixes = make([]map[*plan][]string, len(s.sources))
+	var bad *QueryError
+	var walk func(p *plan) error
+	walk = func(p *plan) error {
+		for _, k := range p.kids {
+			if err := walk(k); err != nil {
+				return err
+			}
+		}
+		if p.op != planPrefix || bad != nil {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var err error
+		bad, err = s.expandOne(p)
+		return err
+	}
+	err := walk(s.plan)
+	return bad, err
+}
+
+func (s *shardSearch) expandOne(p *plan) (*QueryError, error) {
+	for i, src := range s.sources {
+		var found []string
+		err := src.expand(p.term, func(v string) bool {
+			if !strings.HasSuffix(v, p.suffix) {
+				return true
+			}
+			found = append(found, v)
+			p.pre.expanded[p.term.group+v] = struct{}{}
+			return len(p.pre.expanded) <= PrefixTermsMax
+		})
+		if err != nil {
+			return nil, err
+		}
+		if len(p.pre.expanded) > PrefixTermsMax {
+			return &QueryError{
+				Position:   p.pre.position,
+				Message:    fmt.Sprintf("%s stands for more than %d terms", p.pre.text, PrefixTermsMax),
+				Suggestion: "write more of the value before the *",
+			}, nil
+		}
+		if len(found) > 0 {
+			if s.prefixes[i] == nil {
+				s.prefixes[i] = map[*plan][]string{}
+			}
+			s.prefixes[i][p] = found
+		}
+	}
+	return nil, nil
+}
+
+// hit is the document at which one source's run stands.
+type hit struct {
+	run    *run
+	time   int64
+	number uint64
+	// row, id and tenant are read when they are needed.
+	row        []byte
+	id, tenant string
+}
+
+// step moves to the next document of the run.
+func (h *hit) step() bool {
+	local, ok := h.run.next()
+	if !ok {
+		return false
+	}
+	h.time, h.number, h.row = h.run.time(local), h.run.number(local), nil
+	return true
+}
+
+func (h *hit) load(fetch func(uint64) ([]byte, error)) error {
+	if h.row != nil {
+		return nil
+	}
+	row, err := fetch(h.number)
+	if err != nil {
+		return err
+	}
+	d, err := DecodeDocument(row)
+	if err != nil {
+		return fmt.Errorf("index: document %d: %w", h.number, err)
+	}
+	h.row, h.id, h.tenant = row, d.ID, d.Tenant
+	return nil
+}
+
+// mergeHeap has the hit on top that comes first in the order of answers. Documents of the
+// same instant are told apart by reading them.
+type mergeHeap struct {
+	hits  []*hit
+	fetch func(uint64) ([]byte, error)
+	err   error
+}
+
+func (m *mergeHeap) Len() int { return len(m.hits) }
+func (m *mergeHeap) Less(i, j int) bool {
+	a, b := m.hits[i], m.hits[j]
+	if a.time != b.time || m.err != nil {
+		return a.time > b.time
+	}
+	for _, h := range []*hit{a, b} {
+		if m.err = h.load(m.fetch); m.err != nil {
+			return false
+		}
+	}
+	if a.id != b.id {
+		return a.id < b.id
+	}
+	return a.tenant < b.tenant
+}
+func (m *mergeHeap) Swap(i, j int) { m.hits[i], m.hits[j] = m.hits[j], m.hits[i] }
+func (m *mergeHeap) Push(x any)    { m.hits = append(m.hits, x.(*hit)) }
+func (m *mergeHeap) Pop() any {
+	last := len(m.hits) - 1
+	h := m.hits[last]
+	m.hits = m.hits[:last]
+	return h
+}
+
+// parseShardQuery compiles what a shard is asked for.
+func parseShardQuery(q *shardQuery) (*plan, error) {
+	n, err := query.Parse(q.text)
+	if err != nil {
+		return nil, err
+	}
+	return compile(n, q.conditions)
+}

@@ -1,0 +1,250 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/maestro-conductor/maestro/index/internal/segment"
+	"github.com/maestro-conductor/maestro/index/query"
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// shardGrace is how long a search waits for the other shards once one has answered. A shard
+// that lost its leader takes longer than that; the answer then says what is missing.
+const shardGrace = 400 * time.Millisecond
+
+// Search returns one page. It asks every shard for its first documents, as fresh as all
+// writes acknowledged before, and merges them. A page may hold less than the limit when its
+// documents are large; the last page alone has no Next.
+//
+// A shard that cannot answer is reported in Shards and makes Complete false; when none can,
+// or with RequireComplete when one cannot, the error is a *ShardsError. Other errors are
+// ErrQuery, ErrCondition, ErrCursor and ErrNotReady.
+func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, error) {
+	n, c, err := check(r)
+	if err != nil {
+		return SearchResult{}, err
+	}
+	search := fingerprint(n, c, s.shards)
+	start := &cursor{bounds: make([]uint64, len(s.shards))}
+	q := shardQuery{conditions: c, text: r.Query, limit: r.Limit, exact: r.Exact}
+	key, keyKnown := s.cursorKey()
+	if r.Cursor != "" {
+		if !keyKnown {
+			return SearchResult{}, ErrNotReady
+		}
+		if start, err = decodeCursor(r.Cursor, key, search, len(s.shards)); err != nil {
+			return SearchResult{}, err
+		}
+		q.after = &start.after
+	}
+	replies := s.scatter(ctx, q, start.bounds, r.RequireComplete)
+	result, err := s.gather(replies, r)
+	if err != nil {
+		return SearchResult{}, err
+	}
+	m := merger{replies: replies, limit: r.Limit}
+	if err := m.run(); err != nil {
+		return SearchResult{}, err
+	}
+	result.Items = m.items
+	if m.more && len(m.items) > 0 {
+		if !keyKnown {
+			return SearchResult{}, ErrNotReady
+		}
+		last := &m.items[len(m.items)-1]
+		next := cursor{after: position{last.Time, last.ID, last.Tenant}, bounds: start.bounds}
+		for i, reply := range replies {
+			if reply.answer != nil {
+				next.bounds[i] = reply.answer.bound + 1
+			}
+		}
+		result.Next = next.encode(key, search)
+	}
+	return result, nil
+}
+
+// check validates a request before any shard is asked.
+func check(r SearchRequest) (query.Node, conditions, error) {
+	c := conditions{tenant: r.Tenant, pack: r.Pack, digest: r.Digest, from: r.From, to: r.To}
+	if r.Limit < 1 || r.Limit > PageMax {
+		return nil, c, fmt.Errorf("%w: limit %d is not between 1 and %d", ErrCondition, r.Limit, PageMax)
+	}
+	if r.From != 0 && r.To != 0 && r.From > r.To {
+		return nil, c, fmt.Errorf("%w: the range of time ends before it begins", ErrCondition)
+	}
+	n, err := query.Parse(r.Query)
+	if err != nil {
+		return nil, c, err
+	}
+	_, err = compile(n, c)
+	return n, c, err
+}
+
+// reply is what came of asking one shard.
+type reply struct {
+	answer  *shardAnswer
+	applied uint64
+	err     error
+}
+
+// scatter asks all shards at once. It waits for all of them when the caller wants all, else
+// for shardGrace after the first answer.
+func (s *Service) scatter(ctx context.Context, q shardQuery, bounds []uint64, all bool) []reply {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	type numbered struct {
+		n int
+		reply
+	}
+	done := make(chan numbered, len(s.shards))
+	for n, shard := range s.shards {
+		mine := q
+		if bounds[n] > 0 {
+			bound := bounds[n] - 1
+			mine.bound = &bound
+		}
+		go func() { done <- numbered{n, s.ask(ctx, shard, &mine)} }()
+	}
+	replies := make([]reply, len(s.shards))
+	for n := range replies {
+		replies[n].err = context.DeadlineExceeded
+	}
+	var grace <-chan time.Time
+	for range s.shards {
+		select {
+		case r := <-done:
+			replies[r.n] = r.reply
+			if grace == nil && r.err == nil && !all {
+				timer := time.NewTimer(shardGrace)
+				defer timer.Stop()
+				grace = timer.C
+			}
+		case <-grace:
+			return replies
+		case <-ctx.Done():
+			return replies
+		}
+	}
+	return replies
+}
+
+func (s *Service) ask(ctx context.Context, shard Shard, q *shardQuery) reply {
+	a, err := s.groups.Query(ctx, shard.Group, q.encode(), raftfsm.Linearizable)
+	if err != nil {
+		return reply{err: err}
+	}
+	answer, err := decodeShardAnswer(a.Data)
+	return reply{answer: answer, applied: a.Applied, err: err}
+}
+
+// gather turns the replies into shard states and a total.
+func (s *Service) gather(replies []reply, r SearchRequest) (SearchResult, error) {
+	out := SearchResult{Complete: true, TotalExact: true}
+	var errs []error
+	total := uint64(0)
+	for i := range replies {
+		reply := &replies[i]
+		state := ShardState{Shard: s.shards[i].Name, State: ShardOK, Applied: reply.applied}
+		switch {
+		case reply.err != nil:
+			reply.answer = nil
+			state.State, state.Message = shardState(reply.err), reply.err.Error()
+			errs = append(errs, reply.err)
+			out.Complete = false
+		case reply.answer.mistake != nil:
+			return out, reply.answer.mistake
+		case reply.answer.behind:
+			return out, &CursorError{CursorStale, "it counts documents that this region does not have; start the search again"}
+		default:
+			total += reply.answer.total
+			out.TotalExact = out.TotalExact && !reply.answer.capped
+		}
+		out.Shards = append(out.Shards, state)
+	}
+	if len(errs) == len(replies) || len(errs) > 0 && r.RequireComplete {
+		return out, &ShardsError{Shards: out.Shards, errs: errs}
+	}
+	if !r.Exact && total > TotalMax {
+		total, out.TotalExact = TotalMax, false
+	}
+	out.Total = int(total)
+	out.TotalExact = out.TotalExact && out.Complete
+	return out, nil
+}
+
+// shardState names what kept a shard from answering.
+func shardState(err error) string {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return ShardTimeout
+	case errors.Is(err, raftfsm.ErrNoLeader), errors.Is(err, raftfsm.ErrLost), errors.Is(err, raftfsm.ErrShutdown):
+		return ShardUnreachable
+	}
+	return ShardError
+}
+
+// merger joins the shards' documents in order.
+type merger struct {
+	replies []reply
+	limit   int
+	heads   []*Document // the next document of each shard, nil at its end
+	items   []Document
+	// more is set when documents follow the last item.
+	more bool
+}
+
+func (m *merger) run() error {
+	m.heads = make([]*Document, len(m.replies))
+	for i := range m.replies {
+		if err := m.advance(i); err != nil {
+			return err
+		}
+	}
+	for {
+		best := -1
+		for i, d := range m.heads {
+			if d == nil {
+				// Beyond the last row of a shard that has more, nobody knows what comes next.
+				if a := m.replies[i].answer; a != nil && a.more {
+					m.more = true
+					return nil
+				}
+				continue
+			}
+			if best < 0 || segment.Compare(sortKey(d), sortKey(m.heads[best])) < 0 {
+				best = i
+			}
+		}
+		if best < 0 {
+			return nil
+		}
+		if len(m.items) == m.limit {
+			m.more = true
+			return nil
+		}
+		m.items = append(m.items, *m.heads[best])
+		if err := m.advance(best); err != nil {
+			return err
+		}
+	}
+}
+
+func (m *merger) advance(i int) error {
+	a := m.replies[i].answer
+	if m.heads[i] = nil; a == nil || len(a.rows) == 0 {
+		return nil
+	}
+	d, err := DecodeDocument(a.rows[0])
+	if err != nil {
+		return fmt.Errorf("search: answer of a shard: %w", err)
+	}
+	m.heads[i], a.rows = &d, a.rows[1:]
+	return nil
+}
+
+func sortKey(d *Document) *segment.Document {
+	return &segment.Document{Time: d.Time, ID: d.ID, Tenant: d.Tenant}
+}

@@ -1,0 +1,216 @@
+package index
+
+import (
+	"container/heap"
+	"sort"
+	"strings"
+
+	"github.com/RoaringBitmap/roaring/v2"
+
+	"github.com/maestro-conductor/maestro/index/internal/segment"
+)
+
+// position is a document's place in the order of answers: time descending, then id, then
+// tenant.
+type position struct {
+	time       int64
+	id, tenant string
+}
+
+// follows tells whether d comes after p.
+func (p *position) follows(d *segment.Document) bool {
+	return segment.Compare(d, &segment.Document{Time: p.time, ID: p.id, Tenant: p.tenant}) > 0
+}
+
+// source is a head or a segment as a search sees it.
+type source interface {
+	base() uint64
+	// times bounds the times of the documents.
+	times() (newest, oldest int64)
+	// expand visits the values of a group that begin with the term's value.
+	expand(t term, visit func(value string) bool) error
+	// search evaluates p over the documents below bound, counts them all, and returns those
+	// after the position in order; at most limit of them need to be there.
+	search(p *plan, prefixes map[*plan][]string, w window) (count uint64, r *run, err error)
+}
+
+// window is which part of the matches is wanted.
+type window struct {
+	bound uint64    // documents with this number or above do not exist for the search
+	after *position // nil is from the beginning
+	limit int
+	// identify reads the id and tenant of a document.
+	identify func(number uint64) (id, tenant string, err error)
+}
+
+// run is the matches of one source in the order of answers.
+type run struct {
+	next   func() (local uint32, ok bool)
+	time   func(local uint32) int64
+	number func(local uint32) uint64
+}
+
+// headSource is a head.
+type headSource struct{ *head }
+
+func (s headSource) base() uint64 { return s.head.base }
+
+func (s headSource) times() (newest, oldest int64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.newest, s.oldest
+}
+
+func (s headSource) expand(t term, visit func(value string) bool) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	g := s.groups[t.group]
+	if g == nil {
+		return nil
+	}
+	for v := range g.terms {
+		if strings.HasPrefix(v, t.value) && !visit(v) {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (s headSource) search(p *plan, prefixes map[*plan][]string, w window) (uint64, *run, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	e := evaluator{leaves: headLeaves{s.head}, prefixes: prefixes}
+	bm, err := e.eval(p)
+	if err != nil {
+		return 0, nil, err
+	}
+	docs := s.docs
+	if n := w.bound - s.head.base; n < uint64(len(docs)) {
+		bm = roaring.And(bm, interval(0, uint32(n)))
+	}
+	locals := topOf(docs, bm, w)
+	i := -1
+	return bm.GetCardinality(), &run{
+		next: func() (uint32, bool) {
+			i++
+			if i >= len(locals) {
+				return 0, false
+			}
+			return locals[i], true
+		},
+		time:   func(local uint32) int64 { return docs[local].Time },
+		number: func(local uint32) uint64 { return s.head.base + uint64(local) },
+	}, nil
+}
+
+// topOf returns the first w.limit documents of bm after w.after. Documents mostly arrive in
+// the order of their times, so it looks at the youngest first and soon has the best.
+func topOf(docs []segment.Document, bm *roaring.Bitmap, w window) []uint32 {
+	t := worstFirst{docs: docs}
+	for it := bm.ReverseIterator(); it.HasNext(); {
+		n := it.Next()
+		d := &docs[n]
+		full := len(t.locals) == w.limit
+		if full && d.Time < docs[t.locals[0]].Time {
+			continue
+		}
+		if w.after != nil && (d.Time > w.after.time || !w.after.follows(d)) {
+			continue
+		}
+		if !full {
+			heap.Push(&t, n)
+		} else if segment.Compare(d, &docs[t.locals[0]]) < 0 {
+			t.locals[0] = n
+			heap.Fix(&t, 0)
+		}
+	}
+	sort.Slice(t.locals, func(i, j int) bool { return segment.Compare(&docs[t.locals[i]], &docs[t.locals[j]]) < 0 })
+	return t.locals
+}
+
+// worstFirst is a heap with the document on top that comes last in the order.
+type worstFirst struct {
+	docs   []segment.Document
+	locals []uint32
+}
+
+func (t *worstFirst) Len() int { return len(t.locals) }
+func (t *worstFirst) Less(i, j int) bool {
+	return segment.Compare(&t.docs[t.locals[i]], &t.docs[t.locals[j]]) > 0
+}
+func (t *worstFirst) Swap(i, j int) { t.locals[i], t.locals[j] = t.locals[j], t.locals[i] }
+func (t *worstFirst) Push(x any)    { t.locals = append(t.locals, x.(uint32)) }
+func (t *worstFirst) Pop() any {
+	last := len(t.locals) - 1
+	x := t.locals[last]
+	t.locals = t.locals[:last]
+	return x
+}
+
+// segmentSource is a segment.
+type segmentSource struct{ *segment.Segment }
+
+func (s segmentSource) base() uint64 { return s.Base() }
+
+func (s segmentSource) times() (newest, oldest int64) { return s.Newest(), s.Oldest() }
+
+func (s segmentSource) expand(t term, visit func(value string) bool) error {
+	return s.Prefix(t.key, func(found string, _ segment.Posting) bool { return visit(found[len(t.group):]) })
+}
+
+func (s segmentSource) search(p *plan, prefixes map[*plan][]string, w window) (uint64, *run, error) {
+	e := evaluator{leaves: segmentLeaves{s.Segment}, prefixes: prefixes}
+	bm, err := e.eval(p)
+	if err != nil {
+		return 0, nil, err
+	}
+	if w.bound < s.Base()+uint64(s.Len()) && !bm.IsEmpty() {
+		kept := newNumberSet(s.Len())
+		for it := bm.Iterator(); it.HasNext(); {
+			if n := it.Next(); s.number(n) < w.bound {
+				kept.add(n)
+			}
+		}
+		bm = kept.bitmap()
+	}
+	it := bm.Iterator()
+	if w.after != nil && !bm.IsEmpty() {
+		first, err := s.firstAfter(w)
+		if err != nil {
+			return 0, nil, err
+		}
+		it.AdvanceIfNeeded(first)
+	}
+	return bm.GetCardinality(), &run{
+		next: func() (uint32, bool) {
+			if !it.HasNext() {
+				return 0, false
+			}
+			return it.Next(), true
+		},
+		time:   s.Time,
+		number: s.number,
+	}, nil
+}
+
+func (s segmentSource) number(local uint32) uint64 { return s.Base() + uint64(s.Arrival(local)) }
+
+// firstAfter is the first local number behind w.after. Documents of the same instant are in
+// the order of their ids, which have to be read.
+func (s segmentSource) firstAfter(w window) (uint32, error) {
+	_, lo := s.Interval(w.after.time+1, openEnd) // all later documents come before
+	_, hi := s.Interval(w.after.time, openEnd)
+	var failed error
+	n := sort.Search(int(hi-lo), func(i int) bool {
+		if failed != nil {
+			return true
+		}
+		id, tenant, err := w.identify(s.number(lo + uint32(i)))
+		if err != nil {
+			failed = err
+			return true
+		}
+		return w.after.follows(&segment.Document{Time: w.after.time, ID: id, Tenant: tenant})
+	})
+	return lo + uint32(n), failed
+}

@@ -1,0 +1,174 @@
+package devregion
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	restartMin = 200 * time.Millisecond
+	restartMax = 2 * time.Second
+	// stableAfter is how long a node must have run for the next restart to be quick again.
+	stableAfter = 10 * time.Second
+	stopTimeout = 10 * time.Second
+	// startFailures is how many exits before the region is ready count as a node that cannot
+	// run.
+	startFailures = 3
+)
+
+// process keeps one node running until it is stopped.
+type process struct {
+	name, binary, dir string
+	onPID             func(pid int) error // told of each start, and of each end with 0
+	quit              chan struct{}       // closed by stop
+	ended             chan struct{}       // closed when the last process has gone
+	broken            chan struct{}       // closed when the node exited too often
+
+	mu    sync.Mutex
+	cmd   *exec.Cmd // the running process, or nil
+	exits int
+	last  error
+}
+
+func startProcess(name, binary, dir string, onPID func(pid int) error) *process {
+	p := &process{
+		name: name, binary: binary, dir: dir, onPID: onPID,
+		quit: make(chan struct{}), ended: make(chan struct{}), broken: make(chan struct{}),
+	}
+	go p.supervise()
+	return p
+}
+
+// supervise runs the node again and again. It stays on one thread: on Linux a child is told
+// about the death of the thread that started it, not of the process.
+func (p *process) supervise() {
+	runtime.LockOSThread()
+	defer close(p.ended)
+	backoff := restartMin
+	for {
+		started := time.Now()
+		err := p.runOnce()
+		if time.Since(started) > stableAfter {
+			backoff = restartMin
+		}
+		p.noteExit(err)
+		select {
+		case <-p.quit:
+			return
+		case <-time.After(backoff):
+		}
+		backoff = min(2*backoff, restartMax)
+	}
+}
+
+func (p *process) runOnce() error {
+	log, err := os.OpenFile(filepath.Join(p.dir, "log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(p.binary, "node", "--config", filepath.Join(p.dir, "node.yaml"))
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Dir = p.dir
+	cmd.Env = nodeEnvironment(os.Environ())
+	cmd.SysProcAttr = nodeAttributes()
+	if err := p.begin(cmd); err != nil {
+		return err
+	}
+	err = p.onPID(cmd.Process.Pid)
+	return errors.Join(err, cmd.Wait(), p.onPID(0))
+}
+
+// begin starts cmd unless stop came first.
+func (p *process) begin(cmd *exec.Cmd) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.quit:
+		return errors.New("stopped before it started")
+	default:
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	p.cmd = cmd
+	return nil
+}
+
+func (p *process) noteExit(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cmd, p.last = nil, err
+	if p.exits++; p.exits == startFailures {
+		close(p.broken)
+	}
+}
+
+// stop tells the node to end, and ends it when it does not; it does not wait.
+func (p *process) stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.quit:
+		return
+	default:
+	}
+	close(p.quit)
+	if p.cmd == nil {
+		return
+	}
+	running := p.cmd.Process
+	_ = running.Signal(syscall.SIGTERM) // fails when it has just gone, which is the aim
+	_ = running.Signal(syscall.SIGCONT) // a paused node cannot hear
+	timer := time.AfterFunc(stopTimeout, func() { _ = running.Kill() })
+	go func() {
+		<-p.ended
+		timer.Stop()
+	}()
+}
+
+func (p *process) signal(sig syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return fmt.Errorf("devregion: %s is not running at this moment", p.name)
+	}
+	return p.cmd.Process.Signal(sig)
+}
+
+// failure says why the node does not stay, with the end of its log.
+func (p *process) failure() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return fmt.Errorf("%w: %s exited %d times, at last with %w; the end of %s:\n%s",
+		ErrStart, p.name, p.exits, p.last, filepath.Join(p.dir, "log"), tail(filepath.Join(p.dir, "log"), 5))
+}
+
+// nodeEnvironment leaves out what would override a node's own file.
+func nodeEnvironment(env []string) []string {
+	var out []string
+	for _, kv := range env {
+		if !strings.HasPrefix(kv, "MAESTRO_") || strings.HasPrefix(kv, "MAESTRO_LOG_") {
+			out = append(out, kv)
+		}
+	}
+	return out
+}
+
+// tail returns the last lines of a file.
+func tail(path string, lines int) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.Split(strings.TrimRight(string(data), "\n"), "\n")
+	return "  " + strings.Join(all[max(0, len(all)-lines):], "\n  ")
+}

@@ -1,0 +1,97 @@
+package limiter
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+	"github.com/maestro-conductor/maestro/raftfsm/fsmtest"
+)
+
+// A command that decodes is exactly what the encoder writes, and no bytes at all make the
+// machine fail.
+func FuzzCommand(f *testing.F) {
+	f.Add(appendCheck(nil, Request{Tenant: "acme", Token: "t", Key: "k", Cost: 3}))
+	f.Add(appendConfigure(nil, configureCommand{last: true, Change: Change{
+		From: 1, To: 300, Puts: []Limit{limit("a", ScopeKey, "acme/x*", "10/s", 500)}, Deletes: []string{"b"},
+	}}))
+	f.Add(appendConfigure(nil, configureCommand{part: 3, Change: Change{To: 7}}))
+	f.Add([]byte{codecVersion, opSweep})
+	f.Add([]byte{codecVersion, opVersion})
+	f.Add([]byte{codecVersion + 1, opCheck})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if c, err := decodeCommand(data); err == nil {
+			if again := encodeCommand(c); !bytes.Equal(again, data) {
+				t.Fatalf("%x decodes to %+v, which encodes to %x", data, c, again)
+			}
+		}
+		d := fsmtest.New(t, func() raftfsm.Machine { return newMachine(1) })
+		if _, err := decodeResult(d.Apply(data)[0]); err != nil {
+			t.Fatalf("result: %v", err)
+		}
+		if _, err := decodeResult(d.Query(data)); err != nil {
+			t.Fatalf("answer: %v", err)
+		}
+	})
+}
+
+func encodeCommand(c command) []byte {
+	switch c.op {
+	case opCheck:
+		return appendCheck(nil, c.check)
+	case opConfigure:
+		return appendConfigure(nil, c.configure)
+	}
+	return []byte{codecVersion, c.op}
+}
+
+func FuzzResult(f *testing.F) {
+	f.Add(appendDecision(nil, &Decision{
+		Reason: ReasonLimited, LimitID: "a", RetryAfterMs: 400, Version: 9,
+		Levels: []Level{{LimitID: "a", Scope: ScopeKey, Burst: 10, Remaining: 3}},
+	}))
+	f.Add(appendVersionResult(nil, outcomeNeedFull, 5))
+	f.Add([]byte{codecVersion, byte(outcomeSwept), 1})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		res, err := decodeResult(data)
+		if err != nil || res.outcome != outcomeDecided {
+			return
+		}
+		if again := appendDecision(nil, &res.decision); !bytes.Equal(again, data) {
+			t.Fatalf("%x decodes to %+v, which encodes to %x", data, res.decision, again)
+		}
+	})
+}
+
+func FuzzRows(f *testing.F) {
+	f.Add(appendBucket(nil, bucket{used: u128{1, 2}, unit: 3, gen: 4, t: 5}))
+	f.Add(encodeLimitRow(newLimitState(limit("a", ScopeKey, "acme/x*", "10/s", 500), 7, 2, []generation{{start: 1, rate: rate{1, 2}}})))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if b, err := decodeBucket(data); err == nil && !bytes.Equal(appendBucket(nil, b), data) {
+			t.Fatalf("bucket %x does not survive", data)
+		}
+		if l, err := decodeLimitRow(data); err == nil && !bytes.Equal(encodeLimitRow(l), data) {
+			t.Fatalf("limit %x does not survive", data)
+		}
+		decodeConfig(data)
+		decodeStaged(data)
+	})
+}
+
+// What was written stays readable: these bytes are on people's disks and in their logs.
+func TestBytesStayTheSame(t *testing.T) {
+	for name, pair := range map[string][2]string{
+		"check":     {string(appendCheck(nil, Request{Tenant: "acme", Token: "t", Key: "k", Cost: 300})), "\x01\x01\x04acme\x01t\x01k\xac\x02"},
+		"configure": {string(appendConfigure(nil, configureCommand{part: 2, last: true, Change: Change{From: 1, To: 2, Puts: []Limit{limit("a", ScopeToken, "*", "1/s", 5)}, Deletes: []string{"b"}}})), "\x01\x02\x01\x02\x02\x01\x01\x01a\x01\x01*\x031/s\x05\x01\x01b"},
+		"decision":  {string(appendDecision(nil, &Decision{Reason: ReasonCostExceedsLimit, LimitID: "a", Version: 3, Levels: []Level{{"a", ScopeTenant, 5, 4}}})), "\x01\x01\x00\x02\x00\x01a\x03\x01\x01a\x00\x05\x04"},
+		"bucket":    {string(appendBucket(nil, bucket{used: u128{0, 10_000}, unit: 10_000, gen: 1, t: 128})), "\x01\x01\x90\x4e\x80\x01\x90\x4e\x00"},
+		"key":       {string(appendBucketKey(nil, 2, "acme", "runs")), "b\x00\x00\x00\x00\x00\x00\x00\x02\x04acmeruns"},
+		"limit":     {string(encodeLimitRow(newLimitState(limit("a", ScopeKey, "acme/*", "1/s", 5), 3, 1, []generation{{start: 9, rate: rate{1, 1_000_000}}}))), "\x01\x01a\x02\x06acme/*\x031/s\x05\x03\x01\x01\x09\x01\xc0\x84\x3d"},
+		"config":    {string(encodeConfig(config{version: 4, nextUID: 5})), "\x01\x04\x05"},
+		"staged":    {string(encodeStaged(staged{from: 1, to: 2, parts: 3})), "\x01\x01\x02\x03"},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("%s is now %q, was %q", name, pair[0], pair[1])
+		}
+	}
+}

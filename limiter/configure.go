@@ -1,0 +1,167 @@
+package limiter
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/maestro-conductor/maestro/internal/wire"
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// configure takes a change of the limits, or a part of one. Parts are kept aside until the
+// last one arrives, so that a change of any size takes effect at one log index.
+func (m *Machine) configure(tx *raftfsm.Tx, now int64, c configureCommand) ([]byte, error) {
+	if c.To <= m.config.version {
+		return appendVersionResult(nil, outcomeConfigured, m.config.version), nil
+	}
+	if c.From > m.config.version {
+		return appendVersionResult(nil, outcomeNeedFull, m.config.version), nil
+	}
+	if c.part == 0 && c.last {
+		return m.change(tx, now, c.Change)
+	}
+	s, err := m.stagedChange(tx)
+	if err != nil {
+		return nil, err
+	}
+	if s.from != c.From || s.to != c.To {
+		if c.To < s.to || c.part > 0 {
+			// A newer change is under way, or the beginning of this one is not here.
+			return appendVersionResult(nil, outcomeSuperseded, m.config.version), nil
+		}
+		s = staged{from: c.From, to: c.To}
+	}
+	switch {
+	case c.part > s.parts:
+		return appendVersionResult(nil, outcomeSuperseded, m.config.version), nil
+	case c.part == s.parts:
+		s.parts++
+		if err := m.stage(tx, s, c); err != nil {
+			return nil, err
+		}
+	}
+	if !c.last {
+		return appendVersionResult(nil, outcomeStaged, m.config.version), nil
+	}
+	whole, err := m.unstage(tx, s)
+	if err != nil {
+		return nil, err
+	}
+	if err := validSteps(whole); err != nil {
+		return malformed(err), nil
+	}
+	return m.change(tx, now, whole)
+}
+
+func (m *Machine) stagedChange(tx *raftfsm.Tx) (staged, error) {
+	v, err := tx.Get([]byte{tableStaged})
+	if errors.Is(err, raftfsm.ErrNotFound) {
+		return staged{}, nil
+	}
+	if err != nil {
+		return staged{}, fmt.Errorf("limiter: staged change: %w", err)
+	}
+	return decodeStaged(v)
+}
+
+// stage keeps one part; the parts of an older change are overwritten or ignored.
+func (m *Machine) stage(tx *raftfsm.Tx, s staged, c configureCommand) error {
+	if err := tx.Set(partKey(c.part), appendSteps(nil, c.Puts, c.Deletes)); err != nil {
+		return fmt.Errorf("limiter: stage part %d: %w", c.part, err)
+	}
+	if err := tx.Set([]byte{tableStaged}, encodeStaged(s)); err != nil {
+		return fmt.Errorf("limiter: stage part %d: %w", c.part, err)
+	}
+	return nil
+}
+
+// unstage joins the parts.
+func (m *Machine) unstage(tx *raftfsm.Tx, s staged) (Change, error) {
+	whole := Change{From: s.from, To: s.to}
+	for part := range s.parts {
+		v, err := tx.Get(partKey(part))
+		if err != nil {
+			return Change{}, fmt.Errorf("limiter: staged part %d: %w", part, err)
+		}
+		r := wire.NewReader(v)
+		puts, deletes := readSteps(r)
+		if err := r.Done(); err != nil {
+			return Change{}, errRow("staged part")
+		}
+		whole.Puts = append(whole.Puts, puts...)
+		whole.Deletes = append(whole.Deletes, deletes...)
+	}
+	return whole, nil
+}
+
+// change puts a whole, valid change in force.
+func (m *Machine) change(tx *raftfsm.Tx, now int64, c Change) ([]byte, error) {
+	next := config{version: c.To, nextUID: m.config.nextUID}
+	puts := make(map[string]Limit, len(c.Puts))
+	for _, l := range c.Puts {
+		puts[l.ID] = l
+	}
+	gone := make(map[string]bool, len(c.Deletes))
+	for _, id := range c.Deletes {
+		gone[id] = true
+	}
+	sorted := make([]*limitState, 0, len(m.set.sorted)+len(c.Puts))
+	for _, l := range m.set.sorted {
+		if _, stays := puts[l.ID]; !stays && (gone[l.ID] || c.From == 0) {
+			if err := tx.Delete(limitKey(l.ID)); err != nil {
+				return nil, fmt.Errorf("limiter: remove limit %s: %w", l.ID, err)
+			}
+		} else if !stays {
+			sorted = append(sorted, l)
+		}
+	}
+	for _, l := range c.Puts {
+		state, err := m.put(tx, now, l, &next)
+		if err != nil {
+			return nil, err
+		}
+		sorted = append(sorted, state)
+	}
+	slices.SortFunc(sorted, func(a, b *limitState) int { return strings.Compare(a.ID, b.ID) })
+	if err := tx.Set([]byte{tableConfig}, encodeConfig(next)); err != nil {
+		return nil, fmt.Errorf("limiter: version %d: %w", next.version, err)
+	}
+	for _, table := range []byte{tablePart, tableStaged} {
+		if err := tx.DeleteRange([]byte{table}, []byte{table + 1}); err != nil {
+			return nil, fmt.Errorf("limiter: forget staged parts: %w", err)
+		}
+	}
+	m.config = next
+	m.set = newLimitSet(next.version, sorted)
+	return appendVersionResult(nil, outcomeConfigured, next.version), nil
+}
+
+// put stores one limit of a change and returns it ready for use. A limit of the same id and
+// scope goes on with its counters; any other starts with fresh ones.
+func (m *Machine) put(tx *raftfsm.Tx, now int64, l Limit, next *config) (*limitState, error) {
+	old := m.set.byID[l.ID]
+	if old != nil && old.Limit == l {
+		return old, nil
+	}
+	var state *limitState
+	if old != nil && old.Scope == l.Scope {
+		changed, err := old.changed(l, now)
+		if err != nil {
+			return nil, err
+		}
+		state = changed
+	} else {
+		r, err := parseRate(l.TokenBucket.Rate)
+		if err != nil {
+			return nil, fmt.Errorf("limiter: limit %s: %w", l.ID, err)
+		}
+		state = newLimitState(l, next.nextUID, 0, []generation{{start: now, rate: r}})
+		next.nextUID++
+	}
+	if err := tx.Set(limitKey(l.ID), encodeLimitRow(state)); err != nil {
+		return nil, fmt.Errorf("limiter: put limit %s: %w", l.ID, err)
+	}
+	return state, nil
+}

@@ -1,0 +1,197 @@
+package limiter
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// cacheBuckets is how many buckets a group keeps in memory: about 20 MB when full. More save
+// Pebble reads when more counters than that are busy at once.
+const cacheBuckets = 1 << 16
+
+// Machine is the state machine of one limiter group.
+type Machine struct {
+	// Only the goroutine that applies uses these.
+	cache  *bucketCache
+	set    *limitSet
+	config config
+	// Scratch of one check.
+	matched []*limitState
+	levels  []level
+	value   []byte
+
+	// Readers use these.
+	store *raftfsm.Store
+	time  atomic.Int64 // group time of the last applied entry, in microseconds
+	views atomic.Pointer[views]
+}
+
+// NewMachine makes an empty machine; the host loads it.
+func NewMachine() *Machine { return newMachine(cacheBuckets) }
+
+func newMachine(buckets int) *Machine { return &Machine{cache: newBucketCache(buckets)} }
+
+// Load implements raftfsm.Machine.
+func (m *Machine) Load(store *raftfsm.Store) error {
+	m.store = store
+	m.cache = newBucketCache(m.cache.capacity)
+	m.time.Store(0)
+	m.config = config{nextUID: 1}
+	v, err := store.Get([]byte{tableConfig})
+	if err != nil && !errors.Is(err, raftfsm.ErrNotFound) {
+		return fmt.Errorf("limiter: load: %w", err)
+	}
+	if err == nil {
+		if m.config, err = decodeConfig(v); err != nil {
+			return err
+		}
+	}
+	sorted, err := loadLimits(store)
+	if err != nil {
+		return err
+	}
+	m.set = newLimitSet(m.config.version, sorted)
+	m.views.Store(&views{m.set})
+	return nil
+}
+
+func loadLimits(store *raftfsm.Store) ([]*limitState, error) {
+	it, err := store.NewIter([]byte{tableLimit}, []byte{tableLimit + 1})
+	if err != nil {
+		return nil, fmt.Errorf("limiter: load limits: %w", err)
+	}
+	var sorted []*limitState
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.Value()
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("limiter: load limits: %w", err), it.Close())
+		}
+		l, err := decodeLimitRow(v)
+		if err != nil {
+			return nil, errors.Join(err, it.Close())
+		}
+		sorted = append(sorted, l)
+	}
+	if err := it.Close(); err != nil {
+		return nil, fmt.Errorf("limiter: load limits: %w", err)
+	}
+	return sorted, nil
+}
+
+// Apply implements raftfsm.Machine.
+func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
+	before := m.set
+	results := make([][]byte, len(e.Commands))
+	for i, data := range e.Commands {
+		r, err := m.execute(tx, e.Time, data)
+		if err != nil {
+			return nil, err
+		}
+		results[i] = r
+	}
+	if m.set != before {
+		// Readers find the limits that belong to the rows they see, before and after the commit.
+		after := m.set
+		m.views.Store(&views{before, after})
+		tx.OnCommit(func() { m.views.Store(&views{after}) })
+	}
+	m.time.Store(e.Time)
+	return results, nil
+}
+
+// Close implements raftfsm.Machine.
+func (m *Machine) Close() error { return nil }
+
+func (m *Machine) execute(tx *raftfsm.Tx, now int64, data []byte) ([]byte, error) {
+	c, err := decodeCommand(data)
+	if err != nil {
+		return malformed(err), nil
+	}
+	switch c.op {
+	case opCheck:
+		return m.check(tx, now, c.check)
+	case opConfigure:
+		return m.configure(tx, now, c.configure)
+	case opSweep:
+		return m.sweep(tx, now)
+	}
+	return malformed(fmt.Errorf("%w: operation %d is not a command", errCodec, c.op)), nil
+}
+
+func malformed(err error) []byte {
+	return append([]byte{codecVersion, byte(outcomeMalformed)}, err.Error()...)
+}
+
+// check decides one request and stores its debits. A check that takes nothing writes nothing.
+func (m *Machine) check(tx *raftfsm.Tx, now int64, r Request) ([]byte, error) {
+	m.matched = m.set.match(m.matched[:0], r.Tenant, r.Token, r.Key)
+	if len(m.matched) > levelsMax {
+		return []byte{codecVersion, byte(outcomeTooManyLimits)}, nil
+	}
+	if err := m.gather(r, now, func(key []byte) (bucket, bool, error) { return m.read(tx, key) }); err != nil {
+		return nil, err
+	}
+	d := decide(m.levels, r.Cost, m.set.version)
+	if d.Allow && r.Cost > 0 {
+		for _, l := range m.levels {
+			m.value = appendBucket(m.value[:0], l.bucket)
+			if err := tx.Set(l.key, m.value); err != nil {
+				return nil, fmt.Errorf("limiter: debit %s: %w", l.limit.ID, err)
+			}
+			m.cache.put(l.key, l.bucket)
+		}
+	}
+	return appendDecision(nil, &d), nil
+}
+
+// gather fills m.levels with the counters of the limits that matched, settled to now.
+func (m *Machine) gather(r Request, now int64, read func(key []byte) (bucket, bool, error)) error {
+	for len(m.levels) < len(m.matched) {
+		m.levels = append(m.levels, level{})
+	}
+	m.levels = m.levels[:len(m.matched)]
+	for i, limit := range m.matched {
+		if err := m.levels[i].load(limit, r, now, read); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// load finds the counter of limit for a request and settles it to now.
+func (l *level) load(limit *limitState, r Request, now int64, read func(key []byte) (bucket, bool, error)) error {
+	l.limit = limit
+	l.key = appendBucketKey(l.key[:0], limit.uid, r.Tenant, limit.subject(r.Token, r.Key))
+	b, ok, err := read(l.key)
+	if err != nil {
+		return fmt.Errorf("limiter: counter of %s: %w", limit.ID, err)
+	}
+	if !ok {
+		b = limit.fresh(now)
+	}
+	l.bucket = limit.settle(b, now)
+	return nil
+}
+
+// read finds a bucket in the cache or in its row.
+func (m *Machine) read(tx *raftfsm.Tx, key []byte) (bucket, bool, error) {
+	if b, ok := m.cache.get(key); ok {
+		return b, true, nil
+	}
+	v, err := tx.Get(key)
+	if errors.Is(err, raftfsm.ErrNotFound) {
+		return bucket{}, false, nil
+	}
+	if err != nil {
+		return bucket{}, false, err
+	}
+	b, err := decodeBucket(v)
+	if err != nil {
+		return bucket{}, false, err
+	}
+	m.cache.put(key, b)
+	return b, true, nil
+}

@@ -1,0 +1,167 @@
+package limiter
+
+import (
+	"slices"
+	"strings"
+)
+
+const (
+	anyTenant = "*"
+	wildcard  = "*"
+	// levelsMax bounds how many limits may match one request.
+	levelsMax = 64
+)
+
+// pattern matches text in which every * stands for any run of characters, none included. Its
+// time is linear in the text for each literal part: no backtracking.
+type pattern struct {
+	exact  bool
+	prefix string
+	middle []string
+	suffix string
+}
+
+func compilePattern(s string) pattern {
+	parts := strings.Split(s, wildcard)
+	p := pattern{exact: len(parts) == 1, prefix: parts[0]}
+	if p.exact {
+		return p
+	}
+	p.suffix = parts[len(parts)-1]
+	for _, m := range parts[1 : len(parts)-1] {
+		if m != "" {
+			p.middle = append(p.middle, m)
+		}
+	}
+	return p
+}
+
+func (p pattern) match(s string) bool {
+	if p.exact {
+		return s == p.prefix
+	}
+	if len(s) < len(p.prefix)+len(p.suffix) || !strings.HasPrefix(s, p.prefix) || !strings.HasSuffix(s, p.suffix) {
+		return false
+	}
+	s = s[len(p.prefix) : len(s)-len(p.suffix)]
+	// Taking each part where it occurs first leaves the most room for the next.
+	for _, m := range p.middle {
+		at := strings.Index(s, m)
+		if at < 0 {
+			return false
+		}
+		s = s[at+len(m):]
+	}
+	return true
+}
+
+// limitSet is all limits of a group at one version, indexed for matching. It never changes
+// once built, so that readers need no lock.
+type limitSet struct {
+	version uint32
+	sorted  []*limitState // by id
+	byID    map[string]*limitState
+	byUID   map[uint64]*limitState
+	tenants map[string]*tenantLimits // * included
+}
+
+type tenantLimits struct {
+	tenant []*limitState
+	token  subjectIndex
+	key    subjectIndex
+}
+
+// subjectIndex finds the limits whose pattern matches a token or a key: those without a
+// wildcard by the whole text, the others by what stands before their first wildcard.
+type subjectIndex struct {
+	exact    map[string][]*limitState
+	prefixes map[string][]*limitState
+	lengths  []int // distinct lengths of the prefixes, ascending
+}
+
+// newLimitSet indexes limits, which are sorted by id.
+func newLimitSet(version uint32, sorted []*limitState) *limitSet {
+	s := &limitSet{
+		version: version,
+		sorted:  sorted,
+		byID:    make(map[string]*limitState, len(sorted)),
+		byUID:   make(map[uint64]*limitState, len(sorted)),
+		tenants: map[string]*tenantLimits{},
+	}
+	for _, l := range sorted {
+		s.byID[l.ID] = l
+		s.byUID[l.uid] = l
+		t := s.tenants[l.Owner()]
+		if t == nil {
+			t = &tenantLimits{}
+			s.tenants[l.Owner()] = t
+		}
+		switch l.Scope {
+		case ScopeTenant:
+			t.tenant = append(t.tenant, l)
+		case ScopeToken:
+			t.token.add(l)
+		case ScopeKey:
+			t.key.add(l)
+		}
+	}
+	return s
+}
+
+func (x *subjectIndex) add(l *limitState) {
+	if l.pattern.exact {
+		if x.exact == nil {
+			x.exact = map[string][]*limitState{}
+		}
+		x.exact[l.pattern.prefix] = append(x.exact[l.pattern.prefix], l)
+		return
+	}
+	if x.prefixes == nil {
+		x.prefixes = map[string][]*limitState{}
+	}
+	prefix := l.pattern.prefix
+	x.prefixes[prefix] = append(x.prefixes[prefix], l)
+	if at, found := slices.BinarySearch(x.lengths, len(prefix)); !found {
+		x.lengths = slices.Insert(x.lengths, at, len(prefix))
+	}
+}
+
+func (x *subjectIndex) match(dst []*limitState, subject string) []*limitState {
+	dst = append(dst, x.exact[subject]...)
+	for _, n := range x.lengths {
+		if n > len(subject) {
+			break
+		}
+		for _, l := range x.prefixes[subject[:n]] {
+			if l.pattern.match(subject) {
+				dst = append(dst, l)
+			}
+		}
+	}
+	return dst
+}
+
+// match appends the limits that apply to a request in the order they are evaluated: scope
+// tenant, then token, then key, and by id within a scope. An empty token or key is a subject
+// like any other, so that leaving it out evades nothing.
+func (s *limitSet) match(dst []*limitState, tenant, token, key string) []*limitState {
+	own, all := s.tenants[tenant], s.tenants[anyTenant]
+	for _, scope := range scopes {
+		begin := len(dst)
+		for _, t := range [...]*tenantLimits{own, all} {
+			if t == nil {
+				continue
+			}
+			switch scope {
+			case ScopeTenant:
+				dst = append(dst, t.tenant...)
+			case ScopeToken:
+				dst = t.token.match(dst, token)
+			case ScopeKey:
+				dst = t.key.match(dst, key)
+			}
+		}
+		slices.SortFunc(dst[begin:], func(a, b *limitState) int { return strings.Compare(a.ID, b.ID) })
+	}
+	return dst
+}

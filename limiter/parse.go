@@ -1,0 +1,176 @@
+package limiter
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// FileBytesMax bounds a file of limits.
+const FileBytesMax = 4 << 20
+
+// ParseLimits reads limits from YAML:
+//
+//	limits:
+//	  - id: acme-api
+//	    scope: tenant
+//	    selector: acme
+//	    tokenBucket: {rate: 100/s, burst: 20}
+//
+// It is strict: unknown or repeated keys, several documents, aliases and values of another
+// type are refused. The error is what is wrong, up to 20 things, as joined *InvalidError with
+// lines.
+func ParseLimits(file []byte) ([]Limit, error) {
+	if len(file) > FileBytesMax {
+		return nil, &InvalidError{Field: "file", Message: fmt.Sprintf("must be at most %d bytes", FileBytesMax)}
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(file))
+	var doc, second yaml.Node
+	err := dec.Decode(&doc)
+	if errors.Is(err, io.EOF) {
+		return nil, &InvalidError{Line: 1, Field: "limits", Message: "is missing: the file is empty"}
+	}
+	if err == nil {
+		if err = dec.Decode(&second); err == nil {
+			return nil, &InvalidError{Line: second.Line, Field: "file", Message: "must hold one document only"}
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		return nil, &InvalidError{Field: "file", Message: "is not YAML: " + strings.TrimPrefix(err.Error(), "yaml: ")}
+	}
+	var p parser
+	limits := p.file(doc.Content[0])
+	if len(p.errs) > 0 {
+		return nil, p.err()
+	}
+	return limits, nil
+}
+
+// parser collects everything that is wrong.
+type parser struct{ errs []*InvalidError }
+
+func (p *parser) fail(line int, field, format string, args ...any) {
+	p.errs = append(p.errs, &InvalidError{Line: line, Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+// err is what is wrong, by line.
+func (p *parser) err() error {
+	slices.SortStableFunc(p.errs, func(a, b *InvalidError) int { return cmp.Compare(a.Line, b.Line) })
+	return joinInvalid(p.errs)
+}
+
+func (p *parser) file(n *yaml.Node) []Limit {
+	fields, ok := p.mapping(n, "file", "", "limits")
+	if !ok {
+		return nil
+	}
+	list := fields["limits"]
+	if list == nil {
+		p.fail(n.Line, "limits", "is missing")
+		return nil
+	}
+	if list.Kind != yaml.SequenceNode {
+		p.fail(list.Line, "limits", "must be a list")
+		return nil
+	}
+	limits := make([]Limit, 0, len(list.Content))
+	lineOf := make(map[string]int, len(list.Content))
+	for i, item := range list.Content {
+		l := p.limit(item, fmt.Sprintf("limits[%d]", i))
+		if first, ok := lineOf[l.ID]; ok && l.ID != "" {
+			p.fail(item.Line, fmt.Sprintf("limits[%d].id", i), "%q is the id of the limit at line %d already", l.ID, first)
+		} else {
+			lineOf[l.ID] = item.Line
+		}
+		limits = append(limits, l)
+	}
+	return limits
+}
+
+// limit reads one limit and checks it; a field that could not be read is reported once.
+func (p *parser) limit(n *yaml.Node, path string) Limit {
+	fields, ok := p.mapping(n, path, path+".", "id", "scope", "selector", "tokenBucket")
+	if !ok {
+		return Limit{}
+	}
+	// lines has the fields that were read; the others are in p.errs already.
+	lines := map[string]int{}
+	var l Limit
+	l.ID = p.text(fields["id"], n.Line, path, "id", lines)
+	l.Scope = p.text(fields["scope"], n.Line, path, "scope", lines)
+	l.Selector = p.text(fields["selector"], n.Line, path, "selector", lines)
+	if b := fields["tokenBucket"]; b == nil {
+		p.fail(n.Line, path+".tokenBucket", "is missing")
+	} else if parts, ok := p.mapping(b, path+".tokenBucket", path+".tokenBucket.", "rate", "burst"); ok {
+		lines["tokenBucket"] = b.Line
+		l.TokenBucket.Rate = p.text(parts["rate"], b.Line, path, "tokenBucket.rate", lines)
+		l.TokenBucket.Burst = p.count(parts["burst"], b.Line, path, "tokenBucket.burst", lines)
+	}
+	for _, problem := range problemsOf(l) {
+		if line, ok := lines[problem.field]; ok {
+			p.fail(line, path+"."+problem.field, "%s", problem.message)
+		}
+	}
+	return l
+}
+
+// mapping splits a mapping into its values and refuses keys that are unknown or repeated.
+func (p *parser) mapping(n *yaml.Node, field, prefix string, known ...string) (map[string]*yaml.Node, bool) {
+	if n.Kind == yaml.AliasNode {
+		p.fail(n.Line, field, "must be written out; aliases are not read")
+		return nil, false
+	}
+	if n.Kind != yaml.MappingNode {
+		p.fail(n.Line, field, "must be a mapping with the keys %s", strings.Join(known, ", "))
+		return nil, false
+	}
+	out := make(map[string]*yaml.Node, len(known))
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k, v := n.Content[i], n.Content[i+1]
+		switch {
+		case k.Kind != yaml.ScalarNode || !slices.Contains(known, k.Value):
+			p.fail(k.Line, prefix+k.Value, "is not known here; the keys are %s", strings.Join(known, ", "))
+		case out[k.Value] != nil:
+			p.fail(k.Line, prefix+k.Value, "is given twice; first at line %d", out[k.Value].Line)
+		default:
+			out[k.Value] = v
+		}
+	}
+	return out, true
+}
+
+// text reads a scalar that is text. line is where its mapping begins.
+func (p *parser) text(n *yaml.Node, line int, path, field string, lines map[string]int) string {
+	if n == nil {
+		p.fail(line, path+"."+field, "is missing")
+		return ""
+	}
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str" {
+		p.fail(n.Line, path+"."+field, "must be text; if it is meant as text, put it in quotes")
+		return ""
+	}
+	lines[field] = n.Line
+	return n.Value
+}
+
+// count reads a scalar that is a whole number of at most 32 bits.
+func (p *parser) count(n *yaml.Node, line int, path, field string, lines map[string]int) uint32 {
+	if n == nil {
+		p.fail(line, path+"."+field, "is missing")
+		return 0
+	}
+	v, err := strconv.ParseUint(n.Value, 10, 32)
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || err != nil {
+		p.fail(n.Line, path+"."+field, "must be a whole number from 1 to 4294967295")
+		return 0
+	}
+	lines[field] = n.Line
+	return uint32(v)
+}

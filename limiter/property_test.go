@@ -1,0 +1,325 @@
+package limiter
+
+import (
+	"fmt"
+	"math/big"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+func genRate() *rapid.Generator[string] {
+	return rapid.Custom(func(t *rapid.T) string {
+		tokens := rapid.OneOf(rapid.IntRange(1, 20), rapid.IntRange(1, 100_000)).Draw(t, "tokens")
+		period := rapid.SampledFrom([]string{"ms", "7ms", "s", "30s", "m", "h", "13h", "d"}).Draw(t, "period")
+		return fmt.Sprintf("%d/%s", tokens, period)
+	})
+}
+
+func genLimits() *rapid.Generator[[]Limit] {
+	return rapid.Custom(func(t *rapid.T) []Limit {
+		var out []Limit
+		for i := range rapid.IntRange(1, 5).Draw(t, "limits") {
+			scope := rapid.SampledFrom([]string{ScopeTenant, ScopeToken, ScopeKey}).Draw(t, "scope")
+			selector := rapid.SampledFrom([]string{"acme", "*", "globex"}).Draw(t, "tenant")
+			if scope != ScopeTenant {
+				selector += rapid.SampledFrom([]string{"", "/*", "/a", "/a*", "/*b", "/a*b*"}).Draw(t, "pattern")
+			}
+			l := limit(fmt.Sprintf("limit-%d", i), scope, selector, genRate().Draw(t, "rate"), rapid.Uint32Range(1, 40).Draw(t, "burst"))
+			if len(problemsOf(l)) == 0 {
+				out = append(out, l)
+			}
+		}
+		return out
+	})
+}
+
+func genRequest() *rapid.Generator[Request] {
+	return rapid.Custom(func(t *rapid.T) Request {
+		subject := rapid.SampledFrom([]string{"", "a", "ab", "axb", "b"})
+		return Request{
+			Tenant: rapid.SampledFrom([]string{"acme", "globex"}).Draw(t, "tenant"),
+			Token:  subject.Draw(t, "token"),
+			Key:    subject.Draw(t, "key"),
+			Cost:   rapid.OneOf(rapid.Uint32Range(0, 5), rapid.Uint32Range(0, 45)).Draw(t, "cost"),
+		}
+	})
+}
+
+// genPause is a step of group time; most are short enough to find buckets half full.
+func genPause() *rapid.Generator[time.Duration] {
+	return rapid.Custom(func(t *rapid.T) time.Duration {
+		most := rapid.SampledFrom([]int64{0, 50, 5_000, 500_000, 50_000_000, 90_000_000_000}).Draw(t, "scale")
+		return time.Duration(rapid.Int64Range(0, most).Draw(t, "pause")) * time.Microsecond
+	})
+}
+
+// Every answer is exactly the one that fractions give, advice and levels included.
+func TestChecksAgreeWithOracle(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		d, o := drive(t, rapid.IntRange(1, 4).Draw(rt, "cache")), newOracle()
+		limits := genLimits().Draw(rt, "limits")
+		version := d.set(limits...)
+		o.set(0, limits)
+		var now time.Duration
+		for range rapid.IntRange(1, 40).Draw(rt, "checks") {
+			now += genPause().Draw(rt, "pause")
+			r := genRequest().Draw(rt, "request")
+			got := d.check(now, r)
+			want, _ := o.decide(now.Microseconds(), r)
+			if want.Allow {
+				o.take(r)
+			}
+			want.Version = version
+			for _, l := range o.matching(r) {
+				level := o.counter(l, r).level
+				whole := new(big.Int).Div(level.Num(), level.Denom()).Int64()
+				want.Levels = append(want.Levels, Level{LimitID: l.ID, Scope: l.Scope, Burst: l.TokenBucket.Burst, Remaining: uint32(max(0, whole))})
+			}
+			if fmt.Sprintf("%#v", got) != fmt.Sprintf("%#v", want) {
+				rt.Fatalf("at %v, %+v:\ngot  %+v\nwant %+v", now, r, got, want)
+			}
+		}
+	})
+}
+
+// When limits change now and then, nothing passes that fractions would deny, and nothing is
+// denied by more than the rounding of one unit for each change.
+func TestChangedLimitsKeepWhatWasUsed(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		d, o := drive(t, 3), newOracle()
+		tolerance := big.NewRat(1, 100)
+		var now time.Duration
+		for range rapid.IntRange(1, 6).Draw(rt, "changes") {
+			limits := genLimits().Draw(rt, "limits")
+			d.Time = now
+			d.set(limits...)
+			o.set(now.Microseconds(), limits)
+			for range rapid.IntRange(0, 12).Draw(rt, "checks") {
+				now += genPause().Draw(rt, "pause")
+				r := genRequest().Draw(rt, "request")
+				got := d.check(now, r)
+				want, slack := o.decide(now.Microseconds(), r)
+				if got.Allow && !want.Allow {
+					rt.Fatalf("at %v, %+v passed, but the tightest level lacks %s tokens", now, r, slack.FloatString(9))
+				}
+				if !got.Allow && want.Allow && slack.Cmp(tolerance) > 0 {
+					rt.Fatalf("at %v, %+v was denied, but the tightest level has %s tokens to spare", now, r, slack.FloatString(9))
+				}
+				if got.Allow {
+					o.take(r)
+				}
+				if rapid.IntRange(0, 5).Draw(rt, "sweep") == 0 {
+					d.sweep()
+				}
+			}
+		}
+	})
+}
+
+// In any interval, at most burst + rate*length passes.
+func TestArrivalCurve(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		l := limit("a", ScopeTenant, "acme", genRate().Draw(rt, "rate"), rapid.Uint32Range(1, 40).Draw(rt, "burst"))
+		if len(problemsOf(l)) > 0 {
+			rt.Skip("refused by Validate")
+		}
+		d := drive(t, 1)
+		d.set(l)
+		type passed struct{ at, cost int64 }
+		var all []passed
+		var now time.Duration
+		for range rapid.IntRange(1, 60).Draw(rt, "checks") {
+			now += genPause().Draw(rt, "pause")
+			cost := rapid.Uint32Range(1, 10).Draw(rt, "cost")
+			if d.check(now, Request{Tenant: "acme", Cost: cost}).Allow {
+				all = append(all, passed{now.Microseconds(), int64(cost)})
+			}
+		}
+		for i := range all {
+			sum := int64(0)
+			for j := i; j < len(all); j++ {
+				sum += all[j].cost
+				bound := new(big.Rat).Mul(perMicro(l), new(big.Rat).SetInt64(all[j].at-all[i].at))
+				bound.Add(bound, burstOf(l))
+				if new(big.Rat).SetInt64(sum).Cmp(bound) > 0 {
+					rt.Fatalf("%d tokens passed in [%d, %d] µs; at most %s may", sum, all[i].at, all[j].at, bound.FloatString(3))
+				}
+			}
+		}
+	})
+}
+
+// Without other traffic, a denied request is denied at retryAfterMs-1 and passes at
+// retryAfterMs. After x ms of real time, group time has advanced by 999x µs.
+func TestRetryAdviceIsExact(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		d := drive(t, 2)
+		d.set(genLimits().Draw(rt, "limits")...)
+		var now time.Duration
+		for range rapid.IntRange(1, 30).Draw(rt, "checks") {
+			now += genPause().Draw(rt, "pause")
+			r := genRequest().Draw(rt, "request")
+			got := d.check(now, r)
+			if got.Reason != ReasonLimited {
+				continue
+			}
+			after := func(ms uint32) time.Duration { return now + time.Duration(ms)*999*time.Microsecond }
+			if early := d.check(after(got.RetryAfterMs-1), r); early.Allow {
+				rt.Fatalf("%+v: %+v, but passed a millisecond earlier", r, got)
+			}
+			now = after(got.RetryAfterMs)
+			if onTime := d.check(now, r); !onTime.Allow {
+				rt.Fatalf("%+v: %+v, but then %+v", r, got, onTime)
+			}
+		}
+	})
+}
+
+// The same commands give the same results and the same state, however they are grouped into
+// entries, wherever the machine restarts, and however much it caches.
+func TestReplayIsTheSame(t *testing.T) {
+	type timed struct {
+		at   time.Duration
+		data []byte
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		var log []timed
+		var now time.Duration
+		version := uint32(0)
+		for range rapid.IntRange(1, 40).Draw(rt, "commands") {
+			now += genPause().Draw(rt, "pause") * time.Duration(rapid.IntRange(0, 1).Draw(rt, "later"))
+			data := []byte{codecVersion, opSweep}
+			switch rapid.SampledFrom([]string{"check", "check", "check", "limits", "sweep", "noise"}).Draw(rt, "command") {
+			case "check":
+				data = appendCheck(nil, genRequest().Draw(rt, "request"))
+			case "limits":
+				version++
+				data = appendConfigure(nil, configureCommand{Change: Change{To: version, Puts: genLimits().Draw(rt, "limits")}, last: true})
+			case "noise":
+				data = rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(rt, "noise")
+			}
+			log = append(log, timed{now, data})
+		}
+		run := func(name string, cache int) (results string, hash [32]byte) {
+			d := drive(t, cache)
+			for i := 0; i < len(log); {
+				n := 1
+				for i+n < len(log) && log[i+n].at == log[i].at && rapid.Bool().Draw(rt, name+" joins") {
+					n++
+				}
+				var entry [][]byte
+				for _, c := range log[i : i+n] {
+					entry = append(entry, c.data)
+				}
+				d.Time = log[i].at
+				for _, r := range d.Apply(entry...) {
+					results += fmt.Sprintf("%x\n", r)
+				}
+				if rapid.IntRange(0, 4).Draw(rt, name+" restarts") == 0 {
+					d.Restart()
+				}
+				i += n
+			}
+			return results, d.StateHash()
+		}
+		results, hash := run("first", 1)
+		again, sameHash := run("second", 1000)
+		if again != results {
+			rt.Fatalf("results differ:\n%s\nand\n%s", results, again)
+		}
+		if sameHash != hash {
+			rt.Fatal("state hashes differ")
+		}
+	})
+}
+
+// Sweeping at any moment changes no answer.
+func TestSweepChangesNoAnswer(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		plain, swept := drive(t, 8), drive(t, 8)
+		var now time.Duration
+		for range rapid.IntRange(1, 50).Draw(rt, "steps") {
+			now += genPause().Draw(rt, "pause")
+			plain.Time, swept.Time = now, now
+			if rapid.IntRange(0, 9).Draw(rt, "limits change") == 0 {
+				limits := genLimits().Draw(rt, "limits")
+				plain.set(limits...)
+				swept.set(limits...)
+			}
+			if rapid.Bool().Draw(rt, "sweep") {
+				swept.sweep()
+			}
+			r := genRequest().Draw(rt, "request")
+			if a, b := plain.check(now, r), swept.check(now, r); fmt.Sprint(a) != fmt.Sprint(b) {
+				rt.Fatalf("at %v, %+v:\nwithout sweeps %v\nwith sweeps    %v", now, r, a, b)
+			}
+		}
+	})
+}
+
+func TestPatternsMatchLikeNaiveOnes(t *testing.T) {
+	text := rapid.StringOfN(rapid.SampledFrom([]rune("ab*/")), 0, 12, -1)
+	rapid.Check(t, func(rt *rapid.T) {
+		pattern, s := text.Draw(rt, "pattern"), text.Draw(rt, "text")
+		if got, want := compilePattern(pattern).match(s), naiveMatch(pattern, s); got != want {
+			rt.Fatalf("pattern %q on %q: %v, want %v", pattern, s, got, want)
+		}
+	})
+}
+
+func TestWideIntegersAgreeWithBigOnes(t *testing.T) {
+	wide := func(a u128) *big.Int {
+		n := new(big.Int).SetUint64(a.hi)
+		return n.Lsh(n, 64).Add(n, new(big.Int).SetUint64(a.lo))
+	}
+	most := wide(maxU128)
+	clamp := func(n *big.Int) *big.Int {
+		if n.Sign() < 0 {
+			return new(big.Int)
+		}
+		if n.Cmp(most) > 0 {
+			return most
+		}
+		return n
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		a := u128{rapid.Uint64().Draw(rt, "a.hi"), rapid.Uint64().Draw(rt, "a.lo")}
+		b := u128{rapid.Uint64().Draw(rt, "b.hi"), rapid.Uint64().Draw(rt, "b.lo")}
+		c := rapid.Uint64Min(1).Draw(rt, "c")
+		bigC := new(big.Int).SetUint64(c)
+		quotient, rest := new(big.Int).QuoRem(wide(a), bigC, new(big.Int))
+		up := new(big.Int).Set(quotient)
+		if rest.Sign() > 0 {
+			up.Add(up, big.NewInt(1))
+		}
+		for name, pair := range map[string][2]*big.Int{
+			"add":      {wide(a.add(b)), clamp(new(big.Int).Add(wide(a), wide(b)))},
+			"sub":      {wide(a.sub(b)), clamp(new(big.Int).Sub(wide(a), wide(b)))},
+			"mul":      {wide(a.mul(c)), clamp(new(big.Int).Mul(wide(a), bigC))},
+			"mul64":    {wide(mul64(a.lo, c)), new(big.Int).Mul(new(big.Int).SetUint64(a.lo), bigC)},
+			"divFloor": {wide(a.divFloor(c)), quotient},
+			"divCeil":  {wide(a.divCeil(c)), up},
+		} {
+			if pair[0].Cmp(pair[1]) != 0 {
+				rt.Fatalf("%s of %v, %v, %d: %v, want %v", name, wide(a), wide(b), c, pair[0], pair[1])
+			}
+		}
+		if a.less(b) != (wide(a).Cmp(wide(b)) < 0) {
+			rt.Fatalf("less of %v and %v is wrong", wide(a), wide(b))
+		}
+	})
+}
+
+func TestEveryTenantHasOneGroup(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		tenant := rapid.StringMatching(`[a-z0-9._-]{1,63}`).Draw(rt, "tenant")
+		ids := rapid.Permutation([]raftfsm.GroupID{2, 3, 4, 9}).Draw(rt, "order")
+		if a, b := place(tenant, ids), place(tenant, []raftfsm.GroupID{2, 3, 4, 9}); a != b {
+			rt.Fatalf("tenant %s is in group %d or %d, depending on the order of the groups", tenant, a, b)
+		}
+	})
+}

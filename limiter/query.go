@@ -1,0 +1,112 @@
+package limiter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// views are the limits that readers may need: those of the last commit and, while an entry
+// that changes them is being committed, those after it.
+type views [2]*limitSet
+
+// Query implements raftfsm.Machine. A check is evaluated as if it came right after the last
+// applied entry, at that entry's time, and takes nothing.
+func (m *Machine) Query(ctx context.Context, query []byte) ([]byte, error) {
+	c, err := decodeCommand(query)
+	if err != nil {
+		return malformed(err), nil
+	}
+	switch {
+	case c.op == opCheck && c.check.Cost == 0:
+		return m.peek(ctx, c.check)
+	case c.op == opVersion:
+		rows, set, err := m.view(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return appendVersionResult(nil, outcomeConfigured, set.version), rows.Close()
+	}
+	return malformed(fmt.Errorf("%w: operation %d is not a query, or takes something", errCodec, c.op)), nil
+}
+
+func (m *Machine) peek(ctx context.Context, r Request) (answer []byte, err error) {
+	now := m.time.Load()
+	rows, set, err := m.view(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	matched := set.match(nil, r.Tenant, r.Token, r.Key)
+	if len(matched) > levelsMax {
+		return []byte{codecVersion, byte(outcomeTooManyLimits)}, nil
+	}
+	levels := make([]level, len(matched))
+	for i, limit := range matched {
+		err := levels[i].load(limit, r, now, func(key []byte) (bucket, bool, error) { return readRow(rows, key) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	d := decide(levels, 0, set.version)
+	return appendDecision(nil, &d), nil
+}
+
+// view returns the rows as they are at one moment, and the limits of that moment.
+func (m *Machine) view(ctx context.Context) (*raftfsm.Iter, *limitSet, error) {
+	for ctx.Err() == nil {
+		rows, err := m.store.NewIter([]byte{tableBucket}, []byte{tableConfig + 1})
+		if err != nil {
+			return nil, nil, fmt.Errorf("limiter: query: %w", err)
+		}
+		set, err := m.limitsOf(rows)
+		if err == nil && set != nil {
+			return rows, set, nil
+		}
+		// Without a set, the limits moved on between the two reads: look again, at newer rows.
+		if err := errors.Join(err, rows.Close()); err != nil {
+			return nil, nil, fmt.Errorf("limiter: query: %w", err)
+		}
+	}
+	return nil, nil, fmt.Errorf("limiter: query: %w", ctx.Err())
+}
+
+// limitsOf finds the limits at the version that rows have, or nil when they are newer.
+func (m *Machine) limitsOf(rows *raftfsm.Iter) (*limitSet, error) {
+	version, err := versionOf(rows)
+	if err != nil {
+		return nil, err
+	}
+	for v, i := m.views.Load(), 0; i < len(v); i++ {
+		if v[i] != nil && v[i].version == version {
+			return v[i], nil
+		}
+	}
+	return nil, nil
+}
+
+func versionOf(rows *raftfsm.Iter) (uint32, error) {
+	if !rows.SeekGE([]byte{tableConfig}) {
+		return 0, rows.Error()
+	}
+	v, err := rows.Value()
+	if err != nil {
+		return 0, err
+	}
+	c, err := decodeConfig(v)
+	return c.version, err
+}
+
+func readRow(rows *raftfsm.Iter, key []byte) (bucket, bool, error) {
+	if !rows.SeekGE(key) || string(rows.Key()) != string(key) {
+		return bucket{}, false, rows.Error()
+	}
+	v, err := rows.Value()
+	if err != nil {
+		return bucket{}, false, err
+	}
+	b, err := decodeBucket(v)
+	return b, true, err
+}

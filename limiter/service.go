@@ -1,0 +1,194 @@
+package limiter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"unicode/utf8"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// ErrTooManyLimits means that more than 64 limits match one request; nothing was debited.
+var ErrTooManyLimits = errors.New("limiter: more than 64 limits match the request; make their selectors narrower")
+
+// ErrRefused means that a machine could not read a command, as may happen while nodes of
+// different versions run; nothing was changed.
+var ErrRefused = errors.New("limiter: the group did not understand the command")
+
+// partBytes is how many bytes of limits one command of a change carries: well below
+// raftfsm.CommandBytesMax, so that one limit more never exceeds it.
+const partBytes = raftfsm.CommandBytesMax / 2
+
+// Service decides checks in the groups that hold the counters. It keeps no state of its own.
+type Service struct {
+	groups Groups
+	ids    []raftfsm.GroupID
+}
+
+// NewService uses the limiter groups ids, at least one; their order does not matter.
+func NewService(groups Groups, ids []raftfsm.GroupID) *Service {
+	if len(ids) == 0 {
+		panic("limiter: NewService needs at least one group")
+	}
+	return &Service{groups: groups, ids: slices.Clone(ids)}
+}
+
+// Group is the group that decides for tenant.
+func (s *Service) Group(tenant string) raftfsm.GroupID { return place(tenant, s.ids) }
+
+// Check decides one request. It returns an *InvalidError for a malformed request,
+// ErrTooManyLimits, or an error of the group; raftfsm.OutcomeOf tells whether tokens may have
+// been taken.
+//
+// A request that takes nothing and has no request id is only read: it sees the counters as of
+// the group's last entry, so in a group without traffic Remaining may be too low.
+func (s *Service) Check(ctx context.Context, r Request) (Decision, error) {
+	if err := validRequest(r); err != nil {
+		return Decision{}, err
+	}
+	data, group := appendCheck(nil, r), s.Group(r.Tenant)
+	var (
+		res result
+		err error
+	)
+	if r.Cost == 0 && r.RequestID == "" {
+		res, err = s.query(ctx, group, data, raftfsm.Linearizable)
+	} else {
+		cmd := raftfsm.Command{Data: data}
+		if r.RequestID != "" {
+			cmd.RequestID = raftfsm.NewRequestID("limiter.check", r.Tenant, r.RequestID)
+		}
+		res, err = s.propose(ctx, group, cmd)
+	}
+	if err != nil {
+		return Decision{}, fmt.Errorf("limiter: check for tenant %s: %w", r.Tenant, err)
+	}
+	switch res.outcome {
+	case outcomeDecided:
+		return res.decision, nil
+	case outcomeTooManyLimits:
+		return Decision{}, fmt.Errorf("tenant %s: %w", r.Tenant, ErrTooManyLimits)
+	}
+	return Decision{}, unexpected(res)
+}
+
+// Configure brings a group to the limits of version changes.To. needFull means that the group
+// is older than changes.From and nothing was done: send a change from version 0. version is
+// the one in force afterwards; when it is below changes.To without needFull, another change
+// got in between: start again from version.
+func (s *Service) Configure(ctx context.Context, group raftfsm.GroupID, changes Change) (needFull bool, version uint32, err error) {
+	for _, part := range splitChange(changes) {
+		res, err := s.propose(ctx, group, raftfsm.Command{Data: appendConfigure(nil, part)})
+		if err != nil {
+			return false, 0, fmt.Errorf("limiter: bring group %d to version %d of the limits: %w", group, changes.To, err)
+		}
+		switch res.outcome {
+		case outcomeStaged:
+		case outcomeConfigured, outcomeSuperseded:
+			return false, res.version, nil
+		case outcomeNeedFull:
+			return true, res.version, nil
+		default:
+			return false, 0, unexpected(res)
+		}
+	}
+	return false, 0, fmt.Errorf("%w: it wants more parts of version %d", ErrRefused, changes.To)
+}
+
+// Version is the version of the limits that a group applies.
+func (s *Service) Version(ctx context.Context, group raftfsm.GroupID, c raftfsm.Consistency) (uint32, error) {
+	res, err := s.query(ctx, group, []byte{codecVersion, opVersion}, c)
+	if err != nil {
+		return 0, fmt.Errorf("limiter: version of the limits in group %d: %w", group, err)
+	}
+	if res.outcome != outcomeConfigured {
+		return 0, unexpected(res)
+	}
+	return res.version, nil
+}
+
+// Sweep removes counters that equal fresh ones, a bounded number a call; more tells whether
+// the walk over all counters has rows left. Calling it changes no answer.
+func (s *Service) Sweep(ctx context.Context, group raftfsm.GroupID) (more bool, err error) {
+	res, err := s.propose(ctx, group, raftfsm.Command{Data: []byte{codecVersion, opSweep}})
+	if err != nil {
+		return false, fmt.Errorf("limiter: sweep group %d: %w", group, err)
+	}
+	if res.outcome != outcomeSwept {
+		return false, unexpected(res)
+	}
+	return res.more, nil
+}
+
+func (s *Service) propose(ctx context.Context, group raftfsm.GroupID, cmd raftfsm.Command) (result, error) {
+	r, err := s.groups.Propose(ctx, group, cmd)
+	if err != nil {
+		return result{}, err
+	}
+	return decodeResult(r.Data)
+}
+
+func (s *Service) query(ctx context.Context, group raftfsm.GroupID, data []byte, c raftfsm.Consistency) (result, error) {
+	a, err := s.groups.Query(ctx, group, data, c)
+	if err != nil {
+		return result{}, err
+	}
+	return decodeResult(a.Data)
+}
+
+func unexpected(r result) error {
+	if r.outcome == outcomeMalformed {
+		return fmt.Errorf("%w: %s", ErrRefused, r.message)
+	}
+	return fmt.Errorf("%w: outcome %d does not answer it", ErrRefused, r.outcome)
+}
+
+// splitChange cuts a change into commands that fit into log entries.
+func splitChange(c Change) []configureCommand {
+	var parts []configureCommand
+	part, size := configureCommand{Change: Change{From: c.From, To: c.To}}, 0
+	room := func(bytes int) {
+		if size += bytes; size > partBytes {
+			parts = append(parts, part)
+			part = configureCommand{Change: Change{From: c.From, To: c.To}, part: part.part + 1}
+			size = bytes
+		}
+	}
+	for _, l := range c.Puts {
+		room(len(appendLimit(nil, l)))
+		part.Puts = append(part.Puts, l)
+	}
+	for _, id := range c.Deletes {
+		room(1 + len(id))
+		part.Deletes = append(part.Deletes, id)
+	}
+	part.last = true
+	return append(parts, part)
+}
+
+func validRequest(r Request) error {
+	var errs []error
+	bad := func(field, message string) {
+		errs = append(errs, &InvalidError{Field: field, Message: message})
+	}
+	if !ValidName(r.Tenant) {
+		bad("tenant", nameRule)
+	}
+	for _, text := range []struct {
+		field, value string
+		bytesMax     int
+	}{
+		{"token", r.Token, SubjectBytesMax},
+		{"key", r.Key, SubjectBytesMax},
+		{"request_id", r.RequestID, RequestIDBytesMax},
+	} {
+		if len(text.value) > text.bytesMax {
+			bad(text.field, fmt.Sprintf("must be at most %d bytes, not %d", text.bytesMax, len(text.value)))
+		} else if !utf8.ValidString(text.value) {
+			bad(text.field, "must be valid UTF-8")
+		}
+	}
+	return errors.Join(errs...)
+}

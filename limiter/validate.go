@@ -1,0 +1,155 @@
+package limiter
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Bounds of what callers send.
+const (
+	// SubjectBytesMax bounds the token and the key of a request.
+	SubjectBytesMax = 256
+	// RequestIDBytesMax bounds a request id.
+	RequestIDBytesMax = 128
+	// SelectorBytesMax bounds a selector.
+	SelectorBytesMax = 256
+
+	nameBytesMax = 63
+	problemsMax  = 20
+)
+
+// ErrInvalid is wrapped by every InvalidError.
+var ErrInvalid = errors.New("limiter: invalid input")
+
+// InvalidError is one thing wrong with what a caller sent.
+type InvalidError struct {
+	// Line counts from 1 in the file that was parsed; 0 when there is none.
+	Line int
+	// Field is a path such as limits[2].tokenBucket.rate.
+	Field string
+	// Message says what is wrong and what would be right.
+	Message string
+}
+
+func (e *InvalidError) Error() string {
+	if e.Line > 0 {
+		return fmt.Sprintf("line %d: %s: %s", e.Line, e.Field, e.Message)
+	}
+	return e.Field + ": " + e.Message
+}
+
+// Is makes errors.Is(err, ErrInvalid) true.
+func (e *InvalidError) Is(target error) bool { return target == ErrInvalid }
+
+// Validate checks limits that came through the API. It returns nil, or what is wrong, up to
+// 20 things, as joined *InvalidError.
+func Validate(limits []Limit) error {
+	var errs []*InvalidError
+	seen := make(map[string]int, len(limits))
+	for i, l := range limits {
+		for _, p := range problemsOf(l) {
+			errs = append(errs, &InvalidError{Field: fmt.Sprintf("limits[%d].%s", i, p.field), Message: p.message})
+		}
+		if first, ok := seen[l.ID]; ok {
+			errs = append(errs, &InvalidError{
+				Field:   fmt.Sprintf("limits[%d].id", i),
+				Message: fmt.Sprintf("%q is the id of limits[%d] already", l.ID, first),
+			})
+		} else {
+			seen[l.ID] = i
+		}
+	}
+	return joinInvalid(errs)
+}
+
+// joinInvalid joins what is wrong. Errors travel in headers, so their number is bounded.
+func joinInvalid(all []*InvalidError) error {
+	errs := make([]error, 0, problemsMax+1)
+	for i, e := range all {
+		if i == problemsMax {
+			errs = append(errs, &InvalidError{Field: "limits", Message: fmt.Sprintf("%d more problems follow; mend these first", len(all)-i)})
+			break
+		}
+		errs = append(errs, e)
+	}
+	return errors.Join(errs...)
+}
+
+// ValidName tells whether s is a tenant or a limit id: [a-z0-9._-]{1,63}.
+func ValidName(s string) bool {
+	if s == "" || len(s) > nameBytesMax {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// Owner is the tenant that the limit's selector names, or * for every tenant.
+func (l Limit) Owner() string {
+	tenant, _, _ := strings.Cut(l.Selector, "/")
+	return tenant
+}
+
+const nameRule = "must be 1 to 63 of the characters a-z 0-9 . _ -"
+
+// problem is one thing wrong with a limit; field is relative to it.
+type problem struct{ field, message string }
+
+func problemsOf(l Limit) []problem {
+	var out []problem
+	if !ValidName(l.ID) {
+		out = append(out, problem{"id", nameRule})
+	}
+	switch l.Scope {
+	case ScopeTenant, ScopeToken, ScopeKey:
+	case "global":
+		out = append(out, problem{"scope", "global is not supported yet; use tenant, token or key"})
+	default:
+		out = append(out, problem{"scope", "must be tenant, token or key"})
+	}
+	if m := selectorProblem(l); m != "" {
+		out = append(out, problem{"selector", m})
+	}
+	r, err := parseRate(l.TokenBucket.Rate)
+	if err != nil {
+		out = append(out, problem{"tokenBucket.rate", err.Error()})
+	}
+	switch {
+	case l.TokenBucket.Burst == 0:
+		out = append(out, problem{"tokenBucket.burst", "must be at least 1"})
+	case err == nil && refillTooLong(r, l.TokenBucket.Burst):
+		out = append(out, problem{"tokenBucket", fmt.Sprintf(
+			"at this rate an empty bucket takes more than %d days to fill; raise the rate or lower the burst", RefillMax/(24*time.Hour))})
+	}
+	return out
+}
+
+func selectorProblem(l Limit) string {
+	tenant, pattern, hasPattern := strings.Cut(l.Selector, "/")
+	switch {
+	case len(l.Selector) > SelectorBytesMax:
+		return fmt.Sprintf("must be at most %d bytes", SelectorBytesMax)
+	case !utf8.ValidString(l.Selector):
+		return "must be valid UTF-8"
+	case tenant != anyTenant && !ValidName(tenant):
+		return "must begin with a tenant (1 to 63 of a-z 0-9 . _ -) or with * for every tenant"
+	case hasPattern && l.Scope == ScopeTenant:
+		return "must be a tenant alone, because the scope is tenant"
+	case hasPattern && pattern == "":
+		return "must have a pattern after the slash; * matches everything"
+	}
+	return ""
+}
+
+func refillTooLong(r rate, burst uint32) bool {
+	us := mul64(uint64(burst), r.unit).divCeil(r.refill)
+	return u128{0, uint64(RefillMax.Microseconds())}.less(us)
+}

@@ -1,0 +1,116 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/maestro-conductor/maestro/index"
+	"github.com/maestro-conductor/maestro/limiter"
+	"github.com/maestro-conductor/maestro/node/meta"
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// Group ids are part of every key on disk: they never change their meaning.
+const (
+	groupMeta    raftfsm.GroupID = 1
+	groupLimiter raftfsm.GroupID = 0x100 // and up
+	groupIndex   raftfsm.GroupID = 0x200 // and up
+)
+
+// jobRetry is the pause after a leader job failed, and how often limits are compared even
+// though no change was noticed.
+const (
+	jobRetry      = time.Second
+	sweepInterval = time.Minute
+)
+
+func limiterGroups(n int) []raftfsm.GroupID {
+	ids := make([]raftfsm.GroupID, n)
+	for i := range ids {
+		ids[i] = groupLimiter + raftfsm.GroupID(i)
+	}
+	return ids
+}
+
+func indexShards(n int) []index.Shard {
+	shards := make([]index.Shard, n)
+	for i := range shards {
+		shards[i] = index.Shard{Name: fmt.Sprintf("index-%d", i), Group: groupIndex + raftfsm.GroupID(i)}
+	}
+	return shards
+}
+
+// groups lists what this node hosts. Every node of a region hosts the same groups.
+func (n *Node) groups(r *record, tables *meta.Machine) []raftfsm.Group {
+	groups := []raftfsm.Group{{
+		ID: groupMeta, Name: "meta", Machine: tables,
+		OnLeader: func(ctx context.Context) { n.ensureSettings(ctx, r) },
+	}}
+	if n.cfg.Runs(ServiceLimiter) {
+		for i, id := range limiterGroups(r.Limiter) {
+			groups = append(groups, raftfsm.Group{
+				ID: id, Name: fmt.Sprintf("limiter-%d", i), Machine: limiter.NewMachine(),
+				OnLeader: func(ctx context.Context) { n.keepLimits(ctx, id) },
+			})
+		}
+	}
+	if n.cfg.Runs(ServiceIndex) {
+		for _, s := range indexShards(r.Index) {
+			groups = append(groups, raftfsm.Group{ID: s.Group, Name: s.Name, Machine: index.NewMachine()})
+		}
+	}
+	return groups
+}
+
+// ensureSettings writes the region's settings once, when meta leads for the first time.
+func (n *Node) ensureSettings(ctx context.Context, r *record) {
+	if !n.awaitStarted(ctx) {
+		return
+	}
+	for ctx.Err() == nil {
+		err := n.services.running.Load().meta.EnsureSettings(ctx, r.ClusterID, r.Region)
+		if err == nil {
+			return
+		}
+		n.log.Warn("region settings not written yet", "err", err)
+		pause(ctx, jobRetry)
+	}
+}
+
+// keepLimits runs at a limiter group's leader: it brings the group to the current limits
+// whenever they change, and forgets counters that say nothing any more.
+func (n *Node) keepLimits(ctx context.Context, group raftfsm.GroupID) {
+	if !n.awaitStarted(ctx) {
+		return
+	}
+	run := n.services.running.Load()
+	sweep := time.NewTicker(sweepInterval)
+	defer sweep.Stop()
+	for ctx.Err() == nil {
+		changed := run.meta.LimitsChanged()
+		if err := run.meta.PushLimits(ctx, group); err != nil && ctx.Err() == nil {
+			n.log.Warn("limits not pushed yet", "group", group, "err", err)
+			pause(ctx, jobRetry)
+			continue
+		}
+		select {
+		case <-changed:
+		case <-sweep.C:
+			for more := true; more && ctx.Err() == nil; {
+				var err error
+				if more, err = run.limiter.Sweep(ctx, group); err != nil {
+					n.log.Warn("counters not swept", "group", group, "err", err)
+				}
+			}
+		case <-ctx.Done():
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

@@ -1,0 +1,222 @@
+package meta
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/maestro-conductor/maestro/api"
+	"github.com/maestro-conductor/maestro/internal/wire"
+	"github.com/maestro-conductor/maestro/limiter"
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// pushWait bounds how long a change waits for the limiter groups to take it over. It is
+// committed by then; what is late follows in the background.
+const pushWait = 2 * time.Second
+
+// pushAttempts bounds how often one push starts over because other changes got in between.
+const pushAttempts = 8
+
+const limitValueVersion = 1
+
+func encodeLimit(l limiter.Limit) []byte {
+	b := wire.AppendString([]byte{limitValueVersion}, l.Scope)
+	b = wire.AppendString(b, l.Selector)
+	b = wire.AppendString(b, l.TokenBucket.Rate)
+	return binary.AppendUvarint(b, uint64(l.TokenBucket.Burst))
+}
+
+func decodeLimit(id string, value []byte) (limiter.Limit, error) {
+	r := wire.NewReader(value)
+	v := r.Byte(limitValueVersion)
+	l := limiter.Limit{
+		ID:       id,
+		Scope:    r.String(nameBytesMax),
+		Selector: r.String(limiter.SelectorBytesMax),
+		TokenBucket: limiter.TokenBucket{
+			Rate:  r.String(nameBytesMax),
+			Burst: uint32(r.Uvarint(math.MaxUint32)),
+		},
+	}
+	if err := r.Done(); err != nil || v != limitValueVersion {
+		return limiter.Limit{}, errRow("limit " + id)
+	}
+	return l, nil
+}
+
+func validLimit(id string, value []byte) error {
+	l, err := decodeLimit(id, value)
+	if err != nil {
+		return err
+	}
+	return limiter.Validate([]limiter.Limit{l})
+}
+
+// SetLimits implements api.LimitAdmin. Beside its errors it returns *limiter.InvalidError for
+// limits that are not valid, or when the region would have more than limiter.LimitsMax.
+func (s *Service) SetLimits(ctx context.Context, tenant string, limits []limiter.Limit, requestID string) (api.LimitChange, error) {
+	if err := validCall(tenant, "limits", len(limits), requestID); err != nil {
+		return api.LimitChange{}, err
+	}
+	if err := limiter.Validate(limits); err != nil {
+		return api.LimitChange{}, err
+	}
+	steps := make([]step, len(limits))
+	for i, l := range limits {
+		steps[i] = step{kind: kindPut, key: l.ID, owner: l.Owner(), value: encodeLimit(l)}
+	}
+	return s.changeLimits(ctx, "meta.limits.set", tenant, steps, requestID)
+}
+
+// DeleteLimits implements api.LimitAdmin.
+func (s *Service) DeleteLimits(ctx context.Context, tenant string, ids []string, requestID string) (api.LimitChange, error) {
+	if err := validCall(tenant, "ids", len(ids), requestID); err != nil {
+		return api.LimitChange{}, err
+	}
+	steps := make([]step, len(ids))
+	seen := make(map[string]int, len(ids))
+	for i, id := range ids {
+		field := fmt.Sprintf("ids[%d]", i)
+		if !limiter.ValidName(id) {
+			return api.LimitChange{}, &limiter.InvalidError{Field: field, Message: "must be a limit's id: 1 to 63 of the characters a-z 0-9 . _ -"}
+		}
+		if first, ok := seen[id]; ok {
+			return api.LimitChange{}, &limiter.InvalidError{Field: field, Message: fmt.Sprintf("%q is ids[%d] already", id, first)}
+		}
+		seen[id] = i
+		steps[i] = step{kind: kindDelete, key: id}
+	}
+	return s.changeLimits(ctx, "meta.limits.delete", tenant, steps, requestID)
+}
+
+// validCall checks what every change of limits has.
+func validCall(tenant, field string, count int, requestID string) error {
+	switch {
+	case tenant != api.AllTenants && !limiter.ValidName(tenant):
+		return &limiter.InvalidError{Field: "tenant", Message: "must be a tenant, or * for the platform"}
+	case count == 0 || count > opsMax:
+		return &limiter.InvalidError{Field: field, Message: fmt.Sprintf("must hold 1 to %d, not %d", opsMax, count)}
+	case len(requestID) > limiter.RequestIDBytesMax:
+		return &limiter.InvalidError{Field: "request_id", Message: fmt.Sprintf("must be at most %d bytes", limiter.RequestIDBytesMax)}
+	}
+	return nil
+}
+
+func (s *Service) changeLimits(ctx context.Context, op, tenant string, steps []step, requestID string) (api.LimitChange, error) {
+	c := change{table: tableLimits, actor: tenant, steps: steps}
+	var id raftfsm.RequestID
+	if requestID != "" {
+		id = raftfsm.NewRequestID(op, tenant, requestID)
+	}
+	res, err := s.change(ctx, c, id)
+	if err != nil {
+		return api.LimitChange{}, fmt.Errorf("%s: %w", op, err)
+	}
+	switch res.outcome {
+	case outcomeDone:
+	case outcomeForeign:
+		return api.LimitChange{}, fmt.Errorf("limit %s: %w", steps[res.step].key, api.ErrLimitForeign)
+	case outcomeUnknown:
+		return api.LimitChange{}, fmt.Errorf("limit %s: %w", steps[res.step].key, api.ErrLimitUnknown)
+	case outcomeFull:
+		return api.LimitChange{}, &limiter.InvalidError{Field: "limits", Message: fmt.Sprintf(
+			"a region holds at most %d limits; delete some first", limiter.LimitsMax)}
+	default:
+		return api.LimitChange{}, unexpected(res)
+	}
+	return api.LimitChange{
+		Version:   res.version,
+		Created:   int(res.created),
+		Replaced:  int(res.replaced),
+		Unchanged: int(res.unchanged),
+		InForce:   s.pushAll(ctx),
+	}, nil
+}
+
+// ListLimits implements api.LimitAdmin.
+func (s *Service) ListLimits(ctx context.Context) ([]limiter.Limit, uint32, error) {
+	c, err := s.limitsSince(ctx, 0)
+	if err != nil {
+		return nil, 0, fmt.Errorf("meta.limits.list: %w", err)
+	}
+	return c.Puts, c.To, nil
+}
+
+// limitsSince is what brings a limiter group from a version to the present one.
+func (s *Service) limitsSince(ctx context.Context, version uint32) (limiter.Change, error) {
+	f, err := s.read(ctx, tableLimits, version)
+	if err != nil {
+		return limiter.Change{}, err
+	}
+	c := limiter.Change{From: f.since, To: f.counters.version}
+	for id, r := range f.records {
+		switch {
+		case !r.deleted:
+			l, err := decodeLimit(id, r.value)
+			if err != nil {
+				return limiter.Change{}, err
+			}
+			c.Puts = append(c.Puts, l)
+		case c.From > 0:
+			c.Deletes = append(c.Deletes, id)
+		}
+	}
+	slices.SortFunc(c.Puts, func(a, b limiter.Limit) int { return strings.Compare(a.ID, b.ID) })
+	slices.Sort(c.Deletes)
+	return c, nil
+}
+
+// LimitsChanged returns a channel that is closed when the limits change. Take it before
+// PushLimits, so that a change during the push is not missed.
+func (s *Service) LimitsChanged() <-chan struct{} { return s.machine.views.limitsChanged() }
+
+// PushLimits brings one limiter group to the limits of this moment. Whoever leads the group
+// calls it when its leadership starts and whenever the limits have changed; several callers
+// at once do no harm.
+func (s *Service) PushLimits(ctx context.Context, group raftfsm.GroupID) error {
+	version, err := s.limiter.Version(ctx, group, raftfsm.Linearizable)
+	if err != nil {
+		return fmt.Errorf("meta: push limits: %w", err)
+	}
+	for range pushAttempts {
+		c, err := s.limitsSince(ctx, version)
+		if err != nil {
+			return fmt.Errorf("meta: push limits to group %d: %w", group, err)
+		}
+		if c.To <= version {
+			return nil
+		}
+		needFull, reached, err := s.limiter.Configure(ctx, group, c)
+		if err != nil {
+			return fmt.Errorf("meta: push limits: %w", err)
+		}
+		if reached >= c.To {
+			return nil
+		}
+		if version = reached; needFull {
+			version = 0
+		}
+	}
+	return fmt.Errorf("meta: push limits to group %d: other changes kept getting in between; the next change or leader tries again", group)
+}
+
+// pushAll tells whether every limiter group has the limits of this moment before the wait is
+// over.
+func (s *Service) pushAll(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, pushWait)
+	defer cancel()
+	errs := make([]error, len(s.limiterGroups))
+	var wg sync.WaitGroup
+	for i, group := range s.limiterGroups {
+		wg.Go(func() { errs[i] = s.PushLimits(ctx, group) })
+	}
+	wg.Wait()
+	return errors.Join(errs...) == nil
+}

@@ -1,0 +1,176 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// Bounds of one answer to a query: well below what a link carries in one message.
+const (
+	pageRecordsMax = 2000
+	pageBytesMax   = 256 << 10
+)
+
+// Machine is the state machine of the meta group.
+type Machine struct {
+	rules func(table) rules
+	store *raftfsm.Store
+	views views
+}
+
+// NewMachine makes an empty machine; the host loads it.
+func NewMachine() *Machine { return newMachine(regionRules) }
+
+func newMachine(rules func(table) rules) *Machine {
+	m := &Machine{rules: rules}
+	m.views.init()
+	return m
+}
+
+// Load implements raftfsm.Machine.
+func (m *Machine) Load(store *raftfsm.Store) error {
+	m.store = store
+	tokens, err := loadTable(store, tableTokens)
+	if err != nil {
+		return err
+	}
+	settings, err := loadTable(store, tableSettings)
+	if err != nil {
+		return err
+	}
+	return m.views.reset(tokens, settings)
+}
+
+func loadTable(store *raftfsm.Store, t table) ([]record, error) {
+	it, err := store.NewIter(recordKey(t, ""), recordKey(t+1, ""))
+	if err != nil {
+		return nil, fmt.Errorf("meta: load table %d: %w", t, err)
+	}
+	var out []record
+	for ok := it.First(); ok; ok = it.Next() {
+		rec, err := recordAt(it)
+		if err != nil {
+			return nil, errors.Join(err, it.Close())
+		}
+		out = append(out, rec)
+	}
+	if err := it.Close(); err != nil {
+		return nil, fmt.Errorf("meta: load table %d: %w", t, err)
+	}
+	return out, nil
+}
+
+// recordAt decodes the record that it stands on.
+func recordAt(it *raftfsm.Iter) (record, error) {
+	v, err := it.Value()
+	if err != nil {
+		return record{}, fmt.Errorf("meta: %w", err)
+	}
+	return decodeRecord(string(it.Key()[2:]), v)
+}
+
+// Apply implements raftfsm.Machine.
+func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
+	var all []published
+	results := make([][]byte, len(e.Commands))
+	for i, data := range e.Commands {
+		c, err := decodeChange(data)
+		if err != nil {
+			results[i] = encodeResult(changeResult{outcome: outcomeMalformed, message: err.Error()})
+			continue
+		}
+		res, changed, err := apply(tx, e.Wall, c, m.rules(c.table))
+		if err != nil {
+			return nil, err
+		}
+		results[i] = encodeResult(res)
+		all = append(all, changed...)
+	}
+	if len(all) > 0 {
+		tx.OnCommit(func() { m.views.update(all) })
+	}
+	return results, nil
+}
+
+// Close implements raftfsm.Machine.
+func (m *Machine) Close() error { return nil }
+
+// Query implements raftfsm.Machine: a page of a table's records in the order of their last
+// change. Reading on from each page's last record until a page says last gives the table as
+// of that page: what changed meanwhile comes again, later.
+func (m *Machine) Query(_ context.Context, query []byte) (answer []byte, err error) {
+	t, after, err := decodeFeedQuery(query)
+	if err != nil {
+		return nil, err
+	}
+	it, err := m.store.NewIter(nil, nil)
+	if err != nil {
+		return nil, fmt.Errorf("meta: query: %w", err)
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	p, err := readPage(it, t, after)
+	if err != nil {
+		return nil, fmt.Errorf("meta: query table %d: %w", t, err)
+	}
+	return encodePage(p), nil
+}
+
+// readPage uses one iterator throughout, so that all it reads is of one moment.
+func readPage(it *raftfsm.Iter, t table, after position) (page, error) {
+	var p page
+	tableRow := []byte{spaceTable, byte(t)}
+	if it.SeekGE(tableRow) && string(it.Key()) == string(tableRow) {
+		v, err := it.Value()
+		if err != nil {
+			return page{}, err
+		}
+		if p.counters, err = decodeCounters(v); err != nil {
+			return page{}, err
+		}
+	}
+	keys, err := changedKeys(it, t, after)
+	if err != nil {
+		return page{}, err
+	}
+	size := 0
+	for _, key := range keys {
+		if len(p.records) == pageRecordsMax || size > pageBytesMax {
+			return p, nil
+		}
+		if !it.SeekGE(recordKey(t, key)) {
+			return page{}, errors.Join(it.Error(), fmt.Errorf("record %q is missing", key))
+		}
+		rec, err := recordAt(it)
+		if err != nil {
+			return page{}, err
+		}
+		p.records = append(p.records, rec)
+		size += len(key) + len(rec.value)
+	}
+	p.last = true
+	return p, it.Error()
+}
+
+// changedKeys lists the records behind after, one more than fits a page.
+func changedKeys(it *raftfsm.Iter, t table, after position) ([]string, error) {
+	var keys []string
+	from := changeKey(spaceChange, t, after.version, after.key)
+	for ok := it.SeekGE(from); ok && len(keys) <= pageRecordsMax; ok = it.Next() {
+		k := it.Key()
+		if k[0] != spaceChange || k[1] != byte(t) {
+			break
+		}
+		if string(k) == string(from) {
+			continue
+		}
+		_, key, err := splitChangeKey(k)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+	}
+	return keys, it.Error()
+}

@@ -1,0 +1,281 @@
+// Package node wires a whole node: configuration, cluster, domains, API, jobs; and takes it
+// down again in the reverse order. It is the only package that imports everything.
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/maestro-conductor/maestro/api"
+	"github.com/maestro-conductor/maestro/index"
+	"github.com/maestro-conductor/maestro/internal/clock"
+	"github.com/maestro-conductor/maestro/internal/version"
+	"github.com/maestro-conductor/maestro/limiter"
+	"github.com/maestro-conductor/maestro/node/meta"
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// ExitFatal is the exit status of a process that ended itself because its disk or state can
+// no longer be trusted.
+const ExitFatal = 70
+
+// Node is one running node.
+type Node struct {
+	cfg      Config
+	log      *slog.Logger
+	clock    clock.Clock
+	registry *prometheus.Registry
+	tls      *tls.Config
+	boot     *bootstrap
+	services *services
+	// started is closed once the groups run and the services stand.
+	started chan struct{}
+	rec     *record
+	host    *raftfsm.Host
+}
+
+// Run runs a node until ctx ends, then stops it in order. It returns what went wrong.
+func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	n, err := newNode(cfg, log)
+	if err != nil {
+		return err
+	}
+	log.Info("starting", "node", cfg.Name, "id", n.boot.id.id(), "region", cfg.Region, "version", version.String())
+	err = n.run(ctx)
+	n.boot.mux.Close()
+	if err == nil {
+		log.Info("stopped")
+	}
+	return err
+}
+
+// newNode opens what must not fail later: identity, certificates and the cluster port.
+func newNode(cfg Config, log *slog.Logger) (*Node, error) {
+	clk, err := clock.System()
+	if err != nil {
+		return nil, err
+	}
+	id, err := openIdentity(cfg.DataDir, cfg.Name)
+	if err != nil {
+		return nil, err
+	}
+	conf, err := loadTLS(cfg.TLS, cfg.Name)
+	if err != nil {
+		return nil, err
+	}
+	ln, err := net.Listen("tcp", cfg.Cluster.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("node: cluster.listen: %w", err)
+	}
+	mux := raftfsm.NewMux(ln, conf, log)
+	boot, err := newBootstrap(cfg, id, mux, log)
+	if err != nil {
+		return nil, errors.Join(err, mux.Close())
+	}
+	n := &Node{cfg: cfg, log: log, clock: clk, registry: prometheus.NewRegistry(), tls: conf, boot: boot, started: make(chan struct{})}
+	n.services = &services{node: n}
+	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+	return n, nil
+}
+
+// run serves until ctx ends.
+func (n *Node) run(ctx context.Context) error {
+	apiLn, err := net.Listen("tcp", n.cfg.API.Listen)
+	if err != nil {
+		return fmt.Errorf("node: api.listen: %w", err)
+	}
+	adminLn, err := net.Listen("tcp", n.cfg.Admin.Listen)
+	if err != nil {
+		return errors.Join(fmt.Errorf("node: admin.listen: %w", err), apiLn.Close())
+	}
+	adminSrv := adminServer(n.registry, n.ready)
+	all, ctx := errgroup.WithContext(ctx)
+	apiCtx, endAPI := context.WithCancel(context.WithoutCancel(ctx))
+	apiEnded := make(chan struct{})
+	all.Go(func() error {
+		defer close(apiEnded)
+		return api.Serve(apiCtx, apiLn, n.apiTLS(), api.NewHandler(n.deps()), n.log)
+	})
+	all.Go(func() error { return serveAdmin(adminSrv, adminLn) })
+	all.Go(func() error {
+		err := n.runCluster(ctx, func() { endAPI(); <-apiEnded })
+		endAPI()
+		// The admin port answers to the end, so that a slow shutdown can be looked at.
+		return errors.Join(err, adminSrv.Close())
+	})
+	return all.Wait()
+}
+
+// runCluster joins the cluster, takes part until ctx ends, and leaves it in order; drain ends
+// the API after the requests under way.
+func (n *Node) runCluster(ctx context.Context, drain func()) error {
+	rec, err := n.boot.await(ctx)
+	if err != nil {
+		return nil // told to stop before the region was started
+	}
+	if err := n.start(rec); err != nil {
+		return err
+	}
+	n.log.Info("running", "api", n.cfg.API.Listen, "groups", len(n.host.Status()))
+	<-ctx.Done()
+	n.log.Info("stopping: handing leaderships over and finishing requests")
+	n.host.HandOver()
+	drain()
+	return n.host.Close()
+}
+
+// start opens the groups and puts the services behind the API.
+func (n *Node) start(rec *record) error {
+	id, err := rec.cluster()
+	if err != nil {
+		return err
+	}
+	n.rec = rec
+	n.boot.mux.Join(id, rec.has)
+	tables := meta.NewMachine()
+	n.host, err = raftfsm.Open(raftfsm.Options{
+		Dir: n.cfg.DataDir, Self: n.boot.id.id(), Members: rec.raftMembers(), Mux: n.boot.mux,
+		Clock: n.clock, Log: n.log, Fatal: n.fatal, Registry: n.registry,
+	}, n.groups(rec, tables))
+	if err != nil {
+		return err
+	}
+	limiters := limiterGroups(rec.Limiter)
+	if !n.cfg.Runs(ServiceLimiter) {
+		limiters = nil
+	}
+	run := &running{limiter: limiter.NewService(n.host, limiters)}
+	run.meta = meta.NewService(meta.Options{
+		Groups: n.host, Group: groupMeta, Machine: tables, Limiter: run.limiter, LimiterGroups: limiters,
+		Clock: n.clock.Now, Region: rec.Region,
+	})
+	run.index = index.NewService(n.host, indexShards(rec.Index), run.meta.CursorKey)
+	n.services.running.Store(run)
+	close(n.started)
+	return nil
+}
+
+// awaitStarted waits for the services; false when ctx ended first.
+func (n *Node) awaitStarted(ctx context.Context) bool {
+	select {
+	case <-n.started:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// deps are what the API serves. A service that is switched off stays nil.
+func (n *Node) deps() api.Deps {
+	d := api.Deps{
+		Authenticator: n.services, Tokens: n.services, Cluster: n.services,
+		Region: n.cfg.Region, Now: n.clock.Now, Logger: n.log, Metrics: n.registry,
+		Serving: func(service string) bool { return n.ready() == nil },
+	}
+	if n.cfg.Runs(ServiceLimiter) {
+		d.Checker, d.Limits = n.services, n.services
+	}
+	if n.cfg.Runs(ServiceIndex) {
+		d.Index = n.services
+	}
+	return d
+}
+
+// ready returns nil when this node can serve or forward any request.
+func (n *Node) ready() error {
+	select {
+	case <-n.started:
+	default:
+		return api.ErrNotInitialised
+	}
+	if err := n.host.Ready(); err != nil {
+		return err
+	}
+	if _, ok := n.services.running.Load().meta.CursorKey(); !ok {
+		return errors.New("the region's settings have not reached this node yet")
+	}
+	return nil
+}
+
+// status describes the region.
+func (n *Node) status(context.Context) (api.RegionStatus, error) {
+	select {
+	case <-n.started:
+	default:
+		return api.RegionStatus{}, api.ErrNotInitialised
+	}
+	st := api.RegionStatus{ClusterID: n.rec.ClusterID, Region: n.rec.Region, AnsweredBy: n.cfg.Name, Version: version.String()}
+	names := map[string]string{}
+	for _, m := range n.rec.Members {
+		names[m.ID] = m.Name
+		st.Nodes = append(st.Nodes, api.NodeStatus{Name: m.Name, ID: m.ID, ClusterAddress: m.Cluster, APIAddress: m.API, Reachable: n.host.Reachable(m.ID)})
+	}
+	for _, g := range n.host.Status() {
+		s := api.GroupStatus{Name: g.Name, Leader: names[g.Leader], Term: g.Term, CommitIndex: g.CommitIndex, AppliedIndex: g.AppliedIndex}
+		for _, v := range g.Voters {
+			s.Voters = append(s.Voters, names[v])
+		}
+		st.Groups = append(st.Groups, s)
+	}
+	return st, nil
+}
+
+// fatal ends the process at once: after a failed write nobody knows what the disk holds, and
+// going on could acknowledge what is not there.
+func (n *Node) fatal(reason string, err error) {
+	n.log.Error("fatal: the node ends itself", "reason", reason, "err", err)
+	os.Exit(ExitFatal)
+}
+
+// loadTLS reads the node's certificate and the CA.
+func loadTLS(files TLSFiles, name string) (*tls.Config, error) {
+	pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
+	if err != nil {
+		return nil, fmt.Errorf("node: tls.cert and tls.key: %w", err)
+	}
+	state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{pair.Leaf}}
+	if got, err := raftfsm.PeerName(state); err != nil || got != name {
+		return nil, fmt.Errorf("node: tls.cert %s is not the certificate of node %q (it names %q); make one with: maestro certs create", files.Cert, name, got)
+	}
+	ca, err := os.ReadFile(filepath.Clean(files.CA))
+	if err != nil {
+		return nil, fmt.Errorf("node: tls.ca: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(ca) {
+		return nil, fmt.Errorf("node: tls.ca: no certificate in %s", files.CA)
+	}
+	if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
+		return nil, fmt.Errorf("node: tls.cert is not usable with tls.ca: %w", err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: pool, ClientCAs: pool, MinVersion: tls.VersionTLS13}, nil
+}
+
+// apiTLS lets callers come without a certificate; tokens identify them. One that is shown
+// must be the cluster's own.
+func (n *Node) apiTLS() *tls.Config {
+	c := n.tls.Clone()
+	c.ClientAuth = tls.VerifyClientCertIfGiven
+	return c
+}
+
+func buildInfo() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mc_build_info", Help: "1; the labels say which build this is.",
+		ConstLabels: prometheus.Labels{"version": version.Version, "commit": version.Commit()},
+	}, func() float64 { return 1 })
+}

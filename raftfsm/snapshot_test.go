@@ -1,0 +1,82 @@
+package raftfsm_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+	"github.com/maestro-conductor/maestro/raftfsm/hosttest"
+)
+
+// littleLog makes a follower that was away need the state itself.
+var littleLog = hosttest.Retain(raftfsm.Retention{SnapshotEntries: 20, SnapshotInterval: 20 * time.Millisecond, TrailingEntries: 5})
+
+// A follower that is further behind than the log reaches receives the state, keeps nothing
+// of its old one, and then follows the log again.
+func TestFollowerCatchesUpFromASnapshot(t *testing.T) {
+	c := hosttest.Start(t, 3, twoGroups, littleLog)
+	leader := c.AwaitLeader("a")
+	away := (leader + 1) % 3
+	add(t, c.Host(leader), groupA, "before")
+	c.Stop(away)
+	for i := range 300 {
+		add(t, c.Host(leader), groupA, fmt.Sprint("k", i%100))
+	}
+	c.Await("the log to be truncated", func() bool {
+		_, err := os.Stat(filepath.Join(c.Dir(leader), "raft", "a", "snapshots", "marker"))
+		return err == nil
+	})
+	c.Start(away)
+	awaitEqualStates(t, c, groupA)
+	// Group b had no traffic and is untouched by the exchange of group a's rows.
+	awaitEqualStates(t, c, groupB)
+	add(t, c.Host(away), groupA, "after")
+	awaitEqualStates(t, c, groupA)
+
+	// What was received survives a restart of the follower on its own data.
+	c.Stop(away)
+	c.Start(away)
+	awaitEqualStates(t, c, groupA)
+	if got := read(t, c.Host(away), groupA, "k7"); got != 3 {
+		t.Fatalf("k7 is %d after the transfer, want 3", got)
+	}
+}
+
+// A node whose disk lost what was synced refuses to take part instead of voting with a hole.
+func TestLostStateIsRefused(t *testing.T) {
+	c := hosttest.Start(t, 3, twoGroups, littleLog)
+	for i := range 60 {
+		add(t, c.Host(0), groupA, fmt.Sprint("k", i))
+	}
+	marker := filepath.Join(c.Dir(0), "raft", "a", "snapshots", "marker")
+	c.Await("a snapshot", func() bool { _, err := os.Stat(marker); return err == nil })
+	c.Stop(0)
+	if err := os.RemoveAll(filepath.Join(c.Dir(0), "state")); err != nil {
+		t.Fatal(err)
+	}
+	err := c.TryStart(0)
+	if err == nil || !strings.Contains(err.Error(), "lost synced data") {
+		t.Fatalf("a node without its state started: %v", err)
+	}
+}
+
+// A node whose log was lost, but not its state, refuses too.
+func TestLostLogIsRefused(t *testing.T) {
+	c := hosttest.Start(t, 3, twoGroups)
+	for i := range 10 {
+		add(t, c.Host(0), groupA, fmt.Sprint("k", i))
+	}
+	awaitEqualStates(t, c, groupA)
+	c.Stop(0)
+	if err := os.Remove(filepath.Join(c.Dir(0), "raft", "a", "log.bolt")); err != nil {
+		t.Fatal(err)
+	}
+	err := c.TryStart(0)
+	if err == nil || !strings.Contains(err.Error(), "lost synced data") {
+		t.Fatalf("a node without its log started: %v", err)
+	}
+}
