@@ -213,7 +213,14 @@ func TestNoMajority(t *testing.T) {
 	})
 	c.Stop(1)
 	c.Stop(2)
-	c.Await("the lone node to know that it does not lead", func() bool { return c.Host(0).Ready() != nil })
+	c.Await("the lone node to know that it does not lead", func() bool {
+		for _, s := range c.Host(0).Status() {
+			if s.Leader != "" {
+				return false
+			}
+		}
+		return true
+	})
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
 	_, err := c.Host(0).Propose(ctx, groupA, raftfsm.Command{Data: []byte("k")})

@@ -97,7 +97,7 @@ func (g *group) watchLeadership(notify <-chan bool) {
 func (g *group) lead(ctx context.Context) {
 	for ctx.Err() == nil {
 		term := g.raft.CurrentTerm()
-		if err := g.raft.Barrier(barrierTimeout).Error(); err != nil {
+		if err := await(ctx, g.raft.Barrier(barrierTimeout)); err != nil {
 			if g.raft.State() != raft.Leader {
 				return
 			}
@@ -122,6 +122,19 @@ func (g *group) lead(ctx context.Context) {
 	g.mu.Lock()
 	g.ready = readiness{}
 	g.mu.Unlock()
+}
+
+// await waits for one of Raft's futures, or for ctx: at a shutdown the library may leave a
+// future without an answer for good.
+func await(ctx context.Context, f raft.Future) error {
+	answered := make(chan error, 1)
+	go func() { answered <- f.Error() }()
+	select {
+	case err := <-answered:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // voters are the server ids that vote in the latest configuration.
@@ -207,7 +220,9 @@ func (g *group) handOver() {
 	g.mu.Lock()
 	g.ready = readiness{}
 	g.mu.Unlock()
-	if err := g.raft.LeadershipTransfer().Error(); err != nil {
+	ctx, cancel := context.WithTimeout(g.host.ctx, handOverTimeout)
+	defer cancel()
+	if err := await(ctx, g.raft.LeadershipTransfer()); err != nil {
 		g.log.Info("leadership not handed over", "err", err)
 	}
 }
@@ -215,6 +230,8 @@ func (g *group) handOver() {
 const (
 	barrierTimeout = 10 * time.Second
 	confirmTimeout = time.Second
+	// handOverTimeout bounds how long a planned stop waits for a new leader.
+	handOverTimeout = 3 * time.Second
 	// GroupsMax bounds the groups of a node: the idle cost of Raft grows with each.
 	GroupsMax = 64
 )

@@ -94,8 +94,9 @@ func raftConfig(id string, behind int, keep Retention, logger hclog.Logger, noti
 		LeaderLeaseTimeout: leaderLeaseTimeout,
 		CommitTimeout:      commitTimeout,
 		MaxAppendEntries:   maxAppendEntries,
-		// Buffering applies lets one append carry several entries.
-		BatchApplyCh:      true,
+		// Entries are batches already. In a buffer, an entry could outlive the leadership in
+		// which it was stamped.
+		BatchApplyCh:      false,
 		ShutdownOnRemove:  true,
 		TrailingLogs:      keep.TrailingEntries,
 		SnapshotInterval:  keep.SnapshotInterval,

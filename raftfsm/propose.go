@@ -112,9 +112,9 @@ func (g *group) submit(batch []*proposal) {
 	data := EncodeEntry(ready.term, g.keep.now(), g.host.clock.Now().UnixNano(), cmds)
 	start := time.Now()
 	future := g.raft.ApplyLog(raft.Log{Data: data}, enqueueTimeout)
-	g.host.wg.Add(1)
+	// Not waited for at a shutdown: the library may then leave futures without an answer. The
+	// callers watch the host's context themselves.
 	go func() {
-		defer g.host.wg.Done()
 		err := future.Error()
 		<-g.inFlight
 		if err != nil {

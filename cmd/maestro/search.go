@@ -44,6 +44,7 @@ cost, time, attr.NAME.`,
 	f.StringVar(&r.Cursor, "cursor", "", "go on where an earlier page ended")
 	f.BoolVar(&all, "all", false, "all pages")
 	f.BoolVar(&r.Exact, "exact", false, "count all matches, however many")
+	f.BoolVar(&r.RequireComplete, "complete", false, "wait for every shard, and fail rather than leave one out")
 	cmd.RunE = a.action(func(ctx context.Context, args []string) error {
 		var err error
 		r.Query = strings.Join(args, " ")

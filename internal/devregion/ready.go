@@ -8,9 +8,17 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"connectrpc.com/connect"
+
+	clusterv1 "github.com/maestro-conductor/maestro/api/gen/mc/cluster/v1"
+	"github.com/maestro-conductor/maestro/internal/client"
 )
 
-const readyPoll = 25 * time.Millisecond
+const (
+	readyPoll        = 25 * time.Millisecond
+	admissionTimeout = 10 * time.Second
+)
 
 // WaitReady returns when every node says that it can serve.
 func (r *Region) WaitReady(ctx context.Context) error {
@@ -30,6 +38,45 @@ func (r *Region) WaitReady(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// waitAdmitted returns when every node knows the administrator's token, which is committed
+// before every node has applied it.
+func (r *Region) waitAdmitted(ctx context.Context) error {
+	region := r.Context()
+	token, err := region.ReadToken()
+	if err != nil {
+		return err
+	}
+	for _, endpoint := range region.Endpoints {
+		c, err := client.New(client.Options{Endpoints: []string{endpoint}, CAFile: region.CA, Token: token})
+		if err != nil {
+			return err
+		}
+		err = awaitAdmission(ctx, c)
+		c.Close()
+		if err != nil {
+			return fmt.Errorf("%w: the admin token in %s is not good for %s: %w", ErrStart, r.TokenFile(), endpoint, err)
+		}
+	}
+	return nil
+}
+
+func awaitAdmission(ctx context.Context, c *client.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, admissionTimeout)
+	defer cancel()
+	for {
+		_, err := c.Cluster().Status(ctx, connect.NewRequest(&clusterv1.StatusRequest{}))
+		var e *client.Error
+		if !errors.As(err, &e) || e.Reason != "token_unknown" {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(readyPoll):
+		}
+	}
 }
 
 func askReady(ctx context.Context, c *http.Client, url string) error {

@@ -145,6 +145,9 @@ func (r *Region) bringUp(ctx context.Context) error {
 	if err := r.WaitReady(ctx); err != nil {
 		return r.withNodeFailure(ctx, err)
 	}
+	if err := r.waitAdmitted(ctx); err != nil {
+		return r.withNodeFailure(ctx, err)
+	}
 	if r.opts.NoSeed {
 		return nil
 	}

@@ -35,7 +35,11 @@ func (p Posting) Bitmap() (*roaring.Bitmap, error) {
 				return nil, err
 			}
 		}
-		return fromBytes(data)
+		bm, err := fromBytes(data)
+		if err == nil && (bm.IsEmpty() || bm.Maximum() >= p.segment.meta.docs) {
+			err = fmt.Errorf("%w: posting out of range", ErrCorrupt)
+		}
+		return bm, err
 	}
 	numbers := make([]uint32, p.card)
 	data, n := p.data, uint64(0)

@@ -1,0 +1,42 @@
+# Everything needs only Go, make and a C compiler; the tools are Go modules pinned in
+# tools/go.mod and built on first use.
+
+GO        ?= go
+TOOL      := $(GO) tool -modfile=tools/go.mod
+BIN       := bin/maestro
+COMMIT    := $(shell git rev-parse HEAD 2>/dev/null)
+LDFLAGS   := -X github.com/maestro-conductor/maestro/internal/version.commit=$(COMMIT)
+PACKAGES  := ./...
+FUZZTIME  ?= 20s
+
+.PHONY: help build dev test lint generate bench chaos fuzz clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+build: ## build bin/maestro
+	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/maestro
+
+dev: build ## build, and run a three-node region on this machine until Ctrl-C
+	$(BIN) dev
+
+test: ## run every test under the race detector
+	$(GO) test -race -timeout 20m $(PACKAGES)
+
+lint: ## check formatting, vet, staticcheck, protos, generated code and go.mod
+	@./scripts/lint.sh
+
+generate: ## regenerate the code of api/gen from api/proto, and docs/errors.md
+	@./scripts/generate.sh
+
+bench: build ## measure, alone on the machine; BENCH_OUT=FILE also writes JSON lines
+	$(GO) run ./bench -binary $(BIN) $(BENCHFLAGS)
+
+chaos: build ## kill and pause the processes of a region for a minute and check the promises
+	$(GO) run ./jepsen -binary $(BIN) $(CHAOSFLAGS)
+
+fuzz: ## run every fuzz target for FUZZTIME
+	@./scripts/fuzz.sh $(FUZZTIME)
+
+clean: ## remove what was built and the development region
+	rm -rf bin .maestro

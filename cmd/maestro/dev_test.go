@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/maestro-conductor/maestro/internal/devregion"
+)
+
+// startDev runs maestro dev until the returned function stops it.
+func startDev(t *testing.T, dir string) (stop func() int) {
+	t.Helper()
+	t.Setenv(asMaestro, "1")
+	ctx, cancel := context.WithCancel(t.Context())
+	out, w := io.Pipe()
+	var errs bytes.Buffer
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"dev", "--dir", dir, "--port-base", "0"}, strings.NewReader(""), w, &errs)
+		_ = w.Close()
+	}()
+	stop = func() int {
+		cancel()
+		return <-ended
+	}
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if strings.HasPrefix(lines.Text(), "ready") {
+			go func() { _, _ = io.Copy(io.Discard, out) }()
+			return stop
+		}
+	}
+	t.Fatalf("never ready, status %d: %s", stop(), errs.String())
+	return nil
+}
+
+// eventually waits until done says so.
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain until %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// TestDevRegion goes the way of somebody who meets maestro for the first time, with real
+// processes: start, look, check, ingest, kill nodes, stop, start again.
+func TestDevRegion(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs a whole region of processes")
+	}
+	isolate(t)
+	dir := t.TempDir()
+	stop := startDev(t, dir)
+
+	if out, errs, status := maestro(t, "", "cluster", "status", "-o", "json"); status != statusDone || !strings.Contains(out, "node-3") {
+		t.Errorf("cluster status: %d %s %s", status, out, errs)
+	}
+	if out, errs, status := maestro(t, "", "limit", "get", "demo-exports", "-o", "yaml"); status != statusDone || !strings.Contains(out, "rate: 6/m") {
+		t.Errorf("limit get: %d %s %s", status, out, errs)
+	}
+	denied := false
+	for range 4 { // two of them exceed the burst, or one if the clock is slow
+		out, errs, status := maestro(t, "", "check", "--tenant", "demo", "--key", "export", "-o", "json")
+		if denied = denied || status == statusDenied; status != statusDenied && status != statusDone {
+			t.Errorf("check: %d %s %s", status, out, errs)
+		}
+		if (status == statusDone) != strings.Contains(out, `"allow": true`) {
+			t.Errorf("status %d for %s", status, out)
+		}
+	}
+	if !denied {
+		t.Error("four exports at once were allowed with a burst of 2")
+	}
+	ingested := func(stdin string, wantStatus int) (counts struct{ Indexed, Existing, Refused int }, errs string) {
+		out, errs, status := maestro(t, stdin, "ingest", "--tenant", "acme", "-o", "json", "-")
+		if err := json.Unmarshal([]byte(out), &counts); err != nil || status != wantStatus {
+			t.Errorf("ingest: status %d, want %d; %q %s", status, wantStatus, out, errs)
+		}
+		return counts, errs
+	}
+	const documents = `{"kind":"receipt","id":"r1","execution":"e1","task":"build"}` + "\n" + `{"kind":"event","id":"r2","execution":"e1"}`
+	if c, _ := ingested(documents, statusDone); c.Indexed != 2 {
+		t.Errorf("first ingest: %+v", c)
+	}
+	if c, _ := ingested(documents, statusDone); c.Existing != 2 {
+		t.Errorf("second ingest: %+v", c)
+	}
+	if c, errs := ingested(`{"kind":"nothing"}`, statusError); c.Refused != 1 || !strings.HasPrefix(errs, "refused: stdin: line 1: ") {
+		t.Errorf("a bad document: %+v %s", c, errs)
+	}
+	checkTenantToken(t)
+
+	for _, n := range readState(t, dir).Regions[0].Nodes {
+		if err := syscall.Kill(n.PID, syscall.SIGKILL); err != nil {
+			t.Fatalf("kill %s: %v", n.ID, err)
+		}
+		if out, errs, status := maestro(t, "", "search", "--tenant", "acme", "execution:e1", "--complete", "-o", "json"); status != statusDone || !strings.Contains(out, `"value": 2`) {
+			t.Errorf("search after the death of %s: %d %s %s", n.ID, status, out, errs)
+		}
+		eventually(t, n.ID+" is back", func() bool {
+			for _, now := range readState(t, dir).Regions[0].Nodes {
+				if now.ID == n.ID {
+					return now.PID != 0 && now.PID != n.PID
+				}
+			}
+			return false
+		})
+	}
+	if status := stop(); status != statusDone {
+		t.Errorf("dev ended with %d", status)
+	}
+	for _, n := range readState(t, dir).Regions[0].Nodes {
+		if n.PID != 0 {
+			t.Errorf("%s is left running as %d", n.ID, n.PID)
+		}
+	}
+
+	stop = startDev(t, dir)
+	defer stop()
+	if out, errs, status := maestro(t, "", "--config-dir", dir, "search", "--tenant", "acme", "--complete"); status != statusDone || !strings.Contains(out, "2 of 2") {
+		t.Errorf("search after a new start: %d %s %s", status, out, errs)
+	}
+}
+
+// checkTenantToken makes a token of one tenant and tries its borders.
+func checkTenantToken(t *testing.T) {
+	t.Helper()
+	out, errs, status := maestro(t, "", "token", "create", "--tenant", "acme", "--role", "reader", "-o", "json")
+	var created struct{ Token string }
+	if err := json.Unmarshal([]byte(out), &created); err != nil || status != statusDone || created.Token == "" {
+		t.Fatalf("token create: %d %s %s", status, out, errs)
+	}
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(created.Token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the token is known everywhere", func() bool {
+		out, _, status = maestro(t, "", "search", "--complete", "--token-file", file)
+		return status == statusDone
+	})
+	if !strings.Contains(out, "2 of 2") {
+		t.Errorf("a reader of acme sees: %s", out)
+	}
+	if _, errs, status := maestro(t, "", "search", "--token-file", file, "--tenant", "demo"); status != statusError || !strings.Contains(errs, "error: ") {
+		t.Errorf("another tenant's documents: %d %s", status, errs)
+	}
+	if _, errs, status := maestro(t, "", "check", "--token-file", file); status != statusError || !strings.Contains(errs, "hint: ") {
+		t.Errorf("a check by a reader: %d %s", status, errs)
+	}
+}
+
+func readState(t *testing.T, dir string) devregion.State {
+	t.Helper()
+	s, err := devregion.ReadState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}

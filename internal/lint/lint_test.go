@@ -1,0 +1,155 @@
+// Package lint holds the rules about the source that the compiler does not know: which room
+// may import which, and what a state machine must not do.
+package lint
+
+import (
+	"fmt"
+	"go/ast"
+	"go/types"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/tools/go/packages"
+)
+
+const module = "github.com/maestro-conductor/maestro/"
+
+// rooms are the top-level folders and what each may import of the others, besides its own
+// sub-packages and internal/.
+var rooms = map[string][]string{
+	"cmd":      {"node", "api", "index", "limiter", "raftfsm"},
+	"bench":    {"api", "index", "limiter"},
+	"jepsen":   {"api", "index", "limiter"},
+	"node":     {"api", "index", "limiter", "raftfsm"},
+	"api":      {"index", "limiter", "raftfsm"},
+	"index":    {"raftfsm"},
+	"limiter":  {"raftfsm"},
+	"raftfsm":  {},
+	"internal": {},
+}
+
+// guests are packages under internal/ that stand above a room and may import it.
+var guests = map[string][]string{
+	"internal/client":    {"api", "index"},
+	"internal/devregion": {"api", "limiter", "index", "node"},
+}
+
+func load(t *testing.T, mode packages.LoadMode, patterns ...string) []*packages.Package {
+	t.Helper()
+	dir, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkgs, err := packages.Load(&packages.Config{Mode: mode, Dir: dir}, patterns...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if packages.PrintErrors(pkgs) > 0 {
+		t.Fatal("the module does not load")
+	}
+	return pkgs
+}
+
+// Dependencies point one way: cmd -> node -> api -> domains -> raftfsm, and a domain never
+// imports another.
+func TestImportArrows(t *testing.T) {
+	for _, p := range load(t, packages.NeedName|packages.NeedImports, "./...") {
+		from, ok := strings.CutPrefix(p.PkgPath, module)
+		if !ok {
+			continue
+		}
+		room, _, _ := strings.Cut(from, "/")
+		allowed, known := rooms[room]
+		if !known {
+			t.Errorf("%s: the room %s is not on the map; add it to rooms and to docs/ARCHITECTURE.md", from, room)
+			continue
+		}
+		if g, ok := guests[from]; ok {
+			allowed = g
+		}
+		for path := range p.Imports {
+			to, ok := strings.CutPrefix(path, module)
+			if !ok {
+				continue
+			}
+			target, _, _ := strings.Cut(to, "/")
+			if target == room || target == "internal" || slices.Contains(allowed, target) {
+				continue
+			}
+			t.Errorf("%s imports %s: %s may import %v", from, to, room, allowed)
+		}
+	}
+}
+
+// machines are the packages with state machines, and their files that are not part of one:
+// the services on the callers' side, where clocks and randomness may be.
+var machines = map[string][]string{
+	"limiter":   {"service.go"},
+	"index":     {"service.go", "service_search.go", "ingest.go", "cursor.go", "seal.go"},
+	"node/meta": {"service.go", "tokens.go", "token.go", "settings.go", "limits.go"},
+}
+
+// forbidden are functions whose result differs between replicas.
+var forbidden = []string{
+	"time.Now", "time.Since", "time.Until", "time.After", "time.Tick", "time.NewTimer", "time.NewTicker",
+	"os.Getenv", "os.Hostname", "os.Getpid", "os.ReadFile",
+}
+
+var forbiddenPackages = []string{"math/rand", "math/rand/v2", "crypto/rand"}
+
+// A machine depends on nothing but its state and its entries. Iteration over a map is
+// allowed where a comment on the line says "any order" and why.
+func TestMachinesAreDeterministic(t *testing.T) {
+	mode := packages.NeedName | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo | packages.NeedFiles
+	for room, edges := range machines {
+		for _, p := range load(t, mode, "./"+room) {
+			for _, f := range p.Syntax {
+				name := filepath.Base(p.Fset.Position(f.Pos()).Filename)
+				if slices.Contains(edges, name) {
+					continue
+				}
+				for _, problem := range nondeterminism(p, f) {
+					t.Error(problem)
+				}
+			}
+		}
+	}
+}
+
+func nondeterminism(p *packages.Package, f *ast.File) []string {
+	var out []string
+	comments := map[int]string{}
+	for _, g := range f.Comments {
+		for _, c := range g.List {
+			comments[p.Fset.Position(c.Pos()).Line] += c.Text
+		}
+	}
+	report := func(n ast.Node, format string, args ...any) {
+		pos := p.Fset.Position(n.Pos())
+		out = append(out, fmt.Sprintf("%s:%d: %s", filepath.Base(pos.Filename), pos.Line, fmt.Sprintf(format, args...)))
+	}
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.SelectorExpr:
+			fn, ok := p.TypesInfo.Uses[n.Sel].(*types.Func)
+			if !ok || fn.Pkg() == nil {
+				break
+			}
+			if slices.Contains(forbidden, fn.Pkg().Path()+"."+fn.Name()) || slices.Contains(forbiddenPackages, fn.Pkg().Path()) {
+				report(n, "%s.%s in a state machine", fn.Pkg().Path(), fn.Name())
+			}
+		case *ast.RangeStmt:
+			tv, ok := p.TypesInfo.Types[n.X]
+			if !ok {
+				break
+			}
+			if _, isMap := tv.Type.Underlying().(*types.Map); isMap && !strings.Contains(comments[p.Fset.Position(n.Pos()).Line], "any order") {
+				report(n, "iteration over a map in a state machine; sort the keys, or say on the line why any order will do")
+			}
+		}
+		return true
+	})
+	return out
+}

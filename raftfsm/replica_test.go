@@ -1,0 +1,117 @@
+package raftfsm_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+	"github.com/maestro-conductor/maestro/raftfsm/fsmtest"
+)
+
+func newCounters() raftfsm.Machine { return &counters{} }
+
+func command(id, data string) raftfsm.Command {
+	return raftfsm.Command{Data: []byte(data), RequestID: raftfsm.NewRequestID("test", id)}
+}
+
+// A repeated request id returns the first result, in the same entry and in later ones, also
+// after a restart, and nothing is counted again.
+func TestRequestIDsAreRemembered(t *testing.T) {
+	d := fsmtest.New(t, newCounters)
+	first := d.Propose(command("1", "k"), command("1", "k"), command("2", "k"))
+	if !first[1].Repeated || !bytes.Equal(first[0].Data, first[1].Data) || first[0].Index != first[1].Index {
+		t.Fatalf("repeat in one entry: %+v", first)
+	}
+	d.Restart()
+	again := d.Propose(command("1", "k"))
+	if !again[0].Repeated || !bytes.Equal(again[0].Data, first[0].Data) || again[0].Index != first[0].Index {
+		t.Fatalf("repeat after a restart: %+v", again)
+	}
+	if got := binary.BigEndian.Uint64(d.Query([]byte("k"))); got != 2 {
+		t.Fatalf("two requests counted %d times", got)
+	}
+}
+
+// A request id that comes with other content is refused and changes nothing.
+func TestRequestIDWithOtherContent(t *testing.T) {
+	d := fsmtest.New(t, newCounters)
+	out := d.Propose(command("1", "k"), command("1", "other"))
+	if !errors.Is(out[1].Err, raftfsm.ErrRequestReused) || out[1].Data != nil {
+		t.Fatalf("in one entry: %+v", out[1])
+	}
+	out = d.Propose(command("1", "other"))
+	if !errors.Is(out[0].Err, raftfsm.ErrRequestReused) || out[0].Data != nil {
+		t.Fatalf("in a later entry: %+v", out[0])
+	}
+	if got := binary.BigEndian.Uint64(d.Query([]byte("other"))); got != 0 {
+		t.Fatalf("the refused request was counted %d times", got)
+	}
+}
+
+// Ids are forgotten after their time, in group time, and their rows go too.
+func TestRequestIDsExpire(t *testing.T) {
+	d := fsmtest.New(t, newCounters)
+	d.Propose(command("1", "k"))
+	d.Time = raftfsm.RequestMemory - time.Microsecond
+	if out := d.Propose(command("1", "k")); !out[0].Repeated {
+		t.Fatal("forgotten too early")
+	}
+	d.Time = raftfsm.RequestMemory
+	if out := d.Propose(command("1", "k")); out[0].Repeated {
+		t.Fatal("remembered for too long")
+	}
+	// The second life of the id has an expiry of its own.
+	d.Time = 2*raftfsm.RequestMemory - time.Microsecond
+	if out := d.Propose(command("1", "k")); !out[0].Repeated {
+		t.Fatal("the second life was forgotten with the first")
+	}
+	if got := binary.BigEndian.Uint64(d.Query([]byte("k"))); got != 2 {
+		t.Fatalf("counted %d times, want 2", got)
+	}
+}
+
+// However commands are batched into entries, and wherever the process restarts, the state
+// and the results are the same.
+func TestReplayIsMetamorphic(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		n := rapid.IntRange(1, 40).Draw(rt, "commands")
+		cmds := make([]raftfsm.Command, n)
+		for i := range cmds {
+			key := fmt.Sprint("k", rapid.IntRange(0, 4).Draw(rt, "key"))
+			cmds[i] = raftfsm.Command{Data: []byte(key)}
+			if rapid.Bool().Draw(rt, "with id") {
+				// The id says the content, so that none is refused.
+				cmds[i] = command(fmt.Sprint(key, rapid.IntRange(0, 2).Draw(rt, "id")), key)
+			}
+		}
+		a, b := fsmtest.New(t, newCounters), fsmtest.New(t, newCounters)
+		var one, many [][]byte
+		for _, c := range cmds {
+			one = append(one, a.Propose(c)[0].Data)
+		}
+		for rest := cmds; len(rest) > 0; {
+			k := rapid.IntRange(1, len(rest)).Draw(rt, "batch")
+			for _, r := range b.Propose(rest[:k]...) {
+				many = append(many, r.Data)
+			}
+			rest = rest[k:]
+			if rapid.Bool().Draw(rt, "restart") {
+				b.Restart()
+			}
+		}
+		for i := range one {
+			if !bytes.Equal(one[i], many[i]) {
+				rt.Fatalf("command %d: %x one by one, %x in batches", i, one[i], many[i])
+			}
+		}
+		if a.StateHash() != b.StateHash() {
+			rt.Fatal("the state depends on batches or restarts")
+		}
+	})
+}

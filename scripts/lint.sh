@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Checks everything that needs no running program. Prints what is wrong and exits 1.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tool() { go tool -modfile=tools/go.mod "$@"; }
+failed=0
+check() {
+	local name=$1
+	shift
+	if ! out=$("$@" 2>&1) || [ -n "$out" ]; then
+		printf '%s:\n%s\n' "$name" "$out"
+		failed=1
+	fi
+}
+sources() { git ls-files --cached --others --exclude-standard '*.go' | grep -v '^api/gen/'; }
+
+check gofumpt bash -c "git ls-files --cached --others --exclude-standard '*.go' | grep -v '^api/gen/' | xargs go tool -modfile=tools/go.mod gofumpt -l"
+check vet go vet ./...
+check staticcheck tool staticcheck ./...
+check 'buf lint' tool buf lint
+# Against the last released API; a change that breaks clients fails here.
+check 'buf breaking' tool buf breaking --against api/baseline.binpb
+check 'go.mod' go mod tidy -diff
+check 'generated code' ./scripts/generate.sh --check
+[ $failed = 0 ] && echo 'lint: ok'
+exit $failed
