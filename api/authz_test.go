@@ -208,7 +208,7 @@ func TestAccess(t *testing.T) {
 					if got := reasonOfCall(t, e, c, secretOf(side.tenant, role)); got != side.want[i] {
 						t.Errorf("%s of %s: reason %q, want %q", role, side.tenant, got, side.want[i])
 					}
-					e.stop()
+					e.close()
 				}
 			}
 			e := newEnv(t, nil)
@@ -269,7 +269,7 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 	case *clusterv1.RevokeTokenRequest:
 		return callOne[clusterv1.RevokeTokenResponse](t, e, c.procedure, secret, m)
 	case *provenancev1.IngestStreamRequest:
-		stream := provenancev1connect.NewProvenanceClient(e.client(t, secret), e.url).IngestStream(t.Context())
+		stream := provenancev1connect.NewProvenanceClient(e.client(secret), e.url).IngestStream(t.Context())
 		_ = stream.Send(m) // Receive tells why it failed
 		_, err := stream.Receive()
 		_ = stream.CloseRequest()
@@ -283,7 +283,7 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 
 func callOne[Res, Req any](t *testing.T, e *env, procedure, secret string, m *Req) error {
 	t.Helper()
-	_, err := connect.NewClient[Req, Res](e.client(t, secret), e.url+procedure).CallUnary(t.Context(), connect.NewRequest(m))
+	_, err := connect.NewClient[Req, Res](e.client(secret), e.url+procedure).CallUnary(t.Context(), connect.NewRequest(m))
 	return err
 }
 
@@ -292,7 +292,7 @@ func callOne[Res, Req any](t *testing.T, e *env, procedure, secret string, m *Re
 func TestListsShowOnlyWhatTheCallerMaySee(t *testing.T) {
 	e := newEnv(t, nil)
 	list := func(secret, tenant string, ids ...string) (got []string) {
-		c := limiterv1connect.NewLimiterClient(e.client(t, secret), e.url)
+		c := limiterv1connect.NewLimiterClient(e.client(secret), e.url)
 		res, err := c.ListLimits(t.Context(), connect.NewRequest(&limiterv1.ListLimitsRequest{Tenant: tenant, Ids: ids}))
 		if err != nil {
 			t.Fatal(err)
@@ -318,7 +318,7 @@ func TestListsShowOnlyWhatTheCallerMaySee(t *testing.T) {
 		}
 	}
 	tokens := func(secret string) (got []string) {
-		c := clusterv1connect.NewTokensClient(e.client(t, secret), e.url)
+		c := clusterv1connect.NewTokensClient(e.client(secret), e.url)
 		res, err := c.ListTokens(t.Context(), connect.NewRequest(&clusterv1.ListTokensRequest{}))
 		if err != nil {
 			t.Fatal(err)

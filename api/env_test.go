@@ -36,6 +36,11 @@ type env struct {
 	url      string
 	ca       *authority
 	stop     func() // drains the server and waits for it
+
+	// Connections that clients close before the drain, which would else wait a second for
+	// each to notice that it is over.
+	mu    sync.Mutex
+	conns []func()
 }
 
 func newEnv(t testing.TB, change func(*Deps)) *env {
@@ -66,18 +71,36 @@ func newEnv(t testing.TB, change func(*Deps)) *env {
 			t.Errorf("Serve: %v", err)
 		}
 	})
-	t.Cleanup(e.stop)
+	t.Cleanup(e.close)
 	return e
 }
 
-// client calls with HTTP/2 and, unless it is empty, a bearer token.
-func (e *env) client(t testing.TB, secret string) *http.Client {
-	return e.clientWith(t, &tls.Config{RootCAs: e.ca.pool}, secret)
+// close ends the clients' connections and then the server.
+func (e *env) close() {
+	e.mu.Lock()
+	conns := e.conns
+	e.conns = nil
+	e.mu.Unlock()
+	for _, f := range conns {
+		f()
+	}
+	e.stop()
 }
 
-func (e *env) clientWith(t testing.TB, config *tls.Config, secret string) *http.Client {
+func (e *env) onClose(f func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.conns = append(e.conns, f)
+}
+
+// client calls with HTTP/2 and, unless it is empty, a bearer token.
+func (e *env) client(secret string) *http.Client {
+	return e.clientWith(&tls.Config{RootCAs: e.ca.pool}, secret)
+}
+
+func (e *env) clientWith(config *tls.Config, secret string) *http.Client {
 	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true, DisableCompression: true}
-	t.Cleanup(transport.CloseIdleConnections)
+	e.onClose(transport.CloseIdleConnections)
 	return &http.Client{Transport: bearerTransport{transport, secret}}
 }
 
@@ -107,7 +130,7 @@ func (e *env) send(t testing.TB, secret, method, path, contentType string, body 
 	for i := 0; i+1 < len(headers); i += 2 {
 		r.Header.Add(headers[i], headers[i+1])
 	}
-	res, err := e.client(t, secret).Do(r)
+	res, err := e.client(secret).Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}

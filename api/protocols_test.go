@@ -51,7 +51,7 @@ func TestCheckInEveryProtocol(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := newEnv(t, nil)
 			e.services.decision = deniedDecision
-			client := limiterv1connect.NewLimiterClient(e.client(t, secretOf("acme", RoleRunner)), e.url, options...)
+			client := limiterv1connect.NewLimiterClient(e.client(secretOf("acme", RoleRunner)), e.url, options...)
 			res, err := client.Check(t.Context(), connect.NewRequest(&limiterv1.CheckRequest{
 				Token: "t", Key: strings.Repeat("k", 200), Cost: 2, RequestId: "r1",
 			}))
@@ -126,7 +126,7 @@ func dialGRPC(t *testing.T, e *env) *grpc.ClientConn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
+	e.onClose(func() { conn.Close() })
 	return conn
 }
 
@@ -191,8 +191,8 @@ func TestHealth(t *testing.T) {
 }
 
 func reflectionStream(t *testing.T, e *env, secret string, options ...connect.ClientOption) *grpcreflect.ClientStream {
-	stream := grpcreflect.NewClient(e.client(t, secret), e.url, append(options, connect.WithGRPC())...).NewStream(t.Context())
-	t.Cleanup(func() { _, _ = stream.Close() })
+	stream := grpcreflect.NewClient(e.client(secret), e.url, append(options, connect.WithGRPC())...).NewStream(t.Context())
+	e.onClose(func() { _, _ = stream.Close() })
 	return stream
 }
 
@@ -256,7 +256,7 @@ func TestForeignCertificate(t *testing.T) {
 	e := newEnv(t, nil)
 	config := newAuthority(t).clientConfig(t, AdminURI)
 	config.RootCAs = e.ca.pool
-	if _, err := e.clientWith(t, config, "").Get(e.url + "/api/provenance/search"); err == nil {
+	if _, err := e.clientWith(config, "").Get(e.url + "/api/provenance/search"); err == nil {
 		t.Error("the handshake admitted a certificate of another CA")
 	}
 }
@@ -274,7 +274,7 @@ func TestDeadlines(t *testing.T) {
 		left = time.Until(at)
 	}
 	for name, options := range map[string][]connect.ClientOption{"connect": nil, "grpc": {connect.WithGRPC()}} {
-		client := limiterv1connect.NewLimiterClient(e.client(t, secretOf("acme", RoleRunner)), e.url, options...)
+		client := limiterv1connect.NewLimiterClient(e.client(secretOf("acme", RoleRunner)), e.url, options...)
 		for _, c := range []struct{ asked, most time.Duration }{
 			{0, DeadlineCheck},
 			{2 * time.Second, 2 * time.Second},
@@ -316,7 +316,7 @@ func TestDrain(t *testing.T) {
 	e := newEnv(t, nil)
 	entered, release := make(chan struct{}), make(chan struct{})
 	e.services.checking = func(context.Context) { close(entered); <-release }
-	client := limiterv1connect.NewLimiterClient(e.client(t, secretOf("acme", RoleRunner)), e.url)
+	client := limiterv1connect.NewLimiterClient(e.client(secretOf("acme", RoleRunner)), e.url)
 	answered := make(chan error, 1)
 	go func() {
 		_, err := client.Check(context.Background(), connect.NewRequest(&limiterv1.CheckRequest{}))

@@ -229,7 +229,7 @@ func (h *head) input() segment.Input {
 func (h *head) terms() iter.Seq2[[]byte, []uint16] {
 	return func(yield func([]byte, []uint16) bool) {
 		groups := make([]*termGroup, 0, len(h.groups))
-		for _, g := range h.groups {
+		for _, g := range h.groups { // any order: they are sorted below
 			groups = append(groups, g)
 		}
 		slices.SortFunc(groups, func(a, b *termGroup) int { return cmp.Compare(a.name, b.name) })
@@ -274,7 +274,7 @@ type sortedTerm struct {
 // sorted lists the group's values in order. Most comparisons are of one integer.
 func (g *termGroup) sorted() []sortedTerm {
 	terms := make([]sortedTerm, 0, len(g.terms))
-	for v, p := range g.terms {
+	for v, p := range g.terms { // any order: they are sorted below
 		terms = append(terms, sortedTerm{value: v, posting: p})
 	}
 	shared := len(terms[0].value)

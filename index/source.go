@@ -68,7 +68,7 @@ func (s headSource) expand(t term, visit func(value string) bool) error {
 	if g == nil {
 		return nil
 	}
-	for v := range g.terms {
+	for v := range g.terms { // any order: the caller collects a set
 		if strings.HasPrefix(v, t.value) && !visit(v) {
 			return nil
 		}

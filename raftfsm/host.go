@@ -293,8 +293,10 @@ func (h *Host) Status() []GroupStatus {
 	out := make([]GroupStatus, 0, len(h.order))
 	for _, g := range h.order {
 		_, leader := g.raft.LeaderWithID()
-		s := GroupStatus{Name: g.name, Leader: string(leader), Term: g.raft.CurrentTerm(),
-			CommitIndex: g.raft.CommitIndex(), AppliedIndex: g.replica.AppliedIndex()}
+		s := GroupStatus{
+			Name: g.name, Leader: string(leader), Term: g.raft.CurrentTerm(),
+			CommitIndex: g.raft.CommitIndex(), AppliedIndex: g.replica.AppliedIndex(),
+		}
 		if f := g.raft.GetConfiguration(); f.Error() == nil {
 			for _, srv := range f.Configuration().Servers {
 				s.Voters = append(s.Voters, string(srv.ID))

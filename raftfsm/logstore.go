@@ -34,7 +34,7 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	steady := s.keep.clock.Steady()
 	own := note{boot: s.keep.clock.Boot(), steady: steady}.encode()
 	noted := make([]*raft.Log, len(logs))
-	var lastStamp, lastIndex = int64(0), uint64(0)
+	lastStamp, lastIndex := int64(0), uint64(0)
 	for i, l := range logs {
 		c := *l
 		c.Extensions = nil

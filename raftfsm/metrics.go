@@ -45,8 +45,10 @@ func newHostMetrics(h *Host, r prometheus.Registerer) (*hostMetrics, error) {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, label)
 	}
 	histogram := func(name, help string) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help,
-			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)}, label)
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: name, Help: help,
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16),
+		}, label)
 	}
 	m := &hostMetrics{
 		host: h, registry: r,

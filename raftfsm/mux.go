@@ -83,8 +83,10 @@ func NewMux(ln net.Listener, conf *tls.Config, log *slog.Logger) *Mux {
 	conf = conf.Clone()
 	conf.ClientAuth = tls.RequireAndVerifyClientCert
 	conf.MinVersion = tls.VersionTLS13
-	m := &Mux{ln: ln, tls: conf, log: log, ctx: ctx, cancel: cancel,
-		handlers: map[byte]func(GroupID, string, net.Conn) bool{}, open: map[net.Conn]struct{}{}}
+	m := &Mux{
+		ln: ln, tls: conf, log: log, ctx: ctx, cancel: cancel,
+		handlers: map[byte]func(GroupID, string, net.Conn) bool{}, open: map[net.Conn]struct{}{},
+	}
 	m.wg.Add(1)
 	go m.accept()
 	return m
@@ -319,8 +321,10 @@ func verifyPeer(cs tls.ConnectionState, roots *x509.CertPool, name string) error
 	for _, c := range cs.PeerCertificates[1:] {
 		inter.AddCert(c)
 	}
-	if _, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: inter,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
+	if _, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: inter,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}); err != nil {
 		return err
 	}
 	got, err := PeerName(cs)

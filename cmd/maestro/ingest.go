@@ -64,6 +64,9 @@ bundles), json (any JSON or JSON lines, with --map).`,
 			fmt.Fprintf(w, "%d indexed, %d existing, %d refused\n", counts.Indexed, counts.Existing, counts.Refused)
 		})
 		if err == nil && printErr == nil && counts.Refused > 0 {
+			if tenant == "" {
+				fmt.Fprintln(a.stderr, "hint: documents that name no tenant need --tenant, or a tenant in the context")
+			}
 			return errReported
 		}
 		return errors.Join(err, printErr)
