@@ -1,6 +1,11 @@
 package api
 
-import "time"
+import (
+	"time"
+
+	"github.com/maestro-conductor/maestro/index"
+	"github.com/maestro-conductor/maestro/limiter"
+)
 
 // Limits of the API port. docs/errors.md lists them beside the reasons they are refused with.
 const (
@@ -10,17 +15,17 @@ const (
 	// MaxHeaderBytes bounds the header of a request.
 	MaxHeaderBytes = 16 << 10
 	// MaxPage is the most items a page of a search holds; DefaultPage is what 0 means.
-	MaxPage     = 1000
+	MaxPage     = index.PageMax
 	DefaultPage = 50
 	// MaxBatchDocuments bounds the documents of one ingest, those in its records included.
 	MaxBatchDocuments = 5000
 	// MaxBatchLimits bounds the limits, and the ids of limits, in one request.
 	MaxBatchLimits = 1000
 	// MaxTokenBytes and MaxKeyBytes bound what a check names.
-	MaxTokenBytes = 256
-	MaxKeyBytes   = 256
+	MaxTokenBytes = limiter.SubjectBytesMax
+	MaxKeyBytes   = limiter.SubjectBytesMax
 	// MaxRequestIDBytes bounds the id that a caller chooses for a write.
-	MaxRequestIDBytes = 128
+	MaxRequestIDBytes = limiter.RequestIDBytesMax
 	// MaxDescriptionBytes bounds the description of an API token.
 	MaxDescriptionBytes = 256
 	// MaxQueryBytes bounds a search query, and MaxCursorBytes the cursor beside it.

@@ -219,6 +219,11 @@ var (
 		title: "the region has not been started",
 		hint:  "run `maestro cluster init` once, with the administrator's certificate", sentinels: []error{ErrNotInitialised},
 	}
+	reasonTooManyLimits = &reason{
+		name: "too_many_limits", code: connect.CodeFailedPrecondition,
+		title: "more than 64 limits match the request",
+		hint:  "make the selectors of the limits narrower; nothing was taken", sentinels: []error{limiter.ErrTooManyLimits},
+	}
 	reasonServiceOff = &reason{
 		name: "service_off", code: connect.CodeUnimplemented,
 		title: "the service is switched off on this node",
@@ -245,7 +250,7 @@ var (
 	}
 	reasonNoLeader = &reason{
 		name: "no_leader", code: connect.CodeUnavailable,
-		title: "the group that owns the data has no reachable leader", opaque: true,
+		title: "the group that owns the data has no leader within reach", opaque: true,
 		hint: "retry: a group elects a leader within seconds while a majority of its nodes is up", retryAfterMs: 500,
 		sentinels: []error{raftfsm.ErrNoLeader},
 	}
@@ -266,10 +271,22 @@ var (
 		title: "the node has not caught up with the region since its start",
 		hint:  "retry, or ask another node of the region", retryAfterMs: 500, sentinels: []error{index.ErrNotReady},
 	}
+	reasonVersionMismatch = &reason{
+		name: "version_mismatch", code: connect.CodeUnavailable,
+		title: "nodes of different versions do not understand each other", opaque: true,
+		hint: "retry: the upgrade that is under way ends it; nothing was changed", retryAfterMs: 1000,
+		sentinels: []error{limiter.ErrRefused, raftfsm.ErrVersion},
+	}
+	reasonNotMember = &reason{
+		name: "not_member", code: connect.CodeUnavailable,
+		title: "this node is not a member of the region's cluster", opaque: true,
+		hint:      "ask another node of the region; an operator sees the members in `maestro cluster status`",
+		sentinels: []error{raftfsm.ErrOtherCluster, raftfsm.ErrNotMember},
+	}
 	reasonGroupUnknown = &reason{
 		name: "group_unknown", code: connect.CodeUnavailable,
 		title: "this node does not host the group that owns the data", opaque: true,
-		hint: "ask another node of the region", sentinels: []error{raftfsm.ErrUnknownGroup},
+		hint: "ask another node of the region", sentinels: []error{raftfsm.ErrUnknownGroup, raftfsm.ErrTargetUnknown},
 	}
 	reasonShutdown = &reason{
 		name: "shutting_down", code: connect.CodeUnavailable,
@@ -304,7 +321,7 @@ var reasons = []*reason{
 	reasonFieldTooLong, reasonFieldMalformed, reasonBatchTooLarge, reasonMappingMalformed, reasonLimitInvalid,
 	reasonQueryMalformed, reasonCursorMalformed,
 	reasonLimitUnknown, reasonTokenIDUnknown, reasonRequestIDReused, reasonAlreadyInitialised, reasonSeedsNotReady,
-	reasonNotInitialised, reasonServiceOff,
+	reasonNotInitialised, reasonTooManyLimits, reasonServiceOff,
 	reasonIncomplete, reasonNotReady, reasonOverloaded, reasonTenantOverloaded, reasonCommandTooLarge, reasonNoLeader, reasonLost,
-	reasonGroupUnknown, reasonShutdown, reasonDeadline, reasonCanceled, reasonInternal,
+	reasonVersionMismatch, reasonNotMember, reasonGroupUnknown, reasonShutdown, reasonDeadline, reasonCanceled, reasonInternal,
 }

@@ -48,6 +48,37 @@ type head struct {
 type termGroup struct {
 	name  string
 	terms map[string]uint32
+	// list has the terms as they came: to go through them all, it is read in sequence.
+	list []headTerm
+}
+
+// headTerm is a value with eight of its bytes as an integer, which most comparisons need
+// only.
+type headTerm struct {
+	bytes   uint64
+	value   string
+	posting uint32
+}
+
+// eightBytes are the first bytes of a text, zeros behind its end.
+func eightBytes(s string) uint64 {
+	var b [8]byte
+	copy(b[:], s)
+	return binary.BigEndian.Uint64(b[:])
+}
+
+// prefixed visits the values that begin with prefix until visit returns false.
+func (g *termGroup) prefixed(prefix string, visit func(value string) bool) {
+	want, mask := eightBytes(prefix), ^uint64(0)
+	if len(prefix) < 8 {
+		mask <<= 64 - 8*len(prefix)
+	}
+	for i := range g.list {
+		t := &g.list[i]
+		if t.bytes&mask == want && strings.HasPrefix(t.value, prefix) && !visit(t.value) {
+			return
+		}
+	}
 }
 
 func newHead(base uint64) *head {
@@ -153,7 +184,9 @@ func (h *head) term(g *termGroup, local uint16) string {
 	n, ok := g.terms[string(h.scratch)]
 	if !ok {
 		value := string(h.scratch)
-		g.terms[value] = uint32(len(h.postings))
+		n = uint32(len(h.postings))
+		g.terms[value] = n
+		g.list = append(g.list, headTerm{eightBytes(value), value, n})
 		h.postings = append(h.postings, 1<<32|uint64(local))
 		return value
 	}
@@ -265,19 +298,10 @@ func (h *head) terms() iter.Seq2[[]byte, []uint16] {
 	}
 }
 
-type sortedTerm struct {
-	order   uint64 // the eight bytes behind what all values share
-	value   string
-	posting uint32
-}
-
-// sorted lists the group's values in order. Most comparisons are of one integer.
-func (g *termGroup) sorted() []sortedTerm {
-	terms := make([]sortedTerm, 0, len(g.terms))
-	for v, p := range g.terms { // any order: they are sorted below
-		terms = append(terms, sortedTerm{value: v, posting: p})
-	}
-	shared := len(terms[0].value)
+// sorted lists the group's values in order.
+func (g *termGroup) sorted() []headTerm {
+	terms := slices.Clone(g.list)
+	shared := len(terms[0].value) // bytes that all values have in common
 	for _, t := range terms {
 		shared = min(shared, len(t.value))
 		for t.value[:shared] != terms[0].value[:shared] {
@@ -285,13 +309,11 @@ func (g *termGroup) sorted() []sortedTerm {
 		}
 	}
 	for i := range terms {
-		var b [8]byte
-		copy(b[:], terms[i].value[shared:])
-		terms[i].order = binary.BigEndian.Uint64(b[:])
+		terms[i].bytes = eightBytes(terms[i].value[shared:])
 	}
-	slices.SortFunc(terms, func(a, b sortedTerm) int {
-		if a.order != b.order {
-			return cmp.Compare(a.order, b.order)
+	slices.SortFunc(terms, func(a, b headTerm) int {
+		if a.bytes != b.bytes {
+			return cmp.Compare(a.bytes, b.bytes)
 		}
 		return strings.Compare(a.value, b.value)
 	})

@@ -15,6 +15,9 @@ import (
 // that lost its leader takes longer than that; the answer then says what is missing.
 const shardGrace = 400 * time.Millisecond
 
+// errNoAnswer is the state of a shard that is not waited for any longer.
+var errNoAnswer = fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
+
 // Search returns one page. It asks every shard for its first documents, as fresh as all
 // writes acknowledged before, and merges them. A page may hold less than the limit when its
 // documents are large; the last page alone has no Next.
@@ -110,7 +113,7 @@ func (s *Service) scatter(ctx context.Context, q shardQuery, bounds []uint64, al
 	}
 	replies := make([]reply, len(s.shards))
 	for n := range replies {
-		replies[n].err = context.DeadlineExceeded
+		replies[n].err = errNoAnswer
 	}
 	var grace <-chan time.Time
 	for range s.shards {

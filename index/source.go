@@ -3,7 +3,6 @@ package index
 import (
 	"container/heap"
 	"sort"
-	"strings"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
@@ -64,14 +63,8 @@ func (s headSource) times() (newest, oldest int64) {
 func (s headSource) expand(t term, visit func(value string) bool) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	g := s.groups[t.group]
-	if g == nil {
-		return nil
-	}
-	for v := range g.terms { // any order: the caller collects a set
-		if strings.HasPrefix(v, t.value) && !visit(v) {
-			return nil
-		}
+	if g := s.groups[t.group]; g != nil {
+		g.prefixed(t.value, visit)
 	}
 	return nil
 }

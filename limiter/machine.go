@@ -24,9 +24,9 @@ type Machine struct {
 	value   []byte
 
 	// Readers use these.
-	store *raftfsm.Store
-	time  atomic.Int64 // group time of the last applied entry, in microseconds
-	views atomic.Pointer[views]
+	store     *raftfsm.Store
+	time      atomic.Int64             // group time of the last applied entry, in microseconds
+	published atomic.Pointer[limitSet] // the limits of the last commit
 }
 
 // NewMachine makes an empty machine; the host loads it.
@@ -54,7 +54,7 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 		return err
 	}
 	m.set = newLimitSet(m.config.version, sorted)
-	m.views.Store(&views{m.set})
+	m.published.Store(m.set)
 	return nil
 }
 
@@ -92,11 +92,8 @@ func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 		}
 		results[i] = r
 	}
-	if m.set != before {
-		// Readers find the limits that belong to the rows they see, before and after the commit.
-		after := m.set
-		m.views.Store(&views{before, after})
-		tx.OnCommit(func() { m.views.Store(&views{after}) })
+	if after := m.set; after != before {
+		tx.OnCommit(func() { m.published.Store(after) })
 	}
 	m.time.Store(e.Time)
 	return results, nil

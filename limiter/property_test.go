@@ -93,8 +93,8 @@ func TestChangedLimitsKeepWhatWasUsed(t *testing.T) {
 		d, o := drive(t, 3), newOracle()
 		tolerance := big.NewRat(1, 100)
 		var now time.Duration
+		limits := genLimits().Draw(rt, "limits")
 		for range rapid.IntRange(1, 6).Draw(rt, "changes") {
-			limits := genLimits().Draw(rt, "limits")
 			d.Time = now
 			d.set(limits...)
 			o.set(now.Microseconds(), limits)
@@ -116,8 +116,42 @@ func TestChangedLimitsKeepWhatWasUsed(t *testing.T) {
 					d.sweep()
 				}
 			}
+			now += genPause().Draw(rt, "pause")
+			limits = genChanged(limits).Draw(rt, "changed limits")
 		}
 	})
+}
+
+// genChanged makes other limits of which most have ids and scopes that were there before.
+func genChanged(limits []Limit) *rapid.Generator[[]Limit] {
+	return rapid.Custom(func(t *rapid.T) []Limit {
+		var out []Limit
+		for _, l := range limits {
+			switch rapid.IntRange(0, 9).Draw(t, "fate") {
+			case 0:
+				continue
+			case 1:
+				l.Scope, l.Selector = ScopeToken, "acme/a*"
+			}
+			l.TokenBucket.Rate = genRate().Draw(t, "rate")
+			l.TokenBucket.Burst = rapid.Uint32Range(1, 40).Draw(t, "burst")
+			if len(problemsOf(l)) == 0 {
+				out = append(out, l)
+			}
+		}
+		return out
+	})
+}
+
+// What was used is rounded up when its unit changes: after going from thirds to halves of a
+// token, a third used is half a token.
+func TestUsedIsRoundedUp(t *testing.T) {
+	third, half := rate{refill: 1, unit: 3}, rate{refill: 1, unit: 2}
+	l := newLimitState(limit("a", ScopeTenant, "*", "1/s", 5), 1, 0, []generation{{0, third}, {10, half}})
+	got := l.settle(bucket{used: u128{0, 1}, unit: 3, t: 10}, 10)
+	if want := (bucket{used: u128{0, 1}, unit: 2, gen: 1, t: 10}); got != want {
+		t.Errorf("settled to %+v, want %+v", got, want)
+	}
 }
 
 // In any interval, at most burst + rate*length passes.
@@ -241,12 +275,15 @@ func TestReplayIsTheSame(t *testing.T) {
 func TestSweepChangesNoAnswer(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		plain, swept := drive(t, 8), drive(t, 8)
+		limits := genLimits().Draw(rt, "limits")
+		plain.set(limits...)
+		swept.set(limits...)
 		var now time.Duration
 		for range rapid.IntRange(1, 50).Draw(rt, "steps") {
 			now += genPause().Draw(rt, "pause")
 			plain.Time, swept.Time = now, now
 			if rapid.IntRange(0, 9).Draw(rt, "limits change") == 0 {
-				limits := genLimits().Draw(rt, "limits")
+				limits = genChanged(limits).Draw(rt, "changed limits")
 				plain.set(limits...)
 				swept.set(limits...)
 			}

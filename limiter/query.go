@@ -8,10 +8,6 @@ import (
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-// views are the limits that readers may need: those of the last commit and, while an entry
-// that changes them is being committed, those after it.
-type views [2]*limitSet
-
 // Query implements raftfsm.Machine. A check is evaluated as if it came right after the last
 // applied entry, at that entry's time, and takes nothing.
 func (m *Machine) Query(ctx context.Context, query []byte) ([]byte, error) {
@@ -61,30 +57,17 @@ func (m *Machine) view(ctx context.Context) (*raftfsm.Iter, *limitSet, error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("limiter: query: %w", err)
 		}
-		set, err := m.limitsOf(rows)
-		if err == nil && set != nil {
+		version, err := versionOf(rows)
+		if set := m.published.Load(); err == nil && set.version == version {
 			return rows, set, nil
 		}
-		// Without a set, the limits moved on between the two reads: look again, at newer rows.
+		// An entry that changes the limits was committed between the two reads, or is about to
+		// be published: look again.
 		if err := errors.Join(err, rows.Close()); err != nil {
 			return nil, nil, fmt.Errorf("limiter: query: %w", err)
 		}
 	}
 	return nil, nil, fmt.Errorf("limiter: query: %w", ctx.Err())
-}
-
-// limitsOf finds the limits at the version that rows have, or nil when they are newer.
-func (m *Machine) limitsOf(rows *raftfsm.Iter) (*limitSet, error) {
-	version, err := versionOf(rows)
-	if err != nil {
-		return nil, err
-	}
-	for v, i := m.views.Load(), 0; i < len(v); i++ {
-		if v[i] != nil && v[i].version == version {
-			return v[i], nil
-		}
-	}
-	return nil, nil
 }
 
 func versionOf(rows *raftfsm.Iter) (uint32, error) {

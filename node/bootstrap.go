@@ -161,8 +161,10 @@ func (b *bootstrap) init(ctx context.Context) (string, error) {
 		return "", api.ErrAlreadyInitialised
 	}
 	if first := b.coordinator(); first.Name != b.cfg.Name {
-		if _, err := b.ask(ctx, first, "init"); err != nil {
+		if _, err := b.ask(ctx, first, "init"); errors.Is(err, api.ErrAlreadyInitialised) || errors.Is(err, api.ErrSeedsNotReady) {
 			return "", err
+		} else if err != nil {
+			return "", fmt.Errorf("%w: %w", api.ErrSeedsNotReady, err)
 		}
 		select {
 		case <-b.done:

@@ -211,29 +211,6 @@ func (n *Node) ready() error {
 	return nil
 }
 
-// status describes the region.
-func (n *Node) status(context.Context) (api.RegionStatus, error) {
-	select {
-	case <-n.started:
-	default:
-		return api.RegionStatus{}, api.ErrNotInitialised
-	}
-	st := api.RegionStatus{ClusterID: n.rec.ClusterID, Region: n.rec.Region, AnsweredBy: n.cfg.Name, Version: version.String()}
-	names := map[string]string{}
-	for _, m := range n.rec.Members {
-		names[m.ID] = m.Name
-		st.Nodes = append(st.Nodes, api.NodeStatus{Name: m.Name, ID: m.ID, ClusterAddress: m.Cluster, APIAddress: m.API, Reachable: n.host.Reachable(m.ID)})
-	}
-	for _, g := range n.host.Status() {
-		s := api.GroupStatus{Name: g.Name, Leader: names[g.Leader], Term: g.Term, CommitIndex: g.CommitIndex, AppliedIndex: g.AppliedIndex}
-		for _, v := range g.Voters {
-			s.Voters = append(s.Voters, names[v])
-		}
-		st.Groups = append(st.Groups, s)
-	}
-	return st, nil
-}
-
 // fatal ends the process at once: after a failed write nobody knows what the disk holds, and
 // going on could acknowledge what is not there.
 func (n *Node) fatal(reason string, err error) {

@@ -71,11 +71,16 @@ func twoGroups() []raftfsm.Group {
 	}
 }
 
+var requests atomic.Int64
+
+// add counts once: with a request id, the host itself repeats what a dying leader may have
+// taken or not.
 func add(t *testing.T, h *raftfsm.Host, g raftfsm.GroupID, key string) uint64 {
 	t.Helper()
+	id := raftfsm.NewRequestID("add", fmt.Sprint(requests.Add(1)))
 	ctx, cancel := context.WithTimeout(context.Background(), hosttest.Patience)
 	defer cancel()
-	r, err := h.Propose(ctx, g, raftfsm.Command{Data: []byte(key)})
+	r, err := h.Propose(ctx, g, raftfsm.Command{Data: []byte(key), RequestID: id})
 	if err != nil {
 		t.Fatalf("propose: %v", err)
 	}

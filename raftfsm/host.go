@@ -183,7 +183,7 @@ func (g *group) open(dir string, members []Member) error {
 		return err
 	}
 	g.stream = newStreamLayer(h.mux, g.id, h.nameOf)
-	hlog := raftLog(g.log)
+	hlog := raftLog(h.ctx, g.log)
 	g.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: g.stream, MaxPool: transportPool, Timeout: transportTimeout, Logger: hlog,
 		// Pipelining deadlocks after a follower's write error, and gains nothing on a LAN.
@@ -262,21 +262,6 @@ func (h *Host) group(id GroupID) (*group, error) {
 	return g, nil
 }
 
-// Reachable tells whether this node has a link to the member; it is always true for itself.
-func (h *Host) Reachable(memberID string) bool {
-	if memberID == h.self.ID {
-		return true
-	}
-	l := h.links[memberID]
-	if l == nil {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(h.ctx, confirmTimeout)
-	defer cancel()
-	_, err := l.call(ctx, kindTerms, 0, nil)
-	return err == nil
-}
-
 // GroupStatus describes a group as this node sees it.
 type GroupStatus struct {
 	Name string
@@ -295,7 +280,8 @@ func (h *Host) Status() []GroupStatus {
 		_, leader := g.raft.LeaderWithID()
 		s := GroupStatus{
 			Name: g.name, Leader: string(leader), Term: g.raft.CurrentTerm(),
-			CommitIndex: g.raft.CommitIndex(), AppliedIndex: g.replica.AppliedIndex(),
+			// After a start, Raft learns the commit index only from the leader.
+			CommitIndex: max(g.raft.CommitIndex(), g.replica.AppliedIndex()), AppliedIndex: g.replica.AppliedIndex(),
 		}
 		if f := g.raft.GetConfiguration(); f.Error() == nil {
 			for _, srv := range f.Configuration().Servers {

@@ -11,12 +11,16 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// raftLog passes the library's log lines on to slog.
-func raftLog(l *slog.Logger) hclog.Logger {
-	return hclog.New(&hclog.LoggerOptions{Name: "raft", Level: hclog.Warn, DisableTime: true, Output: raftLines{l}})
+// raftLog passes the library's log lines on to slog. Once ctx has ended they are about
+// connections that were closed on purpose, and only for debugging.
+func raftLog(ctx context.Context, l *slog.Logger) hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{Name: "raft", Level: hclog.Warn, DisableTime: true, Output: raftLines{l, ctx}})
 }
 
-type raftLines struct{ log *slog.Logger }
+type raftLines struct {
+	log *slog.Logger
+	ctx context.Context
+}
 
 var _ io.Writer = raftLines{}
 
@@ -27,6 +31,9 @@ func (r raftLines) Write(b []byte) (int, error) {
 		level, line = slog.LevelError, rest
 	} else if rest, ok := strings.CutPrefix(line, "[WARN]"); ok {
 		line = rest
+	}
+	if r.ctx.Err() != nil {
+		level = slog.LevelDebug
 	}
 	r.log.Log(context.Background(), level, strings.TrimSpace(line))
 	return len(b), nil

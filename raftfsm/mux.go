@@ -254,7 +254,7 @@ func (m *Mux) Dial(ctx context.Context, address, name string, class byte, group 
 	d := net.Dialer{}
 	raw, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("dial %s: %w", address, err)
+		return nil, fmt.Errorf("node %s at %s: %w", name, address, err)
 	}
 	c, err := m.greet(ctx, raw, name, class, group)
 	if err != nil {

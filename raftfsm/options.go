@@ -18,18 +18,18 @@ import (
 const (
 	// heartbeatTimeout is how long a follower waits for its leader before it asks for votes.
 	// With electionTimeout it decides the time without service after a leader dies: about
-	// 1.3 s at most. Smaller: a long pause of a busy machine, or an fsync of half a second,
-	// deposes a healthy leader. Larger: longer without service.
-	heartbeatTimeout = 600 * time.Millisecond
+	// 1.5 s at most. Smaller: a busy machine that runs nothing of ours for a while, or an fsync
+	// of half a second, deposes a healthy leader. Larger: longer without service.
+	heartbeatTimeout = 750 * time.Millisecond
 	// electionTimeout is how long a candidate waits for votes before it tries again. Not
 	// smaller: three fsyncs of a vote have to fit in.
-	electionTimeout = 600 * time.Millisecond
+	electionTimeout = 750 * time.Millisecond
 	// leaderLeaseTimeout is how long a leader without a majority keeps its role. It must not
 	// exceed heartbeatTimeout. It is no read lease: reads confirm their term.
-	leaderLeaseTimeout = 500 * time.Millisecond
+	leaderLeaseTimeout = 750 * time.Millisecond
 	// preferenceStep is added to a node's timeouts for each place it stands behind in a
 	// group's order of preference, so that first elections spread leaders over the nodes.
-	preferenceStep = 150 * time.Millisecond
+	preferenceStep = 125 * time.Millisecond
 	// commitTimeout is how often an idle leader tells followers its commit index. Smaller
 	// costs idle CPU in every group; larger makes bounded reads on followers older. Reads
 	// that must be fresh go to the leader and do not wait for it.

@@ -225,8 +225,8 @@ func decodePage(b []byte) (page, error) {
 		}
 		p.records = append(p.records, rec)
 	}
-	if err := r.Done(); err != nil {
-		return page{}, fmt.Errorf("%w: page: %w", errCodec, err)
+	if err := r.Done(); err != nil || last > 1 {
+		return page{}, fmt.Errorf("%w: page", errCodec)
 	}
 	return p, nil
 }

@@ -85,7 +85,6 @@ type builder struct {
 	blocks   uint32
 	postings uint32
 	numbers  []uint16
-	wide     []uint32
 	bits     [DocumentsMax / 64]uint64
 }
 
