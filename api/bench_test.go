@@ -36,7 +36,7 @@ func benchHandler() http.Handler {
 func noOpHandler() http.Handler {
 	return connect.NewUnaryHandler(checkPath, func(context.Context, *connect.Request[limiterv1.CheckRequest]) (*connect.Response[limiterv1.CheckResponse], error) {
 		return connect.NewResponse(&limiterv1.CheckResponse{Allow: true}), nil
-	})
+	}, connect.WithCompressMinBytes(1<<10))
 }
 
 func benchServe(b *testing.B, handler http.Handler) {

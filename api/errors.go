@@ -21,6 +21,9 @@ var (
 	ErrSeedsNotReady = errors.New("the seeds are not ready")
 	// ErrNotInitialised means that the region has not been started yet.
 	ErrNotInitialised = errors.New("the region is not initialised")
+	// ErrNotReady means that this node has started but does not serve yet: its groups open, or
+	// what it must know has not reached it.
+	ErrNotReady = errors.New("the node is not ready yet")
 	// ErrServiceOff means that this node does not run the service that was asked for.
 	ErrServiceOff = errors.New("the service is switched off on this node")
 )

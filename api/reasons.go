@@ -269,7 +269,7 @@ var (
 	reasonNotReady = &reason{
 		name: "not_ready", code: connect.CodeUnavailable,
 		title: "the node has not caught up with the region since its start",
-		hint:  "retry, or ask another node of the region", retryAfterMs: 500, sentinels: []error{index.ErrNotReady},
+		hint:  "retry, or ask another node of the region", retryAfterMs: 500, sentinels: []error{ErrNotReady, index.ErrNotReady},
 	}
 	reasonVersionMismatch = &reason{
 		name: "version_mismatch", code: connect.CodeUnavailable,

@@ -54,6 +54,7 @@ var sentinelReasons = map[string]struct {
 	"api.ErrLimitUnknown":       {ErrLimitUnknown, reasonLimitUnknown},
 	"api.ErrAlreadyInitialised": {ErrAlreadyInitialised, reasonAlreadyInitialised},
 	"api.ErrSeedsNotReady":      {ErrSeedsNotReady, reasonSeedsNotReady},
+	"api.ErrNotReady":           {ErrNotReady, reasonNotReady},
 	"api.ErrNotInitialised":     {ErrNotInitialised, reasonNotInitialised},
 	"api.ErrServiceOff":         {ErrServiceOff, reasonServiceOff},
 	"limiter.ErrInvalid":        {limiter.ErrInvalid, reasonLimitInvalid},

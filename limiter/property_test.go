@@ -117,30 +117,31 @@ func TestChangedLimitsKeepWhatWasUsed(t *testing.T) {
 				}
 			}
 			now += genPause().Draw(rt, "pause")
-			limits = genChanged(limits).Draw(rt, "changed limits")
+			limits = changed(rt, limits)
 		}
 	})
 }
 
-// genChanged makes other limits of which most have ids and scopes that were there before.
-func genChanged(limits []Limit) *rapid.Generator[[]Limit] {
-	return rapid.Custom(func(t *rapid.T) []Limit {
-		var out []Limit
-		for _, l := range limits {
-			switch rapid.IntRange(0, 9).Draw(t, "fate") {
-			case 0:
-				continue
-			case 1:
-				l.Scope, l.Selector = ScopeToken, "acme/a*"
-			}
-			l.TokenBucket.Rate = genRate().Draw(t, "rate")
-			l.TokenBucket.Burst = rapid.Uint32Range(1, 40).Draw(t, "burst")
-			if len(problemsOf(l)) == 0 {
-				out = append(out, l)
-			}
+// changed draws other limits, most of them with ids and scopes that were there before.
+func changed(t *rapid.T, limits []Limit) []Limit {
+	if len(limits) == 0 {
+		return genLimits().Draw(t, "limits")
+	}
+	var out []Limit
+	for _, l := range limits {
+		switch rapid.IntRange(0, 9).Draw(t, "fate") {
+		case 0:
+			continue
+		case 1:
+			l.Scope, l.Selector = ScopeToken, "acme/a*"
 		}
-		return out
-	})
+		l.TokenBucket.Rate = genRate().Draw(t, "rate")
+		l.TokenBucket.Burst = rapid.Uint32Range(1, 40).Draw(t, "burst")
+		if len(problemsOf(l)) == 0 {
+			out = append(out, l)
+		}
+	}
+	return out
 }
 
 // What was used is rounded up when its unit changes: after going from thirds to halves of a
@@ -283,7 +284,7 @@ func TestSweepChangesNoAnswer(t *testing.T) {
 			now += genPause().Draw(rt, "pause")
 			plain.Time, swept.Time = now, now
 			if rapid.IntRange(0, 9).Draw(rt, "limits change") == 0 {
-				limits = genChanged(limits).Draw(rt, "changed limits")
+				limits = changed(rt, limits)
 				plain.set(limits...)
 				swept.set(limits...)
 			}

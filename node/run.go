@@ -197,15 +197,14 @@ func (n *Node) deps() api.Deps {
 
 // ready returns nil when this node can serve or forward any request.
 func (n *Node) ready() error {
-	select {
-	case <-n.started:
-	default:
-		return api.ErrNotInitialised
+	run, err := n.services.get()
+	if err != nil {
+		return err
 	}
 	if err := n.host.Ready(); err != nil {
 		return err
 	}
-	if _, ok := n.services.running.Load().meta.CursorKey(); !ok {
+	if _, ok := run.meta.CursorKey(); !ok {
 		return errors.New("the region's settings have not reached this node yet")
 	}
 	return nil

@@ -28,6 +28,9 @@ func (s *services) get() (*running, error) {
 	if r := s.running.Load(); r != nil {
 		return r, nil
 	}
+	if s.node.boot.current() != nil {
+		return nil, api.ErrNotReady
+	}
 	return nil, api.ErrNotInitialised
 }
 

@@ -47,6 +47,9 @@ func (f fsm) Restore(rc io.ReadCloser) error {
 	defer rc.Close()
 	f.g.replacing.Lock()
 	defer f.g.replacing.Unlock()
+	if s, ok := f.g.machine.(Suspender); ok {
+		s.Suspend()
+	}
 	if err := f.g.snaps.ingest(rc); err != nil {
 		return fmt.Errorf("raftfsm: restore group %s: %w", f.g.name, err)
 	}

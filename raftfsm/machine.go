@@ -45,6 +45,12 @@ type Machine interface {
 	Close() error
 }
 
+// Suspender is a Machine whose goroutines work on the store on their own. Suspend ends them
+// and waits, before the host replaces the group's rows by a snapshot; Load follows.
+type Suspender interface {
+	Suspend()
+}
+
 // Command is one proposal.
 type Command struct {
 	// Data is what Machine.Apply receives.

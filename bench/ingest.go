@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+
+	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
+	"github.com/maestro-conductor/maestro/internal/client"
+)
+
+const (
+	ingestBatch   = 1000
+	ingestWorkers = 4
+	ingestLimit   = 2 * time.Hour
+	// A region has settled when it takes less than settledCPU of a core over a second.
+	settledCPU  = 0.15
+	settleLimit = 3 * time.Minute
+)
+
+func measureIngest(ctx context.Context, b *bench) error { return b.load(ctx) }
+
+// load ingests the documents, once a run, and reports how fast that was: several workers send
+// batches, each worker the next one as soon as its last is acknowledged.
+func (b *bench) load(ctx context.Context) error {
+	if b.loaded {
+		return nil
+	}
+	if err := b.up(ctx); err != nil {
+		return err
+	}
+	w := newWorld(b.documents)
+	jsonBytes, err := w.jsonBytes()
+	if err != nil {
+		return err
+	}
+	clients, err := b.newClients(ingestWorkers, true)
+	if err != nil {
+		return err
+	}
+	stopProgress, stored := showProgress(b.documents)
+	defer stopProgress()
+	m, err := b.withCPU(func() (measured, error) { return ingestAll(ctx, w, clients, stored) })
+	if err != nil {
+		return err
+	}
+	b.loaded = true
+	c := config{
+		"documents": b.documents, "json_bytes": jsonBytes, "batch": ingestBatch, "workers": ingestWorkers,
+		"replicas": 3, "tenants": worldTenants, "zipf": worldZipf, "loop": "closed",
+	}
+	b.report.latency("ingest.batch", m, c)
+	b.report.scalar("ingest.documents", float64(b.documents)/m.elapsed.Seconds(), "documents/s", c)
+	b.report.scalar("ingest.server_cpu", float64(m.cpu.Microseconds())/float64(b.documents), "us/document, region", c)
+	return b.settle(ctx, c)
+}
+
+// ingestAll sends all documents.
+func ingestAll(ctx context.Context, w *world, clients []*client.Client, stored *atomic.Int64) (measured, error) {
+	batches := (w.n + ingestBatch - 1) / ingestBatch
+	perWorker := (batches + len(clients) - 1) / len(clients)
+	return closedLoop(ctx, len(clients), perWorker, ingestLimit, func(ctx context.Context, worker, n int) error {
+		// Workers take turns, so that documents arrive about in the order of their times.
+		from := (n*len(clients) + worker) * ingestBatch
+		docs := make([]*provenancev1.Document, 0, ingestBatch)
+		for i := from; i < min(from+ingestBatch, w.n); i++ {
+			docs = append(docs, w.document(i))
+		}
+		if len(docs) == 0 {
+			return nil
+		}
+		stored.Add(int64(len(docs)))
+		return send(ctx, clients[worker], docs)
+	})
+}
+
+// showProgress prints how far a counter is, until stop.
+func showProgress(of int) (stop func(), counter *atomic.Int64) {
+	counter = &atomic.Int64{}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(10 * time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				fmt.Fprintf(os.Stderr, "  %d of %d documents sent\n", counter.Load(), of)
+			}
+		}
+	}()
+	return func() { close(done); <-ended }, counter
+}
+
+// settle waits until what follows an ingest, such as the sealing and compaction of segments,
+// is done, so that searches are measured on a region at rest.
+func (b *bench) settle(ctx context.Context, c config) error {
+	began := time.Now()
+	for {
+		before, err := b.cpu()
+		if err != nil {
+			return err
+		}
+		time.Sleep(time.Second)
+		after, err := b.cpu()
+		if err != nil {
+			return err
+		}
+		if (after - before).Seconds() < settledCPU {
+			break
+		}
+		if ctx.Err() != nil || time.Since(began) > settleLimit {
+			return fmt.Errorf("the region is still busy %v after the ingest", settleLimit)
+		}
+	}
+	rss, err := b.rss()
+	if err != nil {
+		return err
+	}
+	b.report.scalar("ingest.settle", time.Since(began).Seconds(), "s until idle", c)
+	b.report.scalar("ingest.rss", float64(rss)/(1<<20), "MiB, largest node", c)
+	return nil
+}
+
+// measureDisk weighs the data folders with all documents in.
+func measureDisk(ctx context.Context, b *bench) error {
+	if err := b.load(ctx); err != nil {
+		return err
+	}
+	bytes, err := b.diskBytes()
+	if err != nil {
+		return err
+	}
+	c := config{"documents": b.documents, "replicas": 3, "includes": "raft logs, state, segments"}
+	b.report.scalar("disk.region", float64(bytes)/float64(b.documents), "bytes/document, all replicas", c)
+	b.report.scalar("disk.node", float64(bytes)/float64(b.documents)/3, "bytes/document, one replica", c)
+	return nil
+}
+
+// send ingests one batch; every document must be new.
+func send(ctx context.Context, c *client.Client, docs []*provenancev1.Document) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	resp, err := c.Provenance().Ingest(ctx, connect.NewRequest(&provenancev1.IngestRequest{Documents: docs, RequestId: client.NewRequestID()}))
+	if err != nil {
+		return err
+	}
+	if n := int(resp.Msg.GetIndexed()); n != len(docs) {
+		return fmt.Errorf("%d of %d documents were indexed: %v", n, len(docs), resp.Msg)
+	}
+	return nil
+}

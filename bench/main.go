@@ -1,0 +1,131 @@
+// Command bench measures a real region of three node processes on this machine, from outside:
+//
+//	go run ./bench                    everything, on a million documents
+//	go run ./bench -quick             the same on 50,000 documents, shorter
+//	go run ./bench -run 'commit|read' some of it
+//
+// It prints a table. With BENCH_OUT=FILE it also appends one JSON line for each figure:
+// {"name", "value", "unit", "config"}. DESIGN.md says what is measured, how, and how far to
+// trust it. Nothing outside a temporary folder is touched and only loopback is used.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+)
+
+// options are the sizes of a run.
+type options struct {
+	run       *regexp.Regexp
+	binary    string
+	documents int
+	// window is how long a load lasts, idle how long the idle region is watched.
+	window, idle time.Duration
+	starts       int // runs of maestro dev
+	draws        int // searches of each kind
+	kills        int
+	restarts     int
+}
+
+// step is one group of figures.
+type step struct {
+	name string
+	run  func(ctx context.Context, b *bench) error
+}
+
+// steps are in the order of a run: what needs an empty region first.
+var steps = []step{
+	{"start", measureStart},
+	{"idle", measureIdle},
+	{"commit", measureCommit},
+	{"read", measureRead},
+	{"noop", measureNoop},
+	{"ingest", measureIngest},
+	{"disk", measureDisk},
+	{"search", measureSearch},
+	{"restart", measureRestart},
+	{"failover", measureFailover},
+}
+
+func main() {
+	pattern := flag.String("run", "", "only the steps that match this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover")
+	quick := flag.Bool("quick", false, "50,000 documents and short windows: shows that it works, not how fast it is")
+	documents := flag.Int("documents", 0, "how many documents to ingest; 0 means a million, or 50,000 with -quick")
+	binary := flag.String("binary", "", "the maestro `file` to measure; empty builds it")
+	noop := flag.String("noop", "", "serve a no-op API, `connect` or `api`, on stdin's terms; the benchmark starts itself so")
+	certs := flag.String("noop-certs", "", "the certificates' `folder` for -noop")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := start(ctx, *pattern, *quick, *documents, *binary, *noop, *certs); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func start(ctx context.Context, pattern string, quick bool, documents int, binary, noop, certs string) error {
+	if noop != "" {
+		return serveNoop(ctx, noop, certs)
+	}
+	o := options{
+		binary: binary, documents: 1_000_000, window: 10 * time.Second, idle: 20 * time.Second,
+		starts: 5, draws: 400, kills: 10, restarts: 3,
+	}
+	if quick {
+		o.documents, o.window, o.idle, o.starts, o.draws, o.kills, o.restarts = 50_000, 2*time.Second, 5*time.Second, 2, 200, 3, 1
+	}
+	if documents > 0 {
+		o.documents = documents
+	}
+	var err error
+	if o.run, err = regexp.Compile(pattern); err != nil {
+		return fmt.Errorf("-run: %w", err)
+	}
+	dir, err := os.MkdirTemp("", "maestro-bench-")
+	if err != nil {
+		return err
+	}
+	return errors.Join(runAll(ctx, o, dir), os.RemoveAll(dir))
+}
+
+// runAll runs the chosen steps on one region. A step that fails ends the run; what was
+// measured before is printed all the same.
+func runAll(ctx context.Context, o options, dir string) (err error) {
+	if o.binary == "" {
+		o.binary = filepath.Join(dir, "maestro")
+		build := exec.CommandContext(ctx, "go", "build", "-o", o.binary, "github.com/maestro-conductor/maestro/cmd/maestro")
+		build.Stderr = os.Stderr
+		if err := build.Run(); err != nil {
+			return fmt.Errorf("build the binary: %w", err)
+		}
+	}
+	if o.binary, err = filepath.Abs(o.binary); err != nil {
+		return err
+	}
+	report, err := newReport(os.Getenv("BENCH_OUT"), o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, report.close(os.Stdout)) }()
+	b := &bench{options: o, dir: dir, report: report}
+	defer func() { err = errors.Join(err, b.stop()) }()
+	for _, s := range steps {
+		if !o.run.MatchString(s.name) {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "%s %s ...\n", time.Now().Format(time.TimeOnly), s.name)
+		if err := s.run(ctx, b); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/maestro-conductor/maestro/internal/client"
+	"github.com/maestro-conductor/maestro/internal/devregion"
+)
+
+// callTimeout bounds every call.
+const callTimeout = 30 * time.Second
+
+// userHz is how many ticks of /proc/PID/stat make a second on every Linux platform of Go.
+const userHz = 100
+
+// bench is one run. The region starts when the first step needs it.
+type bench struct {
+	options
+	dir    string
+	report *report
+
+	region  *devregion.Region
+	clients []*client.Client
+	loaded  bool // the documents are in
+}
+
+// up starts the region.
+func (b *bench) up(ctx context.Context) error {
+	if b.region != nil {
+		return nil
+	}
+	var err error
+	b.region, err = devregion.Start(ctx, devregion.Options{Dir: filepath.Join(b.dir, "region"), Binary: b.binary, NoSeed: true})
+	return err
+}
+
+func (b *bench) stop() error {
+	for _, c := range b.clients {
+		c.Close()
+	}
+	if b.region == nil {
+		return nil
+	}
+	return b.region.Stop()
+}
+
+// newClients returns n clients, each with a connection of its own. They start at one node
+// after the other, or all at the first when spread is false.
+func (b *bench) newClients(n int, spread bool) ([]*client.Client, error) {
+	where := b.region.Context()
+	token, err := where.ReadToken()
+	if err != nil {
+		return nil, err
+	}
+	var out []*client.Client
+	for i := range n {
+		endpoints := where.Endpoints
+		if k := i % len(endpoints); spread {
+			endpoints = append(append([]string(nil), endpoints[k:]...), endpoints[:k]...)
+		}
+		c, err := client.New(client.Options{Endpoints: endpoints, CAFile: where.CA, Token: token})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	b.clients = append(b.clients, out...)
+	return out, nil
+}
+
+func (b *bench) nodes() []devregion.NodeState { return b.region.State().Regions[0].Nodes }
+
+// withCPU runs a load and adds the processor time that the nodes took meanwhile.
+func (b *bench) withCPU(load func() (measured, error)) (measured, error) {
+	before, err := b.cpu()
+	if err != nil {
+		return measured{}, err
+	}
+	m, err := load()
+	if err != nil {
+		return m, err
+	}
+	after, err := b.cpu()
+	m.cpu = after - before
+	return m, err
+}
+
+// cpu is the processor time of all nodes so far.
+func (b *bench) cpu() (time.Duration, error) {
+	var total time.Duration
+	for _, n := range b.nodes() {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.PID))
+		if err != nil {
+			return 0, fmt.Errorf("processor time of %s: %w", n.ID, err)
+		}
+		// Fields are counted behind the command in parentheses, which is field 2; user and
+		// system time are fields 14 and 15.
+		_, rest, _ := strings.Cut(string(data), ") ")
+		fields := strings.Fields(rest)
+		if len(fields) < 13 {
+			return 0, fmt.Errorf("processor time of %s: cannot read %q", n.ID, data)
+		}
+		for _, f := range fields[11:13] {
+			ticks, err := strconv.ParseInt(f, 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("processor time of %s: %w", n.ID, err)
+			}
+			total += time.Duration(ticks) * time.Second / userHz
+		}
+	}
+	return total, nil
+}
+
+// rss is the resident memory of the largest node, in bytes.
+func (b *bench) rss() (int64, error) {
+	var largest int64
+	for _, n := range b.nodes() {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.PID))
+		if err != nil {
+			return 0, fmt.Errorf("memory of %s: %w", n.ID, err)
+		}
+		for line := range strings.Lines(string(data)) {
+			var kib int64
+			if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
+				largest = max(largest, kib<<10)
+			}
+		}
+	}
+	if largest == 0 {
+		return 0, fmt.Errorf("memory: no VmRSS in /proc/PID/status")
+	}
+	return largest, nil
+}
+
+// diskBytes is what the data folders of all nodes occupy.
+func (b *bench) diskBytes() (int64, error) {
+	var total int64
+	for _, n := range b.nodes() {
+		err := filepath.WalkDir(n.Data, func(_ string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			if st, ok := info.Sys().(*syscall.Stat_t); ok {
+				total += st.Blocks * 512
+			}
+			return nil
+		})
+		if err != nil {
+			return 0, fmt.Errorf("disk of %s: %w", n.ID, err)
+		}
+	}
+	return total, nil
+}
+
+// isReady asks a node whether it can serve.
+func isReady(ctx context.Context, admin string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, admin+"/readyz", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// until polls every few milliseconds until holds, and returns how long that took.
+func until(ctx context.Context, limit time.Duration, what string, holds func() bool) (time.Duration, error) {
+	began := time.Now()
+	for !holds() {
+		if time.Since(began) > limit || ctx.Err() != nil {
+			return 0, fmt.Errorf("waited %v for %s", limit, what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	return time.Since(began), nil
+}
+
+// median sorts d.
+func summary(d []time.Duration) (median, longest time.Duration) {
+	return percentile(d, 0.5), percentile(d, 1)
+}
