@@ -110,7 +110,7 @@ func TestDevRegion(t *testing.T) {
 		if err := syscall.Kill(n.PID, syscall.SIGKILL); err != nil {
 			t.Fatalf("kill %s: %v", n.ID, err)
 		}
-		if out, errs, status := maestro(t, "", "search", "--tenant", "acme", "execution:e1", "--complete", "-o", "json"); status != statusDone || !strings.Contains(out, `"value": 2`) {
+		if out, errs, status := maestro(t, "", "search", "--tenant", "acme", "execution:e1", "-o", "json"); status != statusDone || !strings.Contains(out, `"value": 2`) {
 			t.Errorf("search after the death of %s: %d %s %s", n.ID, status, out, errs)
 		}
 		eventually(t, n.ID+" is back", func() bool {
@@ -133,7 +133,7 @@ func TestDevRegion(t *testing.T) {
 
 	stop = startDev(t, dir)
 	defer stop()
-	if out, errs, status := maestro(t, "", "--config-dir", dir, "search", "--tenant", "acme", "--complete"); status != statusDone || !strings.Contains(out, "2 of 2") {
+	if out, errs, status := maestro(t, "", "--config-dir", dir, "search", "--tenant", "acme"); status != statusDone || !strings.Contains(out, "2 of 2") {
 		t.Errorf("search after a new start: %d %s %s", status, out, errs)
 	}
 }
@@ -151,7 +151,7 @@ func checkTenantToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the token is known everywhere", func() bool {
-		out, _, status = maestro(t, "", "search", "--complete", "--token-file", file)
+		out, _, status = maestro(t, "", "search", "--token-file", file)
 		return status == statusDone
 	})
 	if !strings.Contains(out, "2 of 2") {

@@ -21,7 +21,7 @@ import (
 func (a *app) searchCommand() *cobra.Command {
 	r := &provenancev1.SearchRequest{}
 	var since, until string
-	var all bool
+	var all, partial bool
 	cmd := &cobra.Command{
 		Use:   "search [QUERY]",
 		Short: "Find receipts, events and decisions, newest first",
@@ -44,7 +44,7 @@ cost, time, attr.NAME.`,
 	f.StringVar(&r.Cursor, "cursor", "", "go on where an earlier page ended")
 	f.BoolVar(&all, "all", false, "all pages")
 	f.BoolVar(&r.Exact, "exact", false, "count all matches, however many")
-	f.BoolVar(&r.RequireComplete, "complete", false, "wait for every shard, and fail rather than leave one out")
+	f.BoolVar(&partial, "partial", false, "answer at once without the shards that cannot answer now")
 	cmd.RunE = a.action(func(ctx context.Context, args []string) error {
 		var err error
 		r.Query = strings.Join(args, " ")
@@ -54,6 +54,7 @@ cost, time, attr.NAME.`,
 		if r.To, err = parseTime("--until", until); err != nil {
 			return err
 		}
+		r.RequireComplete = !partial
 		if all && !cmd.Flags().Changed("limit") {
 			r.Limit = 1000
 		}
