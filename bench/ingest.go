@@ -145,8 +145,6 @@ func measureDisk(ctx context.Context, b *bench) error {
 
 // send ingests one batch; every document must be new.
 func send(ctx context.Context, c *client.Client, docs []*provenancev1.Document) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
 	resp, err := c.Provenance().Ingest(ctx, connect.NewRequest(&provenancev1.IngestRequest{Documents: docs, RequestId: client.NewRequestID()}))
 	if err != nil {
 		return err

@@ -60,11 +60,16 @@ func (c *collector) result(elapsed time.Duration) (measured, error) {
 	return c.m, nil
 }
 
+// bounded gives each call a time of its own: the end of a load's window cuts none off.
+func bounded(ctx context.Context, worker, n int, op operation) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return op(ctx, worker, n)
+}
+
 // closedLoop lets each worker call again as soon as it has an answer, for the window d or
 // until it has done most calls (0 for no bound).
 func closedLoop(ctx context.Context, workers, most int, d time.Duration, op operation) (measured, error) {
-	ctx, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
 	var c collector
 	var all sync.WaitGroup
 	began := time.Now()
@@ -73,15 +78,12 @@ func closedLoop(ctx context.Context, workers, most int, d time.Duration, op oper
 			var samples []time.Duration
 			var first error
 			errs := 0
-			for n := 0; ctx.Err() == nil && (most == 0 || n < most); n++ {
+			for n := 0; time.Since(began) < d && ctx.Err() == nil && (most == 0 || n < most); n++ {
 				t := time.Now()
-				err := op(ctx, w, n)
-				switch {
-				case err == nil:
+				if err := bounded(ctx, w, n, op); err == nil {
 					samples = append(samples, time.Since(t))
-				case ctx.Err() == nil: // the end of the window is no failure
-					errs++
-					first = errors.Join(first, err)
+				} else if errs++; first == nil {
+					first = err
 				}
 			}
 			c.add(samples, errs, first)
@@ -113,7 +115,7 @@ func openLoop(ctx context.Context, perSecond float64, d time.Duration, op operat
 		}
 		all.Go(func() {
 			defer func() { <-slots }()
-			if err := op(ctx, n, n); err != nil {
+			if err := bounded(ctx, n, n, op); err != nil {
 				c.add(nil, 1, err)
 				return
 			}

@@ -144,19 +144,16 @@ func (h *head) text(group, value string, local uint16) string {
 }
 
 func (h *head) reason(text string, local uint16) {
-	if text == "" {
-		return
-	}
-	g := h.code(groupReason)
 	for word, rest := nextWord(text); word != ""; word, rest = nextWord(rest) {
 		if strings.ContainsFunc(word, func(r rune) bool { return r > unicode.MaxASCII || unicode.IsUpper(r) }) {
 			word = strings.ToLower(word)
 		}
 		h.scratch = appendValue(h.scratch[:0], word)
-		h.term(g, local)
+		h.term(h.code(groupReason), local)
 	}
 }
 
+// code finds or makes a group; a term must follow, so that no group is empty.
 func (h *head) code(name string) *termGroup {
 	g := h.byCode[name[0]]
 	if g == nil {

@@ -210,6 +210,16 @@ func TestLargePostings(t *testing.T) {
 	}
 }
 
+// Documents whose fields yield no term at all can be sealed like any other.
+func TestSealReasonsWithoutWords(t *testing.T) {
+	d := fsmtest.New(t, testMachine(2))
+	d.Apply(command(normal(t, Document{ID: "a", Reason: "???"}), normal(t, Document{ID: "b", Reason: "…"})))
+	d.Machine().(*Machine).settle(t)
+	if a := ask(t, d, shardQuery{limit: 5}); a.total != 2 {
+		t.Errorf("%d documents, want 2", a.total)
+	}
+}
+
 // Searches beside writes and sealing see every acknowledged document, in order, once.
 func TestSearchBesideIngest(t *testing.T) {
 	d := fsmtest.New(t, testMachine(64))

@@ -40,7 +40,7 @@ func (f fsm) ApplyBatch(logs []*raft.Log) []any {
 }
 
 // Snapshot starts a local snapshot. Nothing is copied: the state is in Pebble already.
-func (f fsm) Snapshot() (raft.FSMSnapshot, error) { return marker{f.g}, nil }
+func (f fsm) Snapshot() (raft.FSMSnapshot, error) { return marker(f), nil }
 
 // Restore replaces the group's state by a received snapshot.
 func (f fsm) Restore(rc io.ReadCloser) error {

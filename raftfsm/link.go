@@ -113,13 +113,6 @@ func (l *link) connect(ctx context.Context) (*linkConn, error) {
 	return l.conn, nil
 }
 
-// up tells whether the link is connected now.
-func (l *link) up() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.conn != nil && !l.conn.closed()
-}
-
 func (l *link) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -157,14 +157,11 @@ func readPage(it *raftfsm.Iter, t table, after position) (page, error) {
 // changedKeys lists the records behind after, one more than fits a page.
 func changedKeys(it *raftfsm.Iter, t table, after position) ([]string, error) {
 	var keys []string
-	from := changeKey(spaceChange, t, after.version, after.key)
+	from := append(changeKey(spaceChange, t, after.version, after.key), 0) // the next possible key
 	for ok := it.SeekGE(from); ok && len(keys) <= pageRecordsMax; ok = it.Next() {
 		k := it.Key()
 		if k[0] != spaceChange || k[1] != byte(t) {
 			break
-		}
-		if string(k) == string(from) {
-			continue
 		}
 		_, key, err := splitChangeKey(k)
 		if err != nil {

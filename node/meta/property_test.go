@@ -305,28 +305,55 @@ func TestReplayIsTheSame(t *testing.T) {
 
 func TestSealOutlivesEverything(t *testing.T) {
 	d := fsmtest.New(t, plainMachine)
-	do := func(s step) changeResult {
+	do := func(s step) {
 		t.Helper()
-		s.key = "a"
 		res, err := decodeResult(d.Apply(encodeChange(change{table: tableSettings, actor: "*", steps: []step{s}}))[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return res
-	}
-	for _, s := range []step{
-		{kind: kindPut, owner: "acme"},
-		{kind: kindSeal},
-		{kind: kindPut, owner: "acme", value: []byte("again")},
-		{kind: kindDelete},
-		{kind: kindCreate, owner: "acme", value: []byte("and again")},
-	} {
-		if res := do(s); res.outcome != outcomeDone {
-			t.Fatalf("%+v: outcome %d", s, res.outcome)
+		if err != nil || res.outcome != outcomeDone {
+			t.Fatalf("%+v: outcome %d, %v", s, res.outcome, err)
 		}
 	}
+	do(step{kind: kindPut, key: "a", owner: "acme"})
+	do(step{kind: kindSeal, key: "a"})
+	do(step{kind: kindPut, key: "a", owner: "acme", value: []byte("again")})
+	do(step{kind: kindDelete, key: "a"})
+	for _, key := range []string{"b", "c", "d", "e", "f"} { // more deletions than are remembered
+		do(step{kind: kindCreate, key: key, owner: "acme"})
+		do(step{kind: kindDelete, key: key})
+	}
+	do(step{kind: kindCreate, key: "a", owner: "acme", value: []byte("and again")})
 	rec, found, err := getRecord(d.Machine().(*Machine).store, tableSettings, "a")
 	if err != nil || !found || !rec.sealed || rec.version != 5 {
 		t.Errorf("record %+v, %v, %v; want it sealed at version 5", rec, found, err)
+	}
+}
+
+// A table with more records than a newer build allows can be changed, but not grow.
+func TestLoweredBound(t *testing.T) {
+	most := uint32(3)
+	d := fsmtest.New(t, func() raftfsm.Machine {
+		return newMachine(func(t table) rules {
+			r := plainRules(t)
+			r.recordsMax = most
+			return r
+		})
+	})
+	for _, c := range []struct {
+		step step
+		most uint32
+		want outcome
+	}{
+		{step{kind: kindCreate, key: "a", owner: "*"}, 3, outcomeDone},
+		{step{kind: kindCreate, key: "b", owner: "*"}, 3, outcomeDone},
+		{step{kind: kindCreate, key: "c", owner: "*"}, 3, outcomeDone},
+		{step{kind: kindCreate, key: "d", owner: "*"}, 1, outcomeFull},
+		{step{kind: kindPut, key: "a", owner: "*", value: []byte("new")}, 1, outcomeDone},
+		{step{kind: kindSeal, key: "b"}, 1, outcomeDone},
+		{step{kind: kindDelete, key: "c"}, 1, outcomeDone},
+	} {
+		most = c.most
+		res, err := decodeResult(d.Apply(encodeChange(change{table: tableSettings, actor: "*", steps: []step{c.step}}))[0])
+		if err != nil || res.outcome != c.want {
+			t.Errorf("%+v with room for %d: outcome %d, %v; want %d", c.step, c.most, res.outcome, err, c.want)
+		}
 	}
 }
