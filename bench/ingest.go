@@ -138,8 +138,10 @@ func measureDisk(ctx context.Context, b *bench) error {
 		return err
 	}
 	c := config{"documents": b.documents, "replicas": 3, "includes": "raft logs, state, segments"}
-	b.report.scalar("disk.region", float64(bytes)/float64(b.documents), "bytes/document, all replicas", c)
-	b.report.scalar("disk.node", float64(bytes)/float64(b.documents)/3, "bytes/document, one replica", c)
+	each := func(bytes int64) float64 { return float64(bytes) / float64(b.documents) / 3 }
+	b.report.scalar("disk.empty", float64(b.emptyBytes)/(1<<20)/3, "MiB, one replica without documents", c)
+	b.report.scalar("disk.total", each(bytes), "bytes/document, one replica, all files", c)
+	b.report.scalar("disk.growth", each(bytes-b.emptyBytes), "bytes/document, one replica, above the empty one", c)
 	return nil
 }
 

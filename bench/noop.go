@@ -61,7 +61,8 @@ func serveNoop(ctx context.Context, kind, certsDir string) error {
 	switch kind {
 	case noopConnect:
 		mux := http.NewServeMux()
-		mux.Handle(limiterv1connect.NewLimiterHandler(noopLimiter{}))
+		// As in the API: small answers are not worth compressing.
+		mux.Handle(limiterv1connect.NewLimiterHandler(noopLimiter{}, connect.WithCompressMinBytes(1<<10)))
 		handler = mux
 	case noopAPI:
 		handler = api.NewHandler(api.Deps{Authenticator: noopServices{}, Checker: noopServices{}, Region: "local", Logger: logger})
@@ -172,9 +173,14 @@ func (b *bench) besides(ctx context.Context, workers int, clients []*client.Clie
 }
 
 func (b *bench) noopClients(n int, endpoint string) ([]*client.Client, error) {
+	where := b.region.Context()
+	token, err := where.ReadToken()
+	if err != nil {
+		return nil, err
+	}
 	var out []*client.Client
 	for range n {
-		c, err := client.New(client.Options{Endpoints: []string{endpoint}, CAFile: b.region.Context().CA, Token: "bench"})
+		c, err := client.New(client.Options{Endpoints: []string{endpoint}, CAFile: where.CA, Token: token})
 		if err != nil {
 			return nil, err
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
@@ -31,6 +32,8 @@ type bench struct {
 	region  *devregion.Region
 	clients []*client.Client
 	loaded  bool // the documents are in
+	// emptyBytes is what the data folders occupied when the region had just started.
+	emptyBytes int64
 }
 
 // up starts the region.
@@ -40,6 +43,10 @@ func (b *bench) up(ctx context.Context) error {
 	}
 	var err error
 	b.region, err = devregion.Start(ctx, devregion.Options{Dir: filepath.Join(b.dir, "region"), Binary: b.binary, NoSeed: true})
+	if err != nil {
+		return err
+	}
+	b.emptyBytes, err = b.diskBytes()
 	return err
 }
 
@@ -136,7 +143,7 @@ func (b *bench) rss() (int64, error) {
 		}
 	}
 	if largest == 0 {
-		return 0, fmt.Errorf("memory: no VmRSS in /proc/PID/status")
+		return 0, errors.New("memory: no VmRSS in /proc/PID/status")
 	}
 	return largest, nil
 }
@@ -150,6 +157,9 @@ func (b *bench) diskBytes() (int64, error) {
 				return err
 			}
 			info, err := d.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // a file that compaction removed meanwhile
+			}
 			if err != nil {
 				return err
 			}
@@ -193,7 +203,7 @@ func until(ctx context.Context, limit time.Duration, what string, holds func() b
 	return time.Since(began), nil
 }
 
-// median sorts d.
+// summary takes sorted durations.
 func summary(d []time.Duration) (median, longest time.Duration) {
 	return percentile(d, 0.5), percentile(d, 1)
 }

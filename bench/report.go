@@ -61,7 +61,7 @@ func newReport(path string, o options) (*report, error) {
 // scalar reports one value.
 func (r *report) scalar(name string, value float64, unit string, c config) {
 	r.write(name, value, unit, c)
-	r.table = append(r.table, []string{name, format(value) + " " + unit, "", "", "", "", "", c.String()})
+	r.table = append(r.table, []string{name, format(value) + " " + unit, "", "", "", "", "", "", c.String()})
 }
 
 // latency reports the percentiles of a measurement, in milliseconds, and how many operations
@@ -74,7 +74,7 @@ func (r *report) latency(name string, m measured, c config) {
 	for _, q := range []struct {
 		name string
 		q    float64
-	}{{"p50", 0.5}, {"p95", 0.95}, {"p99", 0.99}, {"max", 1}} {
+	}{{"p50", 0.5}, {"p95", 0.95}, {"p99", 0.99}, {"p99_9", 0.999}, {"max", 1}} {
 		r.write(name+"."+q.name, p(q.q), "ms", c)
 		row = append(row, format(p(q.q))+" ms")
 	}
@@ -104,7 +104,7 @@ func (r *report) write(name string, value float64, unit string, c config) {
 func (r *report) close(w io.Writer) error {
 	fmt.Fprintf(w, "%s\n\n", r.machine)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "NAME\tVALUE OR P50\tP95\tP99\tMAX\tRATE\tSERVER CPU EACH\tCONFIG")
+	fmt.Fprintln(tw, "NAME\tVALUE OR P50\tP95\tP99\tP99.9\tMAX\tRATE\tSERVER CPU EACH\tCONFIG")
 	for _, row := range r.table {
 		fmt.Fprintln(tw, strings.Join(row, "\t"))
 	}

@@ -124,6 +124,14 @@ func (m *Machine) rebuildHeads(store *raftfsm.Store, from, count uint64) error {
 	return nil
 }
 
+// Suspend ends the sealer before a snapshot replaces the rows: it must not add to a segment
+// whose first rows have just been removed.
+func (m *Machine) Suspend() {
+	m.life.Lock()
+	defer m.life.Unlock()
+	m.stop()
+}
+
 // Close ends the sealer.
 func (m *Machine) Close() error {
 	m.stop()

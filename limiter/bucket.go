@@ -3,11 +3,9 @@ package limiter
 import (
 	"fmt"
 	"strings"
-)
 
-// Group time runs at (1 - rho) of the leader's monotonic clock, with rho = 1/rhoDenominator,
-// so that no clock within that bound makes it faster than real time.
-const rhoDenominator = 1000
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
 
 // generationsMax bounds how many rates of a limit are remembered for buckets that were last
 // written under an older one.
@@ -149,8 +147,9 @@ func (l *limitState) remaining(b bucket) uint32 {
 }
 
 // retryAfterMs is the shortest real time, in whole milliseconds, in which group time surely
-// advances by wait: a millisecond of the leader's clock is rhoDenominator-1 microseconds of
-// group time.
+// advances by wait. Group time runs at (1 - rho) of the leader's clock with rho = 1/1000, so a
+// millisecond is 999 microseconds of group time.
 func retryAfterMs(wait u128) uint32 {
-	return wait.divCeil(rhoDenominator - 1).clamp32()
+	const groupMicrosPerMs = 1000 - 1000/raftfsm.RateErrorDenominator
+	return wait.divCeil(groupMicrosPerMs).clamp32()
 }

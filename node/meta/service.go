@@ -25,7 +25,7 @@ type LimitPusher interface {
 
 // ErrRefused means that the meta group could not read a command or a query, as may happen
 // while nodes of different versions run; nothing was changed.
-var ErrRefused = errors.New("meta: the group did not understand the command")
+var ErrRefused = fmt.Errorf("meta: the group did not understand the command: %w", raftfsm.ErrVersion)
 
 // ErrExhausted means that a table has no version numbers left.
 var ErrExhausted = errors.New("meta: the table has been changed 2^32 times and cannot change any more")
