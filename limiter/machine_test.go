@@ -144,6 +144,28 @@ func TestPeeksBesideChanges(t *testing.T) {
 	readers.Wait()
 }
 
+// A reader that sees the rows of a change before its limits are published waits for them.
+func TestPeekWaitsForPublishedLimits(t *testing.T) {
+	d := drive(t, 8)
+	d.set(limit("a", ScopeTenant, "acme", "1/h", 10))
+	m := d.Machine().(*Machine)
+	before := m.published.Load()
+	d.set(limit("a", ScopeTenant, "acme", "1/h", 20))
+	after := m.published.Swap(before)
+	answer := make(chan Decision)
+	go func() {
+		got, err := d.service().Check(t.Context(), Request{Tenant: "acme"})
+		if err != nil {
+			t.Error(err)
+		}
+		answer <- got
+	}()
+	m.published.Store(after)
+	if got := <-answer; got.Version != 2 || got.Levels[0].Burst != 20 {
+		t.Errorf("%+v, want version 2 with burst 20", got)
+	}
+}
+
 func BenchmarkApplyCheck(b *testing.B) {
 	for _, size := range []struct {
 		name         string

@@ -53,6 +53,7 @@ type published struct {
 
 // plan is what a change will write, once every step has been accepted.
 type plan struct {
+	origin        string
 	before, after []record // after[i] replaces before[i], which may be the zero record
 	result        changeResult
 	live          int64 // by how much the number of live records grows
@@ -64,55 +65,45 @@ func apply(tx *raftfsm.Tx, wall int64, c change, rules rules) (changeResult, []p
 	if err != nil {
 		return changeResult{}, nil, err
 	}
-	refuse := func(o outcome, step int) (changeResult, []published, error) {
-		return changeResult{outcome: o, step: step, version: count.version}, nil, nil
+	p, err := judge(tx, c, rules)
+	if err != nil {
+		return changeResult{}, nil, err
 	}
-	var p plan
+	w := writer{tx: tx, table: c.table, rules: rules, count: count}
+	if p.result.outcome == outcomeDone && len(p.after) > 0 {
+		o, err := w.write(wall, p)
+		if err != nil {
+			return changeResult{}, nil, err
+		}
+		if o != outcomeDone {
+			p.result = changeResult{outcome: o}
+		}
+	}
+	p.result.version = w.count.version
+	return p.result, w.changed, nil
+}
+
+// judge reads what the steps meet and plans their writes, up to the first that is refused.
+func judge(tx *raftfsm.Tx, c change, rules rules) (plan, error) {
+	p := plan{origin: c.origin}
 	for i, s := range c.steps {
 		if s.kind != kindDelete && s.kind != kindSeal {
 			if err := rules.valid(s.key, s.value); err != nil {
-				return changeResult{outcome: outcomeMalformed, step: i, version: count.version, message: err.Error()}, nil, nil
+				p.result = changeResult{outcome: outcomeMalformed, step: i, message: err.Error()}
+				return p, nil
 			}
 		}
 		before, _, err := getRecord(tx, c.table, s.key)
 		if err != nil {
-			return changeResult{}, nil, err
+			return plan{}, err
 		}
 		if o := p.add(c, s, before); o != outcomeDone {
-			return refuse(o, i)
+			p.result = changeResult{outcome: o, step: i}
+			return p, nil
 		}
 	}
-	p.result.outcome, p.result.version = outcomeDone, count.version
-	if len(p.after) == 0 {
-		return p.result, nil, nil
-	}
-	if count.version == math.MaxUint32 {
-		return refuse(outcomeExhausted, 0)
-	}
-	w := writer{tx: tx, table: c.table, rules: rules, count: count}
-	if err := w.begin(wall); err != nil {
-		return changeResult{}, nil, err
-	}
-	if excess := int64(count.live) + p.live - int64(rules.recordsMax); excess > 0 && p.live > 0 {
-		ok, err := w.makeRoom(excess, p)
-		if err != nil {
-			return changeResult{}, nil, err
-		}
-		if !ok {
-			return refuse(outcomeFull, 0)
-		}
-	}
-	for i, after := range p.after {
-		after.origin = c.origin
-		if err := w.replace(p.before[i], after); err != nil {
-			return changeResult{}, nil, err
-		}
-	}
-	if err := w.end(); err != nil {
-		return changeResult{}, nil, err
-	}
-	p.result.version = w.count.version
-	return p.result, w.changed, nil
+	p.result.outcome = outcomeDone
+	return p, nil
 }
 
 // add judges one step against the record it meets and plans its write.
@@ -168,28 +159,38 @@ type writer struct {
 	changed []published
 }
 
-// begin takes the change's stamp and table version; nothing is written before end.
-func (w *writer) begin(wall int64) error {
+// write carries out a plan, or writes nothing and says why.
+func (w *writer) write(wall int64, p plan) (outcome, error) {
+	if w.count.version == math.MaxUint32 {
+		return outcomeExhausted, nil
+	}
 	clock, _, err := getRow(w.tx, []byte{spaceClock}, decodeClock)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	w.stamp = clock.next(wall)
+	if excess := int64(w.count.live) + p.live - int64(w.rules.recordsMax); excess > 0 && p.live > 0 {
+		if ok, err := w.makeRoom(excess, p); err != nil || !ok {
+			return outcomeFull, err
+		}
+	}
 	w.count.version++
-	return nil
-}
-
-func (w *writer) end() error {
+	for i, after := range p.after {
+		after.origin = p.origin
+		if err := w.replace(p.before[i], after); err != nil {
+			return 0, err
+		}
+	}
 	if err := w.prune(); err != nil {
-		return err
+		return 0, err
 	}
 	if err := w.tx.Set([]byte{spaceClock}, encodeClock(w.stamp)); err != nil {
-		return fmt.Errorf("meta: clock: %w", err)
+		return 0, fmt.Errorf("meta: clock: %w", err)
 	}
 	if err := w.tx.Set([]byte{spaceTable, byte(w.table)}, encodeCounters(w.count)); err != nil {
-		return fmt.Errorf("meta: table %d: %w", w.table, err)
+		return 0, fmt.Errorf("meta: table %d: %w", w.table, err)
 	}
-	return nil
+	return outcomeDone, nil
 }
 
 // replace writes after in the place of before.
@@ -275,8 +276,8 @@ func (w *writer) makeRoom(n int64, p plan) (bool, error) {
 		if err := w.erase(r); err != nil {
 			return false, err
 		}
-		// It leaves no trace, so a reader of changes must start over.
-		w.count.floor = w.count.version
+		// It leaves no trace in the version that is being made, so readers must start over.
+		w.count.floor = w.count.version + 1
 		r.deleted = true
 		w.changed = append(w.changed, published{w.table, r})
 	}

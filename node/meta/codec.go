@@ -15,6 +15,7 @@ const codecVersion = 1
 const (
 	opChange = 1
 	opFeed   = 2
+	opRecord = 3
 )
 
 // opsMax bounds the steps of one command.

@@ -25,6 +25,7 @@ func FuzzCommand(f *testing.F) {
 		{kind: kindKeep, key: settingCursorKey, owner: "*", value: make([]byte, cursorKeyBytes)},
 	}}))
 	f.Add(encodeFeedQuery(tableLimits, position{version: 300, key: "a"}))
+	f.Add(encodeRecordQuery(tableTokens, "0123456789abcdef"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if c, err := decodeChange(data); err == nil && !bytes.Equal(encodeChange(c), data) {
 			t.Fatalf("%x decodes to %+v, which encodes to %x", data, c, encodeChange(c))
@@ -35,7 +36,12 @@ func FuzzCommand(f *testing.F) {
 		}
 		d.Restart()
 		if a, err := d.Machine().Query(context.Background(), data); err == nil {
-			if _, err := decodePage(a); err != nil {
+			if data[1] == opRecord {
+				_, _, err = decodeRecordAnswer("k", a)
+			} else {
+				_, err = decodePage(a)
+			}
+			if err != nil {
 				t.Fatalf("answer: %v", err)
 			}
 		} else if !errors.Is(err, errCodec) {

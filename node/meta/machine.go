@@ -102,6 +102,13 @@ func (m *Machine) Close() error { return nil }
 // change. Reading on from each page's last record until a page says last gives the table as
 // of that page: what changed meanwhile comes again, later.
 func (m *Machine) Query(_ context.Context, query []byte) (answer []byte, err error) {
+	if len(query) > 1 && query[1] == opRecord {
+		t, key, err := decodeRecordQuery(query)
+		if err != nil {
+			return nil, err
+		}
+		return m.queryRecord(t, key)
+	}
 	t, after, err := decodeFeedQuery(query)
 	if err != nil {
 		return nil, err

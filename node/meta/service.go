@@ -55,6 +55,7 @@ type Service struct {
 	limiterGroups []raftfsm.GroupID
 	region        string
 	clock         func() time.Time
+	lookups       chan struct{} // one place for each lookup under way
 }
 
 var (
@@ -73,6 +74,7 @@ func NewService(o Options) *Service {
 		limiterGroups: o.LimiterGroups,
 		region:        o.Region,
 		clock:         o.Clock,
+		lookups:       make(chan struct{}, lookupsMax),
 	}
 }
 

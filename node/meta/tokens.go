@@ -13,14 +13,21 @@ import (
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-// Authenticate implements api.Authenticator from this node's replica. Whoever does not know
-// the secret learns nothing but that the token is unknown.
-func (s *Service) Authenticate(_ context.Context, text string) (api.Principal, error) {
+// Authenticate implements api.Authenticator from this node's replica; only a token that the
+// replica does not know is looked up in the group. Whoever does not know the secret learns
+// nothing but that the token is unknown.
+func (s *Service) Authenticate(ctx context.Context, text string) (api.Principal, error) {
 	id, secret, ok := splitToken(text)
 	if !ok {
 		return api.Principal{}, api.ErrTokenUnknown
 	}
 	t, ok := s.machine.views.token(id)
+	if !ok {
+		var err error
+		if t, ok, err = s.lookup(ctx, id); err != nil {
+			return api.Principal{}, err
+		}
+	}
 	if !ok || !t.matches(secret) {
 		return api.Principal{}, api.ErrTokenUnknown
 	}
