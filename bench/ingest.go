@@ -18,7 +18,7 @@ const (
 	ingestWorkers = 4
 	ingestLimit   = 2 * time.Hour
 	// A region has settled when it takes less than settledCPU of a core over a second.
-	settledCPU  = 0.15
+	settledCPU  = 0.25
 	settleLimit = 3 * time.Minute
 )
 
@@ -99,10 +99,11 @@ func showProgress(of int) (stop func(), counter *atomic.Int64) {
 }
 
 // settle waits until what follows an ingest, such as the sealing and compaction of segments,
-// is done, so that searches are measured on a region at rest.
+// is done, so that searches are measured on a region at rest. One that does not come to rest
+// is measured all the same; the figure's config says so.
 func (b *bench) settle(ctx context.Context, c config) error {
-	began := time.Now()
-	for {
+	began, settled := time.Now(), false
+	for !settled && ctx.Err() == nil && time.Since(began) < settleLimit {
 		before, err := b.cpu()
 		if err != nil {
 			return err
@@ -112,18 +113,13 @@ func (b *bench) settle(ctx context.Context, c config) error {
 		if err != nil {
 			return err
 		}
-		if (after - before).Seconds() < settledCPU {
-			break
-		}
-		if ctx.Err() != nil || time.Since(began) > settleLimit {
-			return fmt.Errorf("the region is still busy %v after the ingest", settleLimit)
-		}
+		settled = (after - before).Seconds() < settledCPU
 	}
 	rss, err := b.rss()
 	if err != nil {
 		return err
 	}
-	b.report.scalar("ingest.settle", time.Since(began).Seconds(), "s until idle", c)
+	b.report.scalar("ingest.settle", time.Since(began).Seconds(), "s until idle", with(c, "settled", settled))
 	b.report.scalar("ingest.rss", float64(rss)/(1<<20), "MiB, largest node", c)
 	return nil
 }
@@ -133,15 +129,14 @@ func measureDisk(ctx context.Context, b *bench) error {
 	if err := b.load(ctx); err != nil {
 		return err
 	}
-	bytes, err := b.diskBytes()
+	use, err := b.diskUse()
 	if err != nil {
 		return err
 	}
 	c := config{"documents": b.documents, "replicas": 3, "includes": "raft logs, state, segments"}
 	each := func(bytes int64) float64 { return float64(bytes) / float64(b.documents) / 3 }
-	b.report.scalar("disk.empty", float64(b.emptyBytes)/(1<<20)/3, "MiB, one replica without documents", c)
-	b.report.scalar("disk.total", each(bytes), "bytes/document, one replica, all files", c)
-	b.report.scalar("disk.growth", each(bytes-b.emptyBytes), "bytes/document, one replica, above the empty one", c)
+	b.report.scalar("disk.written", each(use.written), "bytes/document, one replica", c)
+	b.report.scalar("disk.occupied", each(use.occupied), "bytes/document, one replica, reserved blocks included", c)
 	return nil
 }
 

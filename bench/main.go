@@ -57,7 +57,7 @@ var steps = []step{
 }
 
 func main() {
-	pattern := flag.String("run", "", "only the steps that match this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover")
+	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover")
 	quick := flag.Bool("quick", false, "50,000 documents and short windows: shows that it works, not how fast it is")
 	documents := flag.Int("documents", 0, "how many documents to ingest; 0 means a million, or 50,000 with -quick")
 	binary := flag.String("binary", "", "the maestro `file` to measure; empty builds it")
@@ -86,8 +86,11 @@ func start(ctx context.Context, pattern string, quick bool, documents int, binar
 	if documents > 0 {
 		o.documents = documents
 	}
+	if pattern == "" {
+		pattern = ".*"
+	}
 	var err error
-	if o.run, err = regexp.Compile(pattern); err != nil {
+	if o.run, err = regexp.Compile("^(?:" + pattern + ")$"); err != nil {
 		return fmt.Errorf("-run: %w", err)
 	}
 	dir, err := os.MkdirTemp("", "maestro-bench-")

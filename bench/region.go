@@ -32,8 +32,6 @@ type bench struct {
 	region  *devregion.Region
 	clients []*client.Client
 	loaded  bool // the documents are in
-	// emptyBytes is what the data folders occupied when the region had just started.
-	emptyBytes int64
 }
 
 // up starts the region.
@@ -43,10 +41,6 @@ func (b *bench) up(ctx context.Context) error {
 	}
 	var err error
 	b.region, err = devregion.Start(ctx, devregion.Options{Dir: filepath.Join(b.dir, "region"), Binary: b.binary, NoSeed: true})
-	if err != nil {
-		return err
-	}
-	b.emptyBytes, err = b.diskBytes()
 	return err
 }
 
@@ -148,9 +142,15 @@ func (b *bench) rss() (int64, error) {
 	return largest, nil
 }
 
-// diskBytes is what the data folders of all nodes occupy.
-func (b *bench) diskBytes() (int64, error) {
-	var total int64
+// diskUse is what the data folders of all nodes hold.
+type diskUse struct {
+	// occupied is the files' blocks on the disk, including those reserved beyond a file's end
+	// for what will be written next. written leaves those out, and the holes inside files too.
+	written, occupied int64
+}
+
+func (b *bench) diskUse() (diskUse, error) {
+	var total diskUse
 	for _, n := range b.nodes() {
 		err := filepath.WalkDir(n.Data, func(_ string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {
@@ -163,13 +163,17 @@ func (b *bench) diskBytes() (int64, error) {
 			if err != nil {
 				return err
 			}
-			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				total += st.Blocks * 512
+			st, ok := info.Sys().(*syscall.Stat_t)
+			if !ok {
+				return fmt.Errorf("%s: the system does not tell its blocks", d.Name())
 			}
+			blocks := st.Blocks * 512 // the unit of st_blocks, whatever the file system's
+			total.written += min(info.Size(), blocks)
+			total.occupied += blocks
 			return nil
 		})
 		if err != nil {
-			return 0, fmt.Errorf("disk of %s: %w", n.ID, err)
+			return diskUse{}, fmt.Errorf("disk of %s: %w", n.ID, err)
 		}
 	}
 	return total, nil

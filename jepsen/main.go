@@ -47,7 +47,7 @@ type options struct {
 
 func main() {
 	var o options
-	flag.DurationVar(&o.duration, "duration", 40*time.Second, "how long faults go on; the last one is finished")
+	flag.DurationVar(&o.duration, "duration", 40*time.Second, "how long faults go on; longer if not each kind was done once by then")
 	flag.Uint64Var(&o.seed, "seed", 0, "chooses faults and traffic; 0 draws one")
 	flag.StringVar(&o.binary, "binary", "", "the maestro `file` to test; empty builds it")
 	flag.StringVar(&o.check, "check", "", "judge the history in `file` and run nothing")
@@ -145,9 +145,7 @@ func attackRegion(ctx context.Context, o options, region *devregion.Region, path
 		return nil, errors.Join(err, closeErr)
 	}
 	traffic := startTraffic(recorder, o.seed, clients)
-	faults, cancel := context.WithTimeout(ctx, o.duration)
-	defer cancel()
-	newNemesis(region, clients[0], recorder, o.seed).run(faults)
+	newNemesis(region, clients[0], recorder, o.seed).run(ctx, o.duration)
 	recorder.setPhase(phaseHealed)
 	probe(recorder, region, clients)
 	sleep(ctx, healedTraffic)

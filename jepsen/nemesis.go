@@ -50,14 +50,19 @@ func newNemesis(region *devregion.Region, c *client.Client, r *Recorder, seed ui
 	return &Nemesis{region: region, client: c, recorder: r, rand: rand.New(rand.NewPCG(seed, 0))}
 }
 
-// run does faults until ctx ends; the last one is finished and recovered from.
-func (n *Nemesis) run(ctx context.Context) {
-	for {
+// run does faults for d, and for longer until each kind was done once: a slow machine needs
+// more time, but proves as much. It ends early when ctx ends. A fault under way is finished
+// and recovered from.
+func (n *Nemesis) run(ctx context.Context, d time.Duration) {
+	began := time.Now()
+	for round := 0; ; round++ {
 		for _, i := range n.rand.Perm(len(faultKinds)) {
-			select {
-			case <-ctx.Done():
+			if round > 0 && time.Since(began) > d {
 				return
-			case <-time.After(quietTime):
+			}
+			sleep(ctx, quietTime)
+			if ctx.Err() != nil {
+				return
 			}
 			n.fault(faultKinds[i])
 		}
