@@ -39,6 +39,8 @@ type group struct {
 	queue    chan *proposal
 	inFlight chan struct{}
 	onLeader func(ctx context.Context)
+	// timeout is the heartbeat timeout of this node as a follower.
+	timeout time.Duration
 
 	// replacing is held for writing while a snapshot replaces the state, because that also
 	// removes rows from under open readers of Pebble.
@@ -77,6 +79,7 @@ func (g *group) watchLeadership(notify <-chan bool) {
 		case leader := <-notify:
 			end()
 			end = func() {}
+			g.adaptHeartbeats(leader)
 			if leader {
 				ctx, cancel := context.WithCancel(g.host.ctx)
 				done := make(chan struct{})
@@ -90,6 +93,18 @@ func (g *group) watchLeadership(notify <-chan bool) {
 			end()
 			return
 		}
+	}
+}
+
+// adaptHeartbeats gives this node the timeouts of its role.
+func (g *group) adaptHeartbeats(leader bool) {
+	c := g.raft.ReloadableConfig()
+	c.HeartbeatTimeout, c.ElectionTimeout = g.timeout, g.timeout
+	if leader {
+		c.HeartbeatTimeout, c.ElectionTimeout = leaderHeartbeatTimeout, leaderHeartbeatTimeout
+	}
+	if err := g.raft.ReloadConfig(c); err != nil {
+		g.log.Error("heartbeats not adapted", "err", err)
 	}
 }
 

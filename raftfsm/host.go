@@ -192,6 +192,7 @@ func (g *group) open(dir string, members []Member) error {
 	})
 	notify := make(chan bool, 16)
 	conf := raftConfig(h.self.ID, preference(g.id, h.self.ID, members), h.retention, hlog, notify)
+	g.timeout = conf.HeartbeatTimeout
 	if err := g.bootstrap(conf, cache, members); err != nil {
 		return errors.Join(err, g.trans.Close())
 	}
