@@ -6,8 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-
-	"golang.org/x/sync/errgroup"
+	"sync"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
@@ -40,20 +39,36 @@ func (s *Service) Ingest(ctx context.Context, docs []Document, requestID string)
 	}
 	tally := newTally(docs)
 	parts := s.split(docs, tally)
-	var g errgroup.Group
+	failures := make([]error, len(parts))
+	var wg sync.WaitGroup
 	for n, shardParts := range parts {
-		g.Go(func() error {
+		wg.Go(func() {
 			for i, p := range shardParts {
 				id := raftfsm.NewRequestID("index.ingest", docs[0].Tenant, requestID, s.shards[n].Name, strconv.Itoa(i))
-				if err := s.propose(ctx, s.shards[n], p, id, tally); err != nil {
-					return err
+				if failures[n] = s.propose(ctx, s.shards[n], p, id, tally); failures[n] != nil {
+					return
 				}
 			}
-			return nil
 		})
 	}
-	err := g.Wait()
-	return tally.result(s.shards), tally.failure(err)
+	wg.Wait()
+	return tally.result(s.shards), tally.failure(worst(failures))
+}
+
+// worst is the failure that says least about what happened: one shard that may have stored
+// its part makes the whole batch unknown.
+func worst(failures []error) error {
+	var first error
+	for _, err := range failures {
+		switch {
+		case err == nil:
+		case raftfsm.OutcomeOf(err) == raftfsm.OutcomeUnknown:
+			return err
+		case first == nil:
+			first = err
+		}
+	}
+	return first
 }
 
 // propose sends one part and counts what became of it.

@@ -50,7 +50,7 @@ type IngestError struct {
 	// Stored documents are known to be stored or refused; the fate of the other Unknown ones
 	// is not known.
 	Stored, Unknown int
-	// Err is what happened on the first shard that failed.
+	// Err is what happened on a shard that failed; on one whose outcome is unknown, if any.
 	Err error
 }
 
