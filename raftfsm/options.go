@@ -20,18 +20,18 @@ const (
 	// With electionTimeout it decides the time without service after a leader dies: about
 	// 1.5 s at most. Smaller: a busy machine that runs nothing of ours for a while, or an fsync
 	// of half a second, deposes a healthy leader. Larger: longer without service.
-	heartbeatTimeout = 750 * time.Millisecond
+	heartbeatTimeout = 650 * time.Millisecond
 	// electionTimeout is how long a candidate waits for votes before it tries again. Not
 	// smaller: three fsyncs of a vote have to fit in.
-	electionTimeout = 750 * time.Millisecond
+	electionTimeout = 650 * time.Millisecond
 	// leaderHeartbeatTimeout is the heartbeat timeout that a node has while it leads: the library
 	// sends a heartbeat every tenth to fifth of it, and every message wakes two idle processes.
 	// With the followers' shorter timeout, two or three heartbeats in a row must be lost before
 	// one of them asks for votes. Smaller costs idle CPU; larger leaves less room for a pause.
-	leaderHeartbeatTimeout = 1500 * time.Millisecond
+	leaderHeartbeatTimeout = 1300 * time.Millisecond
 	// leaderLeaseTimeout is how long a leader without a majority keeps its role. It must not
 	// exceed heartbeatTimeout. It is no read lease: reads confirm their term.
-	leaderLeaseTimeout = 750 * time.Millisecond
+	leaderLeaseTimeout = 650 * time.Millisecond
 	// preferenceStep is added to a node's timeouts for each place it stands behind in a
 	// group's order of preference, so that first elections spread leaders over the nodes.
 	preferenceStep = 100 * time.Millisecond

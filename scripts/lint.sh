@@ -12,13 +12,13 @@ check() {
 		failed=1
 	fi
 }
-sources() { git ls-files --cached --others --exclude-standard '*.go' | grep -v '^api/gen/'; }
 
 check gofumpt bash -c "git ls-files --cached --others --exclude-standard '*.go' | grep -v '^api/gen/' | xargs go tool -modfile=tools/go.mod gofumpt -l"
 check vet go vet ./...
 check staticcheck tool staticcheck ./...
 check 'buf lint' tool buf lint
-# Against the last released API; a change that breaks clients fails here.
+# Against the API as last released; a change that breaks clients fails here. After a release:
+# go tool -modfile=tools/go.mod buf build -o api/baseline.binpb
 check 'buf breaking' tool buf breaking --against api/baseline.binpb
 check 'go.mod' go mod tidy -diff
 check 'generated code' ./scripts/generate.sh --check
