@@ -5,11 +5,11 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/maestro-conductor/maestro/internal/certs"
 )
 
 const (
-	// AdminURI is the URI name in the client certificate of the platform's administrator.
-	AdminURI = "maestro://admin"
 	// TokenPrefix begins every API token, so that scanners find one that leaked.
 	TokenPrefix = "mct_"
 )
@@ -41,12 +41,10 @@ func credentialsOf(r *http.Request) (credentials, *fault) {
 		return credentials{}, refuse(reasonCredentialsMissing, "")
 	}
 	leaf := r.TLS.VerifiedChains[0][0]
-	for _, u := range leaf.URIs {
-		if u.String() == AdminURI {
-			return credentials{admin: &adminCertificate{
-				id: "certificate:" + leaf.SerialNumber.Text(16), notAfter: leaf.NotAfter,
-			}}, nil
-		}
+	if certs.IsAdmin(leaf) {
+		return credentials{admin: &adminCertificate{
+			id: "certificate:" + leaf.SerialNumber.Text(16), notAfter: leaf.NotAfter,
+		}}, nil
 	}
 	return credentials{}, refuse(reasonCredentialsMissing, "the client certificate is not an administrator's and there is no API token")
 }

@@ -55,7 +55,8 @@ func nanosOf(t *timestamppb.Timestamp) (int64, bool) {
 	return t.GetSeconds()*int64(time.Second) + int64(t.GetNanos()), true
 }
 
-func documentMessage(d *index.Document) *provenancev1.Document {
+// DocumentMessage is a document on the wire.
+func DocumentMessage(d *index.Document) *provenancev1.Document {
 	m := &provenancev1.Document{
 		Id: d.ID, Kind: d.Kind, Tenant: d.Tenant, Region: d.Region, Execution: d.Execution, Task: d.Task,
 		Pack: d.Pack, Rule: d.Rule, Decision: d.Decision, Reason: d.Reason, Runner: d.Runner, DurationMs: d.DurationMs,
@@ -89,7 +90,7 @@ func searchMessage(r *index.SearchResult) *provenancev1.SearchResponse {
 		m.Total.Relation = "eq"
 	}
 	for i := range r.Items {
-		m.Items[i] = documentMessage(&r.Items[i])
+		m.Items[i] = DocumentMessage(&r.Items[i])
 	}
 	for i, st := range r.Shards {
 		m.Shards[i] = &provenancev1.ShardStatus{Shard: st.Shard, State: st.State, AppliedIndex: st.Applied, Message: st.Message}

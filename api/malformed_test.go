@@ -16,6 +16,7 @@ import (
 	"github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1/limiterv1connect"
 	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
 	"github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1/provenancev1connect"
+	"github.com/maestro-conductor/maestro/internal/certs"
 )
 
 const checkPath = limiterv1connect.LimiterCheckProcedure
@@ -213,7 +214,7 @@ func TestTokens(t *testing.T) {
 // TestCertificates: the administrator's certificate is an identity, a node's is not.
 func TestCertificates(t *testing.T) {
 	e := newEnv(t, nil)
-	admin := limiterv1connect.NewLimiterClient(e.clientWith(e.ca.clientConfig(t, AdminURI), ""), e.url)
+	admin := limiterv1connect.NewLimiterClient(e.clientWith(e.ca.clientConfig(t, certs.AdminURI), ""), e.url)
 	if _, err := admin.Check(t.Context(), connect.NewRequest(&limiterv1.CheckRequest{Tenant: "acme"})); err != nil {
 		t.Errorf("administrator: %v", err)
 	}
@@ -221,7 +222,7 @@ func TestCertificates(t *testing.T) {
 	_, err := node.Check(t.Context(), connect.NewRequest(&limiterv1.CheckRequest{Tenant: "acme"}))
 	wantReason(t, err, connect.CodeUnauthenticated, "credentials_missing")
 	// A token goes first: whoever sends one means it.
-	both := limiterv1connect.NewLimiterClient(e.clientWith(e.ca.clientConfig(t, AdminURI), TokenPrefix+"guess"), e.url)
+	both := limiterv1connect.NewLimiterClient(e.clientWith(e.ca.clientConfig(t, certs.AdminURI), TokenPrefix+"guess"), e.url)
 	_, err = both.Check(t.Context(), connect.NewRequest(&limiterv1.CheckRequest{Tenant: "acme"}))
 	wantReason(t, err, connect.CodeUnauthenticated, "token_unknown")
 }

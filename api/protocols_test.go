@@ -23,6 +23,7 @@ import (
 	commonv1 "github.com/maestro-conductor/maestro/api/gen/mc/common/v1"
 	limiterv1 "github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1"
 	"github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1/limiterv1connect"
+	"github.com/maestro-conductor/maestro/internal/certs"
 	"github.com/maestro-conductor/maestro/limiter"
 )
 
@@ -254,7 +255,7 @@ func TestPlainHTTP(t *testing.T) {
 // TestForeignCertificate: a client certificate of another CA does not get past the handshake.
 func TestForeignCertificate(t *testing.T) {
 	e := newEnv(t, nil)
-	config := newAuthority(t).clientConfig(t, AdminURI)
+	config := newAuthority(t).clientConfig(t, certs.AdminURI)
 	config.RootCAs = e.ca.pool
 	if _, err := e.clientWith(config, "").Get(e.url + "/api/provenance/search"); err == nil {
 		t.Error("the handshake admitted a certificate of another CA")

@@ -10,9 +10,10 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/maestro-conductor/maestro/internal/certs"
 )
 
 // Classes of connections on the cluster port.
@@ -28,8 +29,6 @@ const (
 	headerLen     = 4 + 1 + 1 + 4 + 16
 	// headerTimeout bounds the handshake of an incoming connection.
 	headerTimeout = 5 * time.Second
-	// NodeURIPrefix starts the URI SAN of a node's certificate; the node's name follows.
-	NodeURIPrefix = "maestro://node/"
 )
 
 var headerMagic = [4]byte{'m', 'c', 'n', 'd'}
@@ -342,12 +341,11 @@ func PeerName(cs tls.ConnectionState) (string, error) {
 	if len(cs.PeerCertificates) == 0 {
 		return "", errors.New("peer sent no certificate")
 	}
-	for _, u := range cs.PeerCertificates[0].URIs {
-		if name, ok := strings.CutPrefix(u.String(), NodeURIPrefix); ok && name != "" {
-			return name, nil
-		}
+	name, ok := certs.NodeName(cs.PeerCertificates[0])
+	if !ok {
+		return "", errors.New("peer's certificate is not a node's: no URI SAN maestro://node/NAME")
 	}
-	return "", errors.New("peer's certificate is not a node's: no URI SAN " + NodeURIPrefix + "NAME")
+	return name, nil
 }
 
 // tuneTCP makes a dead peer noticed within seconds: a half-open connection would otherwise

@@ -9,8 +9,8 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/maestro-conductor/maestro/api"
 	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
 	"github.com/maestro-conductor/maestro/index"
 	"github.com/maestro-conductor/maestro/index/ingest"
@@ -133,24 +133,9 @@ func (in *Ingester) refuse(r IngestRefusal) {
 // documentMessage is a document on the wire. One that has no time of its own travels without
 // any, so that the region stamps it.
 func documentMessage(d *index.Document) *provenancev1.Document {
-	m := &provenancev1.Document{
-		Id: d.ID, Kind: d.Kind, Tenant: d.Tenant, Region: d.Region, Execution: d.Execution, Task: d.Task,
-		Pack: d.Pack, Rule: d.Rule, Decision: d.Decision, Reason: d.Reason, Runner: d.Runner, DurationMs: d.DurationMs,
-	}
-	if !d.TimeStamped {
-		m.Time = timestamppb.New(time.Unix(0, d.Time))
-	}
-	if d.Currency != "" {
-		m.Cost = &provenancev1.Cost{MicroUnits: d.CostMicros, Currency: d.Currency}
-	}
-	for _, g := range d.Digests {
-		m.Digests = append(m.Digests, &provenancev1.Digest{Digest: g.Algorithm + ":" + g.Value, Direction: g.Direction, Name: g.Name})
-	}
-	if len(d.Attributes) > 0 {
-		m.Attributes = make(map[string]string, len(d.Attributes))
-		for _, a := range d.Attributes {
-			m.Attributes[a.Name] = a.Value
-		}
+	m := api.DocumentMessage(d)
+	if d.TimeStamped {
+		m.Time = nil
 	}
 	return m
 }
