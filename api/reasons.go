@@ -262,14 +262,15 @@ var (
 	}
 	reasonIncomplete = &reason{
 		name: "incomplete", code: connect.CodeUnavailable,
-		title: "a shard could not answer, and the search asked for all of them",
-		hint:  "retry, or take what the other shards have by not requiring completeness", retryAfterMs: 500,
+		title: "a shard could not answer, and the search asked for all of them", opaque: true,
+		hint: "retry, or take what the other shards have by not requiring completeness", retryAfterMs: 500,
 		sentinels: []error{index.ErrIncomplete},
 	}
 	reasonNotReady = &reason{
 		name: "not_ready", code: connect.CodeUnavailable,
 		title: "the node has not caught up with the region since its start",
-		hint:  "retry, or ask another node of the region", retryAfterMs: 500, sentinels: []error{ErrNotReady, index.ErrNotReady},
+		hint:  "retry, or ask another node of the region", retryAfterMs: 500, opaque: true,
+		sentinels: []error{ErrNotReady, index.ErrNotReady},
 	}
 	reasonVersionMismatch = &reason{
 		name: "version_mismatch", code: connect.CodeUnavailable,

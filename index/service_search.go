@@ -154,7 +154,7 @@ func (s *Service) gather(replies []reply, r SearchRequest) (SearchResult, error)
 		switch {
 		case reply.err != nil:
 			reply.answer = nil
-			state.State, state.Message = shardState(reply.err), reply.err.Error()
+			state.State, state.Message = shardState(reply.err)
 			errs = append(errs, reply.err)
 			out.Complete = false
 		case reply.answer.mistake != nil:
@@ -178,15 +178,16 @@ func (s *Service) gather(replies []reply, r SearchRequest) (SearchResult, error)
 	return out, nil
 }
 
-// shardState names what kept a shard from answering.
-func shardState(err error) string {
+// shardState names what kept a shard from answering, in words that callers may see: the
+// error itself can hold addresses.
+func shardState(err error) (state, message string) {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return ShardTimeout
+		return ShardTimeout, "no answer in time"
 	case errors.Is(err, raftfsm.ErrNoLeader), errors.Is(err, raftfsm.ErrLost), errors.Is(err, raftfsm.ErrShutdown):
-		return ShardUnreachable
+		return ShardUnreachable, "no reachable leader"
 	}
-	return ShardError
+	return ShardError, "it failed to answer"
 }
 
 // merger joins the shards' documents in order.

@@ -41,6 +41,10 @@ const LimitsMax = 10_000
 
 var errCodec = errors.New("limiter: malformed bytes")
 
+// errNewer marks a command of a newer build. Going on without it would let replicas differ,
+// so a machine stops there.
+var errNewer = fmt.Errorf("%w: made by a newer build", errCodec)
+
 // configureCommand is a change, or one part of it. All parts of a change have the same From
 // and To, and it takes effect with the last.
 type configureCommand struct {
@@ -115,8 +119,11 @@ type command struct {
 // write for valid input, because what it lets through is executed.
 func decodeCommand(b []byte) (command, error) {
 	r := wire.NewReader(b)
-	if v := r.Byte(math.MaxUint8); v != codecVersion {
-		return command{}, fmt.Errorf("%w: version %d, this build knows %d", errCodec, v, codecVersion)
+	switch v := r.Byte(math.MaxUint8); {
+	case v > codecVersion:
+		return command{}, fmt.Errorf("%w: version %d, this build knows %d", errNewer, v, codecVersion)
+	case v < codecVersion:
+		return command{}, fmt.Errorf("%w: version %d", errCodec, v)
 	}
 	c := command{op: r.Byte(math.MaxUint8)}
 	switch c.op {
@@ -135,8 +142,10 @@ func decodeCommand(b []byte) (command, error) {
 		c.configure.last = r.Byte(1) == 1
 		c.configure.Puts, c.configure.Deletes = readSteps(r)
 	case opSweep, opVersion:
+	case 0:
+		return command{}, fmt.Errorf("%w: no operation", errCodec)
 	default:
-		return command{}, fmt.Errorf("%w: operation %d is unknown to this build", errCodec, c.op)
+		return command{}, fmt.Errorf("%w: operation %d", errNewer, c.op)
 	}
 	if err := r.Done(); err != nil {
 		return command{}, fmt.Errorf("%w: operation %d: %w", errCodec, c.op, err)

@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
@@ -24,6 +25,8 @@ func FuzzCommand(f *testing.F) {
 			if again := encodeCommand(c); !bytes.Equal(again, data) {
 				t.Fatalf("%x decodes to %+v, which encodes to %x", data, c, again)
 			}
+		} else if errors.Is(err, errNewer) {
+			return // the machine stops there
 		}
 		d := fsmtest.New(t, func() raftfsm.Machine { return newMachine(1) })
 		if _, err := decodeResult(d.Apply(data)[0]); err != nil {
@@ -92,6 +95,22 @@ func TestBytesStayTheSame(t *testing.T) {
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s is now %q, was %q", name, pair[0], pair[1])
+		}
+	}
+}
+
+// A command that this build does not know stops the machine: answering it as malformed would
+// let the replicas of a newer build, which execute it, differ.
+func TestNewerCommandsStopTheMachine(t *testing.T) {
+	m := NewMachine()
+	for _, data := range [][]byte{{codecVersion + 1, opCheck}, {codecVersion, opVersion + 1}} {
+		if _, err := m.execute(nil, 0, data); !errors.Is(err, errNewer) {
+			t.Errorf("command %x: %v", data, err)
+		}
+	}
+	for _, data := range [][]byte{nil, {codecVersion}, {codecVersion, opCheck}, {codecVersion, opVersion}} {
+		if out, err := m.execute(nil, 0, data); err != nil || len(out) < 2 || out[1] != byte(outcomeMalformed) {
+			t.Errorf("malformed command %x: %x, %v", data, out, err)
 		}
 	}
 }

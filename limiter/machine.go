@@ -104,6 +104,9 @@ func (m *Machine) Close() error { return nil }
 
 func (m *Machine) execute(tx *raftfsm.Tx, now int64, data []byte) ([]byte, error) {
 	c, err := decodeCommand(data)
+	if errors.Is(err, errNewer) {
+		return nil, err
+	}
 	if err != nil {
 		return malformed(err), nil
 	}

@@ -235,7 +235,7 @@ func TestReplayIsTheSame(t *testing.T) {
 				version++
 				data = appendConfigure(nil, configureCommand{Change: Change{To: version, Puts: genLimits().Draw(rt, "limits")}, last: true})
 			case "noise":
-				data = rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(rt, "noise")
+				data = append([]byte{codecVersion, rapid.ByteRange(opCheck, opVersion).Draw(rt, "operation")}, rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(rt, "noise")...)
 			}
 			log = append(log, timed{now, data})
 		}

@@ -212,7 +212,7 @@ func (b *bootstrap) mint(ctx context.Context) (*record, error) {
 	if _, err := rand.Read(id[:]); err != nil {
 		return nil, fmt.Errorf("node: cluster id: %w", err)
 	}
-	r := &record{Version: recordVersion, ClusterID: hex.EncodeToString(id[:]), Region: b.cfg.Region, Limiter: b.cfg.Groups.Limiter, Index: b.cfg.Groups.Index}
+	r := &record{Version: recordVersion, ClusterID: hex.EncodeToString(id[:]), Region: b.cfg.Region, Limiter: b.cfg.Groups.Limiter, Index: b.cfg.Groups.Index, Services: own.Plan.Run}
 	for _, s := range b.cfg.Seeds {
 		r.Members = append(r.Members, recordMember{ID: members[s.Name], Name: s.Name, Cluster: s.Cluster, API: s.API})
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/maestro-conductor/maestro/internal/certs"
 	"github.com/maestro-conductor/maestro/internal/strictyaml"
+	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
 // Services that a node can run.
@@ -21,10 +22,6 @@ const (
 	ServiceLimiter = "limiter"
 	ServiceIndex   = "index"
 )
-
-// MaxGroups bounds the groups of one service; every group costs each node memory and a
-// share of the log's fsyncs, idle or not.
-const MaxGroups = 64
 
 // ErrConfig marks a configuration that cannot be used; the message lists every problem.
 var ErrConfig = errors.New("node: configuration")
@@ -89,7 +86,8 @@ type TLSFiles struct {
 	Key  string `yaml:"key"`
 }
 
-// GroupCounts are numbers of Raft groups, 1 to MaxGroups. Default 3 each.
+// GroupCounts are numbers of Raft groups, at least 1; with meta at most raftfsm.GroupsMax in
+// all. Default 3 each.
 type GroupCounts struct {
 	Limiter int `yaml:"limiter"`
 	Index   int `yaml:"index"`
@@ -309,9 +307,13 @@ func (c Config) checkServices(p *problemList) {
 		key   string
 		count int
 	}{{"groups.limiter", c.Groups.Limiter}, {"groups.index", c.Groups.Index}} {
-		if g.count < 1 || g.count > MaxGroups {
-			p.add("%s is %d; it must be 1 to %d", g.key, g.count, MaxGroups)
+		if g.count < 1 {
+			p.add("%s is %d; it must be at least 1", g.key, g.count)
 		}
+	}
+	// One more is meta.
+	if sum := 1 + c.Groups.Limiter + c.Groups.Index; sum > raftfsm.GroupsMax {
+		p.add("groups.limiter and groups.index make %d groups with meta; a node hosts at most %d", sum, raftfsm.GroupsMax)
 	}
 }
 

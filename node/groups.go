@@ -18,8 +18,8 @@ const (
 	groupIndex   raftfsm.GroupID = 0x200 // and up
 )
 
-// jobRetry is the pause after a leader job failed, and how often limits are compared even
-// though no change was noticed.
+// jobRetry is the pause after a leader job failed; sweepInterval is how often idle counters
+// are forgotten, and limits compared even though no change was noticed.
 const (
 	jobRetry      = time.Second
 	sweepInterval = time.Minute

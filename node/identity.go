@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
@@ -32,6 +33,8 @@ type record struct {
 	// Limiter and Index are the numbers of groups.
 	Limiter int `json:"limiterGroups"`
 	Index   int `json:"indexGroups"`
+	// Services are what every node runs, sorted.
+	Services []string `json:"services"`
 }
 
 type recordMember struct {
@@ -129,6 +132,9 @@ func (r *record) check(c Config, self string) error {
 	case r.Limiter != c.Groups.Limiter || r.Index != c.Groups.Index:
 		return fmt.Errorf("node: the region was started with %d limiter and %d index groups, the configuration says %d and %d; "+
 			"the numbers are fixed for the region's life", r.Limiter, r.Index, c.Groups.Limiter, c.Groups.Index)
+	}
+	if run := slices.Sorted(slices.Values(c.Services)); !slices.Equal(r.Services, run) {
+		return fmt.Errorf("node: the region was started with the services %v, the configuration says %v; every node runs the same", r.Services, run)
 	}
 	for _, s := range c.Seeds {
 		for _, m := range r.Members {

@@ -265,11 +265,12 @@ func TestDataFolderOfAnotherNode(t *testing.T) {
 	if _, err := openIdentity(r.configs[1].DataDir, "node-2"); err == nil || !strings.Contains(err.Error(), "damaged") {
 		t.Errorf("folder without identity: %v", err)
 	}
-	rec := record{Version: recordVersion, Region: "local", Limiter: 3, Index: 3, Members: []recordMember{{ID: "node-1.x", Name: "node-1"}}}
+	rec := record{Version: recordVersion, Region: "local", Limiter: 3, Index: 3, Services: []string{"index", "limiter"}, Members: []recordMember{{ID: "node-1.x", Name: "node-1"}}}
 	for name, spoil := range map[string]func(*record, *Config){
 		"does not list":  func(r *record, _ *Config) { r.Members[0].ID = "node-1.y" },
 		"region":         func(_ *record, c *Config) { c.Region = "elsewhere" },
 		"limiter":        func(_ *record, c *Config) { c.Groups.Limiter = 5 },
+		"services":       func(_ *record, c *Config) { c.Services = []string{"limiter"} },
 		"version":        func(r *record, _ *Config) { r.Version = 99 },
 		"seed node-1 is": func(_ *record, c *Config) { c.Seeds = []Seed{{Name: "node-1", Cluster: "10.0.0.1:1"}} },
 	} {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,7 +19,11 @@ import (
 type counters struct {
 	mu    sync.Mutex
 	store *raftfsm.Store
+	// suspended is how often the host asked for rest before it replaced the state.
+	suspended atomic.Int64
 }
+
+func (c *counters) Suspend() { c.suspended.Add(1) }
 
 func (c *counters) Load(s *raftfsm.Store) error {
 	c.mu.Lock()
@@ -46,7 +51,13 @@ func (c *counters) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 	return out, nil
 }
 
+// panicKey is a query that the machine cannot take.
+const panicKey = "panic"
+
 func (c *counters) Query(_ context.Context, key []byte) ([]byte, error) {
+	if string(key) == panicKey {
+		panic("asked to")
+	}
 	c.mu.Lock()
 	store := c.store
 	c.mu.Unlock()
@@ -274,4 +285,31 @@ func awaitEqualStates(t *testing.T, c *hosttest.Cluster, g raftfsm.GroupID) {
 		}
 		return true
 	})
+}
+
+// A leader whose followers have just gone still believes in itself for a while. It must not
+// answer a linearizable read in that time: a majority might follow another already.
+func TestLeaderAloneDoesNotAnswerReads(t *testing.T) {
+	c := hosttest.Start(t, 3, twoGroups)
+	leader := c.AwaitLeader("a")
+	add(t, c.Host(leader), groupA, "k")
+	c.Stop((leader + 1) % 3)
+	c.Stop((leader + 2) % 3)
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	if a, err := c.Host(leader).Query(ctx, groupA, []byte("k"), raftfsm.Linearizable); err == nil {
+		t.Fatalf("a leader without followers answered %x", a.Data)
+	}
+}
+
+// A panic of one query is that query's error; the replica goes on.
+func TestPanicInAQuery(t *testing.T) {
+	c := hosttest.Start(t, 1, twoGroups)
+	add(t, c.Host(0), groupA, "k")
+	if _, err := c.Host(0).Query(context.Background(), groupA, []byte(panicKey), raftfsm.Linearizable); err == nil || !strings.Contains(err.Error(), "panic in a query") {
+		t.Fatalf("query that panics: %v", err)
+	}
+	if got := read(t, c.Host(0), groupA, "k"); got != 1 {
+		t.Fatalf("after the panic k is %d", got)
+	}
 }

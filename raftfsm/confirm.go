@@ -25,8 +25,7 @@ type confirmer struct {
 type confirmRound struct {
 	groups map[GroupID]*group
 	done   chan struct{}
-	// terms is each group's highest term in answers, by group, and how many answered at or
-	// below the asked term; valid once done is closed.
+	// verdict is what the round found for each group; valid once done is closed.
 	verdict map[GroupID]termVerdict
 }
 

@@ -2,6 +2,7 @@ package raftfsm
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -37,6 +38,8 @@ var linkErrors = []error{
 	5: ErrUnknownGroup,
 	6: ErrLost,
 	7: ErrShutdown,
+	8: context.DeadlineExceeded,
+	9: context.Canceled,
 }
 
 const requestHeader = 8 + 1 + 4 + 4 // id, kind, group, time left
@@ -46,7 +49,7 @@ type request struct {
 	id    uint64
 	kind  byte
 	group GroupID
-	// left is how long the caller waits; 0 means that it has given up already.
+	// left is how long the caller waits, in whole milliseconds on the wire.
 	left    time.Duration
 	payload []byte
 }
@@ -66,7 +69,7 @@ func (r request) append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, r.id)
 	b = append(b, r.kind)
 	b = binary.BigEndian.AppendUint32(b, uint32(r.group))
-	b = binary.BigEndian.AppendUint32(b, uint32(min(r.left.Milliseconds(), 1<<31)))
+	b = binary.BigEndian.AppendUint32(b, uint32(min(max(0, r.left.Milliseconds()), 1<<31)))
 	return append(b, r.payload...)
 }
 
@@ -103,7 +106,7 @@ func decodeResponse(b []byte) (response, error) {
 	}, nil
 }
 
-// errorPayload is the answer to a request that failed: code, outcome, group and text.
+// errorPayload is the answer to a request that failed: code, outcome and text.
 func errorPayload(err error) []byte {
 	code := byte(0)
 	for c, sentinel := range linkErrors {

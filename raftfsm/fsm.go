@@ -50,12 +50,15 @@ func (f fsm) Restore(rc io.ReadCloser) error {
 	if s, ok := f.g.machine.(Suspender); ok {
 		s.Suspend()
 	}
-	if err := f.g.snaps.ingest(rc); err != nil {
-		return fmt.Errorf("raftfsm: restore group %s: %w", f.g.name, err)
-	}
+	// A copy that was refused before the exchange has changed nothing; loading what is there
+	// puts the machine to work again in either case.
+	err := f.g.snaps.ingest(rc)
 	if err := f.g.replica.Open(); err != nil {
 		f.g.host.fatal("restore_failed", fmt.Errorf("group %s: %w", f.g.name, err))
 		return err
+	}
+	if err != nil {
+		return fmt.Errorf("raftfsm: restore group %s: %w", f.g.name, err)
 	}
 	pos := f.g.replica.Position()
 	f.g.keep.reset(note{index: pos.Index, stamp: pos.Time})

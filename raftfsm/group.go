@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -190,11 +191,23 @@ func (g *group) queryLocal(ctx context.Context, query []byte) (Answer, error) {
 	g.replacing.RLock()
 	defer g.replacing.RUnlock()
 	applied := g.replica.AppliedIndex()
-	data, err := g.machine.Query(ctx, query)
+	data, err := g.ask(ctx, query)
 	if err != nil {
 		return Answer{}, g.fail("query", OutcomeDefinite, err)
 	}
 	return Answer{Data: data, Applied: applied}, nil
+}
+
+// ask turns a panic of a query into an error: one read must not take the replicas of this
+// node with it. A panic while applying does, for the state is then in doubt.
+func (g *group) ask(ctx context.Context, query []byte) (data []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			g.log.Error("panic in a query", "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic in a query: %v", p)
+		}
+	}()
+	return g.machine.Query(ctx, query)
 }
 
 func (g *group) fail(op string, o Outcome, err error) error {

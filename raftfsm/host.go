@@ -178,18 +178,13 @@ func (g *group) open(dir string, members []Member) error {
 		return err
 	}
 	g.keep.reset(n)
-	cache, err := raft.NewLogCache(512, g.logs)
+	cache, err := raft.NewLogCache(logCacheEntries, g.logs)
 	if err != nil {
 		return err
 	}
 	g.stream = newStreamLayer(h.mux, g.id, h.nameOf)
 	hlog := raftLog(h.ctx, g.log)
-	g.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: g.stream, MaxPool: transportPool, Timeout: transportTimeout, Logger: hlog,
-		// Pipelining deadlocks after a follower's write error, and gains nothing on a LAN.
-		MaxRPCsInFlight: 1, MsgpackUseNewTimeFormat: true,
-		ServerAddressProvider: h,
-	})
+	g.trans = raft.NewNetworkTransportWithConfig(transportConfig(g.stream, h, hlog))
 	notify := make(chan bool, 16)
 	conf := raftConfig(h.self.ID, preference(g.id, h.self.ID, members), h.retention, hlog, notify)
 	g.timeout = conf.HeartbeatTimeout

@@ -12,8 +12,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// Every setting of Raft, bolt and Pebble is here, because their defaults are made for other
-// places: Raft's for wide networks, Pebble's for tests.
+// Every setting of Raft, its transport, bolt and Pebble is here, because their defaults are
+// made for other places: Raft's for wide networks, Pebble's for tests.
 
 const (
 	// heartbeatTimeout is how long a follower waits for its leader before it asks for votes.
@@ -47,11 +47,16 @@ const (
 	// transportTimeout bounds one Raft RPC; for a snapshot it scales with the size.
 	transportTimeout = 3 * time.Second
 
+	// logCacheEntries is how many recent entries are kept in memory for followers: with entries
+	// of half a megabyte at most, some hundred is plenty, and a follower further behind reads
+	// the file.
+	logCacheEntries = 128
+
 	// pebbleCacheBytes holds uncompressed blocks. The off-heap cache is filled as data is
 	// read, so an empty node stays small.
 	pebbleCacheBytes = 256 << 20
 	// pebbleMemTableBytes is one memtable. 64 MiB would flush less often but makes an empty
-	// node of three groups larger than it need be.
+	// node larger than it need be.
 	pebbleMemTableBytes = 32 << 20
 )
 
@@ -101,7 +106,8 @@ func raftConfig(id string, behind int, keep Retention, logger hclog.Logger, noti
 		MaxAppendEntries:   maxAppendEntries,
 		// Entries are batches already. In a buffer, an entry could outlive the leadership in
 		// which it was stamped.
-		BatchApplyCh:      false,
+		BatchApplyCh: false,
+		// A node that was removed must not campaign.
 		ShutdownOnRemove:  true,
 		TrailingLogs:      keep.TrailingEntries,
 		SnapshotInterval:  keep.SnapshotInterval,
@@ -115,6 +121,18 @@ func raftConfig(id string, behind int, keep Retention, logger hclog.Logger, noti
 		NoLegacyTelemetry: true,
 		// Replays before the state machine runs and can block the start for ever.
 		RestoreCommittedLogs: false,
+	}
+}
+
+func transportConfig(stream raft.StreamLayer, addresses raft.ServerAddressProvider, logger hclog.Logger) *raft.NetworkTransportConfig {
+	return &raft.NetworkTransportConfig{
+		Stream: stream, MaxPool: transportPool, Timeout: transportTimeout, Logger: logger,
+		// Pipelining deadlocks after a follower's write error, and gains nothing on a LAN.
+		MaxRPCsInFlight: 1,
+		// The old format of times is for peers older than any of ours.
+		MsgpackUseNewTimeFormat: true,
+		// Addresses may change, ids do not.
+		ServerAddressProvider: addresses,
 	}
 }
 
@@ -138,12 +156,17 @@ func pebbleOptions(logger pebble.Logger, fatal func(reason string, err error)) *
 		CacheSize:                   pebbleCacheBytes,
 		MemTableSize:                pebbleMemTableBytes,
 		MemTableStopWritesThreshold: 4,
-		L0CompactionThreshold:       2,
-		L0StopWritesThreshold:       1000,
-		LBaseMaxBytes:               64 << 20,
-		MaxOpenFiles:                4096,
-		CompactionConcurrencyRange:  func() (int, int) { return 1, max(1, runtime.GOMAXPROCS(0)/2) },
-		FlushDelayDeleteRange:       10 * time.Second,
+		// Compact early: every sublevel at the top is one more place that a read looks into.
+		L0CompactionThreshold: 2,
+		// Never stop writes for it: the Raft log is bounded, and a replica that stops applying
+		// is worse than one that reads slowly for a while.
+		L0StopWritesThreshold: 1000,
+		// As large as the files of the level below grow; smaller means more levels.
+		LBaseMaxBytes: 64 << 20,
+		// Descriptors, not memory; far more than the files of 100 GB.
+		MaxOpenFiles:               4096,
+		CompactionConcurrencyRange: func() (int, int) { return 1, max(1, runtime.GOMAXPROCS(0)/2) },
+		FlushDelayDeleteRange:      10 * time.Second,
 		// Spreads the sync of a large log over its writes, so that a snapshot's sync is short.
 		WALBytesPerSync: 512 << 10,
 		BytesPerSync:    512 << 10,
@@ -151,7 +174,10 @@ func pebbleOptions(logger pebble.Logger, fatal func(reason string, err error)) *
 	}
 	for i := range o.Levels {
 		l := &o.Levels[i]
+		// Large enough that a posting of a segment is not alone in a block, small enough that
+		// reading one document does not decompress much.
 		l.BlockSize = 32 << 10
+		// One index block per file nearly always: a look-up then reads two blocks.
 		l.IndexBlockSize = 256 << 10
 		// The bottom level has no filter: most look-ups that reach it succeed, and it would
 		// cost 1.25 bytes a key.

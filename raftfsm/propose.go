@@ -151,8 +151,7 @@ func outcomeOfRaft(err error) Outcome {
 	switch {
 	case errors.Is(err, raft.ErrNotLeader),
 		errors.Is(err, raft.ErrEnqueueTimeout),
-		errors.Is(err, raft.ErrLeadershipTransferInProgress),
-		errors.Is(err, raft.ErrAbortedByRestore):
+		errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return OutcomeDefinite
 	}
 	// ErrLeadershipLost, ErrRaftShutdown and errors of the log store say nothing.

@@ -18,7 +18,12 @@ var littleLog = hosttest.Retain(raftfsm.Retention{SnapshotEntries: 20, SnapshotI
 // A follower that is further behind than the log reaches receives the state, keeps nothing
 // of its old one, and then follows the log again.
 func TestFollowerCatchesUpFromASnapshot(t *testing.T) {
-	c := hosttest.Start(t, 3, twoGroups, littleLog)
+	var machines []*counters // of group a, in the order of the nodes' starts
+	c := hosttest.Start(t, 3, func() []raftfsm.Group {
+		groups := twoGroups()
+		machines = append(machines, groups[0].Machine.(*counters))
+		return groups
+	}, littleLog)
 	leader := c.AwaitLeader("a")
 	away := (leader + 1) % 3
 	add(t, c.Host(leader), groupA, "before")
@@ -32,6 +37,9 @@ func TestFollowerCatchesUpFromASnapshot(t *testing.T) {
 	})
 	c.Start(away)
 	awaitEqualStates(t, c, groupA)
+	if machines[len(machines)-1].suspended.Load() == 0 {
+		t.Error("the state was replaced under a machine that was not told to rest")
+	}
 	// Group b had no traffic and is untouched by the exchange of group a's rows.
 	awaitEqualStates(t, c, groupB)
 	add(t, c.Host(away), groupA, "after")

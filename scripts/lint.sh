@@ -4,11 +4,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 tool() { go tool -modfile=tools/go.mod "$@"; }
 failed=0
+noise=$(mktemp)
+trap 'rm -f "$noise"' EXIT
 check() {
 	local name=$1
 	shift
-	if ! out=$("$@" 2>&1) || [ -n "$out" ]; then
+	# Messages on stderr alone, such as downloads, are no findings.
+	if ! out=$("$@" 2>"$noise") || [ -n "$out" ]; then
 		printf '%s:\n%s\n' "$name" "$out"
+		cat "$noise"
 		failed=1
 	fi
 }

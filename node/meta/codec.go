@@ -82,6 +82,10 @@ type changeResult struct {
 
 var errCodec = errors.New("meta: malformed bytes")
 
+// errNewer marks a command of a newer build. Going on without it would let replicas differ,
+// so a machine stops there. New tables and kinds of steps therefore raise the version.
+var errNewer = fmt.Errorf("%w: made by a newer build", errCodec)
+
 func encodeChange(c change) []byte {
 	b := []byte{codecVersion, opChange, byte(c.table)}
 	b = wire.AppendString(b, c.actor)
@@ -102,8 +106,11 @@ func decodeChange(b []byte) (change, error) {
 	if err != nil {
 		return change{}, err
 	}
+	if op > opRecord {
+		return change{}, fmt.Errorf("%w: operation %d", errNewer, op)
+	}
 	if op != opChange {
-		return change{}, fmt.Errorf("%w: operation %d is unknown to this build", errCodec, op)
+		return change{}, fmt.Errorf("%w: operation %d is not a command", errCodec, op)
 	}
 	c := change{table: readTable(r), actor: r.String(nameBytesMax), origin: r.String(nameBytesMax)}
 	seen := map[string]bool{}
@@ -128,8 +135,11 @@ func decodeChange(b []byte) (change, error) {
 
 func openCodec(b []byte) (r *wire.Reader, op byte, err error) {
 	r = wire.NewReader(b)
-	if v := r.Byte(math.MaxUint8); v != codecVersion {
-		return nil, 0, fmt.Errorf("%w: version %d, this build knows %d", errCodec, v, codecVersion)
+	switch v := r.Byte(math.MaxUint8); {
+	case v > codecVersion:
+		return nil, 0, fmt.Errorf("%w: version %d, this build knows %d", errNewer, v, codecVersion)
+	case v < codecVersion:
+		return nil, 0, fmt.Errorf("%w: version %d", errCodec, v)
 	}
 	return r, r.Byte(math.MaxUint8), nil
 }

@@ -78,6 +78,9 @@ func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 	results := make([][]byte, len(e.Commands))
 	for i, data := range e.Commands {
 		c, err := decodeChange(data)
+		if errors.Is(err, errNewer) {
+			return nil, err
+		}
 		if err != nil {
 			results[i] = encodeResult(changeResult{outcome: outcomeMalformed, message: err.Error()})
 			continue
