@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"go/ast"
 	"go/types"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -79,6 +81,33 @@ func TestImportArrows(t *testing.T) {
 				continue
 			}
 			t.Errorf("%s imports %s: %s may import %v", from, to, room, allowed)
+		}
+	}
+}
+
+// docs/ARCHITECTURE.md lists every room, and no other, and the pages it points to exist.
+func TestArchitecturePageIsTrue(t *testing.T) {
+	page, err := os.ReadFile("../../docs/ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "\n## Rooms\n")
+	table, _, _ := strings.Cut(rest, "\n## ")
+	listed := map[string]bool{"docs": true} // not Go
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z]+)` \\|").FindAllStringSubmatch(table, -1) {
+		listed[m[1]] = true
+		if _, known := rooms[m[1]]; !known && m[1] != "docs" {
+			t.Errorf("the page lists the room %s, which does not exist", m[1])
+		}
+	}
+	for room := range rooms {
+		if !listed[room] {
+			t.Errorf("the page does not list the room %s", room)
+		}
+	}
+	for _, m := range regexp.MustCompile(`\]\(([^)#]+)\)`).FindAllStringSubmatch(string(page), -1) {
+		if _, err := os.Stat(filepath.Join("../../docs", m[1])); err != nil {
+			t.Errorf("the page points to %s: %v", m[1], err)
 		}
 	}
 }
