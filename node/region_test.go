@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -23,6 +22,7 @@ import (
 	limiterv1 "github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1"
 	"github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1/limiterv1connect"
 	"github.com/maestro-conductor/maestro/internal/certs"
+	"github.com/maestro-conductor/maestro/internal/testport"
 )
 
 const patience = 60 * time.Second
@@ -44,14 +44,14 @@ func newRegion(t *testing.T) *testRegion {
 	for i := range 3 {
 		name := fmt.Sprintf("node-%d", i+1)
 		check(t, certs.IssueNode(r.dir, name, []string{"127.0.0.1"}))
-		seeds = append(seeds, Seed{Name: name, Cluster: freeAddress(t), API: freeAddress(t)})
+		seeds = append(seeds, Seed{Name: name, Cluster: testport.Address(t), API: testport.Address(t)})
 	}
 	for _, s := range seeds {
 		c := DefaultConfig()
 		p := certs.NodePaths(r.dir, s.Name)
 		c.Name, c.DataDir, c.Seeds = s.Name, filepath.Join(r.dir, "data-"+s.Name), seeds
 		c.API, c.Cluster = Listener{Listen: s.API, Advertise: s.API}, Listener{Listen: s.Cluster, Advertise: s.Cluster}
-		c.Admin.Listen = freeAddress(t)
+		c.Admin.Listen = testport.Address(t)
 		c.TLS = TLSFiles{CA: certs.CAPath(r.dir), Cert: p.Cert, Key: p.Key}
 		r.configs = append(r.configs, c)
 	}
@@ -282,14 +282,6 @@ func TestDataFolderOfAnotherNode(t *testing.T) {
 			t.Errorf("record with another %s: %v", name, err)
 		}
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	check(t, err)
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 func check(t *testing.T, err error) {

@@ -3,6 +3,7 @@ package devregion
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -102,15 +103,21 @@ func choosePorts(base int) ([]int, error) {
 		}
 		return ports, nil
 	}
-	for range 3 * nodeCount {
-		ln, err := net.Listen("tcp", loopback+":0")
-		if err != nil {
-			return nil, fmt.Errorf("%w: no free port: %w", ErrPort, err)
+	// From below the range that systems take outgoing ports from: one of those could be in use
+	// when a node starts again.
+	var err error
+	for range 100 * nodeCount {
+		port := 10_000 + rand.IntN(20_000)
+		var ln net.Listener
+		if ln, err = net.Listen("tcp", address(port)); err != nil {
+			continue
 		}
 		defer ln.Close() // only once all are chosen, so that they differ
-		ports = append(ports, ln.Addr().(*net.TCPAddr).Port)
+		if ports = append(ports, port); len(ports) == 3*nodeCount {
+			return ports, nil
+		}
 	}
-	return ports, nil
+	return nil, fmt.Errorf("%w: no free port: %w", ErrPort, err)
 }
 
 // makeCertificates creates what is missing.

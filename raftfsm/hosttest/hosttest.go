@@ -17,6 +17,7 @@ import (
 
 	"github.com/maestro-conductor/maestro/internal/certs"
 	"github.com/maestro-conductor/maestro/internal/clock"
+	"github.com/maestro-conductor/maestro/internal/testport"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
@@ -60,9 +61,7 @@ func Start(t testing.TB, n int, groups func() []raftfsm.Group, options ...Option
 	for i := range n {
 		name := fmt.Sprintf("node-%d", i+1)
 		must(t, certs.IssueNode(c.certs, name, []string{"127.0.0.1"}))
-		ln := listen(t, "127.0.0.1:0")
-		c.nodes = append(c.nodes, &node{addr: ln.Addr().String()})
-		must(t, ln.Close())
+		c.nodes = append(c.nodes, &node{addr: testport.Address(t)})
 		c.members = append(c.members, raftfsm.Member{ID: name + ".a", Name: name, Address: c.nodes[i].addr})
 	}
 	for i := range n {
