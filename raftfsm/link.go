@@ -35,6 +35,7 @@ type link struct {
 	notUntil time.Time // no dial before
 	lastErr  error
 	closed   bool
+	dialing  chan struct{} // closed when the attempt under way ends; nil when there is none
 }
 
 // linkConn is one connection of a link.
@@ -86,31 +87,62 @@ func (l *link) call(ctx context.Context, kind byte, group GroupID, payload []byt
 	}
 }
 
-// connect returns the open connection or makes one. Callers during a dial wait for it.
+// connect returns the open connection or waits for a new one. All callers share one attempt,
+// which belongs to none of them.
 func (l *link) connect(ctx context.Context) (*linkConn, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.conn != nil && !l.conn.closed() {
-		return l.conn, nil
+	for {
+		l.mu.Lock()
+		switch {
+		case l.closed:
+			l.mu.Unlock()
+			return nil, ErrShutdown
+		case l.conn != nil && !l.conn.closed():
+			c := l.conn
+			l.mu.Unlock()
+			return c, nil
+		case l.dialing == nil && time.Now().Before(l.notUntil):
+			err := l.lastErr
+			l.mu.Unlock()
+			return nil, err
+		case l.dialing == nil:
+			l.dialing = make(chan struct{})
+			l.mux.wg.Add(1)
+			go l.dial()
+		}
+		done := l.dialing
+		l.mu.Unlock()
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	if l.closed {
-		return nil, ErrShutdown
-	}
-	if time.Now().Before(l.notUntil) {
-		return nil, l.lastErr
-	}
-	ctx, cancel := context.WithTimeout(ctx, linkDialTimeout)
+}
+
+// dial makes one attempt to connect.
+func (l *link) dial() {
+	defer l.mux.wg.Done()
+	ctx, cancel := context.WithTimeout(l.mux.ctx, linkDialTimeout)
 	defer cancel()
 	c, err := l.mux.Dial(ctx, l.peer.Address, l.peer.Name, classLink, 0)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer func() {
+		close(l.dialing)
+		l.dialing = nil
+	}()
 	if err != nil {
 		l.conn, l.lastErr, l.notUntil = nil, err, time.Now().Add(linkRedialDelay)
-		return nil, err
+		return
+	}
+	if l.closed {
+		c.Close()
+		return
 	}
 	l.conn = &linkConn{Conn: c, frames: make(chan []byte, linkQueue), stop: make(chan struct{}), pending: map[uint64]chan response{}}
 	l.mux.wg.Add(2)
 	go l.conn.write(&l.mux.wg)
 	go l.conn.read(&l.mux.wg)
-	return l.conn, nil
 }
 
 func (l *link) close() {
