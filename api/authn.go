@@ -16,7 +16,7 @@ const (
 
 // credentials are what a request shows to be identified by. They are looked up anew whenever
 // it matters: no answer is kept, so a revocation takes effect with the next request, and with
-// the next message of a stream.
+// the next message of a stream, once this node has heard of it.
 type credentials struct {
 	secret string
 	admin  *adminCertificate

@@ -162,7 +162,7 @@ func (s *shardSearch) expand(ctx context.Context) (*QueryError, error) {
 func (s *shardSearch) expandOne(p *plan) (*QueryError, error) {
 	for i, src := range s.sources {
 		var found []string
-		err := src.expand(p.term, func(v string) bool {
+		err := src.expand(p.term, s.query.conditions.tenant, func(v string) bool {
 			if !strings.HasSuffix(v, p.suffix) {
 				return true
 			}

@@ -210,6 +210,32 @@ func TestSearchTotals(t *testing.T) {
 	}
 }
 
+// What other tenants have neither shows in a prefix search nor makes it fail.
+func TestPrefixesOfOtherTenants(t *testing.T) {
+	r := newRegion(t, 2, 8)
+	for i := range 5 {
+		docs := manyTasks(t, i*500, 500)
+		for n := range docs {
+			docs[n].Tenant = "beta"
+		}
+		r.ingest(docs...)
+	}
+	own := manyTasks(t, 0, 3)
+	for n := range own {
+		own[n].Tenant = "gamma"
+	}
+	r.ingest(own...)
+	for tenant, want := range map[string]int{"gamma": 3, "delta": 0} {
+		res, err := r.service.Search(context.Background(), SearchRequest{Query: "task:t*", Tenant: tenant, Limit: 10})
+		if err != nil || res.Total != want {
+			t.Errorf("tenant %s: %d documents, %v; want %d", tenant, res.Total, err, want)
+		}
+	}
+	if _, err := r.service.Search(context.Background(), SearchRequest{Query: "task:t*", Tenant: "beta", Limit: 10}); !errors.Is(err, ErrQuery) {
+		t.Errorf("a tenant with too many terms of its own: %v", err)
+	}
+}
+
 func TestSearchRefusesMistakes(t *testing.T) {
 	r := newRegion(t, 2, 8)
 	for i := range 1 + 2*PrefixTermsMax + 500 {

@@ -2,6 +2,7 @@ package index
 
 import (
 	"container/heap"
+	"errors"
 	"sort"
 
 	"github.com/RoaringBitmap/roaring/v2"
@@ -26,8 +27,10 @@ type source interface {
 	base() uint64
 	// times bounds the times of the documents.
 	times() (newest, oldest int64)
-	// expand visits the values of a group that begin with the term's value.
-	expand(t term, visit func(value string) bool) error
+	// expand visits the values of a group that begin with the term's value and stand in a
+	// document of the tenant; of any, when it is empty. What others have must neither show nor
+	// count.
+	expand(t term, tenant string, visit func(value string) bool) error
 	// search evaluates p over the documents below bound, counts them all, and returns those
 	// after the position in order; at most limit of them need to be there.
 	search(p *plan, prefixes map[*plan][]string, w window) (count uint64, r *run, err error)
@@ -60,13 +63,51 @@ func (s headSource) times() (newest, oldest int64) {
 	return s.newest, s.oldest
 }
 
-func (s headSource) expand(t term, visit func(value string) bool) error {
+func (s headSource) expand(t term, tenant string, visit func(value string) bool) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if g := s.groups[t.group]; g != nil {
-		g.prefixed(t.value, visit)
+	l := headLeaves{s.head}
+	own, err := ownedBy(l, tenant)
+	g := s.groups[t.group]
+	if err != nil || g == nil {
+		return err
 	}
-	return nil
+	g.prefixed(t.value, func(v string) bool {
+		p, lookupErr := l.lookup(newTerm(t.group, v))
+		ok, hasErr := own.has(p)
+		err = errors.Join(lookupErr, hasErr)
+		return err == nil && (!ok || visit(v))
+	})
+	return err
+}
+
+// owned tells which terms stand in a document of one tenant.
+type owned struct {
+	any       bool
+	documents *roaring.Bitmap
+}
+
+func ownedBy(l leaves, tenant string) (owned, error) {
+	if tenant == "" {
+		return owned{any: true}, nil
+	}
+	p, err := l.lookup(newTerm(groupTenant, tenant))
+	if err != nil {
+		return owned{}, err
+	}
+	documents, err := p.Bitmap()
+	return owned{documents: documents}, err
+}
+
+func (o owned) has(p posting) (bool, error) {
+	if o.any || o.documents.IsEmpty() {
+		return o.any, nil
+	}
+	bm, err := p.Bitmap()
+	if err != nil {
+		return false, err
+	}
+	return o.documents.Intersects(bm), nil
 }
 
 func (s headSource) search(p *plan, prefixes map[*plan][]string, w window) (uint64, *run, error) {
@@ -147,8 +188,17 @@ func (s segmentSource) base() uint64 { return s.Base() }
 
 func (s segmentSource) times() (newest, oldest int64) { return s.Newest(), s.Oldest() }
 
-func (s segmentSource) expand(t term, visit func(value string) bool) error {
-	return s.Prefix(t.key, func(found string, _ segment.Posting) bool { return visit(found[len(t.group):]) })
+func (s segmentSource) expand(t term, tenant string, visit func(value string) bool) error {
+	own, err := ownedBy(segmentLeaves{s.Segment}, tenant)
+	if err != nil || !own.any && own.documents.IsEmpty() {
+		return err
+	}
+	prefixErr := s.Prefix(t.key, func(found string, p segment.Posting) bool {
+		var ok bool
+		ok, err = own.has(p)
+		return err == nil && (!ok || visit(found[len(t.group):]))
+	})
+	return errors.Join(prefixErr, err)
 }
 
 func (s segmentSource) search(p *plan, prefixes map[*plan][]string, w window) (uint64, *run, error) {

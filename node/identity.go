@@ -19,6 +19,8 @@ import (
 type identity struct {
 	Name        string `json:"name"`
 	Incarnation string `json:"incarnation"`
+	// Started is set once the groups have run: from then on, missing logs are lost logs.
+	Started bool `json:"started"`
 }
 
 func (i identity) id() string { return i.Name + "." + i.Incarnation }

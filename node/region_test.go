@@ -252,6 +252,25 @@ func TestWipedNodeIsNotLetIn(t *testing.T) {
 	}
 }
 
+// A node that lost its logs, but not its name, must not vote again: what it acknowledged and
+// whom it voted for are gone.
+func TestNodeWithoutItsLogsIsRefused(t *testing.T) {
+	r := newRegion(t)
+	for i := range 3 {
+		r.Start(i)
+	}
+	r.init(0)
+	r.await("readiness", func() bool { return r.ready(2) })
+	r.Stop(2)
+	for _, lost := range []string{"raft", "state"} {
+		check(t, os.RemoveAll(filepath.Join(r.configs[2].DataDir, lost)))
+	}
+	err := Run(context.Background(), r.configs[2], slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err == nil || !strings.Contains(err.Error(), "lost synced data") {
+		t.Fatalf("a node without its logs started: %v", err)
+	}
+}
+
 // What a data folder says must fit the configuration.
 func TestDataFolderOfAnotherNode(t *testing.T) {
 	r := newRegion(t)

@@ -150,9 +150,13 @@ func (n *Node) start(rec *record) error {
 	n.host, err = raftfsm.Open(raftfsm.Options{
 		Dir: n.cfg.DataDir, Self: n.boot.id.id(), Members: rec.raftMembers(), Mux: n.boot.mux,
 		Clock: n.clock, Log: n.log, Fatal: n.fatal, Registry: n.registry,
+		Started: n.boot.id.Started,
 	}, n.groups(rec, tables))
 	if err != nil {
 		return err
+	}
+	if err := n.markStarted(); err != nil {
+		return errors.Join(err, n.host.Close())
 	}
 	limiters := limiterGroups(rec.Limiter)
 	if !n.cfg.Runs(ServiceLimiter) {
@@ -167,6 +171,15 @@ func (n *Node) start(rec *record) error {
 	n.services.running.Store(run)
 	close(n.started)
 	return nil
+}
+
+// markStarted notes in the data folder that the groups have run on it.
+func (n *Node) markStarted() error {
+	if n.boot.id.Started {
+		return nil
+	}
+	n.boot.id.Started = true
+	return writeJSON(filepath.Join(n.cfg.DataDir, identityFile), n.boot.id)
 }
 
 // awaitStarted waits for the services; false when ctx ended first.

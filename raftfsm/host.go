@@ -44,6 +44,9 @@ type Options struct {
 	Fatal func(reason string, err error)
 	// Registry receives the metrics; nil keeps them private.
 	Registry prometheus.Registerer
+	// Started says that these groups have run on this data before. A group without any state
+	// is then refused: its log, and the votes in it, were lost.
+	Started bool
 	// Retention is how much log is kept; the zero value means DefaultRetention.
 	Retention Retention
 }
@@ -64,6 +67,7 @@ type Host struct {
 	addresses map[raft.ServerAddress]string
 	confirmer *confirmer
 	retention Retention
+	started   bool
 	groups    map[GroupID]*group
 	order     []*group
 
@@ -80,7 +84,7 @@ func Open(o Options, groups []Group) (*Host, error) {
 		return nil, fmt.Errorf("raftfsm: %d groups, at most %d", len(groups), GroupsMax)
 	}
 	h := &Host{
-		dir: o.Dir, mux: o.Mux, clock: o.Clock, log: o.Log, fatal: o.Fatal, retention: o.Retention,
+		dir: o.Dir, mux: o.Mux, clock: o.Clock, log: o.Log, fatal: o.Fatal, retention: o.Retention, started: o.Started,
 		links: map[string]*link{}, addresses: map[raft.ServerAddress]string{}, groups: map[GroupID]*group{},
 	}
 	for _, m := range o.Members {
@@ -170,6 +174,7 @@ func (g *group) open(dir string, members []Member) error {
 		return err
 	}
 	g.snaps = snaps
+	g.logs.applied, g.logs.covered = g.replica.AppliedIndex, snaps.markerIndex
 	if err := g.checkLog(pos); err != nil {
 		return err
 	}
@@ -202,6 +207,9 @@ func (g *group) open(dir string, members []Member) error {
 	return nil
 }
 
+// wipeHint is the way out for a node that must not vote any more.
+const wipeHint = "do not start this node on this data again; its data folder can only be emptied, to join as a new node"
+
 // checkLog refuses to run on a log that has lost entries which the state contains: another
 // leader could have been elected without them.
 func (g *group) checkLog(pos Position) error {
@@ -209,13 +217,8 @@ func (g *group) checkLog(pos Position) error {
 	if err != nil {
 		return fmt.Errorf("last log index: %w", err)
 	}
-	marker := uint64(0)
-	if g.snaps.marker != nil {
-		marker = g.snaps.marker.Index
-	}
-	if pos.Index > last && pos.Index > marker {
-		return fmt.Errorf("the log ends at index %d, before the state at %d: the disk has lost synced data; "+
-			"wipe this node's data folder and let it join as a new node", last, pos.Index)
+	if pos.Index > last && pos.Index > g.snaps.markerIndex() {
+		return fmt.Errorf("the log ends at index %d, before the state at %d: the disk has lost synced data; %s", last, pos.Index, wipeHint)
 	}
 	return nil
 }
@@ -224,6 +227,9 @@ func (g *group) bootstrap(conf *raft.Config, logs raft.LogStore, members []Membe
 	has, err := raft.HasExistingState(logs, g.logs, g.snaps)
 	if err != nil || has {
 		return err
+	}
+	if h := g.host; h.started {
+		return fmt.Errorf("the log is missing or empty, but this node has taken part before: the disk has lost synced data; %s", wipeHint)
 	}
 	var c raft.Configuration
 	for _, m := range members {

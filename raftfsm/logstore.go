@@ -18,6 +18,9 @@ type logStore struct {
 	keep  *timekeeper
 	fatal func(reason string, err error)
 	wrote func(entries int, took time.Duration)
+	// applied and covered are the indexes up to which the state has the entries, and up to
+	// which a snapshot stands for them; set once the group is open.
+	applied, covered func() uint64
 }
 
 // openLogStore opens or creates the bolt file at path.
@@ -26,7 +29,8 @@ func openLogStore(path string, keep *timekeeper, fatal func(string, error), wrot
 	if err != nil {
 		return nil, fmt.Errorf("raftfsm: open log %s: %w", path, err)
 	}
-	return &logStore{bolt: bolt, keep: keep, fatal: fatal, wrote: wrote}, nil
+	none := func() uint64 { return 0 }
+	return &logStore{bolt: bolt, keep: keep, fatal: fatal, wrote: wrote, applied: none, covered: none}, nil
 }
 
 // StoreLogs appends entries durably.
@@ -75,6 +79,11 @@ func (s *logStore) DeleteRange(lo, hi uint64) error {
 	end, err := s.bolt.LastIndex()
 	if err != nil {
 		return fmt.Errorf("raftfsm: last log index: %w", err)
+	}
+	if conflict := hi >= end && hi > s.covered(); conflict && lo <= s.applied() {
+		err := fmt.Errorf("entries from index %d conflict with the leader's, but the state has applied up to %d: a majority has lost synced data", lo, s.applied())
+		s.fatal("applied_entry_replaced", err)
+		return err
 	}
 	if err := s.bolt.DeleteRange(lo, hi); err != nil {
 		s.fatal("log_truncate_failed", err)

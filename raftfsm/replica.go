@@ -95,7 +95,7 @@ func (r *Replica) AppliedIndex() uint64 { return r.index.Load() }
 // and returns nil.
 func (r *Replica) Apply(index, term uint64, data []byte) ([]Applied, error) {
 	if index <= r.pos.Index {
-		return nil, nil
+		return nil, r.sameTerm(index, term)
 	}
 	wall, cmds, err := decodeEntry(data)
 	if err != nil {
@@ -125,7 +125,7 @@ func (r *Replica) Apply(index, term uint64, data []byte) ([]Applied, error) {
 // ApplyConfig records a membership entry.
 func (r *Replica) ApplyConfig(index, term uint64, config []byte) error {
 	if index <= r.pos.Index {
-		return nil
+		return r.sameTerm(index, term)
 	}
 	pos := r.pos
 	pos.Index, pos.Term, pos.ConfigIndex = index, term, index
@@ -136,6 +136,15 @@ func (r *Replica) ApplyConfig(index, term uint64, config []byte) error {
 		return err
 	}
 	r.publish()
+	return nil
+}
+
+// sameTerm refuses another entry in the place of the last applied one: the state then holds
+// what the group's log no longer has.
+func (r *Replica) sameTerm(index, term uint64) error {
+	if index == r.pos.Index && term != r.pos.Term {
+		return fmt.Errorf("the log has an entry of term %d at index %d, where the state has one of term %d: a majority has lost synced data", term, index, r.pos.Term)
+	}
 	return nil
 }
 

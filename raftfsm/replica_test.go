@@ -5,9 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"pgregory.net/rapid"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
@@ -114,4 +117,28 @@ func TestReplayIsMetamorphic(t *testing.T) {
 			rt.Fatal("the state depends on batches or restarts")
 		}
 	})
+}
+
+// Another entry in the place of the last applied one means that a majority lost what it had
+// synced: the replica must not go on as if nothing were wrong.
+func TestReplacedEntryIsNoticed(t *testing.T) {
+	db, err := pebble.Open("", &pebble.Options{FS: vfs.NewMem(), Logger: pebble.DefaultLogger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	r := raftfsm.NewReplica(db, groupA, newCounters())
+	if err := r.Open(); err != nil {
+		t.Fatal(err)
+	}
+	entry := raftfsm.EncodeEntry(3, 0, 0, []raftfsm.Command{{Data: []byte("k")}})
+	if _, err := r.Apply(7, 3, entry); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := r.Apply(7, 3, entry); err != nil || out != nil {
+		t.Fatalf("the same entry again: %v, %v", out, err)
+	}
+	if _, err := r.Apply(7, 4, entry); err == nil || !strings.Contains(err.Error(), "lost synced data") {
+		t.Fatalf("an entry of another term in its place: %v", err)
+	}
 }

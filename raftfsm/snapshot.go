@@ -67,10 +67,24 @@ func openSnapshotStore(db *pebble.DB, group GroupID, dir string, applied Positio
 	}
 	if applied.Index < m.Index {
 		return nil, fmt.Errorf("raftfsm: group %d: the state is at index %d, before its own snapshot at %d: "+
-			"the disk has lost synced data; wipe this node's data folder and let it join as a new node", group, applied.Index, m.Index)
+			"the disk has lost synced data; %s", group, applied.Index, m.Index, wipeHint)
+	}
+	if err := validConfig(m.Config); err != nil {
+		return nil, fmt.Errorf("raftfsm: snapshot marker %s is damaged: %w", filepath.Join(dir, markerName), err)
 	}
 	s.marker = &m
 	return s, nil
+}
+
+// validConfig tells whether Raft can decode a membership; the library panics if not.
+func validConfig(b []byte) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("its configuration cannot be read: %v", p)
+		}
+	}()
+	raft.DecodeConfiguration(b)
+	return nil
 }
 
 // finishReceived decides about a snapshot that was received before a crash: either its
@@ -145,6 +159,16 @@ func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, erro
 		return meta, f, nil
 	}
 	return s.copyOut()
+}
+
+// markerIndex is how far a snapshot stands for the log.
+func (s *snapshotStore) markerIndex() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.marker == nil {
+		return 0
+	}
+	return s.marker.Index
 }
 
 func (s *snapshotStore) writeMarker(pos Position) error {

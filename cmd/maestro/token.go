@@ -88,7 +88,7 @@ func (a *app) tokenListCommand() *cobra.Command {
 			fmt.Fprintln(w, "ID\tTENANT\tROLE\tCREATED\tEXPIRES\tREVOKED\tDESCRIPTION")
 			for _, t := range resp.Msg.GetTokens() {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.GetId(), t.GetTenant(), t.GetRole(),
-					t.GetCreated().AsTime().Format(time.DateTime), expiry(t), yesNo(t.GetRevoked()), t.GetDescription())
+					t.GetCreated().AsTime().Format(time.DateTime), expiry(t), yesNo(t.GetRevoked()), shorten(t.GetDescription(), 40))
 			}
 		})
 	})
