@@ -282,7 +282,7 @@ var (
 		name: "not_member", code: connect.CodeUnavailable,
 		title: "this node is not a member of the region's cluster", opaque: true,
 		hint:      "ask another node of the region; an operator sees the members in `maestro cluster status`",
-		sentinels: []error{raftfsm.ErrOtherCluster, raftfsm.ErrNotMember},
+		sentinels: []error{raftfsm.ErrOtherCluster, raftfsm.ErrNotMember, raftfsm.ErrDuplicate},
 	}
 	reasonGroupUnknown = &reason{
 		name: "group_unknown", code: connect.CodeUnavailable,

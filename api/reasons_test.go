@@ -73,6 +73,7 @@ var sentinelReasons = map[string]struct {
 	"raftfsm.ErrTargetUnknown":  {raftfsm.ErrTargetUnknown, reasonGroupUnknown},
 	"raftfsm.ErrOtherCluster":   {raftfsm.ErrOtherCluster, reasonNotMember},
 	"raftfsm.ErrNotMember":      {raftfsm.ErrNotMember, reasonNotMember},
+	"raftfsm.ErrDuplicate":      {raftfsm.ErrDuplicate, reasonNotMember},
 	"raftfsm.ErrVersion":        {raftfsm.ErrVersion, reasonVersionMismatch},
 	"limiter.ErrTooManyLimits":  {limiter.ErrTooManyLimits, reasonTooManyLimits},
 	"limiter.ErrRefused":        {limiter.ErrRefused, reasonVersionMismatch},

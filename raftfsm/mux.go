@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -26,7 +27,7 @@ const (
 
 const (
 	headerVersion = 1
-	headerLen     = 4 + 1 + 1 + 4 + 16
+	headerLen     = 4 + 1 + 1 + 4 + 16 + 8
 	// headerTimeout bounds the handshake of an incoming connection.
 	headerTimeout = 5 * time.Second
 )
@@ -43,6 +44,7 @@ const (
 	answerNotMember     byte = 2
 	answerUnknownTarget byte = 3
 	answerVersion       byte = 4
+	answerDuplicate     byte = 5
 )
 
 // Errors of the cluster port.
@@ -53,6 +55,9 @@ var (
 	ErrNotMember = errors.New("peer does not know this node as a member of its cluster")
 	// ErrTargetUnknown means that the peer does not serve the group or class (yet).
 	ErrTargetUnknown = errors.New("peer does not serve this group yet")
+	// ErrDuplicate means that another process is connected under this node's name: a second
+	// one on a copy of its data must not vote.
+	ErrDuplicate = errors.New("another process is connected under this node's name")
 	// ErrVersion means that the peer speaks another version of the protocol.
 	ErrVersion = errors.New("peer speaks another version of the cluster protocol")
 )
@@ -73,6 +78,16 @@ type Mux struct {
 	member   func(name string) bool
 	handlers map[byte]func(group GroupID, peer string, c net.Conn) bool
 	open     map[net.Conn]struct{}
+	// live are the processes that have connections open to this one, by node.
+	live map[string]process
+	// own identifies this process among those that may have the node's name.
+	own uint64
+}
+
+// process is one run of a peer and how many connections it has open.
+type process struct {
+	id    uint64
+	conns int
 }
 
 // NewMux serves ln. The configuration needs a certificate and the cluster's CA, both as root
@@ -84,7 +99,7 @@ func NewMux(ln net.Listener, conf *tls.Config, log *slog.Logger) *Mux {
 	conf.MinVersion = tls.VersionTLS13
 	m := &Mux{
 		ln: ln, tls: conf, log: log, ctx: ctx, cancel: cancel,
-		handlers: map[byte]func(GroupID, string, net.Conn) bool{}, open: map[net.Conn]struct{}{},
+		handlers: map[byte]func(GroupID, string, net.Conn) bool{}, open: map[net.Conn]struct{}{}, live: map[string]process{}, own: rand.Uint64(),
 	}
 	m.wg.Add(1)
 	go m.accept()
@@ -183,13 +198,14 @@ func (m *Mux) welcome(raw net.Conn) error {
 	if [4]byte(h[:4]) != headerMagic {
 		return errors.New("header: not the cluster protocol")
 	}
-	class, group, cluster := h[5], GroupID(binary.BigEndian.Uint32(h[6:])), ClusterID(h[10:])
-	answer, handler := m.admit(h[4], class, cluster, peer)
+	class, group, cluster := h[5], GroupID(binary.BigEndian.Uint32(h[6:])), ClusterID(h[10:26])
+	from := binary.BigEndian.Uint64(h[26:])
+	answer, handler := m.admit(h[4], class, cluster, peer, from)
 	if answer != answerOK {
 		_, err := c.Write([]byte{answer})
 		return errors.Join(fmt.Errorf("node %q: %w", peer, answerError(answer)), err)
 	}
-	tracked := m.track(c)
+	tracked := m.track(c, class, peer, from)
 	if _, err := c.Write([]byte{answerOK}); err != nil {
 		tracked.Close()
 		return fmt.Errorf("answer: %w", err)
@@ -204,7 +220,7 @@ func (m *Mux) welcome(raw net.Conn) error {
 	return nil
 }
 
-func (m *Mux) admit(version, class byte, cluster ClusterID, peer string) (byte, func(GroupID, string, net.Conn) bool) {
+func (m *Mux) admit(version, class byte, cluster ClusterID, peer string, from uint64) (byte, func(GroupID, string, net.Conn) bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	handler := m.handlers[class]
@@ -219,16 +235,22 @@ func (m *Mux) admit(version, class byte, cluster ClusterID, peer string) (byte, 
 		return answerOtherCluster, nil
 	case m.member == nil || !m.member(peer):
 		return answerNotMember, nil
+	case m.live[peer].conns > 0 && m.live[peer].id != from:
+		return answerDuplicate, nil
 	}
 	return answerOK, handler
 }
 
-// track remembers an open connection so that Close can end it.
-func (m *Mux) track(c net.Conn) net.Conn {
+// track remembers an open connection so that Close can end it, and whose it is.
+func (m *Mux) track(c net.Conn, class byte, peer string, from uint64) net.Conn {
 	t := &trackedConn{Conn: c, mux: m}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.open[t] = struct{}{}
+	if class != ClassBootstrap {
+		t.peer = peer
+		m.live[peer] = process{id: from, conns: m.live[peer].conns + 1}
+	}
 	if m.ctx.Err() != nil {
 		c.Close()
 	}
@@ -237,11 +259,17 @@ func (m *Mux) track(c net.Conn) net.Conn {
 
 type trackedConn struct {
 	net.Conn
-	mux *Mux
+	mux  *Mux
+	peer string // "" for one that does not count
 }
 
 func (t *trackedConn) Close() error {
 	t.mux.mu.Lock()
+	if _, first := t.mux.open[t]; first && t.peer != "" {
+		p := t.mux.live[t.peer]
+		p.conns--
+		t.mux.live[t.peer] = p
+	}
 	delete(t.mux.open, t)
 	t.mux.mu.Unlock()
 	return t.Conn.Close()
@@ -287,6 +315,7 @@ func (m *Mux) greet(ctx context.Context, raw net.Conn, name string, class byte, 
 	h = append(h, headerVersion, class)
 	h = binary.BigEndian.AppendUint32(h, uint32(group))
 	h = append(h, cluster[:]...)
+	h = binary.BigEndian.AppendUint64(h, m.own)
 	if _, err := c.Write(h); err != nil {
 		return nil, fmt.Errorf("header: %w", err)
 	}
@@ -308,6 +337,8 @@ func answerError(a byte) error {
 		return ErrNotMember
 	case answerUnknownTarget:
 		return ErrTargetUnknown
+	case answerDuplicate:
+		return ErrDuplicate
 	case answerVersion:
 		return ErrVersion
 	}

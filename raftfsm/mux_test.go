@@ -98,6 +98,37 @@ func TestClusterPortAdmitsOnlyMembers(t *testing.T) {
 	}
 }
 
+// A second process under a node's name, such as one on a copy of its data, is kept out for as
+// long as the first is connected, and no longer.
+func TestSecondProcessOfANode(t *testing.T) {
+	dir := authority(t, "a", "b")
+	server, addr := port(t, dir, "a", raftfsm.ClusterID{1}, "a", "b")
+	held := make(chan net.Conn, 1)
+	server.Handle(testClass, func(_ raftfsm.GroupID, _ string, c net.Conn) bool {
+		held <- c
+		return true
+	})
+	original, _ := port(t, dir, "b", raftfsm.ClusterID{1}, "a", "b")
+	clone, _ := port(t, dir, "b", raftfsm.ClusterID{1}, "a", "b")
+	ctx := context.Background()
+	c, err := original.Dial(ctx, addr, "a", testClass, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := clone.Dial(ctx, addr, "a", testClass, 0); !errors.Is(err, raftfsm.ErrDuplicate) {
+		t.Fatalf("a second process: %v", err)
+	}
+	first := <-held
+	first.Close()
+	second, err := clone.Dial(ctx, addr, "a", testClass, 0)
+	if err != nil {
+		t.Fatalf("after the first has gone: %v", err)
+	}
+	second.Close()
+	(<-held).Close()
+}
+
 // Bytes that are not the protocol end the connection and nothing else.
 func TestClusterPortSurvivesNoise(t *testing.T) {
 	dir := authority(t, "a", "b")
