@@ -21,8 +21,12 @@ func (a *app) versionCommand() *cobra.Command {
 				Version string `json:"version"`
 				Commit  string `json:"commit"`
 				Go      string `json:"go"`
-			}{version.Version, version.Commit(), runtime.Version()}
-			return a.print(v, func(w io.Writer) { fmt.Fprintf(w, "maestro %s (commit %s, %s)\n", v.Version, v.Commit, v.Go) })
+				// Platform is operating system and processor, as Go names them.
+				Platform string `json:"platform"`
+			}{version.Version, version.Commit(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+			return a.print(v, func(w io.Writer) {
+				fmt.Fprintf(w, "maestro %s (commit %s, %s, %s)\n", v.Version, v.Commit, v.Go, v.Platform)
+			})
 		}),
 	}
 }

@@ -111,14 +111,14 @@ func TestRealCloudTrail(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	documents, refused := readFiles(t, files, Options{Format: FormatJSON, Mapping: mapping, Tenant: "acme"})
+	documents, refused := readFiles(t, files, Options{Format: FormatJSON, Mapping: mapping})
 	if len(refused) > 0 {
 		t.Errorf("%d refused, the first: %s", len(refused), refused[0])
 	}
 	ids, names := map[string]bool{}, map[string]int{}
 	for _, d := range documents {
 		ids[d.ID] = true
-		if d.Kind != index.KindEvent || d.Tenant != "acme" || d.Region == "" || d.TimeStamped {
+		if d.Kind != index.KindEvent || d.Tenant != "123837392027" || d.Region == "" || d.TimeStamped {
 			t.Fatalf("a document is not as mapped: %+v", d)
 		}
 		attributes := map[string]string{}
@@ -126,7 +126,7 @@ func TestRealCloudTrail(t *testing.T) {
 			attributes[a.Name] = a.Value
 		}
 		names[attributes["eventName"]]++
-		for _, taken := range []string{"eventID", "eventTime", "awsRegion"} {
+		for _, taken := range []string{"eventID", "eventTime", "awsRegion", "recipientAccountId"} {
 			if _, ok := attributes[taken]; ok {
 				t.Fatalf("%s is mapped and an attribute too", taken)
 			}

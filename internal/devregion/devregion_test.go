@@ -143,7 +143,7 @@ func TestAProcessComesBackUntilItIsStopped(t *testing.T) {
 			pids <- pid
 		}
 		return nil
-	})
+	}, func(string) {})
 	first := <-pids
 	if err := p.signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)

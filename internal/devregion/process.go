@@ -28,6 +28,7 @@ const (
 type process struct {
 	name, binary, dir string
 	onPID             func(pid int) error // told of each start, and of each end with 0
+	report            func(line string)   // told of each end that nobody asked for
 	quit              chan struct{}       // closed by stop
 	ended             chan struct{}       // closed when the last process has gone
 	broken            chan struct{}       // closed when the node exited too often
@@ -38,9 +39,9 @@ type process struct {
 	last  error
 }
 
-func startProcess(name, binary, dir string, onPID func(pid int) error) *process {
+func startProcess(name, binary, dir string, onPID func(pid int) error, report func(line string)) *process {
 	p := &process{
-		name: name, binary: binary, dir: dir, onPID: onPID,
+		name: name, binary: binary, dir: dir, onPID: onPID, report: report,
 		quit: make(chan struct{}), ended: make(chan struct{}), broken: make(chan struct{}),
 	}
 	go p.supervise()
@@ -60,6 +61,12 @@ func (p *process) supervise() {
 			backoff = restartMin
 		}
 		p.noteExit(err)
+		select {
+		case <-p.quit:
+			return
+		default:
+			p.report(fmt.Sprintf("%s ended (%v); starting it again", p.name, err))
+		}
 		select {
 		case <-p.quit:
 			return

@@ -132,7 +132,7 @@ func (r *Region) bringUp(ctx context.Context) error {
 		n := r.state.Regions[0].Nodes[i]
 		r.nodes = append(r.nodes, startProcess(n.ID, r.opts.Binary, r.nodeDir(n.ID), func(pid int) error {
 			return r.setPID(n.ID, pid)
-		}))
+		}, r.opts.Report))
 	}
 	ctx, cancel := r.failWhenNodesDoNotStay(ctx)
 	defer cancel()
