@@ -203,3 +203,18 @@ func TestInternalErrors(t *testing.T) {
 		}
 	}
 }
+
+// What a node cannot do yet is told to callers without the addresses of those it waits for.
+func TestReasonsKeepAddressesIn(t *testing.T) {
+	inner := errors.New("node node-2 at 10.0.0.2:7401: dial tcp: connection refused")
+	for _, err := range []error{
+		fmt.Errorf("%w: look token up: %w", ErrNotReady, inner),
+		fmt.Errorf("%w: %w", index.ErrIncomplete, inner),
+		fmt.Errorf("%w: %w", raftfsm.ErrNoLeader, inner),
+		inner,
+	} {
+		if f := faultOf(err, false); strings.Contains(f.message, "10.0.0.2") {
+			t.Errorf("%v is told to callers as %q", err, f.message)
+		}
+	}
+}

@@ -80,7 +80,12 @@ func (s *logStore) DeleteRange(lo, hi uint64) error {
 	if err != nil {
 		return fmt.Errorf("raftfsm: last log index: %w", err)
 	}
-	if conflict := hi >= end && hi > s.covered(); conflict && lo <= s.applied() {
+	first, err := s.bolt.FirstIndex()
+	if err != nil {
+		return fmt.Errorf("raftfsm: first log index: %w", err)
+	}
+	// Compaction begins at the first entry and ends within a snapshot; the rest are conflicts.
+	if conflict := hi >= end && (lo > first || hi > s.covered()); conflict && lo <= s.applied() {
 		err := fmt.Errorf("entries from index %d conflict with the leader's, but the state has applied up to %d: a majority has lost synced data", lo, s.applied())
 		s.fatal("applied_entry_replaced", err)
 		return err

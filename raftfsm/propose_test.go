@@ -116,3 +116,41 @@ func TestDeadlinesTravelOverLinks(t *testing.T) {
 		}
 	}
 }
+
+// A leader that wants entries replaced which the state has already applied has lost what a
+// majority had synced; compaction of the same entries is everyday work.
+func TestAppliedEntriesAreNotReplaced(t *testing.T) {
+	var reasons []string
+	keep := &timekeeper{clock: clock.NewManual(time.Unix(1_700_000_000, 0))}
+	s, err := openLogStore(filepath.Join(t.TempDir(), "log.bolt"), keep, func(reason string, _ error) { reasons = append(reasons, reason) }, func(int, time.Duration) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	for i := uint64(1); i <= 10; i++ {
+		if err := s.StoreLog(&raft.Log{Index: i, Term: 1, Type: raft.LogCommand, Data: EncodeEntry(1, int64(i), 0, nil)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	applied, covered := uint64(7), uint64(0)
+	s.applied, s.covered = func() uint64 { return applied }, func() uint64 { return covered }
+	if err := s.DeleteRange(8, 10); err != nil || len(reasons) != 0 {
+		t.Fatalf("entries that were not applied: %v, %v", err, reasons)
+	}
+	if keep.last.index != 7 {
+		t.Fatalf("time is anchored at entry %d, want 7", keep.last.index)
+	}
+	for _, r := range [][2]uint64{{7, 7}, {1, 7}} {
+		if err := s.DeleteRange(r[0], r[1]); err == nil || reasons[len(reasons)-1] != "applied_entry_replaced" {
+			t.Fatalf("entries %v, which were applied: %v, %v", r, err, reasons)
+		}
+	}
+	covered = 7
+	if err := s.DeleteRange(5, 7); err == nil {
+		t.Fatal("a suffix was replaced below the snapshot")
+	}
+	reasons = nil
+	if err := s.DeleteRange(1, 7); err != nil || len(reasons) != 0 {
+		t.Fatalf("compaction: %v, %v", err, reasons)
+	}
+}
