@@ -313,3 +313,25 @@ func TestPanicInAQuery(t *testing.T) {
 		t.Fatalf("after the panic k is %d", got)
 	}
 }
+
+// Every node soon knows how each of its peers is, and loses that knowledge when one is gone.
+func TestPeersTellHowTheyAre(t *testing.T) {
+	c := hosttest.Start(t, 3, twoGroups)
+	reachable := func(i int) int {
+		n := 0
+		for _, p := range c.Host(i).Peers() {
+			if p.Reachable && p.Level == raftfsm.LevelCurrent && p.ClockOffset.Abs() < time.Second {
+				n++
+			}
+		}
+		return n
+	}
+	for i := range 3 {
+		c.Await("news of both peers", func() bool { return reachable(i) == 2 })
+		if err := c.Host(i).ClockError(); err != nil {
+			t.Errorf("node %d: %v", i, err)
+		}
+	}
+	c.Stop(2)
+	c.Await("the news of the stopped node to grow old", func() bool { return reachable(0) == 1 })
+}

@@ -21,6 +21,7 @@ const (
 	kindPropose byte = 1
 	kindQuery   byte = 2
 	kindTerms   byte = 3
+	kindPulse   byte = 4
 )
 
 // Statuses of an answer. The errors travel as codes, so that the caller can test for them.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -49,6 +50,12 @@ type Options struct {
 	Started bool
 	// Retention is how much log is kept; the zero value means DefaultRetention.
 	Retention Retention
+	// ClockOffsetMax is how far this node's wall clock may be from those of the others before
+	// it refuses to lead; zero means half a second.
+	ClockOffsetMax time.Duration
+	// Level is the protocol level that every member is known to speak from earlier; what the
+	// members say now can only raise it. Zero means LevelFirst.
+	Level int
 }
 
 // Host runs the Raft groups of one node on one Pebble and one port. It knows nothing about
@@ -70,6 +77,11 @@ type Host struct {
 	started   bool
 	groups    map[GroupID]*group
 	order     []*group
+	pulses    pulses
+	// draining is set once this node hands its leaderships over to stop.
+	draining       atomic.Bool
+	clockOffsetMax time.Duration
+	levelFloor     int
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -85,6 +97,7 @@ func Open(o Options, groups []Group) (*Host, error) {
 	}
 	h := &Host{
 		dir: o.Dir, mux: o.Mux, clock: o.Clock, log: o.Log, fatal: o.Fatal, retention: o.Retention, started: o.Started,
+		clockOffsetMax: o.ClockOffsetMax, levelFloor: max(LevelFirst, o.Level),
 		links: map[string]*link{}, addresses: map[raft.ServerAddress]string{}, groups: map[GroupID]*group{},
 	}
 	for _, m := range o.Members {
@@ -97,6 +110,9 @@ func Open(o Options, groups []Group) (*Host, error) {
 	}
 	if h.retention == (Retention{}) {
 		h.retention = DefaultRetention
+	}
+	if h.clockOffsetMax == 0 {
+		h.clockOffsetMax = defaultClockOffsetMax
 	}
 	if h.self.ID == "" {
 		return nil, fmt.Errorf("raftfsm: %q is not among the members", o.Self)
@@ -126,6 +142,8 @@ func Open(o Options, groups []Group) (*Host, error) {
 		go h.serveLink(c)
 		return true
 	})
+	h.wg.Add(1)
+	go h.runPulse()
 	return h, nil
 }
 
@@ -323,6 +341,7 @@ func (h *Host) StateHash(id GroupID) ([32]byte, error) {
 
 // HandOver gives this node's leaderships to others, so that a planned stop costs no election.
 func (h *Host) HandOver() {
+	h.draining.Store(true)
 	var wg sync.WaitGroup
 	for _, g := range h.order {
 		wg.Add(1)

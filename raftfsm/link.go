@@ -3,6 +3,7 @@ package raftfsm
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -270,12 +271,20 @@ func (h *Host) answer(ctx context.Context, req request) response {
 		resp.status, resp.payload = statusError, errorPayload(err)
 		return resp
 	}
-	if req.kind == kindTerms {
+	switch req.kind {
+	case kindTerms:
 		terms, err := h.currentTerms(req.payload)
 		if err != nil {
 			return fail(err)
 		}
 		resp.payload = terms
+		return resp
+	case kindPulse:
+		own, err := json.Marshal(h.ownPulse())
+		if err != nil {
+			return fail(err)
+		}
+		resp.payload = own
 		return resp
 	}
 	g, err := h.group(req.group)

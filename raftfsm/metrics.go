@@ -32,6 +32,8 @@ var (
 	descQueue   = groupDesc("mc_raft_queued_proposals", "Proposals waiting for a place in an entry.")
 	descDisk    = prometheus.NewDesc("mc_state_disk_bytes", "Bytes of the state on disk.", nil, nil)
 	descL0      = prometheus.NewDesc("mc_state_l0_sublevels", "Sublevels of the state's top level; writes suffer as it grows.", nil, nil)
+	descOffset  = prometheus.NewDesc("mc_clock_offset_seconds", "How far the peer's wall clock is ahead of this node's.", []string{"peer"}, nil)
+	descAge     = prometheus.NewDesc("mc_peer_news_age_seconds", "Age of the last answer of the peer to this node's question how it is.", []string{"peer"}, nil)
 	descDebt    = prometheus.NewDesc("mc_state_compaction_debt_bytes", "Bytes that wait for compaction.", nil, nil)
 )
 
@@ -94,7 +96,7 @@ func (m *hostMetrics) logWritten(group string, entries int, took time.Duration) 
 
 // Describe lists what Collect reads.
 func (m *hostMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descLeader, descTerm, descCommit, descApplied, descLast, descQueue, descDisk, descL0, descDebt} {
+	for _, d := range []*prometheus.Desc{descLeader, descTerm, descCommit, descApplied, descLast, descQueue, descDisk, descL0, descDebt, descOffset, descAge} {
 		ch <- d
 	}
 }
@@ -115,6 +117,10 @@ func (m *hostMetrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descApplied, float64(g.replica.AppliedIndex()), g.name)
 		gauge(descLast, float64(g.raft.LastIndex()), g.name)
 		gauge(descQueue, float64(len(g.queue)), g.name)
+	}
+	for _, s := range m.host.Peers() {
+		gauge(descOffset, s.ClockOffset.Seconds(), s.ID)
+		gauge(descAge, s.Age.Seconds(), s.ID)
 	}
 	p := m.host.db.Metrics()
 	gauge(descDisk, float64(p.DiskSpaceUsage()))

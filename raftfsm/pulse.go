@@ -1,0 +1,231 @@
+package raftfsm
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// LevelFirst is spoken by builds that know nothing of levels; LevelCurrent by this one.
+	LevelFirst   = 1
+	LevelCurrent = 2
+
+	// pulseInterval is how often a node asks each peer how it is. Smaller costs idle CPU;
+	// larger lets a leader judge its followers by old news.
+	pulseInterval = time.Second
+	// pulseTimeout bounds one exchange. It is also the largest error of a clock offset, times two.
+	pulseTimeout = 500 * time.Millisecond
+	// pulseFresh is how long an answer counts as news of its peer: three intervals, so that one
+	// lost exchange changes nothing.
+	pulseFresh = 3 * time.Second
+	// defaultClockOffsetMax is how far a node's wall clock may be from the others'. NTP keeps
+	// clocks within some milliseconds; half a second is out of order anywhere, and still far
+	// below the seconds in which tokens expire and documents are dated.
+	defaultClockOffsetMax = 500 * time.Millisecond
+)
+
+// Disk is the state of a node's disk as it tells its peers.
+type Disk string
+
+// States of a disk.
+const (
+	DiskGood Disk = ""    // enough space, writes in time
+	DiskLow  Disk = "low" // writes that add data are refused
+)
+
+// pulse is what a node tells a peer about itself. It travels as JSON, so that builds of
+// different age understand each other: unknown fields are ignored, missing ones are zero.
+type pulse struct {
+	// ID is the member that tells.
+	ID string `json:"id"`
+	// Level is the highest protocol level that it speaks.
+	Level int `json:"level"`
+	// Wall is its wall clock, in nanoseconds since 1970.
+	Wall int64 `json:"wall"`
+	// Draining is set once it has begun to stop.
+	Draining bool `json:"draining,omitempty"`
+	Disk     Disk `json:"disk,omitempty"`
+	// Groups are the replicas that it hosts.
+	Groups map[GroupID]replicaPulse `json:"groups,omitempty"`
+}
+
+// replicaPulse is how far a replica has come.
+type replicaPulse struct {
+	// Replica is its Raft server id.
+	Replica string `json:"replica"`
+	Term    uint64 `json:"term"`
+	// Last and Applied are the last index of its log and the last one in its state.
+	Last    uint64 `json:"last"`
+	Applied uint64 `json:"applied"`
+}
+
+// peerState is what this node knows of a peer.
+type peerState struct {
+	pulse
+	// at is this node's steady clock when the answer came, in nanoseconds.
+	at int64
+	// offset is how far the peer's wall clock is ahead of this node's, give or take error.
+	offset, error time.Duration
+}
+
+// pulses keeps the latest answer of every peer. It is safe for use by several goroutines.
+type pulses struct {
+	mu    sync.Mutex
+	peers map[string]peerState // by member id
+}
+
+func (p *pulses) set(id string, s peerState) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.peers == nil {
+		p.peers = map[string]peerState{}
+	}
+	p.peers[id] = s
+}
+
+// known returns all answers, however old.
+func (p *pulses) known() map[string]peerState {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.peers)
+}
+
+// keep forgets peers that are not in ids.
+func (p *pulses) keep(ids map[string]bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.DeleteFunc(p.peers, func(id string, _ peerState) bool { return !ids[id] })
+}
+
+// PeerStatus is what a node knows of a peer.
+type PeerStatus struct {
+	// ID is the member.
+	ID string
+	// Level is the protocol level of its build.
+	Level int
+	// Draining is set while it stops in order.
+	Draining bool
+	Disk     Disk
+	// ClockOffset is how far its wall clock is ahead of this node's.
+	ClockOffset time.Duration
+	// Age is how old the news is.
+	Age time.Duration
+	// Reachable is true when the news is fresh.
+	Reachable bool
+}
+
+// Peers returns what this node knows of every peer that has ever answered, by member id.
+func (h *Host) Peers() []PeerStatus {
+	var out []PeerStatus
+	known := h.pulses.known()
+	for _, id := range slices.Sorted(maps.Keys(known)) {
+		s := known[id]
+		age := time.Duration(h.clock.Steady() - s.at)
+		out = append(out, PeerStatus{
+			ID: id, Level: s.Level, Draining: s.Draining, Disk: s.Disk,
+			ClockOffset: s.offset, Age: age, Reachable: age < pulseFresh,
+		})
+	}
+	return out
+}
+
+// peer returns the news of a member while they are fresh.
+func (h *Host) peer(id string) (peerState, bool) {
+	h.pulses.mu.Lock()
+	defer h.pulses.mu.Unlock()
+	s, ok := h.pulses.peers[id]
+	return s, ok && time.Duration(h.clock.Steady()-s.at) < pulseFresh
+}
+
+// ClockError says how far this node's wall clock is off, if it differs from those of so many
+// peers that this node must be the one that is wrong; nil otherwise. A single peer that
+// differs proves nothing about who is right.
+func (h *Host) ClockError() error {
+	members, beyond, worst := 1+len(h.links), 0, time.Duration(0)
+	for id := range h.links {
+		s, ok := h.peer(id)
+		if !ok || s.offset.Abs()-s.error <= h.clockOffsetMax {
+			continue
+		}
+		beyond++
+		if s.offset.Abs() > worst.Abs() {
+			worst = s.offset
+		}
+	}
+	if beyond < members/2+1 {
+		return nil
+	}
+	direction := "behind"
+	if worst < 0 {
+		direction = "ahead of"
+	}
+	return fmt.Errorf("this node's wall clock is %v %s those of %d other nodes, at most %v is allowed; set it right (NTP)",
+		worst.Abs().Round(time.Millisecond), direction, beyond, h.clockOffsetMax)
+}
+
+// level is the highest protocol level that every member is known to speak.
+func (h *Host) level() int {
+	known, level := h.pulses.known(), LevelCurrent
+	for id := range h.links {
+		level = min(level, max(LevelFirst, known[id].Level))
+	}
+	return max(level, h.levelFloor)
+}
+
+// ownPulse describes this node.
+func (h *Host) ownPulse() pulse {
+	p := pulse{ID: h.self.ID, Level: LevelCurrent, Wall: h.clock.Now().UnixNano(), Draining: h.draining.Load(), Groups: map[GroupID]replicaPulse{}}
+	for _, g := range h.order {
+		p.Groups[g.id] = replicaPulse{Replica: h.self.ID, Term: g.raft.CurrentTerm(), Last: g.raft.LastIndex(), Applied: g.replica.AppliedIndex()}
+	}
+	return p
+}
+
+// runPulse asks every peer in turn until the host closes.
+func (h *Host) runPulse() {
+	defer h.wg.Done()
+	tick := time.NewTicker(pulseInterval)
+	defer tick.Stop()
+	for {
+		var round sync.WaitGroup
+		for id, l := range h.links {
+			round.Go(func() { h.exchangePulse(id, l) })
+		}
+		round.Wait()
+		select {
+		case <-tick.C:
+		case <-h.ctx.Done():
+			return
+		}
+	}
+}
+
+// exchangePulse asks one peer. A failure leaves what was known, which grows old.
+func (h *Host) exchangePulse(id string, l *link) {
+	ctx, cancel := context.WithTimeout(h.ctx, pulseTimeout)
+	defer cancel()
+	if _, err := l.connect(ctx); err != nil {
+		return // a dial would count as travel time of the clocks
+	}
+	began, wall := h.clock.Steady(), h.clock.Now()
+	r, err := l.call(ctx, kindPulse, 0, nil)
+	if err != nil {
+		return
+	}
+	now := h.clock.Steady()
+	s := peerState{pulse: pulse{ID: id, Level: LevelFirst, Wall: wall.UnixNano()}, at: now}
+	// A build that does not know the question is alive, and of the first level.
+	if r.status == statusOK {
+		if json.Unmarshal(r.payload, &s.pulse) != nil || s.ID != id {
+			return
+		}
+		travel := time.Duration(now - began)
+		s.offset, s.error = time.Unix(0, s.Wall).Sub(wall)-travel/2, travel/2
+	}
+	h.pulses.set(id, s)
+}

@@ -1,0 +1,76 @@
+package raftfsm
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/maestro-conductor/maestro/internal/clock"
+)
+
+// hostKnowing is a host of three members that has heard from its two peers.
+func hostKnowing(clk clock.Clock, b, c peerState) *Host {
+	h := &Host{clock: clk, clockOffsetMax: defaultClockOffsetMax, levelFloor: LevelFirst, links: map[string]*link{"b": {}, "c": {}}}
+	for id, s := range map[string]peerState{"b": b, "c": c} {
+		if s.Level != 0 {
+			s.at = clk.Steady()
+			h.pulses.set(id, s)
+		}
+	}
+	return h
+}
+
+func said(level int, offset, err time.Duration) peerState {
+	return peerState{pulse: pulse{Level: level}, offset: offset, error: err}
+}
+
+// A node's clock is wrong when a majority differs from it; one peer proves nothing, and
+// neither do old news or an offset within the error of its measurement.
+func TestClockError(t *testing.T) {
+	const s, ms = time.Second, time.Millisecond
+	for name, c := range map[string]struct {
+		b, c peerState
+		want string
+	}{
+		"all alike":            {said(2, 3*ms, ms), said(2, -2*ms, ms), ""},
+		"one peer differs":     {said(2, 10*s, ms), said(2, 0, ms), ""},
+		"one peer, one silent": {said(2, 10*s, ms), peerState{}, ""},
+		"behind both":          {said(2, 10*s, ms), said(2, 9*s, ms), "10s behind those of 2 other nodes"},
+		"ahead of both":        {said(2, -700*ms, ms), said(2, -800*ms, ms), "800ms ahead of those of 2"},
+		"within the error":     {said(2, 600*ms, 200*ms), said(2, 600*ms, 200*ms), ""},
+	} {
+		clk := clock.NewManual(time.Unix(1_700_000_000, 0))
+		h := hostKnowing(clk, c.b, c.c)
+		err := h.ClockError()
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+		clk.Advance(pulseFresh)
+		if err := h.ClockError(); err != nil {
+			t.Errorf("%s, from old news: %v", name, err)
+		}
+	}
+}
+
+// Something new may be sent only once every member has said that it understands; a member
+// that was never heard counts as the oldest build.
+func TestLevel(t *testing.T) {
+	clk := clock.NewManual(time.Unix(1_700_000_000, 0))
+	for name, c := range map[string]struct {
+		b, c  peerState
+		floor int
+		want  int
+	}{
+		"all new":              {said(2, 0, 0), said(2, 0, 0), LevelFirst, 2},
+		"one old":              {said(2, 0, 0), said(1, 0, 0), LevelFirst, 1},
+		"one unknown":          {said(2, 0, 0), peerState{}, LevelFirst, 1},
+		"one newer":            {said(2, 0, 0), said(9, 0, 0), LevelFirst, LevelCurrent},
+		"one unknown, settled": {said(2, 0, 0), peerState{}, 2, 2},
+	} {
+		h := hostKnowing(clk, c.b, c.c)
+		h.levelFloor = c.floor
+		if got := h.level(); got != c.want {
+			t.Errorf("%s: level %d, want %d", name, got, c.want)
+		}
+	}
+}
