@@ -79,6 +79,11 @@ func (n *Nemesis) fault(kind string) {
 	} else if err == nil {
 		err = n.pause(f.Node, pauseMin+time.Duration(n.rand.Int64N(int64(pauseMax-pauseMin))))
 	}
+	n.finish(f, err)
+}
+
+// finish waits until the region is whole again and records the fault.
+func (n *Nemesis) finish(f Fault, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), recoverLimit)
 	defer cancel()
 	f.Recovered = n.region.WaitReady(ctx) == nil
