@@ -37,6 +37,7 @@ type process struct {
 	cmd   *exec.Cmd // the running process, or nil
 	exits int
 	last  error
+	held  chan struct{} // closed by release; nil while the node is not held
 }
 
 func startProcess(name, binary, dir string, onPID func(pid int) error, report func(line string)) *process {
@@ -72,6 +73,7 @@ func (p *process) supervise() {
 			return
 		case <-time.After(backoff):
 		}
+		p.awaitRelease()
 		backoff = min(2*backoff, restartMax)
 	}
 }
