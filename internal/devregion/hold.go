@@ -24,6 +24,18 @@ func (r *Region) Release(node string) error {
 	return err
 }
 
+// Upgrade stops a node in order; it starts again as another build.
+func (r *Region) Upgrade(node, binary string) error {
+	p, err := r.process(node)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.binary = binary
+	p.mu.Unlock()
+	return p.signal(syscall.SIGTERM)
+}
+
 func (r *Region) process(node string) (*process, error) {
 	for _, n := range r.nodes {
 		if n.name == node {
