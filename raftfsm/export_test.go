@@ -29,10 +29,10 @@ func (o *Options) WithBounds(slow, stalled, replication time.Duration) {
 }
 
 // Raft is the Raft of a group.
-func (h *Host) Raft(id GroupID) *raft.Raft { return h.groups[id].raft }
+func (h *Host) Raft(id GroupID) *raft.Raft { return h.seats[id].current.Load().raft }
 
 // Confirm asks a majority whether this node still leads the group in its term.
 func (h *Host) Confirm(id GroupID) error {
-	g := h.groups[id]
+	g := h.seats[id].current.Load()
 	return h.confirmer.confirm(h.ctx, g, g.raft.CurrentTerm())
 }

@@ -113,8 +113,5 @@ func (g *group) transfer(ctx context.Context, to string) error {
 	return await(ctx, g.raft.LeadershipTransferToServer(raft.ServerID(to), addr))
 }
 
-// restart ends the process, whose supervisor starts it again.
-func (g *group) restart(reason string) error {
-	g.host.fatal(reason, fmt.Errorf("group %s: its Raft must be started again", g.name))
-	return nil
-}
+// restart closes and opens the group's Raft on the same data.
+func (g *group) restart(reason string) error { return g.seat.restart(g, reason) }
