@@ -86,6 +86,7 @@ func (g *group) leading() (readiness, error) {
 // everything slow happens elsewhere.
 func (g *group) watchLeadership(notify <-chan bool) {
 	defer g.wg.Done()
+	notify = latest(g.ctx.Done(), notify)
 	end := func() {}
 	for {
 		select {

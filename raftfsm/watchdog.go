@@ -280,8 +280,15 @@ func (g *group) transferStuck(elapsed time.Duration) bool {
 func (g *group) mendTransfer(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, barrierTimeout)
 	defer cancel()
-	err := await(ctx, g.raft.Barrier(enqueueTimeout))
+	barrier := g.raft.Barrier(enqueueTimeout)
+	err := await(ctx, barrier)
 	g.notePropose(err)
+	if f, ok := barrier.(raft.IndexFuture); ok && err == nil {
+		// Barriers are not part of the state: readers must not wait for this one.
+		g.mu.Lock()
+		g.ready.index = max(g.ready.index, f.Index())
+		g.mu.Unlock()
+	}
 	if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
 		g.again(ReasonTransferStuck, "Raft refuses writes for a transfer that is not under way")
 	}
