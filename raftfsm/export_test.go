@@ -41,7 +41,9 @@ func (h *Host) Confirm(id GroupID) error {
 }
 
 // FirstLogIndex is the first index of a group's log.
-func FirstLogIndex(h *Host, id GroupID) (uint64, error) { return h.seats[id].current.Load().logs.FirstIndex() }
+func FirstLogIndex(h *Host, id GroupID) (uint64, error) {
+	return h.seats[id].current.Load().logs.FirstIndex()
+}
 
 // AppendToLog appends n entries of one command each to the log file at path, which ends at last.
 func AppendToLog(path string, last, term uint64, n int, command []byte) error {
