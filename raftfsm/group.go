@@ -21,6 +21,9 @@ type Group struct {
 	// OnLeader, if set, runs while this node leads the group and is ready to serve; its
 	// context ends with the leadership. At most one call runs at a time.
 	OnLeader func(ctx context.Context)
+	// Bulk says that what is proposed in the group fills the disk: it is refused with
+	// ErrDiskFull while disks are low. Groups whose state stays small go on until the node stops.
+	Bulk bool
 }
 
 // group is one running Raft group.
@@ -42,6 +45,8 @@ type group struct {
 	onLeader func(ctx context.Context)
 	// timeout is the heartbeat timeout of this node as a follower.
 	timeout time.Duration
+	bulk    bool
+	guard   groupGuard
 
 	// replacing is held for writing while a snapshot replaces the state, because that also
 	// removes rows from under open readers of Pebble.
@@ -112,11 +117,15 @@ func (g *group) adaptHeartbeats(leader bool) {
 // lead makes the group ready to serve and runs its leader job until ctx ends.
 func (g *group) lead(ctx context.Context) {
 	for ctx.Err() == nil {
+		g.decline(ctx)
 		term := g.raft.CurrentTerm()
-		if err := await(ctx, g.raft.Barrier(barrierTimeout)); err != nil {
+		err := await(ctx, g.raft.Barrier(barrierTimeout))
+		g.notePropose(err)
+		if err != nil {
 			if g.raft.State() != raft.Leader {
 				return
 			}
+			g.pause(ctx, retryPause)
 			continue
 		}
 		if g.raft.CurrentTerm() != term {
