@@ -7,14 +7,13 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 )
 
-// logStore is a group's Raft log and stable store in one bolt file. It keeps this replica's
+// logStore is a group's Raft log and stable store in one file. It keeps this replica's
 // note beside every entry, measures writes, and treats a failed write as the end: after a
 // failed fsync nobody knows what the disk holds, and an abandoned write may still complete.
 type logStore struct {
-	bolt  *raftboltdb.BoltStore
+	file  LogFile
 	keep  *timekeeper
 	fatal func(reason string, err error)
 	wrote func(entries int, took time.Duration)
@@ -23,14 +22,9 @@ type logStore struct {
 	applied, covered func() uint64
 }
 
-// openLogStore opens or creates the bolt file at path.
-func openLogStore(path string, keep *timekeeper, fatal func(string, error), wrote func(int, time.Duration)) (*logStore, error) {
-	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: boltOptions(), MsgpackUseNewTimeFormat: true})
-	if err != nil {
-		return nil, fmt.Errorf("raftfsm: open log %s: %w", path, err)
-	}
+func newLogStore(file LogFile, keep *timekeeper, fatal func(string, error), wrote func(int, time.Duration)) *logStore {
 	none := func() uint64 { return 0 }
-	return &logStore{bolt: bolt, keep: keep, fatal: fatal, wrote: wrote, applied: none, covered: none}, nil
+	return &logStore{file: file, keep: keep, fatal: fatal, wrote: wrote, applied: none, covered: none}
 }
 
 // StoreLogs appends entries durably.
@@ -49,7 +43,7 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 		noted[i] = &c
 	}
 	start := time.Now()
-	if err := s.bolt.StoreLogs(noted); err != nil {
+	if err := s.file.StoreLogs(noted); err != nil {
 		s.fatal("log_write_failed", err)
 		return err
 	}
@@ -65,22 +59,22 @@ func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{
 
 // GetLog reads an entry without this replica's note.
 func (s *logStore) GetLog(index uint64, l *raft.Log) error {
-	err := s.bolt.GetLog(index, l)
+	err := s.file.GetLog(index, l)
 	l.Extensions = nil
 	return err
 }
 
 // FirstIndex and LastIndex bound the log.
-func (s *logStore) FirstIndex() (uint64, error) { return s.bolt.FirstIndex() }
-func (s *logStore) LastIndex() (uint64, error)  { return s.bolt.LastIndex() }
+func (s *logStore) FirstIndex() (uint64, error) { return s.file.FirstIndex() }
+func (s *logStore) LastIndex() (uint64, error)  { return s.file.LastIndex() }
 
 // DeleteRange removes a prefix of the log after a snapshot, or a conflicting suffix.
 func (s *logStore) DeleteRange(lo, hi uint64) error {
-	end, err := s.bolt.LastIndex()
+	end, err := s.file.LastIndex()
 	if err != nil {
 		return fmt.Errorf("raftfsm: last log index: %w", err)
 	}
-	first, err := s.bolt.FirstIndex()
+	first, err := s.file.FirstIndex()
 	if err != nil {
 		return fmt.Errorf("raftfsm: first log index: %w", err)
 	}
@@ -90,7 +84,7 @@ func (s *logStore) DeleteRange(lo, hi uint64) error {
 		s.fatal("applied_entry_replaced", err)
 		return err
 	}
-	if err := s.bolt.DeleteRange(lo, hi); err != nil {
+	if err := s.file.DeleteRange(lo, hi); err != nil {
 		s.fatal("log_truncate_failed", err)
 		return err
 	}
@@ -110,17 +104,17 @@ func (s *logStore) DeleteRange(lo, hi uint64) error {
 
 // lastNote finds the youngest stamped entry of the log; index is 0 when there is none.
 func (s *logStore) lastNote() (note, error) {
-	first, err := s.bolt.FirstIndex()
+	first, err := s.file.FirstIndex()
 	if err != nil {
 		return note{}, fmt.Errorf("raftfsm: first log index: %w", err)
 	}
-	last, err := s.bolt.LastIndex()
+	last, err := s.file.LastIndex()
 	if err != nil {
 		return note{}, fmt.Errorf("raftfsm: last log index: %w", err)
 	}
 	for i := last; i >= first && i > 0; i-- {
 		var l raft.Log
-		if err := s.bolt.GetLog(i, &l); err != nil {
+		if err := s.file.GetLog(i, &l); err != nil {
 			if errors.Is(err, raft.ErrLogNotFound) {
 				break
 			}
@@ -142,26 +136,26 @@ func (s *logStore) lastNote() (note, error) {
 
 // Set, Get, SetUint64 and GetUint64 keep Raft's term and vote.
 func (s *logStore) Set(key, val []byte) error {
-	err := s.bolt.Set(key, val)
+	err := s.file.Set(key, val)
 	if err != nil {
 		s.fatal("vote_write_failed", err)
 	}
 	return err
 }
 
-func (s *logStore) Get(key []byte) ([]byte, error) { return s.bolt.Get(key) }
+func (s *logStore) Get(key []byte) ([]byte, error) { return s.file.Get(key) }
 
 func (s *logStore) SetUint64(key []byte, val uint64) error {
-	err := s.bolt.SetUint64(key, val)
+	err := s.file.SetUint64(key, val)
 	if err != nil {
 		s.fatal("vote_write_failed", err)
 	}
 	return err
 }
 
-func (s *logStore) GetUint64(key []byte) (uint64, error) { return s.bolt.GetUint64(key) }
+func (s *logStore) GetUint64(key []byte) (uint64, error) { return s.file.GetUint64(key) }
 
-func (s *logStore) close() error { return s.bolt.Close() }
+func (s *logStore) close() error { return s.file.Close() }
 
 func stampOf(l *raft.Log) (int64, bool) {
 	if l.Type != raft.LogCommand {
