@@ -8,15 +8,14 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 )
 
-// logStore is a group's Raft log and stable store in one bolt file. It keeps this replica's
+// logStore is a group's Raft log and stable store in one file. It keeps this replica's
 // note beside every entry, measures writes, and treats a failed write as the end: after a
 // failed fsync nobody knows what the disk holds, and an abandoned write may still complete.
 type logStore struct {
-	bolt  durableLog
-	path  string // of bolt's file; empty when it is none
+	file  LogFile
+	path  string // of the file, for its size; empty when it is none
 	keep  *timekeeper
 	sizes *logSizes
 	fatal func(reason string, err error)
@@ -26,26 +25,9 @@ type logStore struct {
 	applied, covered func() uint64
 }
 
-// durableLog is where a log is kept: what a method has written when it returns is on disk.
-type durableLog interface {
-	raftStore
-	Close() error
-}
-
-// openLogStore opens or creates the bolt file at path.
-func openLogStore(path string, retain Retention, keep *timekeeper, fatal func(string, error), wrote func(int, time.Duration)) (*logStore, error) {
-	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: boltOptions(), MsgpackUseNewTimeFormat: true})
-	if err != nil {
-		return nil, fmt.Errorf("raftfsm: open log %s: %w", path, err)
-	}
-	s := newLogStore(bolt, retain, keep, fatal, wrote)
-	s.path = path
-	return s, nil
-}
-
-func newLogStore(log durableLog, retain Retention, keep *timekeeper, fatal func(string, error), wrote func(int, time.Duration)) *logStore {
+func newLogStore(file LogFile, retain Retention, keep *timekeeper, fatal func(string, error), wrote func(int, time.Duration)) *logStore {
 	none := func() uint64 { return 0 }
-	return &logStore{bolt: log, keep: keep, sizes: newLogSizes(retain), fatal: fatal, wrote: wrote, applied: none, covered: none}
+	return &logStore{file: file, keep: keep, sizes: newLogSizes(retain), fatal: fatal, wrote: wrote, applied: none, covered: none}
 }
 
 // StoreLogs appends entries durably.
@@ -64,7 +46,7 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 		noted[i] = &c
 	}
 	start := time.Now()
-	if err := s.bolt.StoreLogs(noted); err != nil {
+	if err := s.file.StoreLogs(noted); err != nil {
 		s.fatal("log_write_failed", err)
 		return err
 	}
@@ -83,14 +65,14 @@ func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{
 
 // GetLog reads an entry without this replica's note.
 func (s *logStore) GetLog(index uint64, l *raft.Log) error {
-	err := s.bolt.GetLog(index, l)
+	err := s.file.GetLog(index, l)
 	l.Extensions = nil
 	return err
 }
 
 // FirstIndex and LastIndex bound the log.
-func (s *logStore) FirstIndex() (uint64, error) { return s.bolt.FirstIndex() }
-func (s *logStore) LastIndex() (uint64, error)  { return s.bolt.LastIndex() }
+func (s *logStore) FirstIndex() (uint64, error) { return s.file.FirstIndex() }
+func (s *logStore) LastIndex() (uint64, error)  { return s.file.LastIndex() }
 
 // hold keeps the entries after index, within bounds, until release is called.
 func (s *logStore) hold(index uint64) (release func()) { return s.sizes.hold(index) }
@@ -99,11 +81,11 @@ func (s *logStore) hold(index uint64) (release func()) { return s.sizes.hold(ind
 // prefix it leaves what Retention says: Raft asks for all that the snapshot covers, and copes
 // with any log that reaches further back.
 func (s *logStore) DeleteRange(lo, hi uint64) error {
-	end, err := s.bolt.LastIndex()
+	end, err := s.file.LastIndex()
 	if err != nil {
 		return fmt.Errorf("raftfsm: last log index: %w", err)
 	}
-	first, err := s.bolt.FirstIndex()
+	first, err := s.file.FirstIndex()
 	if err != nil {
 		return fmt.Errorf("raftfsm: first log index: %w", err)
 	}
@@ -117,7 +99,7 @@ func (s *logStore) DeleteRange(lo, hi uint64) error {
 		return s.compact(end, hi)
 	}
 	// In one transaction: a crash between two would leave a hole.
-	if err := s.bolt.DeleteRange(lo, hi); err != nil {
+	if err := s.file.DeleteRange(lo, hi); err != nil {
 		s.fatal("log_truncate_failed", err)
 		return err
 	}
@@ -144,7 +126,7 @@ func (s *logStore) compact(end, hi uint64) error {
 	}
 	hi = min(hi, s.sizes.keepFrom(end)-1)
 	for {
-		first, err := s.bolt.FirstIndex()
+		first, err := s.file.FirstIndex()
 		if err != nil {
 			return fmt.Errorf("raftfsm: first log index: %w", err)
 		}
@@ -152,7 +134,7 @@ func (s *logStore) compact(end, hi uint64) error {
 			return nil
 		}
 		to := min(hi, first+truncateStep-1)
-		if err := s.bolt.DeleteRange(first, to); err != nil {
+		if err := s.file.DeleteRange(first, to); err != nil {
 			s.fatal("log_truncate_failed", err)
 			return err
 		}
@@ -162,11 +144,11 @@ func (s *logStore) compact(end, hi uint64) error {
 
 // measure learns the sizes of entries that an earlier process wrote, as far back as can matter.
 func (s *logStore) measure() error {
-	first, err := s.bolt.FirstIndex()
+	first, err := s.file.FirstIndex()
 	if err != nil {
 		return fmt.Errorf("raftfsm: first log index: %w", err)
 	}
-	last, err := s.bolt.LastIndex()
+	last, err := s.file.LastIndex()
 	if err != nil {
 		return fmt.Errorf("raftfsm: last log index: %w", err)
 	}
@@ -176,7 +158,7 @@ func (s *logStore) measure() error {
 			return nil
 		}
 		var l raft.Log
-		if err := s.bolt.GetLog(index, &l); errors.Is(err, raft.ErrLogNotFound) {
+		if err := s.file.GetLog(index, &l); errors.Is(err, raft.ErrLogNotFound) {
 			return nil
 		} else if err != nil {
 			return fmt.Errorf("raftfsm: read log entry %d: %w", index, err)
@@ -189,17 +171,17 @@ func sizeOf(l *raft.Log) int64 { return int64(len(l.Data)) + entryOverhead }
 
 // lastNote finds the youngest stamped entry of the log; index is 0 when there is none.
 func (s *logStore) lastNote() (note, error) {
-	first, err := s.bolt.FirstIndex()
+	first, err := s.file.FirstIndex()
 	if err != nil {
 		return note{}, fmt.Errorf("raftfsm: first log index: %w", err)
 	}
-	last, err := s.bolt.LastIndex()
+	last, err := s.file.LastIndex()
 	if err != nil {
 		return note{}, fmt.Errorf("raftfsm: last log index: %w", err)
 	}
 	for i := last; i >= first && i > 0; i-- {
 		var l raft.Log
-		if err := s.bolt.GetLog(i, &l); err != nil {
+		if err := s.file.GetLog(i, &l); err != nil {
 			if errors.Is(err, raft.ErrLogNotFound) {
 				break
 			}
@@ -221,26 +203,26 @@ func (s *logStore) lastNote() (note, error) {
 
 // Set, Get, SetUint64 and GetUint64 keep Raft's term and vote.
 func (s *logStore) Set(key, val []byte) error {
-	err := s.bolt.Set(key, val)
+	err := s.file.Set(key, val)
 	if err != nil {
 		s.fatal("vote_write_failed", err)
 	}
 	return err
 }
 
-func (s *logStore) Get(key []byte) ([]byte, error) { return s.bolt.Get(key) }
+func (s *logStore) Get(key []byte) ([]byte, error) { return s.file.Get(key) }
 
 func (s *logStore) SetUint64(key []byte, val uint64) error {
-	err := s.bolt.SetUint64(key, val)
+	err := s.file.SetUint64(key, val)
 	if err != nil {
 		s.fatal("vote_write_failed", err)
 	}
 	return err
 }
 
-func (s *logStore) GetUint64(key []byte) (uint64, error) { return s.bolt.GetUint64(key) }
+func (s *logStore) GetUint64(key []byte) (uint64, error) { return s.file.GetUint64(key) }
 
-func (s *logStore) close() error { return s.bolt.Close() }
+func (s *logStore) close() error { return s.file.Close() }
 
 // fileBytes is how large the file has become; 0 when there is none.
 func (s *logStore) fileBytes() int64 {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	"go.etcd.io/bbolt"
@@ -139,8 +140,9 @@ func boltOptions() *bbolt.Options {
 	}
 }
 
-func pebbleOptions(logger pebble.Logger, fatal func(reason string, err error)) *pebble.Options {
+func pebbleOptions(fs vfs.FS, logger pebble.Logger, fatal func(reason string, err error)) *pebble.Options {
 	o := &pebble.Options{
+		FS: fs,
 		// Columnar blocks and excise need a recent format; upgrades are one way.
 		FormatMajorVersion:          pebble.FormatNewest,
 		CacheSize:                   pebbleCacheBytes,
@@ -181,6 +183,8 @@ func pebbleOptions(logger pebble.Logger, fatal func(reason string, err error)) *
 			logger.Errorf("slow disk: %s", i)
 		},
 	}
+	// Tells of slow writes, which Pebble adds by itself only to a file system that it chose.
+	o.WithFSDefaults()
 	// What is not set above; writers of snapshot files need the same options.
 	o.EnsureDefaults()
 	return o
