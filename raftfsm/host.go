@@ -136,7 +136,7 @@ func Open(o Options, groups []Group) (*Host, error) {
 		return nil, fmt.Errorf("raftfsm: %d groups, at most %d", len(groups), GroupsMax)
 	}
 	h := &Host{
-		dir: o.Dir, mux: o.Mux, clock: o.Clock, log: o.Log, fatal: o.Fatal, retention: o.Retention, started: o.Started,
+		dir: o.Dir, mux: o.Mux, clock: o.Clock, log: o.Log, fatal: o.Fatal, started: o.Started,
 		clockOffsetMax: o.ClockOffsetMax, levelFloor: max(LevelFirst, o.Level),
 		links: map[string]*link{}, addresses: map[raft.ServerAddress]string{}, groups: map[GroupID]*group{},
 	}
@@ -156,9 +156,7 @@ func Open(o Options, groups []Group) (*Host, error) {
 			h.links[m.ID] = &link{mux: o.Mux, peer: m}
 		}
 	}
-	if h.retention == (Retention{}) {
-		h.retention = DefaultRetention
-	}
+	h.retention = o.Retention.withDefaults()
 	if h.clockOffsetMax == 0 {
 		h.clockOffsetMax = defaultClockOffsetMax
 	}
@@ -224,7 +222,7 @@ func (h *Host) start(conf Group, members []Member) error {
 	if err != nil {
 		return errors.Join(err, conf.Machine.Close())
 	}
-	g.logs = newLogStore(file, g.keep, h.fatal, func(n int, took time.Duration) {
+	g.logs = newLogStore(file, filepath.Join(dir, logName), h.retention, g.keep, h.fatal, func(n int, took time.Duration) {
 		h.metrics.logWritten(g.name, n, took)
 	})
 	// The log's own name has to last as long as the votes in it.
@@ -279,9 +277,10 @@ func (g *group) open(dir string, members []Member) error {
 		return errors.Join(err, g.trans.Close())
 	}
 	g.raft = r
-	h.wg.Add(2)
+	h.wg.Add(3)
 	go g.watchLeadership(notify)
 	go g.runProposer()
+	go g.snapshotWhenFull()
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -14,7 +15,9 @@ import (
 // failed fsync nobody knows what the disk holds, and an abandoned write may still complete.
 type logStore struct {
 	file  LogFile
+	path  string // of the bolt file, if it is one
 	keep  *timekeeper
+	sizes *logSizes
 	fatal func(reason string, err error)
 	wrote func(entries int, took time.Duration)
 	// applied and covered are the indexes up to which the state has the entries, and up to
@@ -22,9 +25,9 @@ type logStore struct {
 	applied, covered func() uint64
 }
 
-func newLogStore(file LogFile, keep *timekeeper, fatal func(string, error), wrote func(int, time.Duration)) *logStore {
+func newLogStore(file LogFile, path string, retain Retention, keep *timekeeper, fatal func(string, error), wrote func(int, time.Duration)) *logStore {
 	none := func() uint64 { return 0 }
-	return &logStore{file: file, keep: keep, fatal: fatal, wrote: wrote, applied: none, covered: none}
+	return &logStore{file: file, path: path, keep: keep, sizes: newLogSizes(retain), fatal: fatal, wrote: wrote, applied: none, covered: none}
 }
 
 // StoreLogs appends entries durably.
@@ -48,6 +51,9 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 		return err
 	}
 	s.wrote(len(logs), time.Since(start))
+	for _, l := range noted {
+		s.sizes.appended(l.Index, sizeOf(l))
+	}
 	if lastIndex != 0 {
 		s.keep.appended(lastIndex, lastStamp, steady)
 	}
@@ -68,7 +74,12 @@ func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 func (s *logStore) FirstIndex() (uint64, error) { return s.file.FirstIndex() }
 func (s *logStore) LastIndex() (uint64, error)  { return s.file.LastIndex() }
 
-// DeleteRange removes a prefix of the log after a snapshot, or a conflicting suffix.
+// hold keeps the entries after index, within bounds, until release is called.
+func (s *logStore) hold(index uint64) (release func()) { return s.sizes.hold(index) }
+
+// DeleteRange removes a conflicting suffix, or a prefix of the log after a snapshot. Of a
+// prefix it leaves what Retention says: Raft asks for all that the snapshot covers, and copes
+// with any log that reaches further back.
 func (s *logStore) DeleteRange(lo, hi uint64) error {
 	end, err := s.file.LastIndex()
 	if err != nil {
@@ -84,10 +95,15 @@ func (s *logStore) DeleteRange(lo, hi uint64) error {
 		s.fatal("applied_entry_replaced", err)
 		return err
 	}
+	if lo <= first && hi <= s.covered() && hi < end {
+		return s.compact(end, hi)
+	}
+	// In one transaction: a crash between two would leave a hole.
 	if err := s.file.DeleteRange(lo, hi); err != nil {
 		s.fatal("log_truncate_failed", err)
 		return err
 	}
+	s.sizes.removed(lo, hi)
 	if hi < end {
 		return nil
 	}
@@ -101,6 +117,57 @@ func (s *logStore) DeleteRange(lo, hi uint64) error {
 	s.keep.reset(n)
 	return nil
 }
+
+// compact removes the entries up to hi that need not stay, from the oldest on and in steps; a
+// crash between two leaves a shorter log.
+func (s *logStore) compact(end, hi uint64) error {
+	if err := s.measure(); err != nil {
+		return err
+	}
+	hi = min(hi, s.sizes.keepFrom(end)-1)
+	for {
+		first, err := s.file.FirstIndex()
+		if err != nil {
+			return fmt.Errorf("raftfsm: first log index: %w", err)
+		}
+		if first == 0 || first > hi {
+			return nil
+		}
+		to := min(hi, first+truncateStep-1)
+		if err := s.file.DeleteRange(first, to); err != nil {
+			s.fatal("log_truncate_failed", err)
+			return err
+		}
+		s.sizes.removed(first, to)
+	}
+}
+
+// measure learns the sizes of entries that an earlier process wrote, as far back as can matter.
+func (s *logStore) measure() error {
+	first, err := s.file.FirstIndex()
+	if err != nil {
+		return fmt.Errorf("raftfsm: first log index: %w", err)
+	}
+	last, err := s.file.LastIndex()
+	if err != nil {
+		return fmt.Errorf("raftfsm: last log index: %w", err)
+	}
+	for {
+		index, more := s.sizes.unknown(last)
+		if !more || index < first || index == 0 {
+			return nil
+		}
+		var l raft.Log
+		if err := s.file.GetLog(index, &l); errors.Is(err, raft.ErrLogNotFound) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("raftfsm: read log entry %d: %w", index, err)
+		}
+		s.sizes.older(index, sizeOf(&l))
+	}
+}
+
+func sizeOf(l *raft.Log) int64 { return int64(len(l.Data)) + entryOverhead }
 
 // lastNote finds the youngest stamped entry of the log; index is 0 when there is none.
 func (s *logStore) lastNote() (note, error) {
@@ -156,6 +223,15 @@ func (s *logStore) SetUint64(key []byte, val uint64) error {
 func (s *logStore) GetUint64(key []byte) (uint64, error) { return s.file.GetUint64(key) }
 
 func (s *logStore) close() error { return s.file.Close() }
+
+// fileBytes is how large the file has become; 0 when there is none.
+func (s *logStore) fileBytes() int64 {
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
 
 func stampOf(l *raft.Log) (int64, bool) {
 	if l.Type != raft.LogCommand {
