@@ -25,12 +25,12 @@ type LogFile interface {
 	io.Closer
 }
 
-// boltName is the file of a group's log in its folder.
-const boltName = "log.bolt"
+// logName is the bolt file in a group's folder.
+const logName = "log.bolt"
 
 // openBolt opens or creates a group's log in its folder dir.
 func openBolt(dir string, _ GroupID) (LogFile, error) {
-	path := filepath.Join(dir, boltName)
+	path := filepath.Join(dir, logName)
 	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: boltOptions(), MsgpackUseNewTimeFormat: true})
 	if err != nil {
 		return nil, fmt.Errorf("raftfsm: open log %s: %w", path, err)

@@ -222,7 +222,7 @@ func (h *Host) start(conf Group, members []Member) error {
 	if err != nil {
 		return errors.Join(err, conf.Machine.Close())
 	}
-	g.logs = newLogStore(file, h.retention, g.keep, h.fatal, func(n int, took time.Duration) {
+	g.logs = newLogStore(file, filepath.Join(dir, logName), h.retention, g.keep, h.fatal, func(n int, took time.Duration) {
 		h.metrics.logWritten(g.name, n, took)
 	})
 	g.logs.path = filepath.Join(dir, boltName)

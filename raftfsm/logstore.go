@@ -15,7 +15,7 @@ import (
 // failed fsync nobody knows what the disk holds, and an abandoned write may still complete.
 type logStore struct {
 	file  LogFile
-	path  string // of the file, for its size; empty when it is none
+	path  string // of the bolt file, if it is one
 	keep  *timekeeper
 	sizes *logSizes
 	fatal func(reason string, err error)
@@ -25,9 +25,9 @@ type logStore struct {
 	applied, covered func() uint64
 }
 
-func newLogStore(file LogFile, retain Retention, keep *timekeeper, fatal func(string, error), wrote func(int, time.Duration)) *logStore {
+func newLogStore(file LogFile, path string, retain Retention, keep *timekeeper, fatal func(string, error), wrote func(int, time.Duration)) *logStore {
 	none := func() uint64 { return 0 }
-	return &logStore{file: file, keep: keep, sizes: newLogSizes(retain), fatal: fatal, wrote: wrote, applied: none, covered: none}
+	return &logStore{file: file, path: path, keep: keep, sizes: newLogSizes(retain), fatal: fatal, wrote: wrote, applied: none, covered: none}
 }
 
 // StoreLogs appends entries durably.

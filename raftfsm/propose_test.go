@@ -3,6 +3,7 @@ package raftfsm
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -68,11 +69,10 @@ func TestOutcomesOfRaft(t *testing.T) {
 func TestFailedWritesAreFatal(t *testing.T) {
 	var reasons []string
 	keep := &timekeeper{clock: clock.NewManual(time.Unix(1_700_000_000, 0))}
-	file, err := openBolt(t.TempDir(), 0)
+	s, err := openLogStore(filepath.Join(t.TempDir(), "log.bolt"), Retention{}, keep, func(reason string, _ error) { reasons = append(reasons, reason) }, func(int, time.Duration) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newLogStore(file, Retention{}, keep, func(reason string, _ error) { reasons = append(reasons, reason) }, func(int, time.Duration) {})
 	if err := s.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogCommand, Data: EncodeEntry(1, 5, 0, nil)}); err != nil {
 		t.Fatal(err)
 	}
@@ -122,11 +122,10 @@ func TestDeadlinesTravelOverLinks(t *testing.T) {
 func TestAppliedEntriesAreNotReplaced(t *testing.T) {
 	var reasons []string
 	keep := &timekeeper{clock: clock.NewManual(time.Unix(1_700_000_000, 0))}
-	file, err := openBolt(t.TempDir(), 0)
+	s, err := openLogStore(filepath.Join(t.TempDir(), "log.bolt"), Retention{}, keep, func(reason string, _ error) { reasons = append(reasons, reason) }, func(int, time.Duration) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newLogStore(file, Retention{}, keep, func(reason string, _ error) { reasons = append(reasons, reason) }, func(int, time.Duration) {})
 	defer s.close()
 	for i := uint64(1); i <= 10; i++ {
 		if err := s.StoreLog(&raft.Log{Index: i, Term: 1, Type: raft.LogCommand, Data: EncodeEntry(1, int64(i), 0, nil)}); err != nil {
