@@ -59,8 +59,11 @@ func report(w io.Writer, h *History, findings []Finding) (bool, error) {
 	for _, row := range opCounts(h) {
 		fmt.Fprintln(tw, row)
 	}
-	for _, kind := range faultKinds {
+	for _, kind := range append([]string{faultUpgrade}, faultKinds...) {
 		fmt.Fprintf(tw, "fault %s\t%d\n", kind, faultCount(h, kind))
+	}
+	if n := stormCount(h); n > 0 {
+		fmt.Fprintf(tw, "kills at random moments\t%d\n", n)
 	}
 	good := true
 	for _, f := range findings {

@@ -21,7 +21,20 @@ func checkFaults(h *History) Finding {
 			f.violate("no %s happened; let the run last longer", kind)
 		}
 	}
+	checkUpgrade(h, &f)
+	if n := stormCount(h); n < h.Header.Kills {
+		f.violate("%d of %d kills at random moments happened", n, h.Header.Kills)
+	}
 	return f
+}
+
+// stormCount counts the kills of storms.
+func stormCount(h *History) int {
+	n := 0
+	for _, f := range h.Faults {
+		n += f.Kills
+	}
+	return n
 }
 
 // checkLiveness demands that every probe of the healed region succeeded in time.

@@ -260,6 +260,12 @@ func TestFaultsAndLiveness(t *testing.T) {
 	finding(t, checkFaults, h, "")
 	finding(t, checkLiveness, h, "")
 
+	h.Header.Kills = 12
+	h.Faults = append(h.Faults, Fault{Kind: faultStorm, Kills: 10, Recovered: true})
+	finding(t, checkFaults, h, "10 of 12 kills")
+	h.Faults = append(h.Faults, Fault{Kind: faultStorm, Kills: 2, Recovered: true})
+	finding(t, checkFaults, h, "")
+
 	h.Faults[1].Error = "waited for the process to be replaced"
 	finding(t, checkFaults, h, "no "+h.Faults[1].Kind+" happened")
 	h.Faults[2].Recovered = false

@@ -29,7 +29,9 @@ const (
 type Header struct {
 	Seed       uint64        `json:"seed"`
 	DurationNs time.Duration `json:"duration_ns"`
+	Kills      int           `json:"kills,omitempty"` // that were asked for beside the mix
 	Binary     string        `json:"binary"`
+	Upgrade    bool          `json:"upgrade,omitempty"` // the nodes started as another build
 	Limits     []LimitModel  `json:"limits"`
 }
 
@@ -104,11 +106,12 @@ type ReadOp struct {
 	Value    uint32 `json:"value"`
 }
 
-// Fault is one thing the nemesis did. It lasts until the region was whole again.
+// Fault is one thing the nemesis did, or one storm. It lasts until the region was whole again.
 type Fault struct {
 	Kind      string `json:"kind"`
 	Node      string `json:"node"`
 	Group     string `json:"group,omitempty"` // whose leader it was, when it was chosen for that
+	Kills     int    `json:"kills,omitempty"` // of a storm
 	Started   int64  `json:"started_ns"`
 	Ended     int64  `json:"ended_ns"`
 	Recovered bool   `json:"recovered"`

@@ -3,6 +3,8 @@
 // mix of kills and pauses:
 //
 //	go run ./jepsen -duration 40s -seed 7
+//	go run ./jepsen -kills 200          and then kills at random moments
+//	go run ./jepsen -upgrade-from FILE  upgrades the nodes from another build first
 //	go run ./jepsen -check HISTORY      judges an earlier run again
 //
 // It exits with 1 and the path of the history when a promise was broken.
@@ -43,11 +45,15 @@ type options struct {
 	binary   string
 	check    string
 	keep     bool
+	kills    int
+	from     string
 }
 
 func main() {
 	var o options
 	flag.DurationVar(&o.duration, "duration", 40*time.Second, "how long faults go on; longer if not each kind was done once by then")
+	flag.StringVar(&o.from, "upgrade-from", "", "start the nodes as this other build `file` and upgrade them one by one first")
+	flag.IntVar(&o.kills, "kills", 0, "then kill -9 so many more times at random moments, also of nodes that are just starting")
 	flag.Uint64Var(&o.seed, "seed", 0, "chooses faults and traffic; 0 draws one")
 	flag.StringVar(&o.binary, "binary", "", "the maestro `file` to test; empty builds it")
 	flag.StringVar(&o.check, "check", "", "judge the history in `file` and run nothing")
@@ -77,13 +83,13 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	path := filepath.Join(dir, "history.jsonl")
-	fmt.Printf("seed %d, %v of faults, history %s\n", o.seed, o.duration, path)
+	fmt.Printf("seed %d, %v of faults and %d kills, history %s\n", o.seed, o.duration, o.kills, path)
 	h, err := attack(ctx, o, dir, path)
 	if err == nil {
 		err = verdict(h, path)
 	}
 	if err != nil {
-		return fmt.Errorf("%w; the nodes' folders and logs are under %s; again with: go run ./jepsen -duration %v -seed %d", err, dir, o.duration, o.seed)
+		return fmt.Errorf("%w; the nodes' folders and logs are under %s; again with: go run ./jepsen -duration %v -kills %d -seed %d", err, dir, o.duration, o.kills, o.seed)
 	}
 	if o.keep {
 		return nil
@@ -117,7 +123,13 @@ func attack(ctx context.Context, o options, dir, path string) (*History, error) 
 	if err != nil {
 		return nil, err
 	}
-	region, err := devregion.Start(ctx, devregion.Options{Dir: filepath.Join(dir, "region"), Binary: binary, NoSeed: true})
+	first := binary
+	if o.from != "" {
+		if first, err = filepath.Abs(o.from); err != nil {
+			return nil, err
+		}
+	}
+	region, err := devregion.Start(ctx, devregion.Options{Dir: filepath.Join(dir, "region"), Binary: first, NoSeed: true})
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +148,7 @@ func attackRegion(ctx context.Context, o options, region *devregion.Region, path
 		}
 	}()
 	limits := limitModels()
-	recorder, err := newRecorder(path, Header{Seed: o.seed, DurationNs: o.duration, Binary: binary, Limits: limits})
+	recorder, err := newRecorder(path, Header{Seed: o.seed, DurationNs: o.duration, Kills: o.kills, Upgrade: o.from != "", Binary: binary, Limits: limits})
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +157,12 @@ func attackRegion(ctx context.Context, o options, region *devregion.Region, path
 		return nil, errors.Join(err, closeErr)
 	}
 	traffic := startTraffic(recorder, o.seed, clients)
-	newNemesis(region, clients[0], recorder, o.seed).run(ctx, o.duration)
+	nemesis := newNemesis(region, clients[0], recorder, o.seed)
+	if o.from != "" {
+		nemesis.upgrade(ctx, binary)
+	}
+	nemesis.run(ctx, o.duration)
+	nemesis.storm(ctx, o.kills)
 	recorder.setPhase(phaseHealed)
 	probe(recorder, region, clients)
 	sleep(ctx, healedTraffic)

@@ -79,6 +79,11 @@ func (n *Nemesis) fault(kind string) {
 	} else if err == nil {
 		err = n.pause(f.Node, pauseMin+time.Duration(n.rand.Int64N(int64(pauseMax-pauseMin))))
 	}
+	n.finish(f, err)
+}
+
+// finish waits until the region is whole again and records the fault.
+func (n *Nemesis) finish(f Fault, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), recoverLimit)
 	defer cancel()
 	f.Recovered = n.region.WaitReady(ctx) == nil
@@ -166,10 +171,12 @@ func prove(what string, holds func() bool) error {
 // isStopped reads the state of a process from Linux' /proc/PID/stat: the letter behind the
 // command in parentheses.
 func isStopped(pid int) bool {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	data, err := os.ReadFile(procFile(pid, "stat"))
 	if err != nil {
 		return false
 	}
 	_, rest, _ := strings.Cut(string(data), ") ")
 	return strings.HasPrefix(rest, "T")
 }
+
+func procFile(pid int, name string) string { return fmt.Sprintf("/proc/%d/%s", pid, name) }
