@@ -32,16 +32,18 @@ func (o *Options) WithBounds(slow, stalled, replication time.Duration) {
 }
 
 // Raft is the Raft of a group.
-func (h *Host) Raft(id GroupID) *raft.Raft { return h.groups[id].raft }
+func (h *Host) Raft(id GroupID) *raft.Raft { return h.seats[id].current.Load().raft }
 
 // Confirm asks a majority whether this node still leads the group in its term.
 func (h *Host) Confirm(id GroupID) error {
-	g := h.groups[id]
+	g := h.seats[id].current.Load()
 	return h.confirmer.confirm(h.ctx, g, g.raft.CurrentTerm())
 }
 
 // FirstLogIndex is the first index of a group's log.
-func FirstLogIndex(h *Host, id GroupID) (uint64, error) { return h.groups[id].logs.FirstIndex() }
+func FirstLogIndex(h *Host, id GroupID) (uint64, error) {
+	return h.seats[id].current.Load().logs.FirstIndex()
+}
 
 // AppendToLog appends n entries of one command each to the log file at path, which ends at last.
 func AppendToLog(path string, last, term uint64, n int, command []byte) error {

@@ -119,7 +119,7 @@ func (m *hostMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	for _, g := range m.host.order {
+	for _, g := range m.host.open() {
 		leads := 0.0
 		if _, err := g.leading(); err == nil {
 			leads = 1

@@ -146,7 +146,7 @@ func (h *Host) runSteward() {
 		if err := h.ClockError(); err != nil {
 			h.notices.say("clock", func() { h.log.Error("this node should not lead", "reason", ReasonClockWrong, "err", err) })
 		}
-		for _, g := range h.order {
+		for _, g := range h.open() {
 			h.tend(g, elapsed)
 		}
 	}
@@ -201,10 +201,10 @@ func (h *Host) hindrance(g *group) string {
 func (g *group) successor() string {
 	best, last := "", uint64(0)
 	for id := range g.voters() {
-		s, ok := g.host.peer(id)
+		s, ok := g.host.peer(MemberOf(id))
 		r, hosts := s.Groups[g.id]
 		switch {
-		case id == g.host.self.ID || !ok || !hosts || r.Replica != id:
+		case id == g.self || !ok || !hosts || r.Replica != id:
 		case s.Draining || s.ClockWrong || s.Disk == DiskSlow || g.bulk && s.Disk == DiskLow:
 		case r.Last+successorLag < g.raft.LastIndex():
 		case best == "" || r.Last > last || r.Last == last && id < best:
@@ -267,8 +267,12 @@ func (g *group) notePropose(err error) {
 // transferStuck tells whether Raft has refused for too long, and no transfer of ours is the
 // cause.
 func (g *group) transferStuck(elapsed time.Duration) bool {
-	if !g.guard.refused.Load() || g.guard.transfers.Load() > 0 {
+	if !g.guard.refused.Load() {
 		g.guard.refusedFor.Store(0)
+		return false
+	}
+	// Tries of ours that fail at once come and go: they only halt the count.
+	if g.guard.transfers.Load() > 0 {
 		return false
 	}
 	return time.Duration(g.guard.refusedFor.Add(int64(elapsed))) >= transferStuckAfter
