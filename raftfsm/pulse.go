@@ -202,8 +202,10 @@ func (h *Host) Level() int { return h.level() }
 
 // ownPulse describes this node.
 func (h *Host) ownPulse() pulse {
-	p := pulse{ID: h.self.ID, Level: LevelCurrent, Wall: h.clock.Now().UnixNano(), Draining: h.draining.Load(),
-		Disk: h.diskState(), ClockWrong: h.ClockError() != nil, Groups: map[GroupID]replicaPulse{}}
+	p := pulse{
+		ID: h.self.ID, Level: LevelCurrent, Wall: h.clock.Now().UnixNano(), Draining: h.draining.Load(),
+		Disk: h.diskState(), ClockWrong: h.ClockError() != nil, Groups: map[GroupID]replicaPulse{},
+	}
 	for _, g := range h.open() {
 		_, leader := g.raft.LeaderWithID()
 		r := replicaPulse{Replica: g.self, Term: g.raft.CurrentTerm(), Leader: string(leader)}

@@ -267,8 +267,12 @@ func (g *group) notePropose(err error) {
 // transferStuck tells whether Raft has refused for too long, and no transfer of ours is the
 // cause.
 func (g *group) transferStuck(elapsed time.Duration) bool {
-	if !g.guard.refused.Load() || g.guard.transfers.Load() > 0 {
+	if !g.guard.refused.Load() {
 		g.guard.refusedFor.Store(0)
+		return false
+	}
+	// Tries of ours that fail at once come and go: they only halt the count.
+	if g.guard.transfers.Load() > 0 {
 		return false
 	}
 	return time.Duration(g.guard.refusedFor.Add(int64(elapsed))) >= transferStuckAfter
