@@ -301,3 +301,28 @@ func TestListedReplicaWithoutItsLog(t *testing.T) {
 		t.Fatalf("a node without a log of its list: %v", err)
 	}
 }
+
+// A group's Raft is restarted under load, wherever it leads: callers see at most a change of
+// leader, and the other group nothing.
+func TestRestartOfAGroup(t *testing.T) {
+	c := hosttest.Start(t, 3, twoGroups)
+	stop := load(t, c.Host(0), groupA, "k")
+	for range 3 {
+		for i := range 3 {
+			if err := c.Host(i).Restart(groupA); err != nil {
+				t.Fatal(err)
+			}
+			c.Host(i).Status()
+			add(t, c.Host(i), groupB, "b")
+			c.AwaitLeader("a")
+		}
+	}
+	n := stop()
+	for i := range 3 {
+		if got := read(t, c.Host(i), groupA, "k"); got != n {
+			t.Errorf("node %d reads %d of %d acknowledged writes", i, got, n)
+		}
+	}
+	awaitEqualStates(t, c, groupA)
+	awaitEqualStates(t, c, groupB)
+}

@@ -33,6 +33,8 @@ var (
 	descFirst   = groupDesc("mc_raft_first_log_index", "Lowest index in the log; a follower that is further behind gets the state.")
 	descLogFile = groupDesc("mc_raft_log_file_bytes", "Size of the log's file, which never shrinks.")
 	descLogKept = groupDesc("mc_raft_log_bytes", "Bytes of the entries in the log, as far as this process has counted them.")
+	descVoters  = groupDesc("mc_raft_voters", "Voting replicas of the group, as this node's replica knows them.")
+	descLearner = groupDesc("mc_raft_learners", "Replicas of the group that follow and do not vote.")
 	descQueue   = groupDesc("mc_raft_queued_proposals", "Proposals waiting for a place in an entry.")
 	descDisk    = prometheus.NewDesc("mc_state_disk_bytes", "Bytes of the state on disk.", nil, nil)
 	descL0      = prometheus.NewDesc("mc_state_l0_sublevels", "Sublevels of the state's top level; writes suffer as it grows.", nil, nil)
@@ -112,7 +114,7 @@ func (m *hostMetrics) acted(group, reason string) {
 
 // Describe lists what Collect reads.
 func (m *hostMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descLeader, descTerm, descCommit, descApplied, descLast, descFirst, descLogFile, descLogKept, descQueue, descDisk, descL0, descDebt, descOffset, descAge, descClock, descFree, descLow, descState} {
+	for _, d := range []*prometheus.Desc{descLeader, descTerm, descCommit, descApplied, descLast, descFirst, descLogFile, descLogKept, descQueue, descVoters, descLearner, descDisk, descL0, descDebt, descOffset, descAge, descClock, descFree, descLow, descState} {
 		ch <- d
 	}
 }
@@ -138,6 +140,9 @@ func (m *hostMetrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descLogFile, float64(g.logs.fileBytes()), g.name)
 		gauge(descLogKept, float64(g.logs.sizes.bytes()), g.name)
 		gauge(descQueue, float64(len(g.queue)), g.name)
+		c := g.configuration()
+		gauge(descVoters, float64(len(c.voters)), g.name)
+		gauge(descLearner, float64(len(c.learners)), g.name)
 	}
 	for _, s := range m.host.Peers() {
 		gauge(descOffset, s.ClockOffset.Seconds(), s.ID)
