@@ -225,7 +225,18 @@ func TestRemovedNodeIsHarmless(t *testing.T) {
 	add(t, c.Host(0), groupA, "k")
 	four := c.Add()
 	moved := c.Voters(1, 2, four)
-	// The removed node does not hear of it, as one that was cut off would not.
+	// The removed node does not hear of it, as one that was cut off would not; it leads nothing.
+	for _, g := range []raftfsm.GroupID{groupA, groupB} {
+		c.Await("another leader", func() bool {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			if err := c.Host(1).Transfer(ctx, g, c.Members()[1].ID); err != nil {
+				return false
+			}
+			v, err := c.Host(1).Describe(ctx, g)
+			return err == nil && v.Leader == c.Members()[1].ID
+		})
+	}
 	for _, i := range []int{1, 2, four} {
 		c.Host(i).Place(placements{groupA: moved, groupB: moved})
 	}
