@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -27,7 +28,7 @@ import (
 )
 
 // ExitFatal is the exit status of a process that ended itself because its disk or state can
-// no longer be trusted.
+// no longer be trusted, or that stopped because its disk is nearly full.
 const ExitFatal = 70
 
 // Node is one running node.
@@ -43,6 +44,9 @@ type Node struct {
 	started chan struct{}
 	rec     *record
 	host    *raftfsm.Host
+	// halt ends the node in order, for a reason of its own.
+	halt     context.CancelCauseFunc
+	stopping sync.Once
 }
 
 // Run runs a node until ctx ends, then stops it in order. It returns what went wrong.
@@ -55,8 +59,13 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	log.Info("starting", "node", cfg.Name, "id", n.boot.id.id(), "region", cfg.Region, "version", version.String())
+	ctx, n.halt = context.WithCancelCause(ctx)
+	defer n.halt(nil)
 	err = n.run(ctx)
 	n.boot.mux.Close()
+	if cause := context.Cause(ctx); errors.Is(cause, ErrStopped) {
+		err = errors.Join(cause, err)
+	}
 	if err == nil {
 		log.Info("stopped")
 	}
@@ -71,6 +80,9 @@ func newNode(cfg Config, log *slog.Logger) (*Node, error) {
 	}
 	id, err := openIdentity(cfg.DataDir, cfg.Name)
 	if err != nil {
+		return nil, err
+	}
+	if err := openDisk(cfg, log); err != nil {
 		return nil, err
 	}
 	conf, err := loadTLS(cfg.TLS, cfg.Name)
@@ -102,7 +114,7 @@ func (n *Node) run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("node: admin.listen: %w", err), apiLn.Close())
 	}
-	adminSrv := adminServer(n.registry, n.ready)
+	adminSrv := adminServer(n.registry, n.ready, n.warnings)
 	all, ctx := errgroup.WithContext(ctx)
 	apiCtx, endAPI := context.WithCancel(context.WithoutCancel(ctx))
 	apiEnded := make(chan struct{})
@@ -150,7 +162,7 @@ func (n *Node) start(rec *record) error {
 	n.host, err = raftfsm.Open(raftfsm.Options{
 		Dir: n.cfg.DataDir, Self: n.boot.id.id(), Members: rec.raftMembers(), Mux: n.boot.mux,
 		Clock: n.clock, Log: n.log, Fatal: n.fatal, Registry: n.registry,
-		Started: n.boot.id.Started,
+		Started: n.boot.id.Started, Stop: n.stop, DiskLow: n.cfg.Disk.LowBytes, ClockOffsetMax: n.cfg.Clock.OffsetMax,
 	}, n.groups(rec, tables))
 	if err != nil {
 		return err

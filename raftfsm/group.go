@@ -79,6 +79,7 @@ func (g *group) leading() (readiness, error) {
 // everything slow happens elsewhere.
 func (g *group) watchLeadership(notify <-chan bool) {
 	defer g.host.wg.Done()
+	notify = latest(g.host.ctx.Done(), notify)
 	end := func() {}
 	for {
 		select {

@@ -118,3 +118,24 @@ func (g *group) restart(reason string) error {
 	g.host.fatal(reason, fmt.Errorf("group %s: its Raft must be started again", g.name))
 	return nil
 }
+
+// latest takes from in at once, always, and hands on the newest value: Raft's main goroutine
+// waits until its notification is taken, and the end of a leadership takes as long as its job.
+func latest(done <-chan struct{}, in <-chan bool) <-chan bool {
+	out := make(chan bool)
+	go func() {
+		var value bool
+		var next chan<- bool // nil: nothing to hand on
+		for {
+			select {
+			case value = <-in:
+				next = out
+			case next <- value:
+				next = nil
+			case <-done:
+				return
+			}
+		}
+	}()
+	return out
+}

@@ -184,8 +184,10 @@ func (h *Host) level() int {
 
 // ownPulse describes this node.
 func (h *Host) ownPulse() pulse {
-	p := pulse{ID: h.self.ID, Level: LevelCurrent, Wall: h.clock.Now().UnixNano(), Draining: h.draining.Load(),
-		Disk: h.diskState(), ClockWrong: h.ClockError() != nil, Groups: map[GroupID]replicaPulse{}}
+	p := pulse{
+		ID: h.self.ID, Level: LevelCurrent, Wall: h.clock.Now().UnixNano(), Draining: h.draining.Load(),
+		Disk: h.diskState(), ClockWrong: h.ClockError() != nil, Groups: map[GroupID]replicaPulse{},
+	}
 	for _, g := range h.order {
 		p.Groups[g.id] = replicaPulse{Replica: h.self.ID, Term: g.raft.CurrentTerm(), Last: g.raft.LastIndex(), Applied: g.replica.AppliedIndex()}
 	}
