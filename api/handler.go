@@ -21,11 +21,13 @@ import (
 // procedures answer with the reason service_off.
 type Deps struct {
 	Authenticator Authenticator
-	Checker       Checker
-	Limits        LimitAdmin
-	Index         Indexer
-	Tokens        TokenAdmin
-	Cluster       ClusterAdmin
+	// Freshness guards what the Authenticator answers; nil means that it is always fresh.
+	Freshness Freshness
+	Checker   Checker
+	Limits    LimitAdmin
+	Index     Indexer
+	Tokens    TokenAdmin
+	Cluster   ClusterAdmin
 
 	// Region is the region of documents that name none.
 	Region string

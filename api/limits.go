@@ -43,6 +43,9 @@ const (
 	DeadlineIngest = 30 * time.Second
 	DeadlineAdmin  = 15 * time.Second
 	MaxDeadline    = 60 * time.Second
+	// maxFreshWait is how long a request waits on a node that is cut off from meta before it is
+	// refused: meta gets a new leader within it.
+	maxFreshWait = 2 * time.Second
 	// StreamIdle is how long a stream may stay without a message.
 	StreamIdle = 2 * time.Minute
 )

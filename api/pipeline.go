@@ -77,14 +77,11 @@ func (s *server) admit(c *call, w http.ResponseWriter, r *http.Request) (ctx con
 	if c.credentials, f = credentialsOf(r); f != nil {
 		return nil, nil, f
 	}
-	who, err := s.identify(r.Context(), c.credentials)
-	if err != nil {
-		return nil, nil, c.note(s, err)
-	}
-	c.principal = who
-	if f := rt.authorize(who); f != nil {
+	fresh := s.fresh()
+	if f := s.admitIdentity(r.Context(), c); f != nil {
 		return nil, nil, f
 	}
+	who := c.principal
 	var clientDeadline bool
 	if !rt.rest {
 		if clientDeadline, f = prepareRPC(rt, r); f != nil {
@@ -96,16 +93,35 @@ func (s *server) admit(c *call, w http.ResponseWriter, r *http.Request) (ctx con
 		return nil, nil, f
 	}
 	ctx = context.WithValue(r.Context(), callKey{}, c)
+	leave = func() { g.leave(who.Tenant) }
 	if rt.stream {
 		c.control = http.NewResponseController(w)
-		return ctx, func() { g.leave(who.Tenant) }, nil
+	} else {
+		deadline := rt.deadline
+		if clientDeadline {
+			deadline = MaxDeadline // Connect sets the client's own, which may be shorter
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, deadline)
+		leave = func() { cancel(); g.leave(who.Tenant) }
 	}
-	deadline := rt.deadline
-	if clientDeadline {
-		deadline = MaxDeadline // Connect sets the client's own, which may be shorter
+	if !fresh {
+		if f := s.awaitFresh(ctx, c); f != nil {
+			leave()
+			return nil, nil, f
+		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, deadline)
-	return ctx, func() { cancel(); g.leave(who.Tenant) }, nil
+	return ctx, leave, nil
+}
+
+// admitIdentity finds who calls and whether it may.
+func (s *server) admitIdentity(ctx context.Context, c *call) *fault {
+	who, err := s.identify(ctx, c.credentials)
+	if err != nil {
+		return c.note(s, err)
+	}
+	c.principal = who
+	return c.route.authorize(who)
 }
 
 // note records how the call failed, and logs what must not reach the caller.

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -131,10 +132,17 @@ func (n *Node) runCluster(ctx context.Context, drain func()) error {
 		return err
 	}
 	n.log.Info("running", "api", n.cfg.API.Listen, "groups", len(n.host.Status()))
+	// To the end of the drain: requests need it until then.
+	fresh := n.services.running.Load().fresh
+	freshCtx, endFresh := context.WithCancel(context.WithoutCancel(ctx))
+	var jobs sync.WaitGroup
+	jobs.Go(func() { fresh.run(freshCtx) })
 	<-ctx.Done()
 	n.log.Info("stopping: handing leaderships over and finishing requests")
 	n.host.HandOver()
 	drain()
+	endFresh()
+	jobs.Wait()
 	return n.host.Close()
 }
 
@@ -168,6 +176,7 @@ func (n *Node) start(rec *record) error {
 		Clock: n.clock.Now, Region: rec.Region,
 	})
 	run.index = index.NewService(n.host, indexShards(rec.Index), run.meta.CursorKey)
+	run.fresh = newFreshness(n.clock.Steady, run.meta.Confirm, n.log, n.registry)
 	n.services.running.Store(run)
 	close(n.started)
 	return nil
@@ -195,7 +204,7 @@ func (n *Node) awaitStarted(ctx context.Context) bool {
 // deps are what the API serves. A service that is switched off stays nil.
 func (n *Node) deps() api.Deps {
 	d := api.Deps{
-		Authenticator: n.services, Tokens: n.services, Cluster: n.services,
+		Authenticator: n.services, Freshness: n.services, Tokens: n.services, Cluster: n.services,
 		Region: n.cfg.Region, Now: n.clock.Now, Logger: n.log, Metrics: n.registry,
 		Serving: func(service string) bool { return n.ready() == nil },
 	}
@@ -216,6 +225,9 @@ func (n *Node) ready() error {
 	}
 	if err := n.host.Ready(); err != nil {
 		return err
+	}
+	if !run.fresh.Fresh() {
+		return api.ErrMetaStale
 	}
 	if _, ok := run.meta.CursorKey(); !ok {
 		return errors.New("the region's settings have not reached this node yet")

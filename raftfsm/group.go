@@ -21,6 +21,9 @@ type Group struct {
 	// OnLeader, if set, runs while this node leads the group and is ready to serve; its
 	// context ends with the leadership. At most one call runs at a time.
 	OnLeader func(ctx context.Context)
+	// CommitTimeout is how soon an idle leader tells followers what was committed, within a
+	// factor of two; zero means the host's own, which saves idle CPU.
+	CommitTimeout time.Duration
 }
 
 // group is one running Raft group.
@@ -40,6 +43,8 @@ type group struct {
 	queue    chan *proposal
 	inFlight chan struct{}
 	onLeader func(ctx context.Context)
+	// commitTimeout is Group.CommitTimeout.
+	commitTimeout time.Duration
 	// timeout is the heartbeat timeout of this node as a follower.
 	timeout time.Duration
 

@@ -161,7 +161,7 @@ func (h *Host) start(conf Group, members []Member) error {
 	}
 	g := &group{
 		id: conf.ID, name: conf.Name, host: h, log: h.log.With("group", conf.Name), machine: conf.Machine,
-		replica: NewReplica(h.db, conf.ID, conf.Machine), keep: &timekeeper{clock: h.clock}, onLeader: conf.OnLeader,
+		replica: NewReplica(h.db, conf.ID, conf.Machine), keep: &timekeeper{clock: h.clock}, onLeader: conf.OnLeader, commitTimeout: conf.CommitTimeout,
 		queue: make(chan *proposal, proposalQueueMax), inFlight: make(chan struct{}, entriesInFlightMax),
 	}
 	if err := g.replica.Open(); err != nil {
@@ -211,6 +211,9 @@ func (g *group) open(dir string, members []Member) error {
 	notify := make(chan bool, 16)
 	conf := raftConfig(h.self.ID, preference(g.id, h.self.ID, members), h.retention, hlog, notify)
 	g.timeout = conf.HeartbeatTimeout
+	if g.commitTimeout != 0 {
+		conf.CommitTimeout = g.commitTimeout
+	}
 	if err := g.bootstrap(conf, cache, members); err != nil {
 		return errors.Join(err, g.trans.Close())
 	}
