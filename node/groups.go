@@ -57,6 +57,7 @@ func (n *Node) groups(r *record, tables *meta.Machine) []raftfsm.Group {
 			groups = append(groups, raftfsm.Group{
 				ID: id, Name: fmt.Sprintf("limiter-%d", i), Machine: limiter.NewMachine(),
 				OnLeader: func(ctx context.Context) { n.keepLimits(ctx, id) },
+				Observe:  n.pacer.Checked,
 			})
 		}
 	}

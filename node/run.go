@@ -21,6 +21,7 @@ import (
 	"github.com/maestro-conductor/maestro/api"
 	"github.com/maestro-conductor/maestro/index"
 	"github.com/maestro-conductor/maestro/internal/clock"
+	"github.com/maestro-conductor/maestro/internal/elastic"
 	"github.com/maestro-conductor/maestro/internal/version"
 	"github.com/maestro-conductor/maestro/limiter"
 	"github.com/maestro-conductor/maestro/node/meta"
@@ -42,8 +43,10 @@ type Node struct {
 	services *services
 	// started is closed once the groups run and the services stand.
 	started chan struct{}
-	rec     *record
-	host    *raftfsm.Host
+	// pacer makes ingest give way to checks.
+	pacer *elastic.Pacer
+	rec   *record
+	host  *raftfsm.Host
 }
 
 // Run runs a node until ctx ends, then stops it in order. It returns what went wrong.
@@ -89,6 +92,7 @@ func newNode(cfg Config, log *slog.Logger) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, log: log, clock: clk, registry: prometheus.NewRegistry(), tls: conf, boot: boot, started: make(chan struct{})}
 	n.services = &services{node: n}
+	n.pacer = newPacer(n)
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 	return n, nil
 }
@@ -137,6 +141,7 @@ func (n *Node) runCluster(ctx context.Context, drain func()) error {
 	freshCtx, endFresh := context.WithCancel(context.WithoutCancel(ctx))
 	var jobs sync.WaitGroup
 	jobs.Go(func() { fresh.run(freshCtx) })
+	jobs.Go(func() { n.pacer.Run(freshCtx) })
 	<-ctx.Done()
 	n.log.Info("stopping: handing leaderships over and finishing requests")
 	n.host.HandOver()
@@ -175,7 +180,7 @@ func (n *Node) start(rec *record) error {
 		Groups: n.host, Group: groupMeta, Machine: tables, Limiter: run.limiter, LimiterGroups: limiters,
 		Clock: n.clock.Now, Region: rec.Region,
 	})
-	run.index = index.NewService(n.host, indexShards(rec.Index), run.meta.CursorKey)
+	run.index = index.NewService(n.host, indexShards(rec.Index), run.meta.CursorKey, n.pacer)
 	run.fresh = newFreshness(n.clock.Steady, run.meta.Confirm, n.log, n.registry)
 	n.services.running.Store(run)
 	close(n.started)

@@ -21,6 +21,9 @@ type Group struct {
 	// OnLeader, if set, runs while this node leads the group and is ready to serve; its
 	// context ends with the leadership. At most one call runs at a time.
 	OnLeader func(ctx context.Context)
+	// Observe, if set, is told of every command that was proposed through this node, or to it as
+	// the leader, and committed, and how long that took. It must be quick.
+	Observe func(took time.Duration)
 	// CommitTimeout is how soon an idle leader tells followers what was committed, within a
 	// factor of two; zero means the host's own, which saves idle CPU.
 	CommitTimeout time.Duration
@@ -43,6 +46,8 @@ type group struct {
 	queue    chan *proposal
 	inFlight chan struct{}
 	onLeader func(ctx context.Context)
+	// observe is Group.Observe; nil when nobody wants to know.
+	observe func(took time.Duration)
 	// commitTimeout is Group.CommitTimeout.
 	commitTimeout time.Duration
 	// timeout is the heartbeat timeout of this node as a follower.

@@ -161,7 +161,7 @@ func (h *Host) start(conf Group, members []Member) error {
 	}
 	g := &group{
 		id: conf.ID, name: conf.Name, host: h, log: h.log.With("group", conf.Name), machine: conf.Machine,
-		replica: NewReplica(h.db, conf.ID, conf.Machine), keep: &timekeeper{clock: h.clock}, onLeader: conf.OnLeader, commitTimeout: conf.CommitTimeout,
+		replica: NewReplica(h.db, conf.ID, conf.Machine), keep: &timekeeper{clock: h.clock}, onLeader: conf.OnLeader, commitTimeout: conf.CommitTimeout, observe: conf.Observe,
 		queue: make(chan *proposal, proposalQueueMax), inFlight: make(chan struct{}, entriesInFlightMax),
 	}
 	if err := g.replica.Open(); err != nil {

@@ -297,7 +297,9 @@ func (h *Host) answer(ctx context.Context, req request) response {
 			return fail(errors.New("raftfsm: short proposal"))
 		}
 		cmd := Command{RequestID: RequestID(req.payload), Data: req.payload[len(RequestID{}):]}
+		start := time.Now()
 		res, err := g.propose(ctx, cmd)
+		g.committed(start, err)
 		if err != nil {
 			return fail(err)
 		}

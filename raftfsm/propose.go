@@ -186,6 +186,7 @@ func (h *Host) Propose(ctx context.Context, id GroupID, cmd Command) (Result, er
 	payload := append(append(make([]byte, 0, len(cmd.RequestID)+len(cmd.Data)), cmd.RequestID[:]...), cmd.Data...)
 	retryUnknown := cmd.RequestID != RequestID{}
 	var res Result
+	start := time.Now()
 	err = h.atLeader(ctx, g, "propose", retryUnknown, func(ctx context.Context) error {
 		r, err := g.propose(ctx, cmd)
 		res = r
@@ -201,7 +202,15 @@ func (h *Host) Propose(ctx context.Context, id GroupID, cmd Command) (Result, er
 		res = Result{Data: r.payload, Index: r.index, Repeated: r.status == statusRepeated}
 		return nil
 	})
+	g.committed(start, err)
 	return res, err
+}
+
+// committed tells who wants to know how long a proposal took.
+func (g *group) committed(start time.Time, err error) {
+	if g.observe != nil && err == nil {
+		g.observe(time.Since(start))
+	}
 }
 
 // Query reads from a group: the leader with Linearizable, this node's replica with Bounded.
