@@ -63,8 +63,8 @@ func TestMetaStaleRefusesEverything(t *testing.T) {
 	}
 	e.close() // the last request leaves its place after its answer
 	for class, gate := range e.handler.gates {
-		if gate.inFlight != 0 {
-			t.Errorf("class %d keeps %d places", class, gate.inFlight)
+		if gate.inside != (share{}) {
+			t.Errorf("class %d keeps %v", class, gate.inside)
 		}
 	}
 }

@@ -15,6 +15,8 @@ type call struct {
 	route       *route
 	credentials credentials
 	principal   Principal
+	// meter charges the bytes of the body.
+	meter *meter
 	// control sets the deadlines of a stream's messages.
 	control *http.ResponseController
 	start   time.Time
@@ -82,18 +84,19 @@ func (s *server) admit(c *call, w http.ResponseWriter, r *http.Request) (ctx con
 		return nil, nil, f
 	}
 	who := c.principal
+	g := s.gates[rt.class]
+	c.meter = &meter{gate: g, tenant: who.Tenant}
 	var clientDeadline bool
 	if !rt.rest {
-		if clientDeadline, f = prepareRPC(rt, r); f != nil {
+		if clientDeadline, f = prepareRPC(rt, r, c.meter); f != nil {
 			return nil, nil, f
 		}
 	}
-	g := s.gates[rt.class]
 	if f := g.enter(who.Tenant); f != nil {
 		return nil, nil, f
 	}
 	ctx = context.WithValue(r.Context(), callKey{}, c)
-	leave = func() { g.leave(who.Tenant) }
+	leave = func() { c.meter.release(); g.leave(who.Tenant) }
 	if rt.stream {
 		c.control = http.NewResponseController(w)
 	} else {
@@ -103,7 +106,8 @@ func (s *server) admit(c *call, w http.ResponseWriter, r *http.Request) (ctx con
 		}
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, deadline)
-		leave = func() { cancel(); g.leave(who.Tenant) }
+		release := leave
+		leave = func() { cancel(); release() }
 	}
 	if !fresh {
 		if f := s.awaitFresh(ctx, c); f != nil {
@@ -138,6 +142,9 @@ func (c *call) note(s *server, err error) *fault {
 func (s *server) finish(c *call, r *http.Request) {
 	took := time.Since(c.start)
 	f := c.fault
+	if c.meter != nil && c.meter.refused != nil {
+		f = c.meter.refused
+	}
 	if f == nil && !c.entered && !c.route.rest && !isReflection(c.route) {
 		// Connect refused the body before a handler saw it.
 		f = refuse(reasonMessageMalformed, "")
@@ -150,6 +157,9 @@ func (s *server) finish(c *call, r *http.Request) {
 		if code == connect.CodeUnauthenticated || code == connect.CodePermissionDenied {
 			level, message = slog.LevelInfo, "api request refused"
 		}
+	}
+	if f != nil && (f.reason == reasonOverloaded || f.reason == reasonTenantOverloaded) {
+		s.metrics.shed.WithLabelValues(classLimits[c.route.class].name, f.name).Inc()
 	}
 	// A stream counts its messages itself, and its end only when it fails.
 	if !c.route.stream || f != nil {

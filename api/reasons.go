@@ -136,7 +136,7 @@ var (
 	}
 	reasonBodyTooLarge = &reason{
 		name: "body_too_large", code: connect.CodeResourceExhausted, status: http.StatusRequestEntityTooLarge,
-		title: "the body is larger than 4 MiB, as sent or decompressed",
+		title: "the body is larger than the procedure takes, as sent or decompressed",
 		hint:  "split the batch",
 	}
 	reasonParameterMalformed = &reason{

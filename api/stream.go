@@ -46,6 +46,7 @@ func (s *server) ingestStream(ctx context.Context, stream *ingestBidi) error {
 		if err := stream.Send(answer); err != nil {
 			return c.note(s, err).wire()
 		}
+		c.meter.release()
 		c.route.metrics.observe(0, time.Since(start))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -45,7 +46,9 @@ type group struct {
 	trans    *raft.NetworkTransport
 	queue    chan *proposal
 	inFlight chan struct{}
-	onLeader func(ctx context.Context)
+	// queueBytes are the commands in queue.
+	queueBytes atomic.Int64
+	onLeader   func(ctx context.Context)
 	// observe is Group.Observe; nil when nobody wants to know.
 	observe func(took time.Duration)
 	// commitTimeout is Group.CommitTimeout.
