@@ -191,6 +191,21 @@ func TestBytesGoThroughAtTheRate(t *testing.T) {
 	}
 }
 
+// Background work rests only while ingest is paced.
+func TestBackgroundWorkRests(t *testing.T) {
+	for _, rate := range []float64{math.Inf(1), RateMin} {
+		p, now := hand(rate)
+		rest := p.Turns()
+		rest()
+		*now += int64(turn)
+		began := time.Now()
+		rest()
+		if rested := time.Since(began) >= turnRest*turn; rate == RateMin && !rested {
+			t.Error("paced work did not rest")
+		}
+	}
+}
+
 // The latency is that of the last moments, of some more when there are few, and nobody's when
 // the last check is old.
 func TestLatencyIsOfTheLastMoments(t *testing.T) {

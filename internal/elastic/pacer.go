@@ -20,7 +20,7 @@ const (
 	percentile = 0.9
 	// waitMax is how long a batch may have to wait for those before it. Longer waits in the
 	// client serve nobody: its deadline runs.
-	waitMax = 5 * time.Second
+	waitMax = 3 * time.Second
 	// burst is how much may be done at once after a pause, in time of the rate.
 	burst = 50 * time.Millisecond
 	// Probing: at every probeEvery of the wall clock, so that all nodes do it together, for
@@ -226,4 +226,35 @@ func (p *Pacer) State() State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return State{Rate: p.rate, Base: p.control.Base(), Queued: p.queued, Refused: p.refused}
+}
+
+const (
+	// turn is how long background work goes on at a time while ingest is paced, and turnRest how
+	// many times as long it then rests. A segment takes about a second of work, and its turn comes
+	// once in some ten thousands of documents, so there is time for it.
+	turn     = 2 * time.Millisecond
+	turnRest = 4
+)
+
+// Turns is for background work of ingest that takes long, such as building a segment. Call the
+// function it returns every so often: while ingest is paced, it rests.
+func (p *Pacer) Turns() (rest func()) {
+	began := p.from.Steady()
+	return func() {
+		worked := time.Duration(p.from.Steady() - began)
+		if worked < turn {
+			return
+		}
+		if p.paced() {
+			// What was worked may hold a time in which the machine did something else.
+			time.Sleep(turnRest * min(worked, 2*turn))
+		}
+		began = p.from.Steady()
+	}
+}
+
+func (p *Pacer) paced() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !math.IsInf(p.rate, 1)
 }
