@@ -29,6 +29,9 @@ var (
 	ErrNoLeader = errors.New("no reachable leader")
 	// ErrOverloaded means that the group's queue of proposals is full.
 	ErrOverloaded = errors.New("too many proposals in flight")
+	// ErrDiskFull means that the disks of the group's leader, or of a majority of its voters, are
+	// nearly full, so that it takes nothing that would make it grow.
+	ErrDiskFull = errors.New("disk nearly full")
 	// ErrTooLarge means that a command exceeds CommandBytesMax.
 	ErrTooLarge = errors.New("command too large")
 	// ErrRequestReused means that the request id came with other content before.

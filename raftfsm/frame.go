@@ -41,6 +41,8 @@ var linkErrors = []error{
 	7: ErrShutdown,
 	8: context.DeadlineExceeded,
 	9: context.Canceled,
+	// Builds of level 1 show this one as its text.
+	10: ErrDiskFull,
 }
 
 const requestHeader = 8 + 1 + 4 + 4 // id, kind, group, time left

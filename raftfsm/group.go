@@ -28,6 +28,9 @@ type Group struct {
 	// CommitTimeout is how soon an idle leader tells followers what was committed, within a
 	// factor of two; zero means the host's own, which saves idle CPU.
 	CommitTimeout time.Duration
+	// Bulk says that what is proposed in the group fills the disk: it is refused with
+	// ErrDiskFull while disks are low. Groups whose state stays small go on until the node stops.
+	Bulk bool
 }
 
 // group is one running Raft group.
@@ -55,6 +58,8 @@ type group struct {
 	commitTimeout time.Duration
 	// timeout is the heartbeat timeout of this node as a follower.
 	timeout time.Duration
+	bulk    bool
+	guard   groupGuard
 
 	// replacing is held for writing while a snapshot replaces the state, because that also
 	// removes rows from under open readers of Pebble.
@@ -125,11 +130,15 @@ func (g *group) adaptHeartbeats(leader bool) {
 // lead makes the group ready to serve and runs its leader job until ctx ends.
 func (g *group) lead(ctx context.Context) {
 	for ctx.Err() == nil {
+		g.decline(ctx)
 		term := g.raft.CurrentTerm()
-		if err := await(ctx, g.raft.Barrier(barrierTimeout)); err != nil {
+		err := await(ctx, g.raft.Barrier(barrierTimeout))
+		g.notePropose(err)
+		if err != nil {
 			if g.raft.State() != raft.Leader {
 				return
 			}
+			g.pause(ctx, retryPause)
 			continue
 		}
 		if g.raft.CurrentTerm() != term {

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/maestro-conductor/maestro/internal/clock"
+	"github.com/maestro-conductor/maestro/internal/disk"
 )
 
 // Member is one node of the cluster.
@@ -56,6 +57,31 @@ type Options struct {
 	// Level is the protocol level that every member is known to speak from earlier; what the
 	// members say now can only raise it. Zero means LevelFirst.
 	Level int
+	// DiskLow is how many bytes must be free before this node takes what fills its disk; zero
+	// means what DiskLimitsOf says.
+	DiskLow uint64
+	// DiskSpace tells how much room the disk has; nil asks the file system of Dir.
+	DiskSpace func() (disk.Space, error)
+	// Stop asks for the node to be stopped in order, with a stable reason code. It may be called
+	// more than once, and returns at once. Nil means Fatal.
+	Stop func(reason string, err error)
+
+	seams seams
+}
+
+// seams are where tests reach between the host and the libraries; empty everywhere else.
+type seams struct {
+	raft      func(*raft.Config)
+	transport func(raft.Transport) raft.Transport
+	stream    func(raft.StreamLayer) raft.StreamLayer
+	log       func(GroupID, raftStore) raftStore
+	bounds    *bounds
+}
+
+// bounds are how long the watchdogs wait.
+type bounds struct {
+	write       writeBounds
+	replication time.Duration
 }
 
 // Host runs the Raft groups of one node on one Pebble and one port. It knows nothing about
@@ -82,6 +108,12 @@ type Host struct {
 	draining       atomic.Bool
 	clockOffsetMax time.Duration
 	levelFloor     int
+	stop           func(reason string, err error)
+	disk           diskWatch
+	writes         *writeWatch
+	bounds         bounds
+	notices        notices
+	seams          seams
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -100,6 +132,7 @@ func Open(o Options, groups []Group) (*Host, error) {
 		clockOffsetMax: o.ClockOffsetMax, levelFloor: max(LevelFirst, o.Level),
 		links: map[string]*link{}, addresses: map[raft.ServerAddress]string{}, groups: map[GroupID]*group{},
 	}
+	h.guard(o)
 	for _, m := range o.Members {
 		h.addresses[raft.ServerAddress(m.Address)] = m.Name
 		if m.ID == o.Self {
@@ -120,6 +153,7 @@ func Open(o Options, groups []Group) (*Host, error) {
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.confirmer = &confirmer{host: h}
 	h.pebble = pebbleOptions(pebbleLog{o.Log}, o.Fatal)
+	h.pebble.AddEventListener(pebble.EventListener{DiskSlow: h.writes.diskSlow})
 	path := filepath.Join(o.Dir, "state")
 	db, err := pebble.Open(path, h.pebble)
 	if err != nil {
@@ -144,6 +178,10 @@ func Open(o Options, groups []Group) (*Host, error) {
 	})
 	h.wg.Add(1)
 	go h.runPulse()
+	h.wg.Add(3)
+	go h.watchWrites()
+	go h.watchDisk()
+	go h.runSteward()
 	return h, nil
 }
 
@@ -161,7 +199,8 @@ func (h *Host) start(conf Group, members []Member) error {
 	}
 	g := &group{
 		id: conf.ID, name: conf.Name, host: h, log: h.log.With("group", conf.Name), machine: conf.Machine,
-		replica: NewReplica(h.db, conf.ID, conf.Machine), keep: &timekeeper{clock: h.clock}, onLeader: conf.OnLeader, commitTimeout: conf.CommitTimeout, observe: conf.Observe,
+		replica: NewReplica(h.db, conf.ID, conf.Machine), keep: &timekeeper{clock: h.clock}, onLeader: conf.OnLeader, bulk: conf.Bulk,
+		commitTimeout: conf.CommitTimeout, observe: conf.Observe,
 		queue: make(chan *proposal, proposalQueueMax), inFlight: make(chan struct{}, entriesInFlightMax),
 	}
 	if err := g.replica.Open(); err != nil {
@@ -201,15 +240,17 @@ func (g *group) open(dir string, members []Member) error {
 		return err
 	}
 	g.keep.reset(n)
-	cache, err := raft.NewLogCache(logCacheEntries, g.logs)
+	store := h.watched(g)
+	cache, err := raft.NewLogCache(logCacheEntries, store)
 	if err != nil {
 		return err
 	}
 	g.stream = newStreamLayer(h.mux, g.id, h.nameOf)
 	hlog := raftLog(h.ctx, g.log)
-	g.trans = raft.NewNetworkTransportWithConfig(transportConfig(g.stream, h, hlog))
+	g.trans = raft.NewNetworkTransportWithConfig(transportConfig(h.seams.streamOf(g.stream), h, hlog))
 	notify := make(chan bool, 16)
 	conf := raftConfig(h.self.ID, preference(g.id, h.self.ID, members), h.retention, hlog, notify)
+	h.seams.configure(conf)
 	g.timeout = conf.HeartbeatTimeout
 	if g.commitTimeout != 0 {
 		conf.CommitTimeout = g.commitTimeout
@@ -217,7 +258,7 @@ func (g *group) open(dir string, members []Member) error {
 	if err := g.bootstrap(conf, cache, members); err != nil {
 		return errors.Join(err, g.trans.Close())
 	}
-	r, err := raft.NewRaft(conf, fsm{g}, cache, g.logs, g.snaps, g.trans)
+	r, err := raft.NewRaft(conf, fsm{g}, cache, store, countedSnapshots{g.snaps, &g.guard.copies}, h.seams.transportOf(g.trans))
 	if err != nil {
 		return errors.Join(err, g.trans.Close())
 	}

@@ -47,6 +47,9 @@ func (g *group) propose(ctx context.Context, cmd Command) (Result, error) {
 	if _, err := g.leading(); err != nil {
 		return Result{}, g.fail("propose", OutcomeDefinite, err)
 	}
+	if g.guard.full.Load() {
+		return Result{}, g.fail("propose", OutcomeDefinite, ErrDiskFull)
+	}
 	p := &proposal{ctx: ctx, cmd: cmd, done: make(chan proposed, 1)}
 	if !g.enqueue(p) {
 		return Result{}, g.fail("propose", OutcomeDefinite, ErrOverloaded)
@@ -138,6 +141,7 @@ func (g *group) submit(batch []*proposal) {
 	// callers watch the host's context themselves.
 	go func() {
 		err := future.Error()
+		g.notePropose(err)
 		<-g.inFlight
 		if err != nil {
 			g.answer(batch, nil, g.fail("propose", outcomeOfRaft(err), sentinelOfRaft(err)))

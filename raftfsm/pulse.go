@@ -34,8 +34,9 @@ type Disk string
 
 // States of a disk.
 const (
-	DiskGood Disk = ""    // enough space, writes in time
-	DiskLow  Disk = "low" // writes that add data are refused
+	DiskGood Disk = ""     // enough space, writes in time
+	DiskSlow Disk = "slow" // writes took a second or more lately
+	DiskLow  Disk = "low"  // writes that add data are refused
 )
 
 // pulse is what a node tells a peer about itself. It travels as JSON, so that builds of
@@ -50,6 +51,8 @@ type pulse struct {
 	// Draining is set once it has begun to stop.
 	Draining bool `json:"draining,omitempty"`
 	Disk     Disk `json:"disk,omitempty"`
+	// ClockWrong is set while its wall clock differs from those of a majority.
+	ClockWrong bool `json:"clockWrong,omitempty"`
 	// Groups are the replicas that it hosts.
 	Groups map[GroupID]replicaPulse `json:"groups,omitempty"`
 }
@@ -111,6 +114,8 @@ type PeerStatus struct {
 	// Draining is set while it stops in order.
 	Draining bool
 	Disk     Disk
+	// ClockWrong is set while its wall clock differs from those of a majority.
+	ClockWrong bool
 	// ClockOffset is how far its wall clock is ahead of this node's.
 	ClockOffset time.Duration
 	// Age is how old the news is.
@@ -127,7 +132,7 @@ func (h *Host) Peers() []PeerStatus {
 		s := known[id]
 		age := time.Duration(h.clock.Steady() - s.at)
 		out = append(out, PeerStatus{
-			ID: id, Level: s.Level, Draining: s.Draining, Disk: s.Disk,
+			ID: id, Level: s.Level, Draining: s.Draining, Disk: s.Disk, ClockWrong: s.ClockWrong,
 			ClockOffset: s.offset, Age: age, Reachable: age < pulseFresh,
 		})
 	}
@@ -179,7 +184,8 @@ func (h *Host) level() int {
 
 // ownPulse describes this node.
 func (h *Host) ownPulse() pulse {
-	p := pulse{ID: h.self.ID, Level: LevelCurrent, Wall: h.clock.Now().UnixNano(), Draining: h.draining.Load(), Groups: map[GroupID]replicaPulse{}}
+	p := pulse{ID: h.self.ID, Level: LevelCurrent, Wall: h.clock.Now().UnixNano(), Draining: h.draining.Load(),
+		Disk: h.diskState(), ClockWrong: h.ClockError() != nil, Groups: map[GroupID]replicaPulse{}}
 	for _, g := range h.order {
 		p.Groups[g.id] = replicaPulse{Replica: h.self.ID, Term: g.raft.CurrentTerm(), Last: g.raft.LastIndex(), Applied: g.replica.AppliedIndex()}
 	}
