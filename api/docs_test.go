@@ -60,6 +60,9 @@ Connect and gRPC carry it as an error detail. REST answers with ` + "`applicatio
 members are ` + "`type`, `title`, `status`, `detail`" + ` (the message) and the four above; ` + "`Retry-After`" + ` repeats
 ` + "`retryAfterMs`" + ` in seconds, rounded up. A denied check is an answer, not an error.
 
+Where the load of the moment tells when a retry can succeed (` + "`overloaded`, `tenant_overloaded`" + `), ` + "`retryAfterMs`" + ` is
+computed from it, and the table has what is said while nothing is known.
+
 Reading never changes anything: the outcome of a failed read is always ` + "`definite`" + `. The column *outcome* is about
 writes; *group* means that the Raft group that failed says which it is.
 `
