@@ -28,7 +28,7 @@ const (
 type cutOff uint8
 
 const (
-	cutOffNobody cutOff = iota
+	_ cutOff = iota // nobody
 	// cutOffCertificate lets the administrator's certificate in, which cannot be revoked: an
 	// operator must be able to look at such a node.
 	cutOffCertificate
