@@ -11,6 +11,9 @@ import (
 // RaftStore is a group's log with its term and vote.
 type RaftStore = raftStore
 
+// OpenBolt opens a group's log as a host does by itself.
+func OpenBolt(dir string, group GroupID) (LogFile, error) { return openBolt(dir, group) }
+
 // WithRaft changes the settings of Raft.
 func (o *Options) WithRaft(f func(*raft.Config)) { o.seams.raft = f }
 

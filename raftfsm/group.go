@@ -261,6 +261,22 @@ func (g *group) close() error {
 	return nil
 }
 
+// snapshotWhenFull takes a snapshot whenever enough bytes were written; Raft itself counts
+// entries only, which may have half a megabyte each.
+func (g *group) snapshotWhenFull() {
+	defer g.host.wg.Done()
+	for {
+		select {
+		case <-g.logs.sizes.full:
+			if err := await(g.host.ctx, g.raft.Snapshot()); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && g.host.ctx.Err() == nil {
+				g.log.Warn("no snapshot taken", "err", err)
+			}
+		case <-g.host.ctx.Done():
+			return
+		}
+	}
+}
+
 // handOver gives leadership to another node before a shutdown. It is never used otherwise: a
 // transfer that is interrupted by a step-down leaves the library refusing writes for good.
 func (g *group) handOver() {

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -66,6 +66,12 @@ type Options struct {
 	// more than once, and returns at once. Nil means Fatal.
 	Stop func(reason string, err error)
 
+	// FS holds the state, the snapshots and everything else but the logs; nil means the file
+	// system of the machine.
+	FS vfs.FS
+	// OpenLog opens or creates the log of a group in its folder; nil means a bolt file.
+	OpenLog func(dir string, group GroupID) (LogFile, error)
+
 	seams seams
 }
 
@@ -87,6 +93,8 @@ type bounds struct {
 // Host runs the Raft groups of one node on one Pebble and one port. It knows nothing about
 // what the groups hold.
 type Host struct {
+	fs        vfs.FS
+	openLog   func(dir string, group GroupID) (LogFile, error)
 	self      Member
 	dir       string
 	db        *pebble.DB
@@ -128,9 +136,16 @@ func Open(o Options, groups []Group) (*Host, error) {
 		return nil, fmt.Errorf("raftfsm: %d groups, at most %d", len(groups), GroupsMax)
 	}
 	h := &Host{
-		dir: o.Dir, mux: o.Mux, clock: o.Clock, log: o.Log, fatal: o.Fatal, retention: o.Retention, started: o.Started,
+		dir: o.Dir, mux: o.Mux, clock: o.Clock, log: o.Log, fatal: o.Fatal, started: o.Started,
 		clockOffsetMax: o.ClockOffsetMax, levelFloor: max(LevelFirst, o.Level),
 		links: map[string]*link{}, addresses: map[raft.ServerAddress]string{}, groups: map[GroupID]*group{},
+	}
+	h.fs, h.openLog = o.FS, o.OpenLog
+	if h.fs == nil {
+		h.fs = vfs.Default
+	}
+	if h.openLog == nil {
+		h.openLog = openBolt
 	}
 	h.guard(o)
 	for _, m := range o.Members {
@@ -141,9 +156,7 @@ func Open(o Options, groups []Group) (*Host, error) {
 			h.links[m.ID] = &link{mux: o.Mux, peer: m}
 		}
 	}
-	if h.retention == (Retention{}) {
-		h.retention = DefaultRetention
-	}
+	h.retention = o.Retention.withDefaults()
 	if h.clockOffsetMax == 0 {
 		h.clockOffsetMax = defaultClockOffsetMax
 	}
@@ -152,7 +165,7 @@ func Open(o Options, groups []Group) (*Host, error) {
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.confirmer = &confirmer{host: h}
-	h.pebble = pebbleOptions(pebbleLog{o.Log}, o.Fatal)
+	h.pebble = pebbleOptions(h.fs, pebbleLog{o.Log}, o.Fatal)
 	h.pebble.AddEventListener(pebble.EventListener{DiskSlow: h.writes.diskSlow})
 	path := filepath.Join(o.Dir, "state")
 	db, err := pebble.Open(path, h.pebble)
@@ -194,7 +207,7 @@ func (h *Host) acceptRaft(id GroupID, _ string, c net.Conn) bool {
 // start opens one group's log, snapshots and state, and its Raft.
 func (h *Host) start(conf Group, members []Member) error {
 	dir := filepath.Join(h.dir, "raft", conf.Name)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(h.fs, dir); err != nil {
 		return fmt.Errorf("raftfsm: group %s: %w", conf.Name, err)
 	}
 	g := &group{
@@ -206,15 +219,21 @@ func (h *Host) start(conf Group, members []Member) error {
 	if err := g.replica.Open(); err != nil {
 		return fmt.Errorf("raftfsm: group %s: %w", conf.Name, err)
 	}
-	logs, err := openLogStore(filepath.Join(dir, "log.bolt"), g.keep, h.fatal, func(n int, took time.Duration) {
-		h.metrics.logWritten(g.name, n, took)
-	})
+	file, err := h.openLog(dir, conf.ID)
 	if err != nil {
 		return errors.Join(err, conf.Machine.Close())
 	}
-	g.logs = logs
-	if err := g.open(dir, members); err != nil {
-		return errors.Join(fmt.Errorf("raftfsm: group %s: %w", conf.Name, err), logs.close(), conf.Machine.Close())
+	g.logs = newLogStore(file, filepath.Join(dir, logName), h.retention, g.keep, h.fatal, func(n int, took time.Duration) {
+		h.metrics.logWritten(g.name, n, took)
+	})
+	g.logs.path = filepath.Join(dir, boltName)
+	// The log's own name has to last as long as the votes in it.
+	err = syncDir(h.fs, dir)
+	if err == nil {
+		err = g.open(dir, members)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("raftfsm: group %s: %w", conf.Name, err), g.logs.close(), conf.Machine.Close())
 	}
 	h.groups[conf.ID] = g
 	h.order = append(h.order, g)
@@ -224,7 +243,7 @@ func (h *Host) start(conf Group, members []Member) error {
 func (g *group) open(dir string, members []Member) error {
 	h := g.host
 	pos := g.replica.Position()
-	snaps, err := openSnapshotStore(h.db, g.id, filepath.Join(dir, "snapshots"), pos, func() sstFormat {
+	snaps, err := openSnapshotStore(h.fs, h.db, g.id, filepath.Join(dir, "snapshots"), pos, func() sstFormat {
 		return sstFormat{options: h.pebble.MakeWriterOptions(0, h.db.TableFormat())}
 	})
 	if err != nil {
@@ -263,9 +282,10 @@ func (g *group) open(dir string, members []Member) error {
 		return errors.Join(err, g.trans.Close())
 	}
 	g.raft = r
-	h.wg.Add(2)
+	h.wg.Add(3)
 	go g.watchLeadership(notify)
 	go g.runProposer()
+	go g.snapshotWhenFull()
 	return nil
 }
 
