@@ -226,7 +226,6 @@ func (h *Host) start(conf Group, members []Member) error {
 	g.logs = newLogStore(file, filepath.Join(dir, logName), h.retention, g.keep, h.fatal, func(n int, took time.Duration) {
 		h.metrics.logWritten(g.name, n, took)
 	})
-	g.logs.path = filepath.Join(dir, boltName)
 	// The log's own name has to last as long as the votes in it.
 	err = syncDir(h.fs, dir)
 	if err == nil {

@@ -1,6 +1,7 @@
 package raftfsm
 
 import (
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -10,14 +11,13 @@ import (
 )
 
 // retained is a log whose snapshot covers everything.
-func retained(t *testing.T, dir string, keep Retention) *logStore {
+func retained(t *testing.T, path string, keep Retention) *logStore {
 	t.Helper()
 	clk := &timekeeper{clock: clock.NewManual(time.Unix(1_700_000_000, 0))}
-	file, err := openBolt(dir, 0)
+	s, err := openLogStore(path, keep, clk, func(reason string, err error) { t.Errorf("%s: %v", reason, err) }, func(int, time.Duration) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newLogStore(file, keep, clk, func(reason string, err error) { t.Errorf("%s: %v", reason, err) }, func(int, time.Duration) {})
 	all := func() uint64 { return 1 << 40 }
 	s.covered, s.applied = all, all
 	return s
@@ -60,7 +60,7 @@ func TestWhatStaysBehindASnapshot(t *testing.T) {
 		"by bytes":   {Retention{TrailingEntries: 1000, TrailingBytes: 20_500}, 81},
 		"all fits":   {Retention{TrailingEntries: 1000, TrailingBytes: 1 << 20}, 1},
 	} {
-		s := retained(t, t.TempDir(), c.keep)
+		s := retained(t, filepath.Join(t.TempDir(), "log.bolt"), c.keep)
 		write(t, s, 1, 100, 1000)
 		if got := compactTo(t, s, 99); got != c.want {
 			t.Errorf("%s: the log begins at %d, want %d", name, got, c.want)
@@ -73,7 +73,7 @@ func TestWhatStaysBehindASnapshot(t *testing.T) {
 
 // A snapshot in the middle of the log takes nothing behind itself away.
 func TestNothingBehindTheSnapshotGoes(t *testing.T) {
-	s := retained(t, t.TempDir(), Retention{TrailingEntries: 1, TrailingBytes: 1})
+	s := retained(t, filepath.Join(t.TempDir(), "log.bolt"), Retention{TrailingEntries: 1, TrailingBytes: 1})
 	defer s.close()
 	write(t, s, 1, 100, 1000)
 	if got := compactTo(t, s, 40); got != 41 {
@@ -84,7 +84,7 @@ func TestNothingBehindTheSnapshotGoes(t *testing.T) {
 // While the state is on its way to a follower, what was written since stays for it, up to a
 // bound; then the usual holds again.
 func TestHeldEntriesStay(t *testing.T) {
-	s := retained(t, t.TempDir(), Retention{TrailingEntries: 5, TrailingBytes: 5000, HeldBytes: 50_000})
+	s := retained(t, filepath.Join(t.TempDir(), "log.bolt"), Retention{TrailingEntries: 5, TrailingBytes: 5000, HeldBytes: 50_000})
 	defer s.close()
 	write(t, s, 1, 20, 1000)
 	release := s.hold(12)
@@ -106,14 +106,14 @@ func TestHeldEntriesStay(t *testing.T) {
 // Sizes that an earlier process wrote are learnt, and a log that goes on behind a gap, as
 // after a received snapshot, is compacted across it.
 func TestRetentionAfterARestartAndAcrossAGap(t *testing.T) {
-	dir := t.TempDir()
+	path := filepath.Join(t.TempDir(), "log.bolt")
 	keep := Retention{TrailingEntries: 1000, TrailingBytes: 20_500}
-	s := retained(t, dir, keep)
+	s := retained(t, path, keep)
 	write(t, s, 1, 100, 1000)
 	if err := s.close(); err != nil {
 		t.Fatal(err)
 	}
-	s = retained(t, dir, keep)
+	s = retained(t, path, keep)
 	defer s.close()
 	write(t, s, 101, 110, 1000)
 	if got := compactTo(t, s, 109); got != 91 {
@@ -127,7 +127,7 @@ func TestRetentionAfterARestartAndAcrossAGap(t *testing.T) {
 
 // Conflicting entries that are taken back do not count any more, and those that come instead do.
 func TestReplacedEntriesAreCountedOnce(t *testing.T) {
-	s := retained(t, t.TempDir(), Retention{})
+	s := retained(t, filepath.Join(t.TempDir(), "log.bolt"), Retention{})
 	defer s.close()
 	s.applied, s.covered = func() uint64 { return 0 }, func() uint64 { return 0 }
 	write(t, s, 1, 10, 1000)
@@ -142,7 +142,7 @@ func TestReplacedEntriesAreCountedOnce(t *testing.T) {
 
 // Enough bytes ask for a snapshot, once.
 func TestBytesAskForASnapshot(t *testing.T) {
-	s := retained(t, t.TempDir(), Retention{SnapshotBytes: 10_000})
+	s := retained(t, filepath.Join(t.TempDir(), "log.bolt"), Retention{SnapshotBytes: 10_000})
 	defer s.close()
 	asked := func() bool {
 		select {
