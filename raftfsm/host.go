@@ -213,6 +213,7 @@ func (h *Host) start(conf Group, members []Member) error {
 	g := &group{
 		id: conf.ID, name: conf.Name, host: h, log: h.log.With("group", conf.Name), machine: conf.Machine,
 		replica: NewReplica(h.db, conf.ID, conf.Machine), keep: &timekeeper{clock: h.clock}, onLeader: conf.OnLeader, bulk: conf.Bulk,
+		commitTimeout: conf.CommitTimeout, observe: conf.Observe,
 		queue: make(chan *proposal, proposalQueueMax), inFlight: make(chan struct{}, entriesInFlightMax),
 	}
 	if err := g.replica.Open(); err != nil {
@@ -269,6 +270,9 @@ func (g *group) open(dir string, members []Member) error {
 	conf := raftConfig(h.self.ID, preference(g.id, h.self.ID, members), h.retention, hlog, notify)
 	h.seams.configure(conf)
 	g.timeout = conf.HeartbeatTimeout
+	if g.commitTimeout != 0 {
+		conf.CommitTimeout = g.commitTimeout
+	}
 	if err := g.bootstrap(conf, cache, members); err != nil {
 		return errors.Join(err, g.trans.Close())
 	}
