@@ -57,7 +57,7 @@ func AppendToLog(path string, last, term uint64, n int, command []byte) error {
 	if err != nil {
 		return err
 	}
-	s, err := openLogStore(path, DefaultRetention, &timekeeper{clock: clk}, func(string, error) {}, func(int, time.Duration) {})
+	s, err := openLogStore(path, Retention{}, &timekeeper{clock: clk}, func(string, error) {}, func(int, time.Duration) {})
 	if err != nil {
 		return err
 	}
