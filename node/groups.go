@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/maestro-conductor/maestro/index"
@@ -39,6 +40,22 @@ func indexShards(n int) []index.Shard {
 		shards[i] = index.Shard{Name: fmt.Sprintf("index-%d", i), Group: groupIndex + raftfsm.GroupID(i)}
 	}
 	return shards
+}
+
+// groupNames are the groups of a region, in the order in which everything lists them.
+func groupNames(r *record) []string {
+	names := []string{metaName}
+	if slices.Contains(r.Services, ServiceLimiter) {
+		for i := range r.Limiter {
+			names = append(names, fmt.Sprintf("limiter-%d", i))
+		}
+	}
+	if slices.Contains(r.Services, ServiceIndex) {
+		for _, s := range indexShards(r.Index) {
+			names = append(names, s.Name)
+		}
+	}
+	return names
 }
 
 // groups lists what this node hosts. Every node of a region hosts the same groups.

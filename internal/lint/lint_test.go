@@ -118,7 +118,7 @@ func TestArchitecturePageIsTrue(t *testing.T) {
 var machines = map[string][]string{
 	"limiter":   {"service.go"},
 	"index":     {"service.go", "service_search.go", "ingest.go", "cursor.go", "seal.go"},
-	"node/meta": {"service.go", "tokens.go", "token.go:mintToken", "settings.go:EnsureSettings", "limits.go:limitsSince"},
+	"node/meta": {"service.go", "tokens.go", "token.go:mintToken", "settings.go:EnsureSettings", "limits.go:limitsSince", "membership.go:ReadMembership"},
 	"raftfsm": {
 		"confirm.go", "copy.go", "errors.go", "frame.go", "fsm.go", "group.go", "host.go", "link.go", "log.go", "logstore.go",
 		"metrics.go", "mux.go", "options.go", "propose.go", "snapshot.go", "stream.go", "tcp_linux.go", "tcp_other.go", "timekeeper.go",
