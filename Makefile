@@ -8,8 +8,10 @@ COMMIT    := $(shell git rev-parse HEAD 2>/dev/null)
 LDFLAGS   := -X github.com/maestro-conductor/maestro/internal/version.commit=$(COMMIT)
 PACKAGES  := ./...
 FUZZTIME  ?= 20s
+# The earliest build whose nodes work in one region with this one.
+EARLIEST  ?= 869db08ed36f218313fc4ba8d562f5a5fe5d1bbf
 
-.PHONY: help build dev test lint generate bench chaos fuzz clean
+.PHONY: help build dev test lint generate bench chaos upgrade fuzz clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -34,6 +36,9 @@ bench: build ## measure, alone on the machine; BENCH_OUT=FILE also writes JSON l
 
 chaos: build ## kill and pause the processes of a region for a minute and check the promises
 	$(GO) run ./jepsen -binary $(BIN) $(CHAOSFLAGS)
+
+upgrade: build ## upgrade a region under traffic from the build EARLIEST to this one, node by node
+	./scripts/upgrade.sh $(BIN) $(EARLIEST)
 
 fuzz: ## run every fuzz target for FUZZTIME
 	@./scripts/fuzz.sh $(FUZZTIME)

@@ -25,39 +25,45 @@ import (
 
 // options are the sizes of a run.
 type options struct {
-	run       *regexp.Regexp
-	binary    string
-	documents int
+	run        *regexp.Regexp
+	everything bool // no step was named
+	binary     string
+	documents  int
 	// window is how long a load lasts, idle how long the idle region is watched.
 	window, idle time.Duration
 	starts       int // runs of maestro dev
 	draws        int // searches of each kind
 	kills        int
 	restarts     int
+	soakCommands int
+	behindBytes  int64 // how far a node falls behind in catchup
 }
 
 // step is one group of figures.
 type step struct {
 	name string
 	run  func(ctx context.Context, b *bench) error
+	// long steps run only when they are named.
+	long bool
 }
 
 // steps are in the order of a run: what needs an empty region first.
 var steps = []step{
-	{"start", measureStart},
-	{"idle", measureIdle},
-	{"commit", measureCommit},
-	{"read", measureRead},
-	{"noop", measureNoop},
-	{"ingest", measureIngest},
-	{"disk", measureDisk},
-	{"search", measureSearch},
-	{"restart", measureRestart},
-	{"failover", measureFailover},
+	{name: "start", run: measureStart},
+	{name: "idle", run: measureIdle},
+	{name: "commit", run: measureCommit},
+	{name: "read", run: measureRead},
+	{name: "noop", run: measureNoop},
+	{name: "ingest", run: measureIngest},
+	{name: "disk", run: measureDisk},
+	{name: "search", run: measureSearch},
+	{name: "restart", run: measureRestart},
+	{name: "failover", run: measureFailover},
+	{name: "soak", run: measureSoak, long: true},
 }
 
 func main() {
-	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover")
+	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover; and, only when named, soak")
 	quick := flag.Bool("quick", false, "50,000 documents and short windows: shows that it works, not how fast it is")
 	documents := flag.Int("documents", 0, "how many documents to ingest; 0 means a million, or 50,000 with -quick")
 	binary := flag.String("binary", "", "the maestro `file` to measure; empty builds it")
@@ -78,15 +84,17 @@ func start(ctx context.Context, pattern string, quick bool, documents int, binar
 	}
 	o := options{
 		binary: binary, documents: 1_000_000, window: 10 * time.Second, idle: 20 * time.Second,
-		starts: 5, draws: 400, kills: 10, restarts: 3,
+		starts: 5, draws: 400, kills: 10, restarts: 3, soakCommands: 24_000_000,
 	}
 	if quick {
 		o.documents, o.window, o.idle, o.starts, o.draws, o.kills, o.restarts = 50_000, 2*time.Second, 5*time.Second, 2, 200, 3, 1
+		o.soakCommands = 1_000_000
 	}
 	if documents > 0 {
 		o.documents = documents
 	}
-	if pattern == "" {
+	o.everything = pattern == ""
+	if o.everything {
 		pattern = ".*"
 	}
 	var err error
@@ -122,7 +130,7 @@ func runAll(ctx context.Context, o options, dir string) (err error) {
 	b := &bench{options: o, dir: dir, report: report}
 	defer func() { err = errors.Join(err, b.stop()) }()
 	for _, s := range steps {
-		if !o.run.MatchString(s.name) {
+		if !o.run.MatchString(s.name) || s.long && o.everything {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "%s %s ...\n", time.Now().Format(time.TimeOnly), s.name)

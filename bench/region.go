@@ -125,21 +125,28 @@ func (b *bench) cpu() (time.Duration, error) {
 func (b *bench) rss() (int64, error) {
 	var largest int64
 	for _, n := range b.nodes() {
-		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.PID))
+		rss, err := rssOf(n.PID)
 		if err != nil {
 			return 0, fmt.Errorf("memory of %s: %w", n.ID, err)
 		}
-		for line := range strings.Lines(string(data)) {
-			var kib int64
-			if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
-				largest = max(largest, kib<<10)
-			}
-		}
-	}
-	if largest == 0 {
-		return 0, errors.New("memory: no VmRSS in /proc/PID/status")
+		largest = max(largest, rss)
 	}
 	return largest, nil
+}
+
+// rssOf is the resident memory of a process, in bytes.
+func rssOf(pid int) (int64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		var kib int64
+		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
+			return kib << 10, nil
+		}
+	}
+	return 0, errors.New("no VmRSS in /proc/PID/status")
 }
 
 // diskUse is what the data folders of all nodes hold.
@@ -156,20 +163,12 @@ func (b *bench) diskUse() (diskUse, error) {
 			if err != nil || d.IsDir() {
 				return err
 			}
-			info, err := d.Info()
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil // a file that compaction removed meanwhile
-			}
+			use, err := blocksOf(d)
 			if err != nil {
 				return err
 			}
-			st, ok := info.Sys().(*syscall.Stat_t)
-			if !ok {
-				return fmt.Errorf("%s: the system does not tell its blocks", d.Name())
-			}
-			blocks := st.Blocks * 512 // the unit of st_blocks, whatever the file system's
-			total.written += min(info.Size(), blocks)
-			total.occupied += blocks
+			total.written += use.written
+			total.occupied += use.occupied
 			return nil
 		})
 		if err != nil {
@@ -177,6 +176,23 @@ func (b *bench) diskUse() (diskUse, error) {
 		}
 	}
 	return total, nil
+}
+
+// blocksOf weighs one file; one that compaction has removed meanwhile weighs nothing.
+func blocksOf(d fs.DirEntry) (diskUse, error) {
+	info, err := d.Info()
+	if errors.Is(err, fs.ErrNotExist) {
+		return diskUse{}, nil
+	}
+	if err != nil {
+		return diskUse{}, err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return diskUse{}, fmt.Errorf("%s: the system does not tell its blocks", d.Name())
+	}
+	blocks := st.Blocks * 512 // the unit of st_blocks, whatever the file system's
+	return diskUse{written: min(info.Size(), blocks), occupied: blocks}, nil
 }
 
 // isReady asks a node whether it can serve.

@@ -59,7 +59,7 @@ func report(w io.Writer, h *History, findings []Finding) (bool, error) {
 	for _, row := range opCounts(h) {
 		fmt.Fprintln(tw, row)
 	}
-	for _, kind := range faultKinds {
+	for _, kind := range append([]string{faultUpgrade}, faultKinds...) {
 		fmt.Fprintf(tw, "fault %s\t%d\n", kind, faultCount(h, kind))
 	}
 	if n := stormCount(h); n > 0 {

@@ -21,6 +21,7 @@ func checkFaults(h *History) Finding {
 			f.violate("no %s happened; let the run last longer", kind)
 		}
 	}
+	checkUpgrade(h, &f)
 	if n := stormCount(h); n < h.Header.Kills {
 		f.violate("%d of %d kills at random moments happened", n, h.Header.Kills)
 	}

@@ -31,6 +31,7 @@ type Header struct {
 	DurationNs time.Duration `json:"duration_ns"`
 	Kills      int           `json:"kills,omitempty"` // that were asked for beside the mix
 	Binary     string        `json:"binary"`
+	Upgrade    bool          `json:"upgrade,omitempty"` // the nodes started as another build
 	Limits     []LimitModel  `json:"limits"`
 }
 

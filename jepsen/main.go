@@ -4,6 +4,7 @@
 //
 //	go run ./jepsen -duration 40s -seed 7
 //	go run ./jepsen -kills 200          and then kills at random moments
+//	go run ./jepsen -upgrade-from FILE  upgrades the nodes from another build first
 //	go run ./jepsen -check HISTORY      judges an earlier run again
 //
 // It exits with 1 and the path of the history when a promise was broken.
@@ -45,11 +46,13 @@ type options struct {
 	check    string
 	keep     bool
 	kills    int
+	from     string
 }
 
 func main() {
 	var o options
 	flag.DurationVar(&o.duration, "duration", 40*time.Second, "how long faults go on; longer if not each kind was done once by then")
+	flag.StringVar(&o.from, "upgrade-from", "", "start the nodes as this other build `file` and upgrade them one by one first")
 	flag.IntVar(&o.kills, "kills", 0, "then kill -9 so many more times at random moments, also of nodes that are just starting")
 	flag.Uint64Var(&o.seed, "seed", 0, "chooses faults and traffic; 0 draws one")
 	flag.StringVar(&o.binary, "binary", "", "the maestro `file` to test; empty builds it")
@@ -120,7 +123,13 @@ func attack(ctx context.Context, o options, dir, path string) (*History, error) 
 	if err != nil {
 		return nil, err
 	}
-	region, err := devregion.Start(ctx, devregion.Options{Dir: filepath.Join(dir, "region"), Binary: binary, NoSeed: true})
+	first := binary
+	if o.from != "" {
+		if first, err = filepath.Abs(o.from); err != nil {
+			return nil, err
+		}
+	}
+	region, err := devregion.Start(ctx, devregion.Options{Dir: filepath.Join(dir, "region"), Binary: first, NoSeed: true})
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +148,7 @@ func attackRegion(ctx context.Context, o options, region *devregion.Region, path
 		}
 	}()
 	limits := limitModels()
-	recorder, err := newRecorder(path, Header{Seed: o.seed, DurationNs: o.duration, Kills: o.kills, Binary: binary, Limits: limits})
+	recorder, err := newRecorder(path, Header{Seed: o.seed, DurationNs: o.duration, Kills: o.kills, Upgrade: o.from != "", Binary: binary, Limits: limits})
 	if err != nil {
 		return nil, err
 	}
@@ -149,6 +158,9 @@ func attackRegion(ctx context.Context, o options, region *devregion.Region, path
 	}
 	traffic := startTraffic(recorder, o.seed, clients)
 	nemesis := newNemesis(region, clients[0], recorder, o.seed)
+	if o.from != "" {
+		nemesis.upgrade(ctx, binary)
+	}
 	nemesis.run(ctx, o.duration)
 	nemesis.storm(ctx, o.kills)
 	recorder.setPhase(phaseHealed)

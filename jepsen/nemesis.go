@@ -171,10 +171,12 @@ func prove(what string, holds func() bool) error {
 // isStopped reads the state of a process from Linux' /proc/PID/stat: the letter behind the
 // command in parentheses.
 func isStopped(pid int) bool {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	data, err := os.ReadFile(procFile(pid, "stat"))
 	if err != nil {
 		return false
 	}
 	_, rest, _ := strings.Cut(string(data), ") ")
 	return strings.HasPrefix(rest, "T")
 }
+
+func procFile(pid int, name string) string { return fmt.Sprintf("/proc/%d/%s", pid, name) }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -21,12 +22,18 @@ type Group struct {
 	// OnLeader, if set, runs while this node leads the group and is ready to serve; its
 	// context ends with the leadership. At most one call runs at a time.
 	OnLeader func(ctx context.Context)
+	// Bulk says that what is proposed in the group fills the disk: it is refused with
+	// ErrDiskFull while disks are low. Groups whose state stays small go on until the node stops.
+	Bulk bool
 }
 
-// group is one running Raft group.
+// group is one open replica of a Raft group, from its opening to its close.
 type group struct {
-	id       GroupID
-	name     string
+	id   GroupID
+	name string
+	// self is the replica's id.
+	self     string
+	seat     *seat
 	host     *Host
 	log      *slog.Logger
 	machine  Machine
@@ -40,12 +47,17 @@ type group struct {
 	queue    chan *proposal
 	inFlight chan struct{}
 	onLeader func(ctx context.Context)
-	// timeout is the heartbeat timeout of this node as a follower.
-	timeout time.Duration
+	// timeout is the heartbeat timeout of this node as a follower, in nanoseconds.
+	timeout atomic.Int64
+	bulk    bool
+	guard   *groupGuard
+	// replacing is the seat's.
+	replacing *sync.RWMutex
 
-	// replacing is held for writing while a snapshot replaces the state, because that also
-	// removes rows from under open readers of Pebble.
-	replacing sync.RWMutex
+	// ctx ends when the replica is closed; wg are the goroutines that end with it.
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
 
 	mu    sync.Mutex
 	ready readiness
@@ -73,16 +85,16 @@ func (g *group) leading() (readiness, error) {
 // watchLeadership turns Raft's notifications into readiness. Raft blocks on the channel, so
 // everything slow happens elsewhere.
 func (g *group) watchLeadership(notify <-chan bool) {
-	defer g.host.wg.Done()
+	defer g.wg.Done()
 	end := func() {}
 	for {
 		select {
 		case leader := <-notify:
 			end()
 			end = func() {}
-			g.adaptHeartbeats(leader)
+			g.adaptHeartbeats()
 			if leader {
-				ctx, cancel := context.WithCancel(g.host.ctx)
+				ctx, cancel := context.WithCancel(g.ctx)
 				done := make(chan struct{})
 				go func() {
 					defer close(done)
@@ -90,7 +102,7 @@ func (g *group) watchLeadership(notify <-chan bool) {
 				}()
 				end = func() { cancel(); <-done }
 			}
-		case <-g.host.ctx.Done():
+		case <-g.ctx.Done():
 			end()
 			return
 		}
@@ -98,10 +110,13 @@ func (g *group) watchLeadership(notify <-chan bool) {
 }
 
 // adaptHeartbeats gives this node the timeouts of its role.
-func (g *group) adaptHeartbeats(leader bool) {
+func (g *group) adaptHeartbeats() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	c := g.raft.ReloadableConfig()
-	c.HeartbeatTimeout, c.ElectionTimeout = g.timeout, g.timeout
-	if leader {
+	own := time.Duration(g.timeout.Load())
+	c.HeartbeatTimeout, c.ElectionTimeout = own, own
+	if g.raft.State() == raft.Leader {
 		c.HeartbeatTimeout, c.ElectionTimeout = leaderHeartbeatTimeout, leaderHeartbeatTimeout
 	}
 	if err := g.raft.ReloadConfig(c); err != nil {
@@ -112,11 +127,15 @@ func (g *group) adaptHeartbeats(leader bool) {
 // lead makes the group ready to serve and runs its leader job until ctx ends.
 func (g *group) lead(ctx context.Context) {
 	for ctx.Err() == nil {
+		g.decline(ctx)
 		term := g.raft.CurrentTerm()
-		if err := await(ctx, g.raft.Barrier(barrierTimeout)); err != nil {
+		err := await(ctx, g.raft.Barrier(barrierTimeout))
+		g.notePropose(err)
+		if err != nil {
 			if g.raft.State() != raft.Leader {
 				return
 			}
+			g.pause(ctx, retryPause)
 			continue
 		}
 		if g.raft.CurrentTerm() != term {
@@ -153,17 +172,11 @@ func await(ctx context.Context, f raft.Future) error {
 	}
 }
 
-// voters are the server ids that vote in the latest configuration.
+// voters are the replicas that vote in the latest membership.
 func (g *group) voters() map[string]bool {
 	v := map[string]bool{}
-	f := g.raft.GetConfiguration()
-	if f.Error() != nil {
-		return v
-	}
-	for _, s := range f.Configuration().Servers {
-		if s.Suffrage == raft.Voter {
-			v[string(s.ID)] = true
-		}
+	for _, id := range g.configuration().voters {
+		v[id] = true
 	}
 	return v
 }
@@ -183,19 +196,7 @@ func (g *group) queryLeader(ctx context.Context, query []byte) (Answer, error) {
 			return Answer{}, g.fail("query", OutcomeDefinite, err)
 		}
 	}
-	return g.queryLocal(ctx, query)
-}
-
-// queryLocal answers from this replica, however far it has come.
-func (g *group) queryLocal(ctx context.Context, query []byte) (Answer, error) {
-	g.replacing.RLock()
-	defer g.replacing.RUnlock()
-	applied := g.replica.AppliedIndex()
-	data, err := g.ask(ctx, query)
-	if err != nil {
-		return Answer{}, g.fail("query", OutcomeDefinite, err)
-	}
-	return Answer{Data: data, Applied: applied}, nil
+	return g.seat.queryLocal(ctx, query, g)
 }
 
 // ask turns a panic of a query into an error: one read must not take the replicas of this
@@ -210,26 +211,26 @@ func (g *group) ask(ctx context.Context, query []byte) (data []byte, err error) 
 	return g.machine.Query(ctx, query)
 }
 
-func (g *group) fail(op string, o Outcome, err error) error {
-	var e *Error
-	if errors.As(err, &e) {
-		return err
-	}
-	return &Error{Op: op, Group: g.name, Outcome: o, Err: err}
-}
+func (g *group) fail(op string, o Outcome, err error) error { return g.seat.fail(op, o, err) }
 
-// close ends Raft and the machine. The order matters: nothing applies after Raft is down.
+// close ends the replica's Raft. The order matters: nothing applies after Raft is down, and
+// nobody reads the log after it is closed.
 func (g *group) close() error {
+	g.cancel()
 	var errs []error
-	if err := g.raft.Shutdown().Error(); err != nil {
-		errs = append(errs, fmt.Errorf("raft: %w", err))
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if err := await(ctx, g.raft.Shutdown()); err != nil {
+		err = fmt.Errorf("group %s: Raft does not end: %w", g.name, err)
+		g.host.fatal("raft_close_stuck", err)
+		return err
 	}
 	if err := g.trans.Close(); err != nil {
 		errs = append(errs, fmt.Errorf("transport: %w", err))
 	}
-	if err := g.machine.Close(); err != nil {
-		errs = append(errs, fmt.Errorf("machine: %w", err))
-	}
+	g.trans.CloseStreams()
+	g.stream.drop()
+	g.wg.Wait()
 	if err := g.logs.close(); err != nil {
 		errs = append(errs, fmt.Errorf("log: %w", err))
 	}
@@ -239,8 +240,7 @@ func (g *group) close() error {
 	return nil
 }
 
-// handOver gives leadership to another node before a shutdown. It is never used otherwise: a
-// transfer that is interrupted by a step-down leaves the library refusing writes for good.
+// handOver gives leadership to another node before a shutdown.
 func (g *group) handOver() {
 	if g.raft.State() != raft.Leader {
 		return
@@ -260,6 +260,10 @@ const (
 	confirmTimeout = time.Second
 	// handOverTimeout bounds how long a planned stop waits for a new leader.
 	handOverTimeout = 3 * time.Second
+	// closeTimeout bounds the end of a group's Raft. Its goroutines wait for RPCs of
+	// transportTimeout and for the disk; one that has not ended by then is stuck for good, and only
+	// the end of the process frees the data that it holds.
+	closeTimeout = 15 * time.Second
 	// GroupsMax bounds the groups of a node: the idle cost of Raft grows with each.
 	GroupsMax = 64
 )

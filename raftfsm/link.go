@@ -30,6 +30,8 @@ const (
 type link struct {
 	mux  *Mux
 	peer Member
+	// refused is told when the peer does not know this node.
+	refused func(Member, error)
 
 	mu       sync.Mutex
 	conn     *linkConn
@@ -42,6 +44,8 @@ type link struct {
 // linkConn is one connection of a link.
 type linkConn struct {
 	net.Conn
+	// level is the protocol level of the peer's build.
+	level  int
 	frames chan []byte
 	stop   chan struct{}
 	once   sync.Once
@@ -61,6 +65,14 @@ func (l *link) call(ctx context.Context, kind byte, group GroupID, payload []byt
 	if err != nil {
 		return response{}, fmt.Errorf("%w: %w", errNotSent, err)
 	}
+	if kind >= kindReplicaTerms && c.level < LevelMembers {
+		return response{}, fmt.Errorf("%w: node %s: %w", errNotSent, l.peer.Name, ErrVersion)
+	}
+	return l.send(ctx, c, kind, group, payload)
+}
+
+// send is call on a connection.
+func (l *link) send(ctx context.Context, c *linkConn, kind byte, group GroupID, payload []byte) (response, error) {
 	id, answer, ok := c.register()
 	if !ok {
 		return response{}, fmt.Errorf("%w: link to %s closed", errNotSent, l.peer.Name)
@@ -125,13 +137,16 @@ func (l *link) dial() {
 	defer l.mux.wg.Done()
 	ctx, cancel := context.WithTimeout(l.mux.ctx, linkDialTimeout)
 	defer cancel()
-	c, err := l.mux.Dial(ctx, l.peer.Address, l.peer.Name, classLink, 0)
+	c, level, err := l.mux.dial(ctx, l.peer, classLink, 0, l.peer.ID)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	defer func() {
 		close(l.dialing)
 		l.dialing = nil
 	}()
+	if errors.Is(err, ErrNotMember) && !l.closed {
+		l.refused(l.peer, err)
+	}
 	if err != nil {
 		l.conn, l.lastErr, l.notUntil = nil, err, time.Now().Add(linkRedialDelay)
 		return
@@ -140,7 +155,7 @@ func (l *link) dial() {
 		c.Close()
 		return
 	}
-	l.conn = &linkConn{Conn: c, frames: make(chan []byte, linkQueue), stop: make(chan struct{}), pending: map[uint64]chan response{}}
+	l.conn = &linkConn{Conn: c, level: level, frames: make(chan []byte, linkQueue), stop: make(chan struct{}), pending: map[uint64]chan response{}}
 	l.mux.wg.Add(2)
 	go l.conn.write(&l.mux.wg)
 	go l.conn.read(&l.mux.wg)
@@ -279,6 +294,13 @@ func (h *Host) answer(ctx context.Context, req request) response {
 		}
 		resp.payload = terms
 		return resp
+	case kindReplicaTerms:
+		terms, err := h.replicaTerms(req.payload)
+		if err != nil {
+			return fail(err)
+		}
+		resp.payload = terms
+		return resp
 	case kindPulse:
 		own, err := json.Marshal(h.ownPulse())
 		if err != nil {
@@ -287,7 +309,7 @@ func (h *Host) answer(ctx context.Context, req request) response {
 		resp.payload = own
 		return resp
 	}
-	g, err := h.group(req.group)
+	g, err := h.hosted(req.group)
 	if err != nil {
 		return fail(err)
 	}
@@ -305,8 +327,25 @@ func (h *Host) answer(ctx context.Context, req request) response {
 		if res.Repeated {
 			resp.status = statusRepeated
 		}
-	case kindQuery:
-		a, err := g.queryLeader(ctx, req.payload)
+	case kindDescribe:
+		v, err := g.describe(ctx)
+		if err != nil {
+			return fail(err)
+		}
+		if resp.payload, err = json.Marshal(v); err != nil {
+			return fail(err)
+		}
+	case kindTransfer:
+		if err := g.transferTo(ctx, string(req.payload)); err != nil {
+			return fail(err)
+		}
+	case kindQuery, kindBounded:
+		var a Answer
+		if req.kind == kindQuery {
+			a, err = g.queryLeader(ctx, req.payload)
+		} else {
+			a, err = g.seat.queryLocal(ctx, req.payload, g)
+		}
 		if err != nil {
 			return fail(err)
 		}

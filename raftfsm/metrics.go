@@ -20,6 +20,7 @@ type hostMetrics struct {
 	commitTime  *prometheus.HistogramVec
 	logEntries  *prometheus.CounterVec
 	logTime     *prometheus.HistogramVec
+	watchdogs   *prometheus.CounterVec
 	collectable []prometheus.Collector
 }
 
@@ -34,6 +35,10 @@ var (
 	descL0      = prometheus.NewDesc("mc_state_l0_sublevels", "Sublevels of the state's top level; writes suffer as it grows.", nil, nil)
 	descOffset  = prometheus.NewDesc("mc_clock_offset_seconds", "How far the peer's wall clock is ahead of this node's.", []string{"peer"}, nil)
 	descAge     = prometheus.NewDesc("mc_peer_news_age_seconds", "Age of the last answer of the peer to this node's question how it is.", []string{"peer"}, nil)
+	descClock   = prometheus.NewDesc("mc_clock_wrong", "1 while this node's wall clock differs from those of a majority, so that it does not want to lead.", nil, nil)
+	descFree    = prometheus.NewDesc("mc_disk_free_bytes", "Free bytes of the file system of the data folder.", nil, nil)
+	descLow     = prometheus.NewDesc("mc_disk_low_bytes", "Below so many free bytes, what fills the disk is refused; below a quarter of it, the node stops.", nil, nil)
+	descState   = prometheus.NewDesc("mc_disk_state", "1 for the state that the disk is in: good, slow or low.", []string{"state"}, nil)
 	descDebt    = prometheus.NewDesc("mc_state_compaction_debt_bytes", "Bytes that wait for compaction.", nil, nil)
 )
 
@@ -60,11 +65,14 @@ func newHostMetrics(h *Host, r prometheus.Registerer) (*hostMetrics, error) {
 		commitTime: histogram("mc_raft_commit_seconds", "From handing an entry to Raft until it is applied here."),
 		logEntries: counter("mc_raft_log_written_total", "Entries written to the log, as leader or follower."),
 		logTime:    histogram("mc_raft_log_write_seconds", "One durable write to the log."),
+		watchdogs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mc_watchdog_total", Help: "What the watchdogs found, by reason; group is empty for what concerns the whole node.",
+		}, []string{"group", "reason"}),
 	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m, m.proposals, m.entries, m.entryBytes, m.commitTime, m.logEntries, m.logTime} {
+	for _, c := range []prometheus.Collector{m, m.proposals, m.entries, m.entryBytes, m.commitTime, m.logEntries, m.logTime, m.watchdogs} {
 		if err := r.Register(c); err != nil {
 			return m, fmt.Errorf("raftfsm: register metrics: %w", err)
 		}
@@ -94,9 +102,14 @@ func (m *hostMetrics) logWritten(group string, entries int, took time.Duration) 
 	m.logTime.WithLabelValues(group).Observe(took.Seconds())
 }
 
+// acted counts what a watchdog found.
+func (m *hostMetrics) acted(group, reason string) {
+	m.watchdogs.WithLabelValues(group, reason).Inc()
+}
+
 // Describe lists what Collect reads.
 func (m *hostMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descLeader, descTerm, descCommit, descApplied, descLast, descQueue, descDisk, descL0, descDebt, descOffset, descAge} {
+	for _, d := range []*prometheus.Desc{descLeader, descTerm, descCommit, descApplied, descLast, descQueue, descDisk, descL0, descDebt, descOffset, descAge, descClock, descFree, descLow, descState} {
 		ch <- d
 	}
 }
@@ -106,7 +119,7 @@ func (m *hostMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	for _, g := range m.host.order {
+	for _, g := range m.host.open() {
 		leads := 0.0
 		if _, err := g.leading(); err == nil {
 			leads = 1
@@ -122,10 +135,29 @@ func (m *hostMetrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descOffset, s.ClockOffset.Seconds(), s.ID)
 		gauge(descAge, s.Age.Seconds(), s.ID)
 	}
+	m.collectGuard(gauge)
 	p := m.host.db.Metrics()
 	gauge(descDisk, float64(p.DiskSpaceUsage()))
 	gauge(descL0, float64(p.Levels[0].Sublevels))
 	gauge(descDebt, float64(p.Compact.EstimatedDebt))
+}
+
+// collectGuard reads what the watchdogs know of this node.
+func (m *hostMetrics) collectGuard(gauge func(*prometheus.Desc, float64, ...string)) {
+	is := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	gauge(descClock, is(m.host.ClockError() != nil))
+	space, limits := m.host.disk.lastSpace()
+	gauge(descFree, float64(space.Free))
+	gauge(descLow, float64(limits.Low))
+	state := m.host.diskState()
+	gauge(descState, is(state == DiskGood), "good")
+	gauge(descState, is(state == DiskSlow), "slow")
+	gauge(descState, is(state == DiskLow), "low")
 }
 
 var _ raft.ServerAddressProvider = (*Host)(nil)

@@ -94,12 +94,17 @@ func preference(group GroupID, self string, members []Member) int {
 	return (place + int(group)) % n
 }
 
+// followerTimeout is the patience of a node that stands so many places behind the preferred leader.
+func followerTimeout(behind int) time.Duration {
+	return heartbeatTimeout + time.Duration(behind)*preferenceStep
+}
+
 func raftConfig(id string, behind int, keep Retention, logger hclog.Logger, notify chan<- bool) *raft.Config {
 	extra := time.Duration(behind) * preferenceStep
 	return &raft.Config{
 		ProtocolVersion:    raft.ProtocolVersionMax,
 		LocalID:            raft.ServerID(id),
-		HeartbeatTimeout:   heartbeatTimeout + extra,
+		HeartbeatTimeout:   followerTimeout(behind),
 		ElectionTimeout:    electionTimeout + extra,
 		LeaderLeaseTimeout: leaderLeaseTimeout,
 		CommitTimeout:      commitTimeout,

@@ -14,6 +14,8 @@ const (
 	// LevelFirst is spoken by builds that know nothing of levels; LevelCurrent by this one.
 	LevelFirst   = 1
 	LevelCurrent = 2
+	// LevelMembers is the level from which on members and replicas can change.
+	LevelMembers = 2
 
 	// pulseInterval is how often a node asks each peer how it is. Smaller costs idle CPU;
 	// larger lets a leader judge its followers by old news.
@@ -34,8 +36,9 @@ type Disk string
 
 // States of a disk.
 const (
-	DiskGood Disk = ""    // enough space, writes in time
-	DiskLow  Disk = "low" // writes that add data are refused
+	DiskGood Disk = ""     // enough space, writes in time
+	DiskSlow Disk = "slow" // writes took a second or more lately
+	DiskLow  Disk = "low"  // writes that add data are refused
 )
 
 // pulse is what a node tells a peer about itself. It travels as JSON, so that builds of
@@ -50,6 +53,8 @@ type pulse struct {
 	// Draining is set once it has begun to stop.
 	Draining bool `json:"draining,omitempty"`
 	Disk     Disk `json:"disk,omitempty"`
+	// ClockWrong is set while its wall clock differs from those of a majority.
+	ClockWrong bool `json:"clockWrong,omitempty"`
 	// Groups are the replicas that it hosts.
 	Groups map[GroupID]replicaPulse `json:"groups,omitempty"`
 }
@@ -59,7 +64,10 @@ type replicaPulse struct {
 	// Replica is its Raft server id.
 	Replica string `json:"replica"`
 	Term    uint64 `json:"term"`
-	// Last and Applied are the last index of its log and the last one in its state.
+	// Leader is the replica that it follows, or itself; empty when it knows none.
+	Leader string `json:"leader,omitempty"`
+	// Last and Applied are the last index of its log and the last one in its state; 0 until the
+	// replica's first entry is noted in the list of replicas, so that nobody counts on it before.
 	Last    uint64 `json:"last"`
 	Applied uint64 `json:"applied"`
 }
@@ -111,6 +119,8 @@ type PeerStatus struct {
 	// Draining is set while it stops in order.
 	Draining bool
 	Disk     Disk
+	// ClockWrong is set while its wall clock differs from those of a majority.
+	ClockWrong bool
 	// ClockOffset is how far its wall clock is ahead of this node's.
 	ClockOffset time.Duration
 	// Age is how old the news is.
@@ -127,7 +137,7 @@ func (h *Host) Peers() []PeerStatus {
 		s := known[id]
 		age := time.Duration(h.clock.Steady() - s.at)
 		out = append(out, PeerStatus{
-			ID: id, Level: s.Level, Draining: s.Draining, Disk: s.Disk,
+			ID: id, Level: s.Level, Draining: s.Draining, Disk: s.Disk, ClockWrong: s.ClockWrong,
 			ClockOffset: s.offset, Age: age, Reachable: age < pulseFresh,
 		})
 	}
@@ -146,8 +156,8 @@ func (h *Host) peer(id string) (peerState, bool) {
 // peers that this node must be the one that is wrong; nil otherwise. A single peer that
 // differs proves nothing about who is right.
 func (h *Host) ClockError() error {
-	members, beyond, worst := 1+len(h.links), 0, time.Duration(0)
-	for id := range h.links {
+	members, beyond, worst := 1+len(h.peerLinks()), 0, time.Duration(0)
+	for id := range h.peerLinks() {
 		s, ok := h.peer(id)
 		if !ok || s.offset.Abs()-s.error <= h.clockOffsetMax {
 			continue
@@ -168,20 +178,39 @@ func (h *Host) ClockError() error {
 		worst.Abs().Round(time.Millisecond), direction, beyond, h.clockOffsetMax)
 }
 
-// level is the highest protocol level that every member is known to speak.
+// level is the protocol level of the region: the highest that every member is known to speak.
+// It never goes down: a node that speaks less is not taken into a region.
 func (h *Host) level() int {
 	known, level := h.pulses.known(), LevelCurrent
-	for id := range h.links {
+	for id := range h.peerLinks() {
 		level = min(level, max(LevelFirst, known[id].Level))
 	}
-	return max(level, h.levelFloor)
+	for {
+		floor := h.levelFloor.Load()
+		if int32(level) <= floor {
+			return int(floor)
+		}
+		if h.levelFloor.CompareAndSwap(floor, int32(level)) {
+			return level
+		}
+	}
 }
+
+// Level is the protocol level of the region: the highest that every member is known to have
+// spoken at some time.
+func (h *Host) Level() int { return h.level() }
 
 // ownPulse describes this node.
 func (h *Host) ownPulse() pulse {
-	p := pulse{ID: h.self.ID, Level: LevelCurrent, Wall: h.clock.Now().UnixNano(), Draining: h.draining.Load(), Groups: map[GroupID]replicaPulse{}}
-	for _, g := range h.order {
-		p.Groups[g.id] = replicaPulse{Replica: h.self.ID, Term: g.raft.CurrentTerm(), Last: g.raft.LastIndex(), Applied: g.replica.AppliedIndex()}
+	p := pulse{ID: h.self.ID, Level: LevelCurrent, Wall: h.clock.Now().UnixNano(), Draining: h.draining.Load(),
+		Disk: h.diskState(), ClockWrong: h.ClockError() != nil, Groups: map[GroupID]replicaPulse{}}
+	for _, g := range h.open() {
+		_, leader := g.raft.LeaderWithID()
+		r := replicaPulse{Replica: g.self, Term: g.raft.CurrentTerm(), Leader: string(leader)}
+		if !h.replicas.waits(g.name) {
+			r.Last, r.Applied = g.raft.LastIndex(), g.replica.AppliedIndex()
+		}
+		p.Groups[g.id] = r
 	}
 	return p
 }
@@ -193,7 +222,7 @@ func (h *Host) runPulse() {
 	defer tick.Stop()
 	for {
 		var round sync.WaitGroup
-		for id, l := range h.links {
+		for id, l := range h.peerLinks() {
 			round.Go(func() { h.exchangePulse(id, l) })
 		}
 		round.Wait()

@@ -26,17 +26,19 @@ const (
 
 // process keeps one node running until it is stopped.
 type process struct {
-	name, binary, dir string
-	onPID             func(pid int) error // told of each start, and of each end with 0
-	report            func(line string)   // told of each end that nobody asked for
-	quit              chan struct{}       // closed by stop
-	ended             chan struct{}       // closed when the last process has gone
-	broken            chan struct{}       // closed when the node exited too often
+	name, dir string
+	onPID     func(pid int) error // told of each start, and of each end with 0
+	report    func(line string)   // told of each end that nobody asked for
+	quit      chan struct{}       // closed by stop
+	ended     chan struct{}       // closed when the last process has gone
+	broken    chan struct{}       // closed when the node exited too often
 
-	mu    sync.Mutex
-	cmd   *exec.Cmd // the running process, or nil
-	exits int
-	last  error
+	mu     sync.Mutex
+	binary string    // of the next process
+	cmd    *exec.Cmd // the running process, or nil
+	exits  int
+	last   error
+	held   chan struct{} // closed by release; nil while the node is not held
 }
 
 func startProcess(name, binary, dir string, onPID func(pid int) error, report func(line string)) *process {
@@ -72,6 +74,7 @@ func (p *process) supervise() {
 			return
 		case <-time.After(backoff):
 		}
+		p.awaitRelease()
 		backoff = min(2*backoff, restartMax)
 	}
 }
@@ -82,7 +85,7 @@ func (p *process) runOnce() error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(p.binary, "node", "--config", filepath.Join(p.dir, "node.yaml"))
+	cmd := exec.Command(p.nextBinary(), "node", "--config", filepath.Join(p.dir, "node.yaml"))
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = p.dir
 	cmd.Env = nodeEnvironment(os.Environ())
@@ -92,6 +95,12 @@ func (p *process) runOnce() error {
 	}
 	err = p.onPID(cmd.Process.Pid)
 	return errors.Join(err, cmd.Wait(), p.onPID(0))
+}
+
+func (p *process) nextBinary() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.binary
 }
 
 // begin starts cmd unless stop came first.

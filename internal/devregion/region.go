@@ -225,12 +225,11 @@ func (r *Region) Stop() error {
 
 // Signal sends a signal to a node's process, such as SIGKILL; the node comes back by itself.
 func (r *Region) Signal(node string, sig syscall.Signal) error {
-	for _, n := range r.nodes {
-		if n.name == node {
-			return n.signal(sig)
-		}
+	p, err := r.process(node)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("devregion: no node %q", node)
+	return p.signal(sig)
 }
 
 // Client returns a client with the platform administrator's token.

@@ -35,6 +35,8 @@ type Cluster struct {
 	nodes   []*node
 	id      raftfsm.ClusterID
 	keep    raftfsm.Retention
+	// configure changes the options of a node before it starts.
+	configure []func(i int, o *raftfsm.Options)
 }
 
 // Option changes how the cluster runs.
@@ -42,6 +44,11 @@ type Option func(*Cluster)
 
 // Retain keeps little log, so that a node that was away needs a snapshot.
 func Retain(r raftfsm.Retention) Option { return func(c *Cluster) { c.keep = r } }
+
+// Configure changes the options of every node, counted from 0, each time it starts.
+func Configure(f func(i int, o *raftfsm.Options)) Option {
+	return func(c *Cluster) { c.configure = append(c.configure, f) }
+}
 
 type node struct {
 	mux  *raftfsm.Mux
@@ -114,10 +121,14 @@ func (c *Cluster) TryStart(i int) error {
 		}
 		return false
 	})
-	host, err := raftfsm.Open(raftfsm.Options{
+	options := raftfsm.Options{
 		Dir: c.Dir(i), Self: m.ID, Members: c.members, Mux: mux, Clock: clk, Log: log, Retention: c.keep,
 		Fatal: func(reason string, err error) { panic(fmt.Sprintf("%s: %s: %v", m.Name, reason, err)) },
-	}, c.groups())
+	}
+	for _, f := range c.configure {
+		f(i, &options)
+	}
+	host, err := raftfsm.Open(options, c.groups())
 	if err != nil {
 		must(c.t, mux.Close())
 		return err

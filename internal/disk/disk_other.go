@@ -1,0 +1,16 @@
+//go:build !linux
+
+package disk
+
+import (
+	"math"
+	"os"
+)
+
+// SpaceOf does not know on this system, and says that there is room without end: the watch
+// over the disk is for machines that run nodes.
+func SpaceOf(string) (Space, error) {
+	return Space{Free: math.MaxUint64, Total: math.MaxUint64}, nil
+}
+
+func allocate(f *os.File, size int64) error { return write(f, size) }
