@@ -179,8 +179,8 @@ func (r *record) with(m meta.Membership) *record {
 	return &next
 }
 
-// founding is what the tables of meta begin with.
-func (r *record) founding() meta.Membership {
+// membership is what the record says of members and placement; the tables of meta begin with it.
+func (r *record) membership() meta.Membership {
 	m := meta.Membership{Nodes: map[string]meta.Node{}, Groups: map[string]meta.Placement{}}
 	for _, n := range r.Members {
 		m.Nodes[n.ID] = meta.Node{ID: n.ID, Name: n.Name, Cluster: n.Cluster, API: n.API, State: meta.NodeActive}

@@ -298,8 +298,3 @@ func byGroup(m map[string]meta.Placement, groups []string) []meta.Placement {
 	}
 	return out
 }
-
-// learners are the members that follow meta without a vote.
-func learners(members []string, metaVoters []string) []string {
-	return slices.DeleteFunc(slices.Sorted(slices.Values(members)), func(id string) bool { return indexOfMember(metaVoters, id) >= 0 })
-}

@@ -25,6 +25,9 @@ type running struct {
 }
 
 func (s *services) get() (*running, error) {
+	if s.node.removed.Load() {
+		return nil, api.ErrNodeRemoved
+	}
 	if r := s.running.Load(); r != nil {
 		return r, nil
 	}
@@ -141,4 +144,24 @@ func (s *services) Init(ctx context.Context) (string, error) {
 // Status describes the region as this node sees it.
 func (s *services) Status(ctx context.Context) (api.RegionStatus, error) {
 	return s.node.status(ctx)
+}
+
+// AddNode makes a node a member.
+func (s *services) AddNode(ctx context.Context, name, clusterAddress string) (api.MemberChange, error) {
+	return s.node.changeMembers(ctx, addition{name: name, address: clusterAddress})
+}
+
+// RemoveNode begins to remove a member.
+func (s *services) RemoveNode(ctx context.Context, name string) (api.MemberChange, error) {
+	return s.node.changeMembers(ctx, removal{name: name})
+}
+
+// ReplaceNode begins to replace a member.
+func (s *services) ReplaceNode(ctx context.Context, oldName, newName, clusterAddress string) (api.MemberChange, error) {
+	return s.node.changeMembers(ctx, replacement{old: oldName, addition: addition{name: newName, address: clusterAddress}})
+}
+
+// Transfer hands the leadership of a group to a member.
+func (s *services) Transfer(ctx context.Context, group, name string) error {
+	return s.node.transfer(ctx, group, name)
 }
