@@ -288,6 +288,12 @@ var (
 		title: "the tenant has too many requests under way",
 		hint:  "retry later, with fewer requests at a time", retryAfterMs: 200,
 	}
+	reasonDiskFull = &reason{
+		name: "disk_full", code: connect.CodeResourceExhausted,
+		title: "the disks of the group that owns the data are nearly full", opaque: true,
+		hint: "retry later; reads, checks and administration go on, and an operator has to make room on the nodes", retryAfterMs: 5000,
+		sentinels: []error{raftfsm.ErrDiskFull},
+	}
 	reasonCommandTooLarge = &reason{
 		name: "command_too_large", code: connect.CodeResourceExhausted, status: http.StatusRequestEntityTooLarge,
 		title: "the write is larger than the replicated log takes at once", opaque: true,
@@ -374,6 +380,6 @@ var reasons = []*reason{
 	reasonLimitUnknown, reasonTokenIDUnknown, reasonRequestIDReused, reasonAlreadyInitialised, reasonSeedsNotReady,
 	reasonNotInitialised, reasonNodeUnfit, reasonNodeNameTaken, reasonNodeUnknown, reasonTooFewNodes, reasonTooManyNodes,
 	reasonNotVoter, reasonGroupName, reasonLevel, reasonTooManyLimits, reasonServiceOff,
-	reasonIncomplete, reasonNotReady, reasonOverloaded, reasonTenantOverloaded, reasonCommandTooLarge, reasonNoLeader, reasonLost,
+	reasonIncomplete, reasonNotReady, reasonOverloaded, reasonTenantOverloaded, reasonDiskFull, reasonCommandTooLarge, reasonNoLeader, reasonLost,
 	reasonVersionMismatch, reasonMembersChanged, reasonNodeRemoved, reasonNotMember, reasonGroupUnknown, reasonShutdown, reasonDeadline, reasonCanceled, reasonInternal,
 }

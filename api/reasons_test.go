@@ -75,6 +75,7 @@ var sentinelReasons = map[string]struct {
 	"index.ErrIncomplete":       {index.ErrIncomplete, reasonIncomplete},
 	"raftfsm.ErrNoLeader":       {raftfsm.ErrNoLeader, reasonNoLeader},
 	"raftfsm.ErrOverloaded":     {raftfsm.ErrOverloaded, reasonOverloaded},
+	"raftfsm.ErrDiskFull":       {raftfsm.ErrDiskFull, reasonDiskFull},
 	"raftfsm.ErrTooLarge":       {raftfsm.ErrTooLarge, reasonCommandTooLarge},
 	"raftfsm.ErrRequestReused":  {raftfsm.ErrRequestReused, reasonRequestIDReused},
 	"raftfsm.ErrUnknownGroup":   {raftfsm.ErrUnknownGroup, reasonGroupUnknown},

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,8 +14,9 @@ import (
 )
 
 // adminServer serves operators: /metrics, /healthz, /readyz and /debug/pprof, without TLS or
-// identity, so it belongs on loopback or a guarded network.
-func adminServer(reg *prometheus.Registry, ready func() error) *http.Server {
+// identity, so it belongs on loopback or a guarded network. A node that is ready lists below
+// that what should be mended although it serves.
+func adminServer(reg *prometheus.Registry, ready func() error, warnings func() []string) *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answerText(w, http.StatusOK, "ok") })
@@ -23,7 +25,7 @@ func adminServer(reg *prometheus.Registry, ready func() error) *http.Server {
 			answerText(w, http.StatusServiceUnavailable, "not ready: "+err.Error())
 			return
 		}
-		answerText(w, http.StatusOK, "ready")
+		answerText(w, http.StatusOK, strings.Join(append([]string{"ready"}, warnings()...), "\n"))
 	})
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/maestro-conductor/maestro/internal/certs"
 	"github.com/maestro-conductor/maestro/internal/strictyaml"
@@ -53,6 +54,10 @@ type Config struct {
 	Services []string `yaml:"services"`
 	// Groups are the Raft groups of each service. They are fixed when the region starts.
 	Groups GroupCounts `yaml:"groups"`
+	// Disk is how much room the node keeps on its disk.
+	Disk DiskConfig `yaml:"disk"`
+	// Clock is how exact the node's wall clock must be.
+	Clock ClockConfig `yaml:"clock"`
 	// Log is where and how much the node reports.
 	Log LogConfig `yaml:"log"`
 }
@@ -92,6 +97,24 @@ type TLSFiles struct {
 type GroupCounts struct {
 	Limiter int `yaml:"limiter"`
 	Index   int `yaml:"index"`
+}
+
+// DiskConfig is how much room the node keeps free on the file system of its data folder.
+type DiskConfig struct {
+	// BallastBytes is the size of the file ballast in the data folder, which is there to be
+	// deleted when the disk is full; 0 means none. Default 256 MiB: enough to start the node and
+	// let it truncate its logs.
+	BallastBytes uint64 `yaml:"ballast_bytes"`
+	// LowBytes is how much must be free for the node to take what fills its disk; it stops in
+	// order below a quarter of that. Default 0, which means 2 GiB, at most a tenth of the disk.
+	LowBytes uint64 `yaml:"low_bytes"`
+}
+
+// ClockConfig is how exact the node's wall clock must be.
+type ClockConfig struct {
+	// OffsetMax is how far it may be from those of the other nodes before the node stops
+	// leading. Default 500ms.
+	OffsetMax time.Duration `yaml:"offset_max"`
 }
 
 // LogConfig is how much the node reports on stderr, and how.
@@ -150,6 +173,8 @@ func DefaultConfig() Config {
 		Admin:    AdminListener{Listen: "127.0.0.1:7402"},
 		Services: []string{ServiceLimiter, ServiceIndex},
 		Groups:   GroupCounts{Limiter: 3, Index: 3},
+		Disk:     DiskConfig{BallastBytes: 256 << 20},
+		Clock:    ClockConfig{OffsetMax: 500 * time.Millisecond},
 		Log:      LogConfig{Level: "info", Format: "text"},
 	}
 }
@@ -268,6 +293,10 @@ func (c Config) problems() []string {
 		}
 	}
 	c.checkServices(&p)
+	// A pulse over a busy network is not more exact; a token's life is not counted in minutes.
+	if m := c.Clock.OffsetMax; m < 50*time.Millisecond || m > time.Minute {
+		p.add("clock.offset_max is %v; write a duration from 50ms to 1m", m)
+	}
 	p.checkOneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	p.checkOneOf("log.format", c.Log.Format, "text", "json")
 	return p

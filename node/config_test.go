@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/maestro-conductor/maestro/internal/certs"
 )
@@ -194,4 +195,20 @@ func FuzzConfig(f *testing.F) {
 			t.Fatalf("accepted, but invalid: %v", err)
 		}
 	})
+}
+
+// The room on the disk and the clock's exactness have defaults, and bounds that are named.
+func TestDiskAndClockSettings(t *testing.T) {
+	c, problems := parseConfig([]byte(goodConfig), "/", Overrides{})
+	if len(problems) > 0 || c.Disk.BallastBytes != 256<<20 || c.Disk.LowBytes != 0 || c.Clock.OffsetMax != 500*time.Millisecond {
+		t.Errorf("defaults %+v, %+v, problems %q", c.Disk, c.Clock, problems)
+	}
+	c, problems = parseConfig([]byte(goodConfig+"disk: {ballast_bytes: 0, low_bytes: 1000}\nclock: {offset_max: 2s}\n"), "/", Overrides{})
+	if len(problems) > 0 || c.Disk.BallastBytes != 0 || c.Disk.LowBytes != 1000 || c.Clock.OffsetMax != 2*time.Second {
+		t.Errorf("set to %+v, %+v, problems %q", c.Disk, c.Clock, problems)
+	}
+	_, problems = parseConfig([]byte(goodConfig+"clock: {offset_max: 500}\n"), "/", Overrides{})
+	if len(problems) == 0 || !strings.Contains(problems[0], "a duration with its unit") {
+		t.Errorf("a number without a unit: %q", problems)
+	}
 }

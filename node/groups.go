@@ -89,7 +89,7 @@ func (n *Node) groups(r *record, tables *meta.Machine) []raftfsm.Group {
 	}
 	if n.cfg.Runs(ServiceIndex) {
 		for _, s := range indexShards(r.Index) {
-			groups = append(groups, raftfsm.Group{ID: s.Group, Name: s.Name, Machine: index.NewMachine()})
+			groups = append(groups, raftfsm.Group{ID: s.Group, Name: s.Name, Machine: index.NewMachine(), Bulk: true})
 		}
 	}
 	return groups

@@ -76,6 +76,7 @@ func (r *testRegion) configure(s Seed, seeds []Seed) int {
 	c.Name, c.DataDir, c.Seeds = s.Name, filepath.Join(r.dir, "data-"+s.Name), seeds
 	c.API, c.Cluster = Listener{Listen: s.API, Advertise: s.API}, Listener{Listen: s.Cluster, Advertise: s.Cluster}
 	c.Admin.Listen = testport.Address(r.t)
+	c.Disk = DiskConfig{BallastBytes: 1 << 20, LowBytes: 64 << 20}
 	c.TLS = TLSFiles{CA: certs.CAPath(r.dir), Cert: p.Cert, Key: p.Key}
 	r.configs = append(r.configs, c)
 	r.stop = append(r.stop, nil)

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,7 +29,7 @@ import (
 )
 
 // ExitFatal is the exit status of a process that ended itself because its disk or state can
-// no longer be trusted.
+// no longer be trusted, or that stopped because its disk is nearly full.
 const ExitFatal = 70
 
 // Node is one running node.
@@ -45,6 +46,9 @@ type Node struct {
 	host    *raftfsm.Host
 	// draining is set once the node has begun to stop; removed once it is no member any more.
 	draining, removed atomic.Bool
+	// halt ends the node in order, for a reason of its own.
+	halt     context.CancelCauseFunc
+	stopping sync.Once
 }
 
 // Run runs a node until ctx ends, then stops it in order. It returns what went wrong.
@@ -57,8 +61,13 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	log.Info("starting", "node", cfg.Name, "id", n.boot.self(), "region", cfg.Region, "version", version.String())
+	ctx, n.halt = context.WithCancelCause(ctx)
+	defer n.halt(nil)
 	err = n.run(ctx)
 	n.boot.mux.Close()
+	if cause := context.Cause(ctx); errors.Is(cause, ErrStopped) {
+		err = errors.Join(cause, err)
+	}
 	if err == nil {
 		log.Info("stopped")
 	}
@@ -73,6 +82,9 @@ func newNode(cfg Config, log *slog.Logger) (*Node, error) {
 	}
 	id, err := openIdentity(cfg.DataDir, cfg.Name)
 	if err != nil {
+		return nil, err
+	}
+	if err := openDisk(cfg, log); err != nil {
 		return nil, err
 	}
 	conf, err := loadTLS(cfg.TLS, cfg.Name)
@@ -104,7 +116,7 @@ func (n *Node) run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("node: admin.listen: %w", err), apiLn.Close())
 	}
-	adminSrv := adminServer(n.registry, n.ready)
+	adminSrv := adminServer(n.registry, n.ready, n.warnings)
 	all, ctx := errgroup.WithContext(ctx)
 	apiCtx, endAPI := context.WithCancel(context.WithoutCancel(ctx))
 	apiEnded := make(chan struct{})
@@ -160,6 +172,7 @@ func (n *Node) start(rec *record) error {
 	options := raftfsm.Options{
 		Dir: n.cfg.DataDir, Self: n.boot.self(), Members: raftMembers(rec.membership()), Mux: n.boot.mux,
 		Clock: n.clock, Log: n.log, Fatal: n.fatal, Registry: n.registry,
+		Stop: n.stop, DiskLow: n.cfg.Disk.LowBytes, ClockOffsetMax: n.cfg.Clock.OffsetMax,
 		Started: n.boot.identity().Started,
 		// Who learns of the region from a record that follows meta comes to groups that run.
 		Join: rec.NodesVersion > 0,

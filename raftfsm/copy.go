@@ -8,8 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"os"
-	"path/filepath"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
@@ -93,13 +92,13 @@ func readCopyHeader(r io.Reader) (copyHeader, error) {
 func (s *snapshotStore) copyOut() (*raft.SnapshotMeta, io.ReadCloser, error) {
 	s.serial.Lock()
 	defer s.serial.Unlock()
-	dir, err := os.MkdirTemp(s.dir, "tmp-copy-*")
-	if err != nil {
+	dir := tempName(s.fs, s.dir, "copy")
+	if err := makeDir(s.fs, dir); err != nil {
 		return nil, nil, fmt.Errorf("raftfsm: copy state: %w", err)
 	}
 	meta, rc, err := s.copyTo(dir)
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("raftfsm: copy state: %w", err), os.RemoveAll(dir))
+		return nil, nil, errors.Join(fmt.Errorf("raftfsm: copy state: %w", err), s.fs.RemoveAll(dir))
 	}
 	return meta, rc, nil
 }
@@ -111,7 +110,7 @@ func (s *snapshotStore) copyTo(dir string) (*raft.SnapshotMeta, io.ReadCloser, e
 	}
 	var pos Position
 	posKey := join(keyPrefix(s.group, spaceHost), rowPosition)
-	w := &sstSeries{dir: dir, options: s.sst().options}
+	w := &sstSeries{fs: s.fs, dir: dir, options: s.sst().options}
 	for ok := it.First(); ok; ok = it.Next() {
 		v, err := it.ValueAndErr()
 		if err == nil {
@@ -130,11 +129,12 @@ func (s *snapshotStore) copyTo(dir string) (*raft.SnapshotMeta, io.ReadCloser, e
 	if pos.Index == 0 {
 		return nil, nil, errors.New("the group has applied nothing yet")
 	}
-	return openCopy(dir, pos, w.files)
+	return openCopy(s.fs, dir, pos, w.files)
 }
 
 // sstSeries writes sorted rows into SST files of bounded size.
 type sstSeries struct {
+	fs      vfs.FS
 	dir     string
 	options sstable.WriterOptions
 	files   []string
@@ -148,8 +148,8 @@ func (s *sstSeries) set(key, value []byte) error {
 		}
 	}
 	if s.w == nil {
-		path := filepath.Join(s.dir, fmt.Sprintf("%05d.sst", len(s.files)))
-		f, err := vfs.Default.Create(path, vfs.WriteCategoryUnspecified)
+		path := s.fs.PathJoin(s.dir, fmt.Sprintf("%05d.sst", len(s.files)))
+		f, err := s.fs.Create(path, vfs.WriteCategoryUnspecified)
 		if err != nil {
 			return err
 		}
@@ -169,13 +169,13 @@ func (s *sstSeries) finish() error {
 }
 
 // openCopy strings header and files together.
-func openCopy(dir string, pos Position, files []string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+func openCopy(fs vfs.FS, dir string, pos Position, files []string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	h := copyHeader{Index: pos.Index, Term: pos.Term, ConfigIndex: pos.ConfigIndex, Config: pos.Config, Files: uint32(len(files))}
 	head := h.encode()
-	c := &copyStream{dir: dir, pending: files, current: io.NopCloser(&sliceReader{head})}
+	c := &copyStream{fs: fs, dir: dir, pending: files, current: io.NopCloser(&sliceReader{head})}
 	size := int64(len(head))
 	for _, path := range files {
-		info, err := os.Stat(path)
+		info, err := fs.Stat(path)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -190,6 +190,7 @@ const copyFileHeader = 8 + 4 // length, CRC-32C
 
 // copyStream reads a copy from its files and removes them when closed.
 type copyStream struct {
+	fs      vfs.FS
 	dir     string
 	pending []string
 	current io.ReadCloser
@@ -205,6 +206,19 @@ func (r *sliceReader) Read(p []byte) (int, error) {
 	r.b = r.b[n:]
 	return n, nil
 }
+
+// readCloser reads from one place and closes another, once: Raft and its state machine both
+// close what is restored.
+type readCloser struct {
+	io.Reader
+	close func() error
+}
+
+func newReadCloser(r io.Reader, c io.Closer) io.ReadCloser {
+	return readCloser{r, sync.OnceValue(c.Close)}
+}
+
+func (r readCloser) Close() error { return r.close() }
 
 func (c *copyStream) Read(p []byte) (int, error) {
 	for {
@@ -227,39 +241,33 @@ func (c *copyStream) next() error {
 	if err := c.current.Close(); err != nil {
 		return err
 	}
-	f, err := os.Open(path)
+	f, err := c.fs.Open(path)
 	if err != nil {
 		return err
 	}
 	sum := crc32.New(castagnoli)
 	n, err := io.Copy(sum, f)
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
 	head := binary.BigEndian.AppendUint64(nil, uint64(n))
 	head = binary.BigEndian.AppendUint32(head, sum.Sum32())
-	c.current = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(&sliceReader{head}, f), f}
+	c.current = newReadCloser(io.MultiReader(&sliceReader{head}, io.NewSectionReader(f, 0, n)), f)
 	return nil
 }
 
 func (c *copyStream) Close() error {
-	return errors.Join(c.current.Close(), os.RemoveAll(c.dir))
+	return errors.Join(c.current.Close(), c.fs.RemoveAll(c.dir))
 }
 
 // ingest replaces the group's rows by a copy: verified whole before anything changes, then
 // exchanged in one atomic step.
 func (s *snapshotStore) ingest(r io.Reader) error {
-	dir, err := os.MkdirTemp(s.dir, "tmp-ingest-*")
-	if err != nil {
+	dir := tempName(s.fs, s.dir, "ingest")
+	if err := makeDir(s.fs, dir); err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer s.fs.RemoveAll(dir)
 	br := bufio.NewReaderSize(r, 1<<20)
 	h, err := readCopyHeader(br)
 	if err != nil {
@@ -267,8 +275,8 @@ func (s *snapshotStore) ingest(r io.Reader) error {
 	}
 	paths := make([]string, h.Files)
 	for i := range paths {
-		paths[i] = filepath.Join(dir, fmt.Sprintf("%05d.sst", i))
-		if err := receiveFile(br, paths[i]); err != nil {
+		paths[i] = s.fs.PathJoin(dir, fmt.Sprintf("%05d.sst", i))
+		if err := receiveFile(s.fs, br, paths[i]); err != nil {
 			return fmt.Errorf("file %d of %d: %w", i, h.Files, err)
 		}
 	}
@@ -279,14 +287,11 @@ func (s *snapshotStore) ingest(r io.Reader) error {
 	if err := s.writeMarker(h.position()); err != nil {
 		return err
 	}
-	if err := os.Remove(filepath.Join(s.dir, incomingName)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
+	return removeFile(s.fs, s.path(incomingName))
 }
 
 // receiveFile copies one file of a copy to path, checks it and syncs it.
-func receiveFile(r io.Reader, path string) error {
+func receiveFile(fs vfs.FS, r io.Reader, path string) error {
 	var head [copyFileHeader]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return err
@@ -295,12 +300,13 @@ func receiveFile(r io.Reader, path string) error {
 	if size > 64*copyFileBytes {
 		return fmt.Errorf("implausible length %d", size)
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	f, err := fs.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
 	}
 	sum := crc32.New(castagnoli)
-	_, err = io.CopyN(io.MultiWriter(f, sum), r, int64(size))
+	// The sum comes first: a file of this kind may change what it was given to write.
+	_, err = io.CopyN(io.MultiWriter(sum, f), r, int64(size))
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}

@@ -22,14 +22,17 @@ type DiskLimits struct {
 	Critical uint64
 }
 
+// diskLowDefault is DiskLimits.Low unless the operator says otherwise. Not smaller: compactions
+// of the state need some hundred MiB for a while, and between two looks a busy node writes
+// some hundred more; a quarter of it has to be enough for the stop. Not larger: what is needed does
+// not grow with the disk, and is room that cannot be used.
+const diskLowDefault = 2 << 30
+
 // DiskLimitsOf returns the limits on a file system of total bytes. low is what the operator
-// wants; 0 means 2 %, but at least 1 GiB, and at most a tenth of a small file system.
-//
-// Not smaller: compactions of the state need some hundred MiB for a while, and between two
-// looks a busy node writes some hundred more. Not larger: it is room that cannot be used.
+// wants; 0 means 2 GiB, and at most a tenth of a small file system.
 func DiskLimitsOf(total, low uint64) DiskLimits {
 	if low == 0 {
-		low = min(max(1<<30, total/50), total/10)
+		low = min(diskLowDefault, total/10)
 	}
 	return DiskLimits{Low: low, Critical: low / 4}
 }

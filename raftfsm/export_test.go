@@ -1,15 +1,21 @@
 package raftfsm
 
 import (
+	"errors"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/maestro-conductor/maestro/internal/clock"
 )
 
 // What tests of the whole host reach of its inside.
 
 // RaftStore is a group's log with its term and vote.
 type RaftStore = raftStore
+
+// OpenBolt opens a group's log as a host does by itself.
+func OpenBolt(dir string, group GroupID) (LogFile, error) { return openBolt(dir, group) }
 
 // WithRaft changes the settings of Raft.
 func (o *Options) WithRaft(f func(*raft.Config)) { o.seams.raft = f }
@@ -35,4 +41,29 @@ func (h *Host) Raft(id GroupID) *raft.Raft { return h.seats[id].current.Load().r
 func (h *Host) Confirm(id GroupID) error {
 	g := h.seats[id].current.Load()
 	return h.confirmer.confirm(h.ctx, g, g.raft.CurrentTerm())
+}
+
+// FirstLogIndex is the first index of a group's log.
+func FirstLogIndex(h *Host, id GroupID) (uint64, error) {
+	return h.seats[id].current.Load().logs.FirstIndex()
+}
+
+// AppendToLog appends n entries of one command each to the log file at path, which ends at last.
+func AppendToLog(path string, last, term uint64, n int, command []byte) error {
+	clk, err := clock.System()
+	if err != nil {
+		return err
+	}
+	s, err := openLogStore(path, DefaultRetention, &timekeeper{clock: clk}, func(string, error) {}, func(int, time.Duration) {})
+	if err != nil {
+		return err
+	}
+	logs := make([]*raft.Log, n)
+	for i := range logs {
+		logs[i] = &raft.Log{
+			Index: last + 1 + uint64(i), Term: term, Type: raft.LogCommand,
+			Data: EncodeEntry(term, 1, 0, []Command{{Data: command}}),
+		}
+	}
+	return errors.Join(s.StoreLogs(logs), s.close())
 }

@@ -86,6 +86,7 @@ func (g *group) leading() (readiness, error) {
 // everything slow happens elsewhere.
 func (g *group) watchLeadership(notify <-chan bool) {
 	defer g.wg.Done()
+	notify = latest(g.ctx.Done(), notify)
 	end := func() {}
 	for {
 		select {
@@ -238,6 +239,22 @@ func (g *group) close() error {
 		return fmt.Errorf("raftfsm: close group %s: %w", g.name, errors.Join(errs...))
 	}
 	return nil
+}
+
+// snapshotWhenFull takes a snapshot whenever enough bytes were written; Raft itself counts
+// entries only, which may have half a megabyte each.
+func (g *group) snapshotWhenFull() {
+	defer g.wg.Done()
+	for {
+		select {
+		case <-g.logs.sizes.full:
+			if err := await(g.ctx, g.raft.Snapshot()); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && g.ctx.Err() == nil {
+				g.log.Warn("no snapshot taken", "err", err)
+			}
+		case <-g.ctx.Done():
+			return
+		}
+	}
 }
 
 // handOver gives leadership to another node before a shutdown.

@@ -115,3 +115,24 @@ func (g *group) transfer(ctx context.Context, to string) error {
 
 // restart closes and opens the group's Raft on the same data.
 func (g *group) restart(reason string) error { return g.seat.restart(g, reason) }
+
+// latest takes from in at once, always, and hands on the newest value: Raft's main goroutine
+// waits until its notification is taken, and the end of a leadership takes as long as its job.
+func latest(done <-chan struct{}, in <-chan bool) <-chan bool {
+	out := make(chan bool)
+	go func() {
+		var value bool
+		var next chan<- bool // nil: nothing to hand on
+		for {
+			select {
+			case value = <-in:
+				next = out
+			case next <- value:
+				next = nil
+			case <-done:
+				return
+			}
+		}
+	}()
+	return out
+}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -73,6 +74,12 @@ type Options struct {
 	// more than once, and returns at once. Nil means Fatal.
 	Stop func(reason string, err error)
 
+	// FS holds the state, the snapshots and everything else but the logs; nil means the file
+	// system of the machine.
+	FS vfs.FS
+	// OpenLog opens or creates the log of a group in its folder; nil means a bolt file.
+	OpenLog func(dir string, group GroupID) (LogFile, error)
+
 	seams seams
 }
 
@@ -94,6 +101,8 @@ type bounds struct {
 // Host runs the Raft groups of one node on one Pebble and one port. It knows nothing about
 // what the groups hold.
 type Host struct {
+	fs        vfs.FS
+	openLog   func(dir string, group GroupID) (LogFile, error)
 	self      Member
 	dir       string
 	db        *pebble.DB
@@ -146,15 +155,20 @@ func Open(o Options, groups []Group) (*Host, error) {
 		clockOffsetMax: o.ClockOffsetMax, seats: map[GroupID]*seat{}, place: make(chan struct{}, 1),
 	}
 	h.levelFloor.Store(int32(max(LevelFirst, o.Level)))
+	h.fs, h.openLog = o.FS, o.OpenLog
+	if h.fs == nil {
+		h.fs = vfs.Default
+	}
+	if h.openLog == nil {
+		h.openLog = openBolt
+	}
 	h.guard(o)
 	for _, m := range o.Members {
 		if m.ID == o.Self {
 			h.self = m
 		}
 	}
-	if h.retention == (Retention{}) {
-		h.retention = DefaultRetention
-	}
+	h.retention = o.Retention.withDefaults()
 	if h.clockOffsetMax == 0 {
 		h.clockOffsetMax = defaultClockOffsetMax
 	}
@@ -164,7 +178,7 @@ func Open(o Options, groups []Group) (*Host, error) {
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.SetMembers(o.Members)
 	h.confirmer = &confirmer{host: h}
-	h.pebble = pebbleOptions(pebbleLog{o.Log}, o.Fatal)
+	h.pebble = pebbleOptions(h.fs, pebbleLog{o.Log}, o.Fatal)
 	h.pebble.AddEventListener(pebble.EventListener{DiskSlow: h.writes.diskSlow})
 	path := filepath.Join(o.Dir, "state")
 	db, err := pebble.Open(path, h.pebble)
@@ -205,7 +219,7 @@ func Open(o Options, groups []Group) (*Host, error) {
 // openReplicas finishes what was being erased, and opens what is listed. Data without a list is
 // new, or of a build that had every group everywhere.
 func (h *Host) openReplicas(o Options) (err error) {
-	if h.replicas, err = openReplicaList(h.dir); err != nil {
+	if h.replicas, err = openReplicaList(h.fs, h.dir); err != nil {
 		return err
 	}
 	for _, name := range h.replicas.erasing() {
@@ -279,7 +293,7 @@ func (h *Host) acceptRaft(id GroupID, _ string, c net.Conn) bool {
 func (g *group) open(dir string, o opening) error {
 	h := g.host
 	pos := g.replica.Position()
-	snaps, err := openSnapshotStore(h.db, g.id, filepath.Join(dir, "snapshots"), pos, func() sstFormat {
+	snaps, err := openSnapshotStore(h.fs, h.db, g.id, filepath.Join(dir, "snapshots"), pos, func() sstFormat {
 		return sstFormat{options: h.pebble.MakeWriterOptions(0, h.db.TableFormat())}
 	})
 	if err != nil {
@@ -315,9 +329,10 @@ func (g *group) open(dir string, o opening) error {
 		return errors.Join(err, g.trans.Close())
 	}
 	g.raft = r
-	g.wg.Add(2)
+	g.wg.Add(3)
 	go g.watchLeadership(notify)
 	go g.runProposer()
+	go g.snapshotWhenFull()
 	return nil
 }
 

@@ -4,18 +4,20 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 )
 
-// logStore is a group's Raft log and stable store in one bolt file. It keeps this replica's
+// logStore is a group's Raft log and stable store in one file. It keeps this replica's
 // note beside every entry, measures writes, and treats a failed write as the end: after a
 // failed fsync nobody knows what the disk holds, and an abandoned write may still complete.
 type logStore struct {
-	bolt  *raftboltdb.BoltStore
+	file  LogFile
+	path  string // of the bolt file, if it is one
 	keep  *timekeeper
+	sizes *logSizes
 	fatal func(reason string, err error)
 	wrote func(entries int, took time.Duration)
 	// applied and covered are the indexes up to which the state has the entries, and up to
@@ -23,14 +25,9 @@ type logStore struct {
 	applied, covered func() uint64
 }
 
-// openLogStore opens or creates the bolt file at path.
-func openLogStore(path string, keep *timekeeper, fatal func(string, error), wrote func(int, time.Duration)) (*logStore, error) {
-	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: boltOptions(), MsgpackUseNewTimeFormat: true})
-	if err != nil {
-		return nil, fmt.Errorf("raftfsm: open log %s: %w", path, err)
-	}
+func newLogStore(file LogFile, path string, retain Retention, keep *timekeeper, fatal func(string, error), wrote func(int, time.Duration)) *logStore {
 	none := func() uint64 { return 0 }
-	return &logStore{bolt: bolt, keep: keep, fatal: fatal, wrote: wrote, applied: none, covered: none}, nil
+	return &logStore{file: file, path: path, keep: keep, sizes: newLogSizes(retain), fatal: fatal, wrote: wrote, applied: none, covered: none}
 }
 
 // StoreLogs appends entries durably.
@@ -49,11 +46,14 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 		noted[i] = &c
 	}
 	start := time.Now()
-	if err := s.bolt.StoreLogs(noted); err != nil {
+	if err := s.file.StoreLogs(noted); err != nil {
 		s.fatal("log_write_failed", err)
 		return err
 	}
 	s.wrote(len(logs), time.Since(start))
+	for _, l := range noted {
+		s.sizes.appended(l.Index, sizeOf(l))
+	}
 	if lastIndex != 0 {
 		s.keep.appended(lastIndex, lastStamp, steady)
 	}
@@ -65,22 +65,27 @@ func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{
 
 // GetLog reads an entry without this replica's note.
 func (s *logStore) GetLog(index uint64, l *raft.Log) error {
-	err := s.bolt.GetLog(index, l)
+	err := s.file.GetLog(index, l)
 	l.Extensions = nil
 	return err
 }
 
 // FirstIndex and LastIndex bound the log.
-func (s *logStore) FirstIndex() (uint64, error) { return s.bolt.FirstIndex() }
-func (s *logStore) LastIndex() (uint64, error)  { return s.bolt.LastIndex() }
+func (s *logStore) FirstIndex() (uint64, error) { return s.file.FirstIndex() }
+func (s *logStore) LastIndex() (uint64, error)  { return s.file.LastIndex() }
 
-// DeleteRange removes a prefix of the log after a snapshot, or a conflicting suffix.
+// hold keeps the entries after index, within bounds, until release is called.
+func (s *logStore) hold(index uint64) (release func()) { return s.sizes.hold(index) }
+
+// DeleteRange removes a conflicting suffix, or a prefix of the log after a snapshot. Of a
+// prefix it leaves what Retention says: Raft asks for all that the snapshot covers, and copes
+// with any log that reaches further back.
 func (s *logStore) DeleteRange(lo, hi uint64) error {
-	end, err := s.bolt.LastIndex()
+	end, err := s.file.LastIndex()
 	if err != nil {
 		return fmt.Errorf("raftfsm: last log index: %w", err)
 	}
-	first, err := s.bolt.FirstIndex()
+	first, err := s.file.FirstIndex()
 	if err != nil {
 		return fmt.Errorf("raftfsm: first log index: %w", err)
 	}
@@ -90,10 +95,15 @@ func (s *logStore) DeleteRange(lo, hi uint64) error {
 		s.fatal("applied_entry_replaced", err)
 		return err
 	}
-	if err := s.bolt.DeleteRange(lo, hi); err != nil {
+	if lo <= first && hi <= s.covered() && hi < end {
+		return s.compact(end, hi)
+	}
+	// In one transaction: a crash between two would leave a hole.
+	if err := s.file.DeleteRange(lo, hi); err != nil {
 		s.fatal("log_truncate_failed", err)
 		return err
 	}
+	s.sizes.removed(lo, hi)
 	if hi < end {
 		return nil
 	}
@@ -108,19 +118,70 @@ func (s *logStore) DeleteRange(lo, hi uint64) error {
 	return nil
 }
 
+// compact removes the entries up to hi that need not stay, from the oldest on and in steps; a
+// crash between two leaves a shorter log.
+func (s *logStore) compact(end, hi uint64) error {
+	if err := s.measure(); err != nil {
+		return err
+	}
+	hi = min(hi, s.sizes.keepFrom(end)-1)
+	for {
+		first, err := s.file.FirstIndex()
+		if err != nil {
+			return fmt.Errorf("raftfsm: first log index: %w", err)
+		}
+		if first == 0 || first > hi {
+			return nil
+		}
+		to := min(hi, first+truncateStep-1)
+		if err := s.file.DeleteRange(first, to); err != nil {
+			s.fatal("log_truncate_failed", err)
+			return err
+		}
+		s.sizes.removed(first, to)
+	}
+}
+
+// measure learns the sizes of entries that an earlier process wrote, as far back as can matter.
+func (s *logStore) measure() error {
+	first, err := s.file.FirstIndex()
+	if err != nil {
+		return fmt.Errorf("raftfsm: first log index: %w", err)
+	}
+	last, err := s.file.LastIndex()
+	if err != nil {
+		return fmt.Errorf("raftfsm: last log index: %w", err)
+	}
+	for {
+		index, more := s.sizes.unknown(last)
+		if !more || index < first || index == 0 {
+			return nil
+		}
+		var l raft.Log
+		if err := s.file.GetLog(index, &l); errors.Is(err, raft.ErrLogNotFound) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("raftfsm: read log entry %d: %w", index, err)
+		}
+		s.sizes.older(index, sizeOf(&l))
+	}
+}
+
+func sizeOf(l *raft.Log) int64 { return int64(len(l.Data)) + entryOverhead }
+
 // lastNote finds the youngest stamped entry of the log; index is 0 when there is none.
 func (s *logStore) lastNote() (note, error) {
-	first, err := s.bolt.FirstIndex()
+	first, err := s.file.FirstIndex()
 	if err != nil {
 		return note{}, fmt.Errorf("raftfsm: first log index: %w", err)
 	}
-	last, err := s.bolt.LastIndex()
+	last, err := s.file.LastIndex()
 	if err != nil {
 		return note{}, fmt.Errorf("raftfsm: last log index: %w", err)
 	}
 	for i := last; i >= first && i > 0; i-- {
 		var l raft.Log
-		if err := s.bolt.GetLog(i, &l); err != nil {
+		if err := s.file.GetLog(i, &l); err != nil {
 			if errors.Is(err, raft.ErrLogNotFound) {
 				break
 			}
@@ -142,26 +203,35 @@ func (s *logStore) lastNote() (note, error) {
 
 // Set, Get, SetUint64 and GetUint64 keep Raft's term and vote.
 func (s *logStore) Set(key, val []byte) error {
-	err := s.bolt.Set(key, val)
+	err := s.file.Set(key, val)
 	if err != nil {
 		s.fatal("vote_write_failed", err)
 	}
 	return err
 }
 
-func (s *logStore) Get(key []byte) ([]byte, error) { return s.bolt.Get(key) }
+func (s *logStore) Get(key []byte) ([]byte, error) { return s.file.Get(key) }
 
 func (s *logStore) SetUint64(key []byte, val uint64) error {
-	err := s.bolt.SetUint64(key, val)
+	err := s.file.SetUint64(key, val)
 	if err != nil {
 		s.fatal("vote_write_failed", err)
 	}
 	return err
 }
 
-func (s *logStore) GetUint64(key []byte) (uint64, error) { return s.bolt.GetUint64(key) }
+func (s *logStore) GetUint64(key []byte) (uint64, error) { return s.file.GetUint64(key) }
 
-func (s *logStore) close() error { return s.bolt.Close() }
+func (s *logStore) close() error { return s.file.Close() }
+
+// fileBytes is how large the file has become; 0 when there is none.
+func (s *logStore) fileBytes() int64 {
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
 
 func stampOf(l *raft.Log) (int64, bool) {
 	if l.Type != raft.LogCommand {

@@ -30,6 +30,9 @@ var (
 	descCommit  = groupDesc("mc_raft_commit_index", "Highest index known to be committed.")
 	descApplied = groupDesc("mc_raft_applied_index", "Highest index applied to the state.")
 	descLast    = groupDesc("mc_raft_last_log_index", "Highest index in the log.")
+	descFirst   = groupDesc("mc_raft_first_log_index", "Lowest index in the log; a follower that is further behind gets the state.")
+	descLogFile = groupDesc("mc_raft_log_file_bytes", "Size of the log's file, which never shrinks.")
+	descLogKept = groupDesc("mc_raft_log_bytes", "Bytes of the entries in the log, as far as this process has counted them.")
 	descQueue   = groupDesc("mc_raft_queued_proposals", "Proposals waiting for a place in an entry.")
 	descDisk    = prometheus.NewDesc("mc_state_disk_bytes", "Bytes of the state on disk.", nil, nil)
 	descL0      = prometheus.NewDesc("mc_state_l0_sublevels", "Sublevels of the state's top level; writes suffer as it grows.", nil, nil)
@@ -109,7 +112,7 @@ func (m *hostMetrics) acted(group, reason string) {
 
 // Describe lists what Collect reads.
 func (m *hostMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descLeader, descTerm, descCommit, descApplied, descLast, descQueue, descDisk, descL0, descDebt, descOffset, descAge, descClock, descFree, descLow, descState} {
+	for _, d := range []*prometheus.Desc{descLeader, descTerm, descCommit, descApplied, descLast, descFirst, descLogFile, descLogKept, descQueue, descDisk, descL0, descDebt, descOffset, descAge, descClock, descFree, descLow, descState} {
 		ch <- d
 	}
 }
@@ -129,6 +132,11 @@ func (m *hostMetrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descCommit, float64(g.raft.CommitIndex()), g.name)
 		gauge(descApplied, float64(g.replica.AppliedIndex()), g.name)
 		gauge(descLast, float64(g.raft.LastIndex()), g.name)
+		if first, err := g.logs.FirstIndex(); err == nil {
+			gauge(descFirst, float64(first), g.name)
+		}
+		gauge(descLogFile, float64(g.logs.fileBytes()), g.name)
+		gauge(descLogKept, float64(g.logs.sizes.bytes()), g.name)
 		gauge(descQueue, float64(len(g.queue)), g.name)
 	}
 	for _, s := range m.host.Peers() {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	"go.etcd.io/bbolt"
@@ -52,6 +53,10 @@ const (
 	// the file.
 	logCacheEntries = 128
 
+	// truncateStep is how many entries one transaction of bolt removes. It removes key by key, and
+	// appends wait meanwhile; smaller steps mean more fsyncs.
+	truncateStep = 1024
+
 	// pebbleCacheBytes holds uncompressed blocks. The off-heap cache is filled as data is
 	// read, so an empty node stays small.
 	pebbleCacheBytes = 256 << 20
@@ -59,21 +64,6 @@ const (
 	// node larger than it need be.
 	pebbleMemTableBytes = 32 << 20
 )
-
-// Retention is how much of a group's log is kept.
-type Retention struct {
-	// SnapshotEntries is how many entries may follow the last snapshot. A local snapshot is
-	// only a marker and one Pebble sync, so it can be small; it bounds the replay at start.
-	SnapshotEntries uint64
-	// SnapshotInterval is how often that is looked at.
-	SnapshotInterval time.Duration
-	// TrailingEntries is how many entries stay after a snapshot, so that a follower that was
-	// away shortly catches up from the log. More costs disk; fewer costs state transfers.
-	TrailingEntries uint64
-}
-
-// DefaultRetention suits entries of a few kilobytes and follower restarts of minutes.
-var DefaultRetention = Retention{SnapshotEntries: 8192, SnapshotInterval: 30 * time.Second, TrailingEntries: 8192}
 
 // preference is a node's place in a group's order, 0 being the preferred leader. It only
 // biases elections.
@@ -113,8 +103,9 @@ func raftConfig(id string, behind int, keep Retention, logger hclog.Logger, noti
 		// which it was stamped.
 		BatchApplyCh: false,
 		// A node that was removed must not campaign.
-		ShutdownOnRemove:  true,
-		TrailingLogs:      keep.TrailingEntries,
+		ShutdownOnRemove: true,
+		// The log store decides itself what stays behind a snapshot: by bytes too.
+		TrailingLogs:      1,
 		SnapshotInterval:  keep.SnapshotInterval,
 		SnapshotThreshold: keep.SnapshotEntries,
 		NotifyCh:          notify,
@@ -154,8 +145,9 @@ func boltOptions() *bbolt.Options {
 	}
 }
 
-func pebbleOptions(logger pebble.Logger, fatal func(reason string, err error)) *pebble.Options {
+func pebbleOptions(fs vfs.FS, logger pebble.Logger, fatal func(reason string, err error)) *pebble.Options {
 	o := &pebble.Options{
+		FS: fs,
 		// Columnar blocks and excise need a recent format; upgrades are one way.
 		FormatMajorVersion:          pebble.FormatNewest,
 		CacheSize:                   pebbleCacheBytes,
@@ -196,6 +188,8 @@ func pebbleOptions(logger pebble.Logger, fatal func(reason string, err error)) *
 			logger.Errorf("slow disk: %s", i)
 		},
 	}
+	// Tells of slow writes, which Pebble adds by itself only to a file system that it chose.
+	o.WithFSDefaults()
 	// What is not set above; writers of snapshot files need the same options.
 	o.EnsureDefaults()
 	return o

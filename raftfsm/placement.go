@@ -125,10 +125,12 @@ func (g *group) configuration() configuration {
 // committedConfiguration is the latest membership if it is committed. The order of the looks
 // matters: Raft begins a change only when the one before is committed, so if the latest one were
 // not, what has been applied by then would be the one before it, which differs.
-func (g *group) committedConfiguration(ctx context.Context) (configuration, error) {
+func (g *group) committedConfiguration(ctx context.Context, ready readiness) (configuration, error) {
 	latest := g.configuration()
-	if err := g.replica.WaitApplied(ctx, g.raft.CommitIndex()); err != nil {
-		return configuration{}, err
+	if commit := g.raft.CommitIndex(); commit > ready.index {
+		if err := g.replica.WaitApplied(ctx, commit); err != nil {
+			return configuration{}, err
+		}
 	}
 	applied := g.replica.config.Load()
 	if applied == nil || len(applied.config) == 0 {
@@ -195,7 +197,7 @@ func (g *group) describe(ctx context.Context) (GroupView, error) {
 		return GroupView{}, g.fail("describe", OutcomeDefinite, err)
 	}
 	commit := g.raft.CommitIndex()
-	c, err := g.committedConfiguration(ctx)
+	c, err := g.committedConfiguration(ctx, ready)
 	if err == nil {
 		err = g.host.confirmer.confirm(ctx, g, ready.term)
 	}

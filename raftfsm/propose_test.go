@@ -69,7 +69,7 @@ func TestOutcomesOfRaft(t *testing.T) {
 func TestFailedWritesAreFatal(t *testing.T) {
 	var reasons []string
 	keep := &timekeeper{clock: clock.NewManual(time.Unix(1_700_000_000, 0))}
-	s, err := openLogStore(filepath.Join(t.TempDir(), "log.bolt"), keep, func(reason string, _ error) { reasons = append(reasons, reason) }, func(int, time.Duration) {})
+	s, err := openLogStore(filepath.Join(t.TempDir(), "log.bolt"), Retention{}, keep, func(reason string, _ error) { reasons = append(reasons, reason) }, func(int, time.Duration) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestDeadlinesTravelOverLinks(t *testing.T) {
 func TestAppliedEntriesAreNotReplaced(t *testing.T) {
 	var reasons []string
 	keep := &timekeeper{clock: clock.NewManual(time.Unix(1_700_000_000, 0))}
-	s, err := openLogStore(filepath.Join(t.TempDir(), "log.bolt"), keep, func(reason string, _ error) { reasons = append(reasons, reason) }, func(int, time.Duration) {})
+	s, err := openLogStore(filepath.Join(t.TempDir(), "log.bolt"), Retention{}, keep, func(reason string, _ error) { reasons = append(reasons, reason) }, func(int, time.Duration) {})
 	if err != nil {
 		t.Fatal(err)
 	}

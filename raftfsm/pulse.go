@@ -66,7 +66,7 @@ type replicaPulse struct {
 	Term    uint64 `json:"term"`
 	// Leader is the replica that it follows, or itself; empty when it knows none.
 	Leader string `json:"leader,omitempty"`
-	// Last and Applied are the last index of its log and the last one in its state; 0 until the
+	// Last and Applied are the last index of its log and the last one handed to its state; 0 until the
 	// replica's first entry is noted in the list of replicas, so that nobody counts on it before.
 	Last    uint64 `json:"last"`
 	Applied uint64 `json:"applied"`
@@ -202,13 +202,15 @@ func (h *Host) Level() int { return h.level() }
 
 // ownPulse describes this node.
 func (h *Host) ownPulse() pulse {
-	p := pulse{ID: h.self.ID, Level: LevelCurrent, Wall: h.clock.Now().UnixNano(), Draining: h.draining.Load(),
-		Disk: h.diskState(), ClockWrong: h.ClockError() != nil, Groups: map[GroupID]replicaPulse{}}
+	p := pulse{
+		ID: h.self.ID, Level: LevelCurrent, Wall: h.clock.Now().UnixNano(), Draining: h.draining.Load(),
+		Disk: h.diskState(), ClockWrong: h.ClockError() != nil, Groups: map[GroupID]replicaPulse{},
+	}
 	for _, g := range h.open() {
 		_, leader := g.raft.LeaderWithID()
 		r := replicaPulse{Replica: g.self, Term: g.raft.CurrentTerm(), Leader: string(leader)}
 		if !h.replicas.waits(g.name) {
-			r.Last, r.Applied = g.raft.LastIndex(), g.replica.AppliedIndex()
+			r.Last, r.Applied = g.raft.LastIndex(), g.raft.AppliedIndex()
 		}
 		p.Groups[g.id] = r
 	}

@@ -79,11 +79,12 @@ func (s *seat) reconcile(ctx context.Context) error {
 	if g.self != own && g.raft.State() != raft.Leader {
 		return s.leave(ctx, g)
 	}
-	if _, err := g.leading(); err != nil {
+	ready, err := g.leading()
+	if err != nil {
 		s.forgetProgress()
 		return nil
 	}
-	return g.reconcileMembers(ctx, p)
+	return g.reconcileMembers(ctx, ready, p)
 }
 
 // noteFirstEntry lists a replica that has got its first entry as one that has a log.
@@ -148,10 +149,10 @@ func (s *seat) describeElsewhere(ctx context.Context) (GroupView, error) {
 // and only when all wanted voters vote, remove who is surplus; a leader that is surplus itself
 // hands over first. Every step begins from a committed membership, so a majority of the old
 // members and one of the new ones always have a replica in common.
-func (g *group) reconcileMembers(ctx context.Context, p Placement) error {
+func (g *group) reconcileMembers(ctx context.Context, ready readiness, p Placement) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*changeTimeout)
 	defer cancel()
-	c, err := g.committedConfiguration(ctx)
+	c, err := g.committedConfiguration(ctx, ready)
 	if err != nil {
 		return err
 	}

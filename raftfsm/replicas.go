@@ -9,12 +9,15 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // replicaList is the file replicas.json: which replicas this node has opened. A listed replica
 // whose log is missing has lost votes and entries, and is refused; an erased id is never used
 // again. docs/FORMAT.md has the layout.
 type replicaList struct {
+	fs   vfs.FS
 	path string
 
 	mu   sync.Mutex
@@ -44,9 +47,9 @@ const (
 	replicaListName    = "replicas.json"
 )
 
-func openReplicaList(dir string) (*replicaList, error) {
-	r := &replicaList{path: filepath.Join(dir, replicaListName)}
-	b, err := os.ReadFile(r.path)
+func openReplicaList(fs vfs.FS, dir string) (*replicaList, error) {
+	r := &replicaList{fs: fs, path: filepath.Join(dir, replicaListName)}
+	b, err := readFile(fs, r.path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 	case err != nil:
@@ -80,7 +83,7 @@ func (r *replicaList) change(f func(*replicaFile)) error {
 	if err != nil {
 		return fmt.Errorf("raftfsm: list of replicas: %w", err)
 	}
-	if err := WriteFile(r.path, append(b, '\n')); err != nil {
+	if err := writeFile(r.fs, r.path, append(b, '\n')); err != nil {
 		return err
 	}
 	r.file = next

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -71,7 +70,7 @@ func (s *seat) open(id string, o opening) (err error) {
 	if h.ctx.Err() != nil {
 		return ErrShutdown
 	}
-	if err := os.MkdirAll(s.dir(), 0o700); err != nil {
+	if err := makeDir(h.fs, s.dir()); err != nil {
 		return err
 	}
 	if err := s.load(); err != nil {
@@ -84,17 +83,24 @@ func (s *seat) open(id string, o opening) (err error) {
 		queue: make(chan *proposal, proposalQueueMax), inFlight: make(chan struct{}, entriesInFlightMax),
 	}
 	g.ctx, g.cancel = context.WithCancel(h.ctx)
-	logs, err := openLogStore(filepath.Join(s.dir(), "log.bolt"), g.keep, h.fatal, func(n int, took time.Duration) {
-		h.metrics.logWritten(g.name, n, took)
-	})
+	file, err := h.openLog(s.dir(), g.id)
 	if err != nil {
 		g.cancel()
-		return errors.Join(err, s.unload())
+		s.unload()
+		return err
 	}
-	g.logs = logs
-	if err := g.open(s.dir(), o); err != nil {
+	g.logs = newLogStore(file, filepath.Join(s.dir(), logName), h.retention, g.keep, h.fatal, func(n int, took time.Duration) {
+		h.metrics.logWritten(g.name, n, took)
+	})
+	// The log's own name has to last as long as the votes in it.
+	err = syncDir(h.fs, s.dir())
+	if err == nil {
+		err = g.open(s.dir(), o)
+	}
+	if err != nil {
 		g.cancel()
-		return errors.Join(err, logs.close(), s.unload())
+		s.unload()
+		return errors.Join(err, g.logs.close())
 	}
 	s.current.Store(g)
 	return nil
@@ -113,14 +119,13 @@ func (s *seat) load() error {
 }
 
 // unload lets the machine rest: nobody asks it, and it works on no rows, until load.
-func (s *seat) unload() error {
+func (s *seat) unload() {
 	s.replacing.Lock()
 	defer s.replacing.Unlock()
 	s.loaded = false
 	if m, ok := s.conf.Machine.(Suspender); ok {
 		m.Suspend()
 	}
-	return nil
 }
 
 // vacate closes the replica, if there is one. The caller holds admin.
@@ -129,7 +134,8 @@ func (s *seat) vacate() error {
 	if g == nil {
 		return nil
 	}
-	return errors.Join(g.close(), s.unload())
+	defer s.unload()
+	return g.close()
 }
 
 // close ends the replica and the machine for good.
@@ -188,10 +194,10 @@ func (s *seat) finishErase() error {
 	if err := s.host.db.DeleteRange(lower, upper, pebble.Sync); err != nil {
 		return fmt.Errorf("raftfsm: erase group %s: rows: %w", s.conf.Name, err)
 	}
-	if err := os.RemoveAll(s.dir()); err != nil {
+	if err := s.host.fs.RemoveAll(s.dir()); err != nil {
 		return fmt.Errorf("raftfsm: erase group %s: %w", s.conf.Name, err)
 	}
-	if err := syncDir(filepath.Dir(s.dir())); err != nil {
+	if err := syncDir(s.host.fs, s.host.fs.PathDir(s.dir())); err != nil {
 		return fmt.Errorf("raftfsm: erase group %s: %w", s.conf.Name, err)
 	}
 	return s.host.replicas.endErase(s.conf.Name)

@@ -1,22 +1,23 @@
 package raftfsm
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
 )
 
 // snapshotStore keeps one group's snapshot marker, makes a transferable copy of the state
 // when a follower is too far behind for the log, and receives such copies.
 type snapshotStore struct {
+	fs     vfs.FS
 	db     *pebble.DB
 	group  GroupID
 	dir    string
@@ -46,15 +47,15 @@ const (
 
 // openSnapshotStore opens dir and finishes what a crash interrupted. applied is the
 // position that Pebble holds.
-func openSnapshotStore(db *pebble.DB, group GroupID, dir string, applied Position, sst func() sstFormat) (*snapshotStore, error) {
-	s := &snapshotStore{db: db, group: group, dir: dir, sst: sst}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("raftfsm: snapshot folder: %w", err)
+func openSnapshotStore(fs vfs.FS, db *pebble.DB, group GroupID, dir string, applied Position, sst func() sstFormat) (*snapshotStore, error) {
+	s := &snapshotStore{fs: fs, db: db, group: group, dir: dir, sst: sst}
+	if err := makeDir(fs, dir); err != nil {
+		return nil, err
 	}
 	if err := s.finishReceived(applied); err != nil {
 		return nil, err
 	}
-	b, err := os.ReadFile(filepath.Join(dir, markerName))
+	b, err := readFile(fs, s.path(markerName))
 	if errors.Is(err, os.ErrNotExist) {
 		return s, nil
 	}
@@ -63,18 +64,21 @@ func openSnapshotStore(db *pebble.DB, group GroupID, dir string, applied Positio
 	}
 	var m markerFile
 	if err := json.Unmarshal(b, &m); err != nil || m.Version != markerVersion {
-		return nil, fmt.Errorf("raftfsm: snapshot marker %s is damaged or newer than this build: %v", filepath.Join(dir, markerName), err)
+		return nil, fmt.Errorf("raftfsm: snapshot marker %s is damaged or newer than this build: %v", s.path(markerName), err)
 	}
 	if applied.Index < m.Index {
 		return nil, fmt.Errorf("raftfsm: group %d: the state is at index %d, before its own snapshot at %d: "+
 			"the disk has lost synced data; %s", group, applied.Index, m.Index, wipeHint)
 	}
 	if err := validConfig(m.Config); err != nil {
-		return nil, fmt.Errorf("raftfsm: snapshot marker %s is damaged: %w", filepath.Join(dir, markerName), err)
+		return nil, fmt.Errorf("raftfsm: snapshot marker %s is damaged: %w", s.path(markerName), err)
 	}
 	s.marker = &m
 	return s, nil
 }
+
+// path is the file called name in the store's folder.
+func (s *snapshotStore) path(name string) string { return s.fs.PathJoin(s.dir, name) }
 
 // validConfig tells whether Raft can decode a membership; the library panics if not.
 func validConfig(b []byte) (err error) {
@@ -91,8 +95,8 @@ func validConfig(b []byte) (err error) {
 // ingestion, which is atomic, had happened and only the marker is missing, or the old state
 // still stands and the leader will send another.
 func (s *snapshotStore) finishReceived(applied Position) error {
-	path := filepath.Join(s.dir, incomingName)
-	f, err := os.Open(path)
+	path := s.path(incomingName)
+	f, err := s.fs.Open(path)
 	if err == nil {
 		h, herr := readCopyHeader(f)
 		f.Close()
@@ -101,19 +105,22 @@ func (s *snapshotStore) finishReceived(applied Position) error {
 				return err
 			}
 		}
-		if err := os.Remove(path); err != nil {
+		if err := s.fs.Remove(path); err != nil {
 			return fmt.Errorf("raftfsm: remove received snapshot: %w", err)
 		}
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("raftfsm: received snapshot: %w", err)
 	}
 	// Unfinished copies of either direction.
-	parts, err := filepath.Glob(filepath.Join(s.dir, "tmp-*"))
+	names, err := s.fs.List(s.dir)
 	if err != nil {
-		return fmt.Errorf("raftfsm: %w", err)
+		return fmt.Errorf("raftfsm: snapshot folder: %w", err)
 	}
-	for _, p := range parts {
-		if err := os.RemoveAll(p); err != nil {
+	for _, name := range names {
+		if !strings.HasPrefix(name, "tmp-") {
+			continue
+		}
+		if err := s.fs.RemoveAll(s.path(name)); err != nil {
 			return fmt.Errorf("raftfsm: remove unfinished snapshot: %w", err)
 		}
 	}
@@ -139,7 +146,7 @@ func (s *snapshotStore) List() ([]*raft.SnapshotMeta, error) {
 // later than its marker; a received one is read from its file.
 func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	if id == incomingID {
-		f, err := os.Open(filepath.Join(s.dir, incomingName))
+		f, err := s.fs.Open(s.path(incomingName))
 		if err != nil {
 			return nil, nil, fmt.Errorf("raftfsm: received snapshot: %w", err)
 		}
@@ -151,12 +158,10 @@ func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, erro
 		if err != nil {
 			return nil, nil, errors.Join(err, f.Close())
 		}
-		if _, err := f.Seek(0, io.SeekStart); err != nil {
-			return nil, nil, errors.Join(fmt.Errorf("raftfsm: received snapshot: %w", err), f.Close())
-		}
 		meta := markerOf(h.position()).meta()
 		meta.ID, meta.Size = id, info.Size()
-		return meta, f, nil
+		// Reading the header has moved the file's own place.
+		return meta, newReadCloser(io.NewSectionReader(f, 0, info.Size()), f), nil
 	}
 	return s.copyOut()
 }
@@ -177,7 +182,7 @@ func (s *snapshotStore) writeMarker(pos Position) error {
 	if err != nil {
 		return fmt.Errorf("raftfsm: snapshot marker: %w", err)
 	}
-	if err := WriteFile(filepath.Join(s.dir, markerName), b); err != nil {
+	if err := writeFile(s.fs, s.path(markerName), b); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -202,7 +207,8 @@ func (m *markerFile) meta() *raft.SnapshotMeta {
 type markerSink struct {
 	store *snapshotStore
 	pos   Position
-	file  *os.File
+	file  vfs.File // nil until something is written
+	temp  string   // where it is until it is whole
 }
 
 // ID names the snapshot for Open.
@@ -216,7 +222,8 @@ func (k *markerSink) ID() string {
 // Write receives a piece of a copy.
 func (k *markerSink) Write(b []byte) (int, error) {
 	if k.file == nil {
-		f, err := os.CreateTemp(k.store.dir, "tmp-incoming-*")
+		k.temp = tempName(k.store.fs, k.store.dir, incomingName)
+		f, err := k.store.fs.Create(k.temp, vfs.WriteCategoryUnspecified)
 		if err != nil {
 			return 0, fmt.Errorf("raftfsm: receive snapshot: %w", err)
 		}
@@ -230,14 +237,13 @@ func (k *markerSink) Close() error {
 	if k.file == nil {
 		return k.store.writeMarker(k.pos)
 	}
-	path := k.file.Name()
 	if err := errors.Join(k.file.Sync(), k.file.Close()); err != nil {
 		return fmt.Errorf("raftfsm: receive snapshot: %w", err)
 	}
-	if err := os.Rename(path, filepath.Join(k.store.dir, incomingName)); err != nil {
+	if err := k.store.fs.Rename(k.temp, k.store.path(incomingName)); err != nil {
 		return fmt.Errorf("raftfsm: receive snapshot: %w", err)
 	}
-	return syncDir(k.store.dir)
+	return syncDir(k.store.fs, k.store.dir)
 }
 
 // Cancel forgets the snapshot.
@@ -245,31 +251,5 @@ func (k *markerSink) Cancel() error {
 	if k.file == nil {
 		return nil
 	}
-	return errors.Join(k.file.Close(), os.Remove(k.file.Name()))
-}
-
-// WriteFile replaces the file at path atomically and durably.
-func WriteFile(path string, b []byte) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "tmp-*")
-	if err != nil {
-		return fmt.Errorf("raftfsm: write %s: %w", path, err)
-	}
-	_, err = io.Copy(f, bytes.NewReader(b))
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("raftfsm: write %s: %w", path, err), os.Remove(f.Name()))
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("raftfsm: sync folder: %w", err)
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(k.file.Close(), k.store.fs.Remove(k.temp))
 }

@@ -1,10 +1,12 @@
 package raftfsm_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -87,4 +89,39 @@ func TestLostLogIsRefused(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "lost synced data") {
 		t.Fatalf("a node without its log started: %v", err)
 	}
+}
+
+// Entries may have half a megabyte, so the log is bounded by bytes: its file stays near what is
+// kept, however much is written.
+func TestLogFileStaysBounded(t *testing.T) {
+	const kept, written, value, workers = 4 << 20, 24 << 20, 256 << 10, 4
+	keep := raftfsm.Retention{SnapshotInterval: time.Hour, SnapshotBytes: kept / 2, TrailingBytes: kept / 2}
+	c := hosttest.Start(t, 3, twoGroups, hosttest.Retain(keep))
+	ctx, cancel := context.WithTimeout(context.Background(), hosttest.Patience)
+	defer cancel()
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			key := make([]byte, value)
+			key[0] = byte(w)
+			for range written / value / workers {
+				if _, err := c.Host(0).Propose(ctx, groupA, raftfsm.Command{Data: key}); err != nil {
+					t.Errorf("propose: %v", err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for i := range c.Members() {
+		info, err := os.Stat(filepath.Join(c.Dir(i), "raft", "a", "log.bolt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A bolt file grows by 16 MiB at a time: one step is enough for what is kept.
+		if info.Size() > written {
+			t.Errorf("after %d bytes the log of node %d has %d, keeping %d", written, i, info.Size(), kept)
+		}
+	}
+	awaitEqualStates(t, c, groupA)
 }

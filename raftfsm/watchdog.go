@@ -267,8 +267,12 @@ func (g *group) notePropose(err error) {
 // transferStuck tells whether Raft has refused for too long, and no transfer of ours is the
 // cause.
 func (g *group) transferStuck(elapsed time.Duration) bool {
-	if !g.guard.refused.Load() || g.guard.transfers.Load() > 0 {
+	if !g.guard.refused.Load() {
 		g.guard.refusedFor.Store(0)
+		return false
+	}
+	// Tries of ours that fail at once come and go: they only halt the count.
+	if g.guard.transfers.Load() > 0 {
 		return false
 	}
 	return time.Duration(g.guard.refusedFor.Add(int64(elapsed))) >= transferStuckAfter
@@ -280,8 +284,15 @@ func (g *group) transferStuck(elapsed time.Duration) bool {
 func (g *group) mendTransfer(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, barrierTimeout)
 	defer cancel()
-	err := await(ctx, g.raft.Barrier(enqueueTimeout))
+	barrier := g.raft.Barrier(enqueueTimeout)
+	err := await(ctx, barrier)
 	g.notePropose(err)
+	if f, ok := barrier.(raft.IndexFuture); ok && err == nil {
+		// Barriers are not part of the state: readers must not wait for this one.
+		g.mu.Lock()
+		g.ready.index = max(g.ready.index, f.Index())
+		g.mu.Unlock()
+	}
 	if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
 		g.again(ReasonTransferStuck, "Raft refuses writes for a transfer that is not under way")
 	}

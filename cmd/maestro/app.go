@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/maestro-conductor/maestro/internal/client"
+	"github.com/maestro-conductor/maestro/node"
 )
 
 // Exit statuses.
@@ -134,6 +135,9 @@ func (a *app) status(cmd *cobra.Command, err error) int {
 		return statusDone
 	case errors.Is(err, errDenied):
 		return statusDenied
+	case errors.Is(err, node.ErrStopped):
+		a.printError(err, "")
+		return node.ExitFatal
 	case errors.Is(err, errReported):
 		return statusError
 	case !a.began || errors.As(err, &usage):

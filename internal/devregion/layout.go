@@ -152,6 +152,7 @@ type nodeFile struct {
 	Admin   map[string]string `yaml:"admin"`
 	Seeds   []seedEntry       `yaml:"seeds"`
 	TLS     map[string]string `yaml:"tls"`
+	Disk    map[string]uint64 `yaml:"disk"`
 }
 
 type seedEntry struct {
@@ -175,6 +176,8 @@ func (r *Region) writeConfigs() error {
 			Cluster: map[string]string{"listen": n.Cluster},
 			Admin:   map[string]string{"listen": hostPort(n.Admin)},
 			TLS:     map[string]string{"ca": certs.CAPath(r.certsDir()), "cert": p.Cert, "key": p.Key},
+			// A developer's disk is often nearly full, and holds three nodes.
+			Disk: map[string]uint64{"ballast_bytes": 0, "low_bytes": 128 << 20},
 		})
 		if err != nil {
 			return fmt.Errorf("devregion: %w", err)

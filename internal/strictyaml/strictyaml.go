@@ -14,6 +14,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -237,6 +238,9 @@ func name(path string) string {
 }
 
 func kindName(t reflect.Type) string {
+	if t == reflect.TypeFor[time.Duration]() {
+		return "a duration with its unit, such as 500ms"
+	}
 	switch t.Kind() {
 	case reflect.Bool:
 		return "true or false"
