@@ -25,10 +25,17 @@ import (
 	"github.com/maestro-conductor/maestro/internal/client"
 )
 
+// settlePatience bounds moves of replicas, which take some seconds each.
+const settlePatience = 5 * time.Minute
+
 // startAll starts a region of n seeds and waits until it serves and its members are written down.
-func startAll(t *testing.T, n int) *testRegion {
+// The fewer groups there are, the sooner all have moved.
+func startAll(t *testing.T, n int, groups GroupCounts) *testRegion {
 	t.Helper()
 	r := newRegionOf(t, n)
+	for i := range r.configs {
+		r.configs[i].Groups = groups
+	}
 	for i := range n {
 		r.Start(i)
 	}
@@ -66,7 +73,7 @@ func (r *testRegion) awaitSettled(i int, names ...string) *clusterv1.StatusRespo
 			r.t.Logf("the region: %v", st)
 		}
 	}()
-	r.await(fmt.Sprintf("a settled region of %v", names), func() bool {
+	r.awaitFor(settlePatience, fmt.Sprintf("a settled region of %v", names), func() bool {
 		st = r.status(i)
 		var have []string
 		for _, n := range st.GetNodes() {
@@ -205,7 +212,7 @@ func TestMembersComeAndGoUnderLoad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("moves the replicas of a whole region several times")
 	}
-	r := startAll(t, 3)
+	r := startAll(t, 3, GroupCounts{Limiter: 1, Index: 2})
 	r.awaitSettled(0, "node-1", "node-2", "node-3")
 	l := r.startLoad()
 	for _, name := range []string{"node-4", "node-5"} {
@@ -270,7 +277,7 @@ func TestMembersComeAndGoUnderLoad(t *testing.T) {
 
 // A node that is dead and whose data is gone comes back under its name as another member.
 func TestWipedNodeIsReplaced(t *testing.T) {
-	r := startAll(t, 3)
+	r := startAll(t, 3, GroupCounts{Limiter: 1, Index: 1})
 	l := r.startLoad()
 	old := r.recordOf(2).Members[2].ID
 	r.Stop(2)
@@ -306,7 +313,7 @@ func TestWipedNodeIsReplaced(t *testing.T) {
 
 // Nodes restart one after the other, under load, and no request fails that is repeated.
 func TestRollingRestart(t *testing.T) {
-	r := startAll(t, 3)
+	r := startAll(t, 3, GroupCounts{Limiter: 3, Index: 3})
 	l := r.startLoad()
 	for i := range 3 {
 		before := l.checks.Load()
@@ -324,7 +331,7 @@ func TestRollingRestart(t *testing.T) {
 }
 
 func TestRegionOfFive(t *testing.T) {
-	r := startAll(t, 5)
+	r := startAll(t, 5, GroupCounts{Limiter: 3, Index: 3})
 	st := r.awaitSettled(3, "node-1", "node-2", "node-3", "node-4", "node-5")
 	hosted := 0
 	for _, n := range st.GetNodes() {
@@ -363,7 +370,7 @@ func TestRegionOfFive(t *testing.T) {
 
 // A node that does not fit is refused with everything that is wrong, and nothing changes.
 func TestUnfitNodesAreRefused(t *testing.T) {
-	r := startAll(t, 3)
+	r := startAll(t, 3, GroupCounts{Limiter: 3, Index: 3})
 	ctx := context.Background()
 	i := r.spare()
 	if _, err := r.add(0, i); err == nil || !strings.Contains(err.Error(), "cannot be asked") {

@@ -86,7 +86,9 @@ func (r *testRegion) configure(s Seed, seeds []Seed) int {
 // spare configures a node that joins, and returns its number.
 func (r *testRegion) spare() int {
 	r.t.Helper()
-	return r.configure(r.place(), r.configs[0].Seeds)
+	i := r.configure(r.place(), r.configs[0].Seeds)
+	r.configs[i].Groups = r.configs[0].Groups
+	return i
 }
 
 func (r *testRegion) Start(i int) {
@@ -140,6 +142,11 @@ func (r *testRegion) limiter(i int) limiterv1connect.LimiterClient {
 
 // await polls until ok.
 func (r *testRegion) await(what string, ok func() bool) {
+	r.t.Helper()
+	r.awaitFor(patience, what, ok)
+}
+
+func (r *testRegion) awaitFor(patience time.Duration, what string, ok func() bool) {
 	r.t.Helper()
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
