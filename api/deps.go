@@ -100,7 +100,7 @@ type NodeStatus struct {
 	// Replicas counts those that are placed on it.
 	Replicas int
 	Draining bool
-	// Disk is "good", "low", or empty when not known.
+	// Disk is "good", "slow", "low", or empty when not known.
 	Disk string
 	// ClockOffset is how far its wall clock is ahead of the answering node's.
 	ClockOffset time.Duration

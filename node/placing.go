@@ -221,6 +221,15 @@ func newReplica(g meta.Placement, member string) (id string, generation uint32) 
 	return fmt.Sprintf("%s.%d", member, g.Generation+1), g.Generation + 1
 }
 
+// whenAllFit is p once every active member can take replicas.
+func (p placing) whenAllFit() placing {
+	p.members = slices.Clone(p.members)
+	for i := range p.members {
+		p.members[i].fit = p.members[i].active
+	}
+	return p
+}
+
 // loads counts the voters of every member.
 func (p placing) loads() map[string]int {
 	load := map[string]int{}

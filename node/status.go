@@ -85,6 +85,8 @@ func (p placing) pending(m meta.Membership, views map[string]raftfsm.GroupView) 
 	}
 	if next, ok := p.next(); ok {
 		out = append(out, "next: "+next.why)
+	} else if next, ok := p.whenAllFit().next(); ok && len(out) == 0 {
+		out = append(out, "waits until every active node can be moved to: "+next.why)
 	}
 	for _, node := range m.Sorted() {
 		if node.State == meta.NodeLeaving {
@@ -108,6 +110,15 @@ func (n *Node) nodeStatus(ctx context.Context, node meta.Node, m meta.Membership
 	}
 	if node.ID == n.boot.self() {
 		s.Reachable, s.Version, s.Level, s.Draining = true, version.String(), raftfsm.LevelCurrent, n.draining.Load()
+		s.Disk = diskText(raftfsm.DiskGood)
+		for _, w := range n.host.Warnings() {
+			switch {
+			case strings.HasPrefix(w, raftfsm.ReasonDiskLow):
+				s.Disk = diskText(raftfsm.DiskLow)
+			case strings.HasPrefix(w, raftfsm.ReasonDiskSlow):
+				s.Disk = diskText(raftfsm.DiskSlow)
+			}
+		}
 		return s
 	}
 	for _, peer := range n.host.Peers() {

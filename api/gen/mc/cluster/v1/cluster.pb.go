@@ -271,7 +271,7 @@ type NodeStatus struct {
 	Replicas uint32 `protobuf:"varint,8,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	// draining is true while it stops in order.
 	Draining bool `protobuf:"varint,9,opt,name=draining,proto3" json:"draining,omitempty"`
-	// disk is "good", or "low" when it refuses writes for want of space; empty when not known.
+	// disk is "good", "slow", or "low" when it refuses writes for want of space; empty when not known.
 	Disk string `protobuf:"bytes,10,opt,name=disk,proto3" json:"disk,omitempty"`
 	// clock_offset_ms is how far its wall clock is ahead of the answering node's.
 	ClockOffsetMs int32 `protobuf:"zigzag32,11,opt,name=clock_offset_ms,json=clockOffsetMs,proto3" json:"clock_offset_ms,omitempty"`
