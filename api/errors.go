@@ -44,6 +44,9 @@ var (
 	ErrLevel = errors.New("a member runs a build that is too old for this")
 	// ErrMembersChanged means that other changes of members got in between.
 	ErrMembersChanged = errors.New("other changes of members got in between")
+	// ErrMetaStale means that this node may not know of revocations: it has had no word from
+	// the group meta for too long.
+	ErrMetaStale = errors.New("the node has had no confirmation from the group meta for a second")
 	// ErrServiceOff means that this node does not run the service that was asked for.
 	ErrServiceOff = errors.New("the service is switched off on this node")
 )

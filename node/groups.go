@@ -19,6 +19,11 @@ const (
 	groupIndex   raftfsm.GroupID = 0x200 // and up
 )
 
+// metaCommitTimeout is how soon followers learn what meta has committed, within a factor of
+// two: a revocation must be everywhere well within metaStaleAfter. It costs ten small messages
+// more a second in an idle region.
+const metaCommitTimeout = 100 * time.Millisecond
+
 // jobRetry is the pause after a leader job failed; sweepInterval is how often idle counters
 // are forgotten, and limits compared even though no change was noticed.
 const (
@@ -73,7 +78,7 @@ func groupNames(r *record) []string {
 // groups lists the groups of the region; where their replicas are, placements say.
 func (n *Node) groups(r *record, tables *meta.Machine) []raftfsm.Group {
 	groups := []raftfsm.Group{{
-		ID: groupMeta, Name: metaName, Machine: tables,
+		ID: groupMeta, Name: metaName, Machine: tables, CommitTimeout: metaCommitTimeout,
 		OnLeader: func(ctx context.Context) {
 			n.ensureSettings(ctx, r)
 			n.runPlacer(ctx)
@@ -84,12 +89,13 @@ func (n *Node) groups(r *record, tables *meta.Machine) []raftfsm.Group {
 			groups = append(groups, raftfsm.Group{
 				ID: id, Name: fmt.Sprintf("limiter-%d", i), Machine: limiter.NewMachine(),
 				OnLeader: func(ctx context.Context) { n.keepLimits(ctx, id) },
+				Observe:  n.pacer.Checked,
 			})
 		}
 	}
 	if n.cfg.Runs(ServiceIndex) {
 		for _, s := range indexShards(r.Index) {
-			groups = append(groups, raftfsm.Group{ID: s.Group, Name: s.Name, Machine: index.NewMachine(), Bulk: true})
+			groups = append(groups, raftfsm.Group{ID: s.Group, Name: s.Name, Machine: index.NewMachine(n.pacer.Turns), Bulk: true})
 		}
 	}
 	return groups

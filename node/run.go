@@ -22,6 +22,7 @@ import (
 	"github.com/maestro-conductor/maestro/api"
 	"github.com/maestro-conductor/maestro/index"
 	"github.com/maestro-conductor/maestro/internal/clock"
+	"github.com/maestro-conductor/maestro/internal/elastic"
 	"github.com/maestro-conductor/maestro/internal/version"
 	"github.com/maestro-conductor/maestro/limiter"
 	"github.com/maestro-conductor/maestro/node/meta"
@@ -43,7 +44,9 @@ type Node struct {
 	services *services
 	// started is closed once the groups run and the services stand.
 	started chan struct{}
-	host    *raftfsm.Host
+	// pacer makes ingest give way to checks.
+	pacer *elastic.Pacer
+	host  *raftfsm.Host
 	// draining is set once the node has begun to stop; removed once it is no member any more.
 	draining, removed atomic.Bool
 	// halt ends the node in order, for a reason of its own.
@@ -102,6 +105,7 @@ func newNode(cfg Config, log *slog.Logger) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, log: log, clock: clk, registry: prometheus.NewRegistry(), tls: conf, boot: boot, started: make(chan struct{})}
 	n.services = &services{node: n}
+	n.pacer = newPacer(n)
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 	return n, nil
 }
@@ -148,17 +152,29 @@ func (n *Node) runCluster(ctx context.Context, drain func()) error {
 		return err
 	}
 	n.log.Info("running", "api", n.cfg.API.Listen, "groups", len(n.host.Status()))
-	if removed, err := n.follow(ctx); err != nil {
-		return errors.Join(err, n.host.Close())
-	} else if removed {
+	// To the end of the drain: requests need it until then.
+	fresh := n.services.running.Load().fresh
+	freshCtx, endFresh := context.WithCancel(context.WithoutCancel(ctx))
+	var jobs sync.WaitGroup
+	jobs.Go(func() { fresh.run(freshCtx) })
+	jobs.Go(func() { n.pacer.Run(freshCtx) })
+	removed, err := n.follow(ctx)
+	switch {
+	case removed:
 		n.removed.Store(true) // from here on, callers are told
-		return errors.Join(n.host.Close(), n.restAsRemoved(ctx))
+	case err == nil:
+		n.log.Info("stopping: handing leaderships over and finishing requests")
+		n.draining.Store(true) // callers and load balancers go elsewhere from here on
+		n.host.HandOver()
+		drain()
 	}
-	n.log.Info("stopping: handing leaderships over and finishing requests")
-	n.draining.Store(true) // callers and load balancers go elsewhere from here on
-	n.host.HandOver()
-	drain()
-	return n.host.Close()
+	endFresh()
+	jobs.Wait()
+	err = errors.Join(err, n.host.Close())
+	if removed && err == nil {
+		return n.restAsRemoved(ctx)
+	}
+	return err
 }
 
 // start opens the groups and puts the services behind the API.
@@ -197,7 +213,8 @@ func (n *Node) start(rec *record) error {
 		Groups: n.host, Group: groupMeta, Machine: tables, Limiter: run.limiter, LimiterGroups: limiters,
 		Clock: n.clock.Now, Region: rec.Region,
 	})
-	run.index = index.NewService(n.host, indexShards(rec.Index), run.meta.CursorKey)
+	run.index = index.NewService(n.host, indexShards(rec.Index), run.meta.CursorKey, n.pacer)
+	run.fresh = newFreshness(n.clock.Steady, run.meta.Confirm, n.log, n.registry)
 	n.services.running.Store(run)
 	close(n.started)
 	return nil
@@ -216,7 +233,7 @@ func (n *Node) awaitStarted(ctx context.Context) bool {
 // deps are what the API serves. A service that is switched off stays nil.
 func (n *Node) deps() api.Deps {
 	d := api.Deps{
-		Authenticator: n.services, Tokens: n.services, Cluster: n.services,
+		Authenticator: n.services, Freshness: n.services, Tokens: n.services, Cluster: n.services,
 		Region: n.cfg.Region, Now: n.clock.Now, Logger: n.log, Metrics: n.registry,
 		Serving: func(service string) bool { return n.ready() == nil },
 	}
@@ -240,6 +257,9 @@ func (n *Node) ready() error {
 	}
 	if err := n.host.Ready(); err != nil {
 		return err
+	}
+	if !run.fresh.Fresh() {
+		return api.ErrMetaStale
 	}
 	if _, ok := run.meta.CursorKey(); !ok {
 		return errors.New("the region's settings have not reached this node yet")

@@ -37,6 +37,9 @@ func (o *Options) WithBounds(slow, stalled, replication time.Duration) {
 // Raft is the Raft of a group.
 func (h *Host) Raft(id GroupID) *raft.Raft { return h.seats[id].current.Load().raft }
 
+// Restart closes and opens a group's Raft, as a watchdog does.
+func (h *Host) Restart(id GroupID) error { return h.seats[id].current.Load().restart("test") }
+
 // Confirm asks a majority whether this node still leads the group in its term.
 func (h *Host) Confirm(id GroupID) error {
 	g := h.seats[id].current.Load()
@@ -54,7 +57,7 @@ func AppendToLog(path string, last, term uint64, n int, command []byte) error {
 	if err != nil {
 		return err
 	}
-	s, err := openLogStore(path, DefaultRetention, &timekeeper{clock: clk}, func(string, error) {}, func(int, time.Duration) {})
+	s, err := openLogStore(path, Retention{}, &timekeeper{clock: clk}, func(string, error) {}, func(int, time.Duration) {})
 	if err != nil {
 		return err
 	}

@@ -321,6 +321,9 @@ func (g *group) open(dir string, o opening) error {
 	conf := raftConfig(g.self, g.seat.preference(), h.retention, hlog, notify)
 	h.seams.configure(conf)
 	g.timeout.Store(int64(conf.HeartbeatTimeout))
+	if g.commitTimeout != 0 {
+		conf.CommitTimeout = g.commitTimeout
+	}
 	if err := g.bootstrap(conf, cache, o); err != nil {
 		return errors.Join(err, g.trans.Close())
 	}

@@ -20,9 +20,12 @@ const (
 	linkRedialDelay = 100 * time.Millisecond
 	// linkQueue is how many frames may wait for the wire on each side of a link.
 	linkQueue = 1024
-	// linkInFlightMax bounds the requests of one link that run at the same time; the reader
-	// then stops reading, and the caller's queue fills.
-	linkInFlightMax = 2048
+	// linkInFlightMax bounds the requests of one link that run at the same time, and
+	// linkInFlightBytesMax what they hold: a quarter of what a group's queues could. One more is
+	// refused as overloaded; to stop reading would also hold up the small questions by which a
+	// leader proves that it leads.
+	linkInFlightMax      = 2048
+	linkInFlightBytesMax = 64 << 20
 )
 
 // link is this node's client side of the long-lived connection to one peer: many requests
@@ -247,7 +250,7 @@ func (h *Host) serveLink(conn net.Conn) {
 		_ = writeFrames(conn, frames, stop)
 		cancel()
 	}()
-	slots := make(chan struct{}, linkInFlightMax)
+	var room linkRoom
 	r := bufio.NewReaderSize(conn, 64<<10)
 	for {
 		b, err := readFrame(r)
@@ -259,11 +262,17 @@ func (h *Host) serveLink(conn net.Conn) {
 			h.log.Warn("link closed: malformed frame", "from", conn.RemoteAddr().String(), "err", err)
 			break
 		}
-		slots <- struct{}{}
+		if !room.take(req) {
+			select {
+			case frames <- refusal(req).append(nil):
+			case <-ctx.Done():
+			}
+			continue
+		}
 		running.Add(1)
 		go func() {
 			defer running.Done()
-			defer func() { <-slots }()
+			defer room.give(req)
 			rctx, done := context.WithTimeout(ctx, req.left)
 			defer done()
 			select {
@@ -319,7 +328,9 @@ func (h *Host) answer(ctx context.Context, req request) response {
 			return fail(errors.New("raftfsm: short proposal"))
 		}
 		cmd := Command{RequestID: RequestID(req.payload), Data: req.payload[len(RequestID{}):]}
+		start := time.Now()
 		res, err := g.propose(ctx, cmd)
+		g.seat.committed(start, err)
 		if err != nil {
 			return fail(err)
 		}

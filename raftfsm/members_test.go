@@ -225,7 +225,18 @@ func TestRemovedNodeIsHarmless(t *testing.T) {
 	add(t, c.Host(0), groupA, "k")
 	four := c.Add()
 	moved := c.Voters(1, 2, four)
-	// The removed node does not hear of it, as one that was cut off would not.
+	// The removed node does not hear of it, as one that was cut off would not; it leads nothing.
+	for _, g := range []raftfsm.GroupID{groupA, groupB} {
+		c.Await("another leader", func() bool {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			if err := c.Host(1).Transfer(ctx, g, c.Members()[1].ID); err != nil {
+				return false
+			}
+			v, err := c.Host(1).Describe(ctx, g)
+			return err == nil && v.Leader == c.Members()[1].ID
+		})
+	}
 	for _, i := range []int{1, 2, four} {
 		c.Host(i).Place(placements{groupA: moved, groupB: moved})
 	}
@@ -300,4 +311,29 @@ func TestListedReplicaWithoutItsLog(t *testing.T) {
 	if err := c.TryStart(0); err == nil || !strings.Contains(err.Error(), "lost synced data") {
 		t.Fatalf("a node without a log of its list: %v", err)
 	}
+}
+
+// A group's Raft is restarted under load, wherever it leads: callers see at most a change of
+// leader, and the other group nothing.
+func TestRestartOfAGroup(t *testing.T) {
+	c := hosttest.Start(t, 3, twoGroups)
+	stop := load(t, c.Host(0), groupA, "k")
+	for range 3 {
+		for i := range 3 {
+			if err := c.Host(i).Restart(groupA); err != nil {
+				t.Fatal(err)
+			}
+			c.Host(i).Status()
+			add(t, c.Host(i), groupB, "b")
+			c.AwaitLeader("a")
+		}
+	}
+	n := stop()
+	for i := range 3 {
+		if got := read(t, c.Host(i), groupA, "k"); got != n {
+			t.Errorf("node %d reads %d of %d acknowledged writes", i, got, n)
+		}
+	}
+	awaitEqualStates(t, c, groupA)
+	awaitEqualStates(t, c, groupB)
 }

@@ -11,6 +11,9 @@ import (
 const (
 	// proposalQueueMax is how many proposals of one group may wait for a place in an entry.
 	proposalQueueMax = 8192
+	// proposalQueueBytesMax bounds what they hold: some thirty entries, which a healthy group
+	// commits in a second. More would only be memory: those at the end run into their deadlines.
+	proposalQueueBytesMax = 16 << 20
 	// entriesInFlightMax is how many entries of a group are being replicated at the same
 	// time. While they are, further proposals gather and share the next entry. With one, the
 	// leader's disk would idle while the followers write; more than two only makes entries
@@ -48,9 +51,7 @@ func (g *group) propose(ctx context.Context, cmd Command) (Result, error) {
 		return Result{}, g.fail("propose", OutcomeDefinite, ErrDiskFull)
 	}
 	p := &proposal{ctx: ctx, cmd: cmd, done: make(chan proposed, 1)}
-	select {
-	case g.queue <- p:
-	default:
+	if !g.enqueue(p) {
 		return Result{}, g.fail("propose", OutcomeDefinite, ErrOverloaded)
 	}
 	select {
@@ -63,6 +64,24 @@ func (g *group) propose(ctx context.Context, cmd Command) (Result, error) {
 	}
 }
 
+// enqueue takes a proposal unless the queue holds as many, or as many bytes, as it may.
+func (g *group) enqueue(p *proposal) bool {
+	size := int64(len(p.cmd.Data))
+	if g.queueBytes.Add(size) <= proposalQueueBytesMax {
+		select {
+		case g.queue <- p:
+			return true
+		default:
+		}
+	}
+	g.queueBytes.Add(-size)
+	g.host.metrics.refused(g.name)
+	return false
+}
+
+// dequeued counts a proposal that has left the queue.
+func (g *group) dequeued(p *proposal) { g.queueBytes.Add(-int64(len(p.cmd.Data))) }
+
 // runProposer gathers proposals into entries until the host closes.
 func (g *group) runProposer() {
 	defer g.wg.Done()
@@ -70,6 +89,7 @@ func (g *group) runProposer() {
 		var first *proposal
 		select {
 		case first = <-g.queue:
+			g.dequeued(first)
 		case <-g.ctx.Done():
 			return
 		}
@@ -89,6 +109,7 @@ func (g *group) gather(first *proposal) []*proposal {
 	for len(batch) < EntryCommandsMax && size <= EntryBytesMax-CommandBytesMax {
 		select {
 		case p := <-g.queue:
+			g.dequeued(p)
 			if p.ctx.Err() != nil {
 				continue // the caller has gone, and it never entered the log
 			}
@@ -190,6 +211,7 @@ func (h *Host) Propose(ctx context.Context, id GroupID, cmd Command) (Result, er
 	payload := append(append(make([]byte, 0, len(cmd.RequestID)+len(cmd.Data)), cmd.RequestID[:]...), cmd.Data...)
 	retryUnknown := cmd.RequestID != RequestID{}
 	var res Result
+	start := time.Now()
 	err = h.atLeader(ctx, s, "propose", retryUnknown, func(ctx context.Context, g *group) error {
 		r, err := g.propose(ctx, cmd)
 		res = r
@@ -202,7 +224,15 @@ func (h *Host) Propose(ctx context.Context, id GroupID, cmd Command) (Result, er
 		res = Result{Data: r.payload, Index: r.index, Repeated: r.status == statusRepeated}
 		return nil
 	})
+	s.committed(start, err)
 	return res, err
+}
+
+// committed tells who wants to know how long a proposal took.
+func (s *seat) committed(start time.Time, err error) {
+	if f := s.conf.Observe; f != nil && err == nil {
+		f(time.Since(start))
+	}
 }
 
 // Query reads from a group: the leader with Linearizable; with Bounded this node's replica, or

@@ -17,7 +17,7 @@ import (
 func openTestLog(t *testing.T, path string) (*logStore, error) {
 	t.Helper()
 	keep := &timekeeper{clock: clock.NewManual(time.Unix(1_700_000_000, 0))}
-	return openLogStore(path, DefaultRetention, keep, func(reason string, err error) { t.Errorf("%s: %v", reason, err) }, func(int, time.Duration) {})
+	return openLogStore(path, Retention{}, keep, func(reason string, err error) { t.Errorf("%s: %v", reason, err) }, func(int, time.Duration) {})
 }
 
 // The library compares the text of the error for a key that is missing.

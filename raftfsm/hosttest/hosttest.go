@@ -38,6 +38,7 @@ type Cluster struct {
 	// configure changes the options of a node before it starts.
 	configure  []func(i int, o *raftfsm.Options)
 	placements map[raftfsm.GroupID]raftfsm.Placement
+	hold       bool
 }
 
 // Option changes how the cluster runs.
@@ -50,6 +51,9 @@ func Retain(r raftfsm.Retention) Option { return func(c *Cluster) { c.keep = r }
 func Configure(f func(i int, o *raftfsm.Options)) Option {
 	return func(c *Cluster) { c.configure = append(c.configure, f) }
 }
+
+// Hold leaves it to the test to start the nodes.
+func Hold() Option { return func(c *Cluster) { c.hold = true } }
 
 type node struct {
 	mux  *raftfsm.Mux
@@ -72,7 +76,9 @@ func Start(t testing.TB, n int, groups func() []raftfsm.Group, options ...Option
 		c.addMember(false)
 	}
 	for i := range n {
-		c.Start(i)
+		if !c.hold {
+			c.Start(i)
+		}
 	}
 	t.Cleanup(func() {
 		for i := range c.nodes {

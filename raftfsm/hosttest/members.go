@@ -1,6 +1,7 @@
 package hosttest
 
 import (
+	"crypto/tls"
 	"fmt"
 	"os"
 
@@ -19,12 +20,21 @@ func (c *Cluster) addMember(join bool) int {
 	return i
 }
 
+// Certificate issues a certificate of the cluster's authority, for TLS.
+func (c *Cluster) Certificate(name string) {
+	c.t.Helper()
+	must(c.t, certs.IssueNode(c.certs, name, []string{"127.0.0.1"}))
+}
+
+// TLS is the configuration of the node called name.
+func (c *Cluster) TLS(name string) *tls.Config { return TLS(c.t, c.certs, name) }
+
 // Add starts one more node, which every node gets to know, and returns its number. It has no
 // replica until it is placed.
 func (c *Cluster) Add() int {
 	c.t.Helper()
 	i := c.addMember(true)
-	c.tell()
+	c.Tell()
 	c.Start(i)
 	return i
 }
@@ -65,17 +75,14 @@ func (c *Cluster) Forget(i int) {
 	}
 }
 
-// tell gives every running node the list of members.
-func (c *Cluster) tell() {
+// Tell gives every running node the list of members; those that were wiped away are not in it.
+func (c *Cluster) Tell() {
 	for _, n := range c.nodes {
 		if n.host != nil {
 			n.host.SetMembers(c.members)
 		}
 	}
 }
-
-// Tell is for after Wipe and Rejoin: every node forgets the members that are gone.
-func (c *Cluster) Tell() { c.tell() }
 
 // Place tells every node, also those that start later, where replicas belong.
 func (c *Cluster) Place(p map[raftfsm.GroupID]raftfsm.Placement) {
