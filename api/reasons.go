@@ -247,7 +247,7 @@ var (
 	reasonNotVoter = &reason{
 		name: "not_voter", code: connect.CodeFailedPrecondition,
 		title: "the node does not vote in this group, so that it cannot lead it",
-		hint:  "choose one of the group's voters in `maestro cluster status`; nothing was changed", sentinels: []error{ErrNotVoter},
+		hint:  "choose one of the group's voters in `maestro cluster status`; nothing was changed", sentinels: []error{ErrNotVoter, raftfsm.ErrNotVoter},
 	}
 	reasonGroupName = &reason{
 		name: "group_name_unknown", code: connect.CodeNotFound,
@@ -339,7 +339,7 @@ var (
 		name: "not_member", code: connect.CodeUnavailable,
 		title: "this node is not a member of the region's cluster", opaque: true,
 		hint:      "ask another node of the region; an operator sees the members in `maestro cluster status`",
-		sentinels: []error{raftfsm.ErrOtherCluster, raftfsm.ErrNotMember, raftfsm.ErrDuplicate},
+		sentinels: []error{raftfsm.ErrOtherCluster, raftfsm.ErrNotMember, raftfsm.ErrOtherTarget, raftfsm.ErrDuplicate},
 	}
 	reasonNodeRemoved = &reason{
 		name: "node_removed", code: connect.CodeUnavailable,

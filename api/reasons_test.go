@@ -85,6 +85,8 @@ var sentinelReasons = map[string]struct {
 	"raftfsm.ErrTargetUnknown":  {raftfsm.ErrTargetUnknown, reasonGroupUnknown},
 	"raftfsm.ErrOtherCluster":   {raftfsm.ErrOtherCluster, reasonNotMember},
 	"raftfsm.ErrNotMember":      {raftfsm.ErrNotMember, reasonNotMember},
+	"raftfsm.ErrNotVoter":       {raftfsm.ErrNotVoter, reasonNotVoter},
+	"raftfsm.ErrOtherTarget":    {raftfsm.ErrOtherTarget, reasonNotMember},
 	"raftfsm.ErrDuplicate":      {raftfsm.ErrDuplicate, reasonNotMember},
 	"raftfsm.ErrVersion":        {raftfsm.ErrVersion, reasonVersionMismatch},
 	"limiter.ErrTooManyLimits":  {limiter.ErrTooManyLimits, reasonTooManyLimits},
