@@ -79,6 +79,10 @@ var procedures = []procedure{
 
 	{name: clusterv1connect.ClusterStatusProcedure, least: RoleOperator, cutOff: cutOffCertificate, class: classAdmin, deadline: DeadlineAdmin},
 	{name: clusterv1connect.ClusterInitProcedure, least: RoleAdmin, cutOff: cutOffAll, platform: true, write: true, class: classAdmin, deadline: MaxDeadline},
+	{name: clusterv1connect.ClusterAddProcedure, least: RoleAdmin, platform: true, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: clusterv1connect.ClusterRemoveProcedure, least: RoleAdmin, platform: true, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: clusterv1connect.ClusterReplaceProcedure, least: RoleAdmin, platform: true, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: clusterv1connect.ClusterTransferProcedure, least: RoleAdmin, platform: true, write: true, class: classAdmin, deadline: DeadlineAdmin},
 
 	{name: clusterv1connect.TokensCreateTokenProcedure, least: RoleAdmin, write: true, class: classAdmin, deadline: DeadlineAdmin},
 	{name: clusterv1connect.TokensListTokensProcedure, least: RoleAdmin, class: classAdmin, deadline: DeadlineAdmin},

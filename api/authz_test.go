@@ -167,6 +167,22 @@ var accessCases = []accessCase{
 		own: notPlatform, foreign: notPlatform, platform: adminOnly,
 	},
 	{
+		what: "add a node", procedure: clusterv1connect.ClusterAddProcedure, request: &clusterv1.AddRequest{Name: "d", ClusterAddress: "d:7401"},
+		own: notPlatform, foreign: notPlatform, platform: adminOnly,
+	},
+	{
+		what: "remove a node", procedure: clusterv1connect.ClusterRemoveProcedure, request: &clusterv1.RemoveRequest{Name: "d"},
+		own: notPlatform, foreign: notPlatform, platform: adminOnly,
+	},
+	{
+		what: "replace a node", procedure: clusterv1connect.ClusterReplaceProcedure, request: &clusterv1.ReplaceRequest{OldName: "a", NewName: "d"},
+		own: notPlatform, foreign: notPlatform, platform: adminOnly,
+	},
+	{
+		what: "transfer a leadership", procedure: clusterv1connect.ClusterTransferProcedure, request: &clusterv1.TransferRequest{Group: "meta", Node: "a"},
+		own: notPlatform, foreign: notPlatform, platform: adminOnly,
+	},
+	{
 		what: "make a token for acme", procedure: clusterv1connect.TokensCreateTokenProcedure, request: &clusterv1.CreateTokenRequest{Tenant: "acme", Role: RoleReader},
 		own: adminOnly, foreign: admForeign, platform: adminOnly,
 	},
@@ -262,6 +278,14 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 		return callOne[clusterv1.StatusResponse](t, e, c.procedure, secret, m)
 	case *clusterv1.InitRequest:
 		return callOne[clusterv1.InitResponse](t, e, c.procedure, secret, m)
+	case *clusterv1.AddRequest:
+		return callOne[clusterv1.AddResponse](t, e, c.procedure, secret, m)
+	case *clusterv1.RemoveRequest:
+		return callOne[clusterv1.RemoveResponse](t, e, c.procedure, secret, m)
+	case *clusterv1.ReplaceRequest:
+		return callOne[clusterv1.ReplaceResponse](t, e, c.procedure, secret, m)
+	case *clusterv1.TransferRequest:
+		return callOne[clusterv1.TransferResponse](t, e, c.procedure, secret, m)
 	case *clusterv1.CreateTokenRequest:
 		return callOne[clusterv1.CreateTokenResponse](t, e, c.procedure, secret, m)
 	case *clusterv1.ListTokensRequest:

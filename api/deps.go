@@ -104,13 +104,28 @@ type NodeStatus struct {
 	ClusterAddress, APIAddress string
 	Reachable                  bool
 	Version                    string
+	// State is "active" or "leaving".
+	State string
+	// Replicas counts those that are placed on it.
+	Replicas int
+	Draining bool
+	// Disk is "good", "slow", "low", or empty when not known.
+	Disk string
+	// ClockOffset is how far its wall clock is ahead of the answering node's.
+	ClockOffset time.Duration
+	// Level is the protocol level of its build, 0 when not known.
+	Level int
 }
 
 // GroupStatus is one Raft group.
 type GroupStatus struct {
 	Name, Leader                    string
 	Term, CommitIndex, AppliedIndex uint64
-	Voters                          []string
+	Voters, Learners                []string
+	// Preferred is the node that leads unless it cannot.
+	Preferred string
+	// Moving is true until the replicas are where they belong.
+	Moving bool
 }
 
 // RegionStatus is the answer of Cluster/Status.
@@ -118,12 +133,38 @@ type RegionStatus struct {
 	ClusterID, Region, AnsweredBy, Version string
 	Nodes                                  []NodeStatus
 	Groups                                 []GroupStatus
+	// Settled is true when every replica is where it belongs and nothing is left to move;
+	// Pending says what is, for people.
+	Settled bool
+	Pending []string
 }
 
-// ClusterAdmin starts the region and reports on it.
+// MemberChange is what a change of members came to.
+type MemberChange struct {
+	// ID is the member that was added or is to go; NewID the one that takes its place.
+	ID, NewID string
+	// Started is false when nothing was to be done any more.
+	Started bool
+	// Removed is true when ID is no member any more.
+	Removed bool
+}
+
+// ClusterAdmin starts the region, reports on it, and changes its members.
 type ClusterAdmin interface {
 	// Init starts the region and returns its cluster id, or ErrAlreadyInitialised, or
 	// ErrSeedsNotReady naming the seeds that are missing or not empty.
 	Init(ctx context.Context) (clusterID string, err error)
 	Status(ctx context.Context) (RegionStatus, error)
+	// AddNode makes the node at a cluster address a member. ErrNodeUnfit lists everything that
+	// keeps it from being one; ErrNodeNameTaken means that another node has its name.
+	AddNode(ctx context.Context, name, clusterAddress string) (MemberChange, error)
+	// RemoveNode begins to move the replicas of a member away. ErrNodeUnknown when there is
+	// none of that name, ErrTooFewNodes when fewer than three others would stay.
+	RemoveNode(ctx context.Context, name string) (MemberChange, error)
+	// ReplaceNode adds a node, unless it is a member, and begins to move the replicas of another
+	// one to it. An empty address means that of the member with the new name.
+	ReplaceNode(ctx context.Context, oldName, newName, clusterAddress string) (MemberChange, error)
+	// Transfer hands the leadership of a group to a member that votes in it, and prefers it from
+	// now on: ErrGroupName, ErrNodeUnknown or ErrNotVoter otherwise.
+	Transfer(ctx context.Context, group, name string) error
 }

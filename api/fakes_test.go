@@ -186,6 +186,30 @@ func (f *fakeServices) Status(context.Context) (RegionStatus, error) {
 	}, f.err
 }
 
+func (f *fakeServices) AddNode(_ context.Context, name, _ string) (MemberChange, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return MemberChange{ID: name + ".1", Started: true}, f.err
+}
+
+func (f *fakeServices) RemoveNode(_ context.Context, name string) (MemberChange, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return MemberChange{ID: name + ".1", Removed: true}, f.err
+}
+
+func (f *fakeServices) ReplaceNode(_ context.Context, oldName, newName, _ string) (MemberChange, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return MemberChange{ID: oldName + ".1", NewID: newName + ".2", Started: true}, f.err
+}
+
+func (f *fakeServices) Transfer(context.Context, string, string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
 // secretOf is the token of a tenant and role that newServices knows.
 func secretOf(tenant, role string) string {
 	if tenant == AllTenants {

@@ -125,6 +125,11 @@ func (s *server) handlers() map[string]http.Handler {
 		clusterv1connect.ClusterStatusProcedure: unary(s, clusterv1connect.ClusterStatusProcedure, s.status),
 		clusterv1connect.ClusterInitProcedure:   unary(s, clusterv1connect.ClusterInitProcedure, s.initRegion),
 
+		clusterv1connect.ClusterAddProcedure:      unary(s, clusterv1connect.ClusterAddProcedure, s.addNode),
+		clusterv1connect.ClusterRemoveProcedure:   unary(s, clusterv1connect.ClusterRemoveProcedure, s.removeNode),
+		clusterv1connect.ClusterReplaceProcedure:  unary(s, clusterv1connect.ClusterReplaceProcedure, s.replaceNode),
+		clusterv1connect.ClusterTransferProcedure: unary(s, clusterv1connect.ClusterTransferProcedure, s.transfer),
+
 		clusterv1connect.TokensCreateTokenProcedure: unary(s, clusterv1connect.TokensCreateTokenProcedure, s.createToken),
 		clusterv1connect.TokensListTokensProcedure:  unary(s, clusterv1connect.TokensListTokensProcedure, s.listTokens),
 		clusterv1connect.TokensRevokeTokenProcedure: unary(s, clusterv1connect.TokensRevokeTokenProcedure, s.revokeToken),

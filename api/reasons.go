@@ -219,6 +219,51 @@ var (
 		title: "the region has not been started",
 		hint:  "run `maestro cluster init` once, with the administrator's certificate", sentinels: []error{ErrNotInitialised},
 	}
+	reasonNodeUnfit = &reason{
+		name: "node_unfit", code: connect.CodeFailedPrecondition,
+		title: "the node cannot become a member of the region",
+		hint:  "mend what the message lists, then repeat; nothing was changed", sentinels: []error{ErrNodeUnfit},
+	}
+	reasonNodeNameTaken = &reason{
+		name: "node_name_taken", code: connect.CodeAlreadyExists,
+		title: "another member has the node's name",
+		hint:  "let the new node take its place with `maestro cluster replace`, or give it another name; nothing was changed", sentinels: []error{ErrNodeNameTaken},
+	}
+	reasonNodeUnknown = &reason{
+		name: "node_unknown", code: connect.CodeNotFound,
+		title: "no member of the region has this name",
+		hint:  "`maestro cluster status` lists the members; nothing was changed", sentinels: []error{ErrNodeUnknown},
+	}
+	reasonTooFewNodes = &reason{
+		name: "too_few_nodes", code: connect.CodeFailedPrecondition,
+		title: "fewer than three members would be left",
+		hint:  "use `maestro cluster replace`, or add a node first; nothing was changed", sentinels: []error{ErrTooFewNodes},
+	}
+	reasonTooManyNodes = &reason{
+		name: "too_many_nodes", code: connect.CodeFailedPrecondition,
+		title: "the region has as many members as it may have",
+		hint:  "remove a member, or use `maestro cluster replace`; nothing was changed", sentinels: []error{ErrTooManyNodes},
+	}
+	reasonNotVoter = &reason{
+		name: "not_voter", code: connect.CodeFailedPrecondition,
+		title: "the node does not vote in this group, so that it cannot lead it",
+		hint:  "choose one of the group's voters in `maestro cluster status`; nothing was changed", sentinels: []error{ErrNotVoter, raftfsm.ErrNotVoter},
+	}
+	reasonGroupName = &reason{
+		name: "group_name_unknown", code: connect.CodeNotFound,
+		title: "the region has no group of this name",
+		hint:  "`maestro cluster status` lists the groups; nothing was changed", sentinels: []error{ErrGroupName},
+	}
+	reasonLevel = &reason{
+		name: "level_too_low", code: connect.CodeFailedPrecondition,
+		title: "a member of the region runs a build that does not know this, or has not been heard of yet",
+		hint:  "upgrade every node, and see in `maestro cluster status` that all are reachable; nothing was changed", sentinels: []error{ErrLevel},
+	}
+	reasonMembersChanged = &reason{
+		name: "members_changed", code: connect.CodeUnavailable,
+		title: "other changes of members got in between",
+		hint:  "retry; nothing was changed", retryAfterMs: 200, sentinels: []error{ErrMembersChanged},
+	}
 	reasonTooManyLimits = &reason{
 		name: "too_many_limits", code: connect.CodeFailedPrecondition,
 		title: "more than 64 limits match the request",
@@ -294,7 +339,12 @@ var (
 		name: "not_member", code: connect.CodeUnavailable,
 		title: "this node is not a member of the region's cluster", opaque: true,
 		hint:      "ask another node of the region; an operator sees the members in `maestro cluster status`",
-		sentinels: []error{raftfsm.ErrOtherCluster, raftfsm.ErrNotMember, raftfsm.ErrDuplicate},
+		sentinels: []error{raftfsm.ErrOtherCluster, raftfsm.ErrNotMember, raftfsm.ErrOtherTarget, raftfsm.ErrDuplicate},
+	}
+	reasonNodeRemoved = &reason{
+		name: "node_removed", code: connect.CodeUnavailable,
+		title: "this node was removed from the region",
+		hint:  "ask another node; the operator of this one can stop it, or empty its data folder and add it as a new node", sentinels: []error{ErrNodeRemoved},
 	}
 	reasonGroupUnknown = &reason{
 		name: "group_unknown", code: connect.CodeUnavailable,
@@ -334,7 +384,8 @@ var reasons = []*reason{
 	reasonFieldTooLong, reasonFieldMalformed, reasonBatchTooLarge, reasonMappingMalformed, reasonLimitInvalid,
 	reasonQueryMalformed, reasonCursorMalformed,
 	reasonLimitUnknown, reasonTokenIDUnknown, reasonRequestIDReused, reasonAlreadyInitialised, reasonSeedsNotReady,
-	reasonNotInitialised, reasonTooManyLimits, reasonServiceOff,
+	reasonNotInitialised, reasonNodeUnfit, reasonNodeNameTaken, reasonNodeUnknown, reasonTooFewNodes, reasonTooManyNodes,
+	reasonNotVoter, reasonGroupName, reasonLevel, reasonTooManyLimits, reasonServiceOff,
 	reasonIncomplete, reasonNotReady, reasonMetaStale, reasonOverloaded, reasonTenantOverloaded, reasonDiskFull, reasonCommandTooLarge, reasonNoLeader, reasonLost,
-	reasonVersionMismatch, reasonNotMember, reasonGroupUnknown, reasonShutdown, reasonDeadline, reasonCanceled, reasonInternal,
+	reasonVersionMismatch, reasonMembersChanged, reasonNodeRemoved, reasonNotMember, reasonGroupUnknown, reasonShutdown, reasonDeadline, reasonCanceled, reasonInternal,
 }

@@ -3,12 +3,9 @@ package node
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -18,15 +15,10 @@ import (
 	"time"
 
 	"github.com/maestro-conductor/maestro/api"
-	"github.com/maestro-conductor/maestro/internal/version"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-const (
-	bootstrapTimeout  = 5 * time.Second
-	bootstrapPoll     = 200 * time.Millisecond
-	bootstrapBytesMax = 1 << 20
-)
+const bootstrapPoll = 200 * time.Millisecond
 
 // bootstrap brings a node from an empty data folder to a cluster record.
 //
@@ -34,10 +26,10 @@ const (
 // sorts first: when every seed is reachable, empty and configured alike, it mints the record
 // and stores it; that is the moment the cluster exists. The others ask the seeds for a record
 // that lists them, by name and incarnation, and store it too. A node that lost its data has
-// another incarnation and is not let in by an old record.
+// another incarnation and is not let in by an old record. A node that joins a running region
+// waits in the same way, until Cluster/Add has made the nodes' records list it.
 type bootstrap struct {
 	cfg  Config
-	id   identity
 	mux  *raftfsm.Mux
 	log  *slog.Logger
 	path string
@@ -45,38 +37,10 @@ type bootstrap struct {
 	minting sync.Mutex // held while this node coordinates a start
 
 	mu   sync.Mutex
-	rec  *record
+	id   identity
+	rec  *record       // what it points to does not change
 	done chan struct{} // closed once rec is set
-}
-
-// hello is what a node tells about itself before it is part of a cluster.
-type hello struct {
-	Name    string  `json:"name"`
-	ID      string  `json:"id"`
-	Version string  `json:"version"`
-	Plan    plan    `json:"plan"`
-	Record  *record `json:"record,omitempty"`
-}
-
-// plan is the part of the configuration that must be alike on all seeds.
-type plan struct {
-	Region  string   `json:"region"`
-	Seeds   []Seed   `json:"seeds"`
-	Limiter int      `json:"limiterGroups"`
-	Index   int      `json:"indexGroups"`
-	Run     []string `json:"services"`
-}
-
-type bootstrapRequest struct {
-	// Op is "hello" or "init".
-	Op string `json:"op"`
-}
-
-type bootstrapResponse struct {
-	Hello *hello `json:"hello,omitempty"`
-	Error string `json:"error,omitempty"`
-	// Initialised marks the error that the region runs already.
-	Initialised bool `json:"initialised,omitempty"`
+	said string        // why a record was not taken over, as last logged
 }
 
 func newBootstrap(cfg Config, id identity, mux *raftfsm.Mux, log *slog.Logger) (*bootstrap, error) {
@@ -86,7 +50,9 @@ func newBootstrap(cfg Config, id identity, mux *raftfsm.Mux, log *slog.Logger) (
 	if err != nil {
 		return nil, err
 	}
-	if ok {
+	if ok && id.Removed {
+		b.rec = &r
+	} else if ok {
 		if err := r.check(cfg, id.id()); err != nil {
 			return nil, err
 		}
@@ -105,7 +71,7 @@ func (b *bootstrap) await(ctx context.Context) (*record, error) {
 	tick := time.NewTicker(bootstrapPoll)
 	defer tick.Stop()
 	if b.current() == nil {
-		b.log.Info("waiting for the region to be started with: maestro cluster init")
+		b.log.Info("waiting for the region to be started (maestro cluster init), or for this node to be added to it (maestro cluster add)", "id", b.self())
 	}
 	for {
 		select {
@@ -121,9 +87,20 @@ func (b *bootstrap) await(ctx context.Context) (*record, error) {
 				continue
 			}
 			if err := b.adopt(h.Record); err != nil {
-				b.log.Warn("cluster record not taken over", "from", s.Name, "err", err)
+				b.sayOnce(s.Name, err)
 			}
 		}
+	}
+}
+
+// sayOnce logs why a record is not taken over, until the reason is another one.
+func (b *bootstrap) sayOnce(from string, err error) {
+	b.mu.Lock()
+	said := b.said
+	b.said = err.Error()
+	b.mu.Unlock()
+	if said != err.Error() {
+		b.log.Warn("not part of the running region", "from", from, "err", err)
 	}
 }
 
@@ -133,6 +110,46 @@ func (b *bootstrap) current() *record {
 	return b.rec
 }
 
+// self is this node's member id.
+func (b *bootstrap) self() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.id.id()
+}
+
+// identity is what node.json says.
+func (b *bootstrap) identity() identity {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.id
+}
+
+// mark changes node.json.
+func (b *bootstrap) mark(f func(*identity)) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	next := b.id
+	if f(&next); next == b.id {
+		return nil
+	}
+	if err := writeJSON(filepath.Join(b.cfg.DataDir, identityFile), next); err != nil {
+		return err
+	}
+	b.id = next
+	return nil
+}
+
+// follow replaces the record by a later one of the same region.
+func (b *bootstrap) follow(r *record) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := writeJSON(b.path, r); err != nil {
+		return err
+	}
+	b.rec = r
+	return nil
+}
+
 // adopt stores a record that lists this node.
 func (b *bootstrap) adopt(r *record) error {
 	b.mu.Lock()
@@ -140,8 +157,11 @@ func (b *bootstrap) adopt(r *record) error {
 	if b.rec != nil {
 		return nil
 	}
-	if r.member(b.id.id()) == nil && r.has(b.id.Name) {
-		return fmt.Errorf("the cluster knows node %s under another incarnation: its data folder was replaced after the region had started", b.id.Name)
+	if r.member(b.id.id()) == nil {
+		if r.has(b.id.Name) {
+			return fmt.Errorf("the region knows node %s under another incarnation: its data folder was replaced; let this one take its place with: maestro cluster replace %s %s", b.id.Name, b.id.Name, b.id.Name)
+		}
+		return fmt.Errorf("the region does not list this node; add it with: maestro cluster add %s --cluster %s", b.id.Name, b.cfg.Self().Cluster)
 	}
 	if err := r.check(b.cfg, b.id.id()); err != nil {
 		return err
@@ -189,6 +209,7 @@ func (b *bootstrap) init(ctx context.Context) (string, error) {
 func (b *bootstrap) mint(ctx context.Context) (*record, error) {
 	own := b.hello()
 	var problems []string
+	level := raftfsm.LevelCurrent
 	members := map[string]string{own.Name: own.ID}
 	for _, s := range b.others() {
 		h, err := b.ask(ctx, s, "hello")
@@ -203,6 +224,7 @@ func (b *bootstrap) mint(ctx context.Context) (*record, error) {
 			problems = append(problems, fmt.Sprintf("node %s is configured with another region, other seeds, groups or services", s.Name))
 		default:
 			members[h.Name] = h.ID
+			level = min(level, max(raftfsm.LevelFirst, h.Level))
 		}
 	}
 	if len(problems) > 0 {
@@ -212,11 +234,14 @@ func (b *bootstrap) mint(ctx context.Context) (*record, error) {
 	if _, err := rand.Read(id[:]); err != nil {
 		return nil, fmt.Errorf("node: cluster id: %w", err)
 	}
-	r := &record{Version: recordVersion, ClusterID: hex.EncodeToString(id[:]), Region: b.cfg.Region, Limiter: b.cfg.Groups.Limiter, Index: b.cfg.Groups.Index, Services: own.Plan.Run}
+	r := &record{Version: recordFirst, ClusterID: hex.EncodeToString(id[:]), Region: b.cfg.Region, Limiter: b.cfg.Groups.Limiter, Index: b.cfg.Groups.Index, Services: own.Plan.Run}
 	for _, s := range b.cfg.Seeds {
 		r.Members = append(r.Members, recordMember{ID: members[s.Name], Name: s.Name, Cluster: s.Cluster, API: s.API})
 	}
-	return r, nil
+	if level == raftfsm.LevelFirst {
+		return r, nil // a seed of an older build could not read more
+	}
+	return r.with(r.membership()), nil
 }
 
 func (b *bootstrap) coordinator() Seed {
@@ -225,98 +250,4 @@ func (b *bootstrap) coordinator() Seed {
 
 func (b *bootstrap) others() []Seed {
 	return slices.DeleteFunc(slices.Clone(b.cfg.Seeds), func(s Seed) bool { return s.Name == b.cfg.Name })
-}
-
-func (b *bootstrap) hello() hello {
-	seeds := slices.SortedFunc(slices.Values(b.cfg.Seeds), func(x, y Seed) int { return strings.Compare(x.Name, y.Name) })
-	return hello{
-		Name: b.cfg.Name, ID: b.id.id(), Version: version.String(), Record: b.current(),
-		Plan: plan{Region: b.cfg.Region, Seeds: seeds, Limiter: b.cfg.Groups.Limiter, Index: b.cfg.Groups.Index, Run: slices.Sorted(slices.Values(b.cfg.Services))},
-	}
-}
-
-func (p plan) equal(o plan) bool {
-	return p.Region == o.Region && p.Limiter == o.Limiter && p.Index == o.Index && slices.Equal(p.Seeds, o.Seeds) && slices.Equal(p.Run, o.Run)
-}
-
-// ask sends one request to a seed.
-func (b *bootstrap) ask(ctx context.Context, s Seed, op string) (*hello, error) {
-	ctx, cancel := context.WithTimeout(ctx, bootstrapTimeout)
-	defer cancel()
-	c, err := b.mux.Dial(ctx, s.Cluster, s.Name, raftfsm.ClassBootstrap, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	if d, ok := ctx.Deadline(); ok {
-		if err := c.SetDeadline(d); err != nil {
-			return nil, fmt.Errorf("node %s: %w", s.Name, err)
-		}
-	}
-	var resp bootstrapResponse
-	if err := errors.Join(sendJSON(c, bootstrapRequest{Op: op}), receiveJSON(c, &resp)); err != nil {
-		return nil, fmt.Errorf("node %s: %w", s.Name, err)
-	}
-	switch {
-	case resp.Initialised:
-		return nil, api.ErrAlreadyInitialised
-	case resp.Error != "":
-		return nil, fmt.Errorf("%w: %s", api.ErrSeedsNotReady, resp.Error)
-	case resp.Hello == nil:
-		return nil, fmt.Errorf("node %s: empty answer", s.Name)
-	}
-	return resp.Hello, nil
-}
-
-// serve answers one request of another seed.
-func (b *bootstrap) serve(c net.Conn) {
-	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(bootstrapTimeout)); err != nil {
-		return
-	}
-	var req bootstrapRequest
-	if err := receiveJSON(c, &req); err != nil {
-		b.log.Info("bootstrap request refused", "from", c.RemoteAddr().String(), "err", err)
-		return
-	}
-	var resp bootstrapResponse
-	if req.Op == "init" {
-		ctx, cancel := context.WithTimeout(context.Background(), bootstrapTimeout)
-		defer cancel()
-		if b.coordinator().Name != b.cfg.Name {
-			resp.Error = fmt.Sprintf("node %s does not coordinate the start; the seeds' configurations differ", b.cfg.Name)
-		} else if _, err := b.init(ctx); err != nil {
-			resp.Error, resp.Initialised = err.Error(), errors.Is(err, api.ErrAlreadyInitialised)
-		}
-	}
-	h := b.hello()
-	resp.Hello = &h
-	if err := sendJSON(c, resp); err != nil {
-		b.log.Debug("bootstrap answer not sent", "err", err)
-	}
-}
-
-func sendJSON(w io.Writer, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...))
-	return err
-}
-
-func receiveJSON(r io.Reader, v any) error {
-	var n [4]byte
-	if _, err := io.ReadFull(r, n[:]); err != nil {
-		return err
-	}
-	size := binary.BigEndian.Uint32(n[:])
-	if size > bootstrapBytesMax {
-		return fmt.Errorf("message of %d bytes, at most %d", size, bootstrapBytesMax)
-	}
-	b := make([]byte, size)
-	if _, err := io.ReadFull(r, b); err != nil {
-		return err
-	}
-	return json.Unmarshal(b, v)
 }

@@ -31,7 +31,7 @@ var ErrConfig = errors.New("node: configuration")
 // environment overrides the file, and flags override both (see Settings).
 type Config struct {
 	// Name is the node's name in its region: lower-case letters, digits and inner hyphens,
-	// at most 63. Required; one of the seeds carries it.
+	// at most 63. Required.
 	Name string `yaml:"name"`
 	// Region is the region's name, of the same form. Default "local".
 	Region string `yaml:"region"`
@@ -44,8 +44,9 @@ type Config struct {
 	Cluster Listener `yaml:"cluster"`
 	// Admin serves metrics, health and pprof without TLS. Default listen 127.0.0.1:7402.
 	Admin AdminListener `yaml:"admin"`
-	// Seeds are the one or three nodes that start the region, this one included. Required,
-	// the same in the file of every node.
+	// Seeds are the one, three or five nodes that start the region, the same in the file of
+	// each of them. A node that joins later names nodes of the region here, through which it
+	// finds the others, and need not be among them. Required.
 	Seeds []Seed `yaml:"seeds"`
 	// TLS names the node's certificate. Required; made by maestro certs create.
 	TLS TLSFiles `yaml:"tls"`
@@ -66,7 +67,7 @@ type Listener struct {
 	// Listen is where the node listens; an empty host means every interface.
 	Listen string `yaml:"listen"`
 	// Advertise is what others dial. Default: the address in the node's own seed entry, from
-	// which it may not differ.
+	// which it may not differ. Required for a node that is not a seed.
 	Advertise string `yaml:"advertise"`
 }
 
@@ -196,14 +197,22 @@ func LoadConfig(path string, o Overrides) (Config, error) {
 // Validate reports every problem of the configuration at once, as ErrConfig.
 func (c Config) Validate() error { return configError("", c.problems()) }
 
-// Self returns the node's own entry among the seeds of a valid configuration.
+// Self returns the node's name and addresses as others know them.
 func (c Config) Self() Seed {
+	if s, ok := c.seed(c.Name); ok {
+		return s
+	}
+	return Seed{Name: c.Name, Cluster: c.Cluster.Advertise, API: c.API.Advertise}
+}
+
+// seed finds an entry among the seeds.
+func (c Config) seed(name string) (Seed, bool) {
 	for _, s := range c.Seeds {
-		if s.Name == c.Name {
-			return s
+		if s.Name == name {
+			return s, true
 		}
 	}
-	return Seed{}
+	return Seed{}, false
 }
 
 // Runs says whether the node runs a service.
@@ -294,8 +303,8 @@ func (c Config) problems() []string {
 }
 
 func (c Config) checkSeeds(p *problemList) {
-	if n := len(c.Seeds); n != 1 && n != 3 {
-		p.add("seeds lists %d nodes; a region starts with 1 or 3 (an odd number, so that a majority is clear)", n)
+	if n := len(c.Seeds); n != 1 && n != 3 && n != 5 {
+		p.add("seeds lists %d nodes; a region starts with 1, 3 or 5 (an odd number, so that a majority is clear)", n)
 	}
 	names, addresses := map[string]bool{}, map[string]string{}
 	for i, s := range c.Seeds {
@@ -313,13 +322,22 @@ func (c Config) checkSeeds(p *problemList) {
 			addresses[a.value] = a.key
 		}
 	}
-	if c.Name != "" && !names[c.Name] {
-		p.add("seeds does not list this node, %q; it must list every node that starts the region", c.Name)
+	if self, ok := c.seed(c.Name); ok {
+		p.checkAdvertise("api", c.API.Advertise, self.API)
+		p.checkAdvertise("cluster", c.Cluster.Advertise, self.Cluster)
 		return
 	}
-	self := c.Self()
-	p.checkAdvertise("api", c.API.Advertise, self.API)
-	p.checkAdvertise("cluster", c.Cluster.Advertise, self.Cluster)
+	for _, a := range []struct{ key, value string }{{"api.advertise", c.API.Advertise}, {"cluster.advertise", c.Cluster.Advertise}} {
+		switch other, ok := addresses[a.value]; {
+		case a.value == "":
+			p.add("%s is empty, and seeds does not list this node, %q; list it there if it starts the region, or write HOST:PORT here if it joins one", a.key, c.Name)
+		case ok:
+			p.add("%s is %s, which is %s already", a.key, a.value, other)
+		default:
+			p.checkAddress(a.key, a.value, false)
+		}
+		addresses[a.value] = a.key
+	}
 }
 
 func (c Config) checkServices(p *problemList) {

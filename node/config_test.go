@@ -56,6 +56,17 @@ func TestParseConfig(t *testing.T) {
 	}
 }
 
+// A node that joins a region names nodes of it, and says itself where it is.
+func TestConfigOfANodeThatJoins(t *testing.T) {
+	text := strings.NewReplacer("name: node-2\n", "name: node-9\n", `api: {listen: "127.0.0.1:7410"}`, `api: {listen: ":1", advertise: "10.0.0.9:7400"}`,
+		`cluster: {listen: "127.0.0.1:7411"}`, `cluster: {listen: ":2", advertise: "10.0.0.9:7401"}`).Replace(goodConfig)
+	text = strings.Replace(text, "- {name: node-2,", "- {name: node-4,", 1)
+	c, problems := parseConfig([]byte(text), "", Overrides{})
+	if len(problems) > 0 || c.Self() != (Seed{Name: "node-9", Cluster: "10.0.0.9:7401", API: "10.0.0.9:7400"}) {
+		t.Errorf("problems %q, self %+v", problems, c.Self())
+	}
+}
+
 func TestFlagsOverrideEnvironmentOverridesFile(t *testing.T) {
 	env := map[string]string{"MAESTRO_DATA_DIR": "from-env", "MAESTRO_LOG_LEVEL": "warn", "MAESTRO_SERVICES": "limiter", "MAESTRO_REGION": ""}
 	c, problems := parseConfig([]byte(goodConfig), "/etc/maestro", Overrides{
@@ -84,8 +95,10 @@ func TestConfigProblems(t *testing.T) {
 		{"no name", "name: node-2\n", "", `name is empty`},
 		{"bad name", "region: eu-central", "region: EU_central", `region is "EU_central"; use 1 to 63 lower-case letters`},
 		{"empty data folder", "data_dir: data", `data_dir: ""`, `data_dir is empty`},
-		{"not among the seeds", "name: node-2\n", "name: node-9\n", `seeds does not list this node, "node-9"`},
-		{"even seeds", "- {name: node-3, cluster: \"10.0.0.3:7401\", api: \"10.0.0.3:7400\"}\n", "", `seeds lists 2 nodes; a region starts with 1 or 3`},
+		{"not among the seeds", "name: node-2\n", "name: node-9\n", `cluster.advertise is empty, and seeds does not list this node, "node-9"`},
+		{"joins at a seed's address", "name: node-2\nregion: eu-central\ndata_dir: data\napi: {listen: \"127.0.0.1:7410\"}\n", "name: node-9\napi: {listen: ':1', advertise: '10.0.0.1:7400'}\n", `api.advertise is 10.0.0.1:7400, which is seeds[0].api already`},
+		{"joins from every interface", "name: node-2\nregion: eu-central\ndata_dir: data\napi: {listen: \"127.0.0.1:7410\"}\n", "name: node-9\napi: {listen: ':1', advertise: ':7400'}\n", `api.advertise is ":7400"; other machines need a host`},
+		{"even seeds", "- {name: node-3, cluster: \"10.0.0.3:7401\", api: \"10.0.0.3:7400\"}\n", "", `seeds lists 2 nodes; a region starts with 1, 3 or 5`},
 		{"seed name twice", "- {name: node-3", "- {name: node-1", `seeds[2].name "node-1" is another seed's name too`},
 		{"seed address twice", `api: "10.0.0.3:7400"`, `api: "10.0.0.3:7401"`, `seeds[2].api is 10.0.0.3:7401, which is seeds[2].cluster already`},
 		{"seed without host", `api: "10.0.0.3:7400"`, `api: ":7400"`, `seeds[2].api is ":7400"; other machines need a host`},

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/maestro-conductor/maestro/index"
@@ -46,11 +47,42 @@ func indexShards(n int) []index.Shard {
 	return shards
 }
 
-// groups lists what this node hosts. Every node of a region hosts the same groups.
+// groupIDs are the groups by name.
+func groupIDs(r *record) map[string]raftfsm.GroupID {
+	ids := map[string]raftfsm.GroupID{metaName: groupMeta}
+	for i, id := range limiterGroups(r.Limiter) {
+		ids[fmt.Sprintf("limiter-%d", i)] = id
+	}
+	for _, s := range indexShards(r.Index) {
+		ids[s.Name] = s.Group
+	}
+	return ids
+}
+
+// groupNames are the groups of a region, in the order in which everything lists them.
+func groupNames(r *record) []string {
+	names := []string{metaName}
+	if slices.Contains(r.Services, ServiceLimiter) {
+		for i := range r.Limiter {
+			names = append(names, fmt.Sprintf("limiter-%d", i))
+		}
+	}
+	if slices.Contains(r.Services, ServiceIndex) {
+		for _, s := range indexShards(r.Index) {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+// groups lists the groups of the region; where their replicas are, placements say.
 func (n *Node) groups(r *record, tables *meta.Machine) []raftfsm.Group {
 	groups := []raftfsm.Group{{
-		ID: groupMeta, Name: "meta", Machine: tables, CommitTimeout: metaCommitTimeout,
-		OnLeader: func(ctx context.Context) { n.ensureSettings(ctx, r) },
+		ID: groupMeta, Name: metaName, Machine: tables, CommitTimeout: metaCommitTimeout,
+		OnLeader: func(ctx context.Context) {
+			n.ensureSettings(ctx, r)
+			n.runPlacer(ctx)
+		},
 	}}
 	if n.cfg.Runs(ServiceLimiter) {
 		for i, id := range limiterGroups(r.Limiter) {

@@ -7,10 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 
+	"github.com/maestro-conductor/maestro/node/meta"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
@@ -21,12 +23,15 @@ type identity struct {
 	Incarnation string `json:"incarnation"`
 	// Started is set once the groups have run: from then on, missing logs are lost logs.
 	Started bool `json:"started"`
+	// Removed is set once the node has learnt that it is no member any more. It never will be
+	// again under this incarnation.
+	Removed bool `json:"removed,omitempty"`
 }
 
 func (i identity) id() string { return i.Name + "." + i.Incarnation }
 
-// record is the file cluster.json: what the region's nodes agreed on when it was started.
-// It never changes.
+// record is the file cluster.json: the region as this node last knew it. What it is called,
+// its groups and services are fixed when it is started; members and placement follow meta.
 type record struct {
 	Version   int            `json:"version"`
 	ClusterID string         `json:"clusterId"` // 32 hex digits
@@ -37,6 +42,14 @@ type record struct {
 	Index   int `json:"indexGroups"`
 	// Services are what every node runs, sorted.
 	Services []string `json:"services"`
+
+	// Placement is where each group's voters belong. A record of version 1 has none: every
+	// member then votes in every group.
+	Placement []recordGroup `json:"placement,omitempty"`
+	// NodesVersion and PlacementVersion are those of the tables in meta that members and
+	// placement come from; 0 while they are as the region was started.
+	NodesVersion     uint32 `json:"nodesVersion,omitempty"`
+	PlacementVersion uint32 `json:"placementVersion,omitempty"`
 }
 
 type recordMember struct {
@@ -46,8 +59,16 @@ type recordMember struct {
 	API     string `json:"api"`
 }
 
+type recordGroup struct {
+	Name string `json:"name"`
+	// Voters are replica ids, the preferred leader first.
+	Voters []string `json:"voters"`
+}
+
 const (
-	recordVersion = 1
+	// recordFirst is what builds of the first level read and write, recordVersion this one's.
+	recordFirst   = 1
+	recordVersion = 2
 	identityFile  = "node.json"
 	recordFile    = "cluster.json"
 )
@@ -104,14 +125,6 @@ func (r *record) has(name string) bool {
 	return false
 }
 
-func (r *record) raftMembers() []raftfsm.Member {
-	out := make([]raftfsm.Member, len(r.Members))
-	for i, m := range r.Members {
-		out[i] = raftfsm.Member{ID: m.ID, Name: m.Name, Address: m.Cluster}
-	}
-	return out
-}
-
 func (r *record) cluster() (raftfsm.ClusterID, error) {
 	b, err := hex.DecodeString(r.ClusterID)
 	if err != nil || len(b) != len(raftfsm.ClusterID{}) {
@@ -125,7 +138,7 @@ func (r *record) cluster() (raftfsm.ClusterID, error) {
 func (r *record) check(c Config, self string) error {
 	m := r.member(self)
 	switch {
-	case r.Version != recordVersion:
+	case r.Version != recordFirst && r.Version != recordVersion:
 		return fmt.Errorf("node: %s has version %d, this build knows %d", recordFile, r.Version, recordVersion)
 	case m == nil:
 		return fmt.Errorf("node: %s does not list this node %s; the data folder is not of this cluster", recordFile, self)
@@ -138,6 +151,9 @@ func (r *record) check(c Config, self string) error {
 	if run := slices.Sorted(slices.Values(c.Services)); !slices.Equal(r.Services, run) {
 		return fmt.Errorf("node: the region was started with the services %v, the configuration says %v; every node runs the same", r.Services, run)
 	}
+	if r.NodesVersion > 0 {
+		return nil // nodes come, go and move; the seeds only have to lead to some of them
+	}
 	for _, s := range c.Seeds {
 		for _, m := range r.Members {
 			if m.Name == s.Name && (m.Cluster != s.Cluster || m.API != s.API) {
@@ -147,6 +163,37 @@ func (r *record) check(c Config, self string) error {
 		}
 	}
 	return nil
+}
+
+// with is the record brought to what meta says.
+func (r *record) with(m meta.Membership) *record {
+	next := *r
+	next.Version, next.NodesVersion, next.PlacementVersion = recordVersion, m.NodesVersion, m.PlacementVersion
+	next.Members, next.Placement = nil, nil
+	for _, n := range m.Sorted() {
+		next.Members = append(next.Members, recordMember{ID: n.ID, Name: n.Name, Cluster: n.Cluster, API: n.API})
+	}
+	for _, p := range byGroup(m.Groups, groupNames(r)) {
+		next.Placement = append(next.Placement, recordGroup{Name: p.Group, Voters: p.Voters})
+	}
+	return &next
+}
+
+// membership is what the record says of members and placement; the tables of meta begin with it.
+func (r *record) membership() meta.Membership {
+	m := meta.Membership{Nodes: map[string]meta.Node{}, Groups: map[string]meta.Placement{}}
+	for _, n := range r.Members {
+		m.Nodes[n.ID] = meta.Node{ID: n.ID, Name: n.Name, Cluster: n.Cluster, API: n.API, State: meta.NodeActive}
+	}
+	for _, g := range r.Placement {
+		m.Groups[g.Name] = meta.Placement{Group: g.Name, Voters: g.Voters}
+	}
+	if len(m.Groups) == 0 {
+		for _, p := range spread(slices.Collect(maps.Keys(m.Nodes)), groupNames(r)) {
+			m.Groups[p.Group] = p
+		}
+	}
+	return m
 }
 
 func readJSON(path string, v any) (bool, error) {

@@ -14,7 +14,7 @@ func newPacer(n *Node) *elastic.Pacer {
 		Wall:   n.clock.Now,
 		Work: func() uint64 {
 			var ids []raftfsm.GroupID
-			for _, s := range indexShards(n.rec.Index) {
+			for _, s := range indexShards(n.boot.current().Index) {
 				ids = append(ids, s.Group)
 			}
 			return n.host.AppliedSum(ids)

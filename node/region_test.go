@@ -27,34 +27,29 @@ import (
 
 const patience = 60 * time.Second
 
-// testRegion is three nodes in this process, on real ports and folders.
+// testRegion is some nodes in this process, on real ports and folders.
 type testRegion struct {
 	t       *testing.T
 	dir     string
+	placed  int
 	configs []Config
 	stop    []func() error
 }
 
-func newRegion(t *testing.T) *testRegion {
+func newRegion(t *testing.T) *testRegion { return newRegionOf(t, 3) }
+
+// newRegionOf prepares a region of n seeds.
+func newRegionOf(t *testing.T, n int) *testRegion {
 	t.Helper()
-	r := &testRegion{t: t, dir: t.TempDir(), stop: make([]func() error, 3)}
+	r := &testRegion{t: t, dir: t.TempDir()}
 	check(t, certs.CreateCA(r.dir))
 	check(t, certs.IssueAdmin(r.dir))
 	var seeds []Seed
-	for i := range 3 {
-		name := fmt.Sprintf("node-%d", i+1)
-		check(t, certs.IssueNode(r.dir, name, []string{"127.0.0.1"}))
-		seeds = append(seeds, Seed{Name: name, Cluster: testport.Address(t), API: testport.Address(t)})
+	for range n {
+		seeds = append(seeds, r.place())
 	}
 	for _, s := range seeds {
-		c := DefaultConfig()
-		p := certs.NodePaths(r.dir, s.Name)
-		c.Name, c.DataDir, c.Seeds = s.Name, filepath.Join(r.dir, "data-"+s.Name), seeds
-		c.API, c.Cluster = Listener{Listen: s.API, Advertise: s.API}, Listener{Listen: s.Cluster, Advertise: s.Cluster}
-		c.Admin.Listen = testport.Address(t)
-		c.Disk = DiskConfig{BallastBytes: 1 << 20, LowBytes: 64 << 20}
-		c.TLS = TLSFiles{CA: certs.CAPath(r.dir), Cert: p.Cert, Key: p.Key}
-		r.configs = append(r.configs, c)
+		r.configure(s, seeds)
 	}
 	t.Cleanup(func() {
 		for i := range r.stop {
@@ -62,6 +57,38 @@ func newRegion(t *testing.T) *testRegion {
 		}
 	})
 	return r
+}
+
+// place gives the next node a name, a certificate and addresses.
+func (r *testRegion) place() Seed {
+	r.t.Helper()
+	r.placed++
+	name := fmt.Sprintf("node-%d", r.placed)
+	check(r.t, certs.IssueNode(r.dir, name, []string{"127.0.0.1"}))
+	return Seed{Name: name, Cluster: testport.Address(r.t), API: testport.Address(r.t)}
+}
+
+// configure appends a node's configuration and returns its number.
+func (r *testRegion) configure(s Seed, seeds []Seed) int {
+	r.t.Helper()
+	c := DefaultConfig()
+	p := certs.NodePaths(r.dir, s.Name)
+	c.Name, c.DataDir, c.Seeds = s.Name, filepath.Join(r.dir, "data-"+s.Name), seeds
+	c.API, c.Cluster = Listener{Listen: s.API, Advertise: s.API}, Listener{Listen: s.Cluster, Advertise: s.Cluster}
+	c.Admin.Listen = testport.Address(r.t)
+	c.Disk = DiskConfig{BallastBytes: 1 << 20, LowBytes: 64 << 20}
+	c.TLS = TLSFiles{CA: certs.CAPath(r.dir), Cert: p.Cert, Key: p.Key}
+	r.configs = append(r.configs, c)
+	r.stop = append(r.stop, nil)
+	return len(r.configs) - 1
+}
+
+// spare configures a node that joins, and returns its number.
+func (r *testRegion) spare() int {
+	r.t.Helper()
+	i := r.configure(r.place(), r.configs[0].Seeds)
+	r.configs[i].Groups = r.configs[0].Groups
+	return i
 }
 
 func (r *testRegion) Start(i int) {
@@ -115,6 +142,11 @@ func (r *testRegion) limiter(i int) limiterv1connect.LimiterClient {
 
 // await polls until ok.
 func (r *testRegion) await(what string, ok func() bool) {
+	r.t.Helper()
+	r.awaitFor(patience, what, ok)
+}
+
+func (r *testRegion) awaitFor(patience time.Duration, what string, ok func() bool) {
 	r.t.Helper()
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()

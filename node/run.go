@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -45,8 +46,9 @@ type Node struct {
 	started chan struct{}
 	// pacer makes ingest give way to checks.
 	pacer *elastic.Pacer
-	rec   *record
 	host  *raftfsm.Host
+	// draining is set once the node has begun to stop; removed once it is no member any more.
+	draining, removed atomic.Bool
 	// halt ends the node in order, for a reason of its own.
 	halt     context.CancelCauseFunc
 	stopping sync.Once
@@ -61,7 +63,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	log.Info("starting", "node", cfg.Name, "id", n.boot.id.id(), "region", cfg.Region, "version", version.String())
+	log.Info("starting", "node", cfg.Name, "id", n.boot.self(), "region", cfg.Region, "version", version.String())
 	ctx, n.halt = context.WithCancelCause(ctx)
 	defer n.halt(nil)
 	err = n.run(ctx)
@@ -139,6 +141,9 @@ func (n *Node) run(ctx context.Context) error {
 // runCluster joins the cluster, takes part until ctx ends, and leaves it in order; drain ends
 // the API after the requests under way.
 func (n *Node) runCluster(ctx context.Context, drain func()) error {
+	if n.boot.identity().Removed {
+		return n.restAsRemoved(ctx)
+	}
 	rec, err := n.boot.await(ctx)
 	if err != nil {
 		return nil // told to stop before the region was started
@@ -153,13 +158,23 @@ func (n *Node) runCluster(ctx context.Context, drain func()) error {
 	var jobs sync.WaitGroup
 	jobs.Go(func() { fresh.run(freshCtx) })
 	jobs.Go(func() { n.pacer.Run(freshCtx) })
-	<-ctx.Done()
-	n.log.Info("stopping: handing leaderships over and finishing requests")
-	n.host.HandOver()
-	drain()
+	removed, err := n.follow(ctx)
+	switch {
+	case removed:
+		n.removed.Store(true) // from here on, callers are told
+	case err == nil:
+		n.log.Info("stopping: handing leaderships over and finishing requests")
+		n.draining.Store(true) // callers and load balancers go elsewhere from here on
+		n.host.HandOver()
+		drain()
+	}
 	endFresh()
 	jobs.Wait()
-	return n.host.Close()
+	err = errors.Join(err, n.host.Close())
+	if removed && err == nil {
+		return n.restAsRemoved(ctx)
+	}
+	return err
 }
 
 // start opens the groups and puts the services behind the API.
@@ -168,18 +183,25 @@ func (n *Node) start(rec *record) error {
 	if err != nil {
 		return err
 	}
-	n.rec = rec
-	n.boot.mux.Join(id, rec.has)
+	n.boot.mux.Join(id, func(name string) bool { return n.boot.current().has(name) })
 	tables := meta.NewMachine()
-	n.host, err = raftfsm.Open(raftfsm.Options{
-		Dir: n.cfg.DataDir, Self: n.boot.id.id(), Members: rec.raftMembers(), Mux: n.boot.mux,
+	options := raftfsm.Options{
+		Dir: n.cfg.DataDir, Self: n.boot.self(), Members: raftMembers(rec.membership()), Mux: n.boot.mux,
 		Clock: n.clock, Log: n.log, Fatal: n.fatal, Registry: n.registry,
-		Started: n.boot.id.Started, Stop: n.stop, DiskLow: n.cfg.Disk.LowBytes, ClockOffsetMax: n.cfg.Clock.OffsetMax,
-	}, n.groups(rec, tables))
+		Stop: n.stop, DiskLow: n.cfg.Disk.LowBytes, ClockOffsetMax: n.cfg.Clock.OffsetMax,
+		Started: n.boot.identity().Started,
+		// Who learns of the region from a record that follows meta comes to groups that run.
+		Join: rec.NodesVersion > 0,
+	}
+	if rec.Version >= recordVersion {
+		// Such a record is written only when every member speaks the level.
+		options.Level, options.Placements = raftfsm.LevelMembers, raftPlacements(rec, rec.membership())
+	}
+	n.host, err = raftfsm.Open(options, n.groups(rec, tables))
 	if err != nil {
 		return err
 	}
-	if err := n.markStarted(); err != nil {
+	if err := n.boot.mark(func(i *identity) { i.Started = true }); err != nil {
 		return errors.Join(err, n.host.Close())
 	}
 	limiters := limiterGroups(rec.Limiter)
@@ -196,15 +218,6 @@ func (n *Node) start(rec *record) error {
 	n.services.running.Store(run)
 	close(n.started)
 	return nil
-}
-
-// markStarted notes in the data folder that the groups have run on it.
-func (n *Node) markStarted() error {
-	if n.boot.id.Started {
-		return nil
-	}
-	n.boot.id.Started = true
-	return writeJSON(filepath.Join(n.cfg.DataDir, identityFile), n.boot.id)
 }
 
 // awaitStarted waits for the services; false when ctx ended first.
@@ -238,6 +251,9 @@ func (n *Node) ready() error {
 	run, err := n.services.get()
 	if err != nil {
 		return err
+	}
+	if n.draining.Load() {
+		return raftfsm.ErrShutdown
 	}
 	if err := n.host.Ready(); err != nil {
 		return err

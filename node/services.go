@@ -26,6 +26,9 @@ type running struct {
 }
 
 func (s *services) get() (*running, error) {
+	if s.node.removed.Load() {
+		return nil, api.ErrNodeRemoved
+	}
 	if r := s.running.Load(); r != nil {
 		return r, nil
 	}
@@ -36,15 +39,16 @@ func (s *services) get() (*running, error) {
 }
 
 // Fresh tells whether this node's replica of meta is confirmed. Before the services stand there
-// is nothing to confirm: they refuse for themselves.
+// is nothing to confirm, and once the node was removed there will be nothing: they refuse for
+// themselves.
 func (s *services) Fresh() bool {
-	r := s.running.Load()
-	return r == nil || r.fresh.Fresh()
+	r, err := s.get()
+	return err != nil || r.fresh.Fresh()
 }
 
 // AwaitFresh waits until it is.
 func (s *services) AwaitFresh(ctx context.Context) error {
-	if r := s.running.Load(); r != nil {
+	if r, err := s.get(); err == nil {
 		return r.fresh.AwaitFresh(ctx)
 	}
 	return nil
@@ -157,4 +161,24 @@ func (s *services) Init(ctx context.Context) (string, error) {
 // Status describes the region as this node sees it.
 func (s *services) Status(ctx context.Context) (api.RegionStatus, error) {
 	return s.node.status(ctx)
+}
+
+// AddNode makes a node a member.
+func (s *services) AddNode(ctx context.Context, name, clusterAddress string) (api.MemberChange, error) {
+	return s.node.changeMembers(ctx, addition{name: name, address: clusterAddress})
+}
+
+// RemoveNode begins to remove a member.
+func (s *services) RemoveNode(ctx context.Context, name string) (api.MemberChange, error) {
+	return s.node.changeMembers(ctx, removal{name: name})
+}
+
+// ReplaceNode begins to replace a member.
+func (s *services) ReplaceNode(ctx context.Context, oldName, newName, clusterAddress string) (api.MemberChange, error) {
+	return s.node.changeMembers(ctx, replacement{old: oldName, addition: addition{name: newName, address: clusterAddress}})
+}
+
+// Transfer hands the leadership of a group to a member.
+func (s *services) Transfer(ctx context.Context, group, name string) error {
+	return s.node.transfer(ctx, group, name)
 }

@@ -17,8 +17,11 @@ import (
 )
 
 func (a *app) clusterCommand() *cobra.Command {
-	cmd := a.group(&cobra.Command{Use: "cluster", Short: "Start a region and look at it"})
-	cmd.AddCommand(a.clusterInitCommand(), a.clusterStatusCommand())
+	cmd := a.group(&cobra.Command{Use: "cluster", Short: "Start a region, look at it, and change its nodes"})
+	cmd.AddCommand(
+		a.clusterInitCommand(), a.clusterStatusCommand(),
+		a.clusterAddCommand(), a.clusterRemoveCommand(), a.clusterReplaceCommand(), a.clusterTransferCommand(),
+	)
 	return cmd
 }
 
@@ -104,14 +107,39 @@ func (a *app) clusterStatusCommand() *cobra.Command {
 
 func statusTable(w io.Writer, s *clusterv1.StatusResponse) {
 	fmt.Fprintf(w, "region %s, cluster %s, answered by %s (%s)\n\n", s.GetRegion(), s.GetClusterId(), s.GetAnsweredBy(), s.GetVersion())
-	fmt.Fprintln(w, "NODE\tREACHABLE\tAPI\tCLUSTER\tVERSION")
+	fmt.Fprintln(w, "NODE\tSTATE\tREACHABLE\tREPLICAS\tAPI\tCLUSTER\tDISK\tCLOCK\tVERSION")
 	for _, n := range s.GetNodes() {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", n.GetName(), yesNo(n.GetReachable()), n.GetApiAddress(), n.GetClusterAddress(), orDash(n.GetVersion()))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%+d ms\t%s\n", nodeName(s, n), nodeState(n), yesNo(n.GetReachable()), n.GetReplicas(),
+			n.GetApiAddress(), n.GetClusterAddress(), orDash(n.GetDisk()), n.GetClockOffsetMs(), orDash(n.GetVersion()))
 	}
-	fmt.Fprintln(w, "\nGROUP\tLEADER\tTERM\tCOMMITTED\tAPPLIED\tVOTERS")
+	fmt.Fprintln(w, "\nGROUP\tLEADER\tTERM\tCOMMITTED\tAPPLIED\tVOTERS\tLEARNERS")
 	for _, g := range s.GetGroups() {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\n", g.GetName(), orDash(g.GetLeader()), g.GetTerm(), g.GetCommitIndex(), g.GetAppliedIndex(), strings.Join(g.GetVoters(), ","))
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\t%s\n", g.GetName(), orDash(g.GetLeader()), g.GetTerm(), g.GetCommitIndex(), g.GetAppliedIndex(),
+			strings.Join(g.GetVoters(), ","), orDash(strings.Join(g.GetLearners(), ",")))
 	}
+	for i, p := range s.GetPending() {
+		if i == 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintln(w, p)
+	}
+}
+
+// nodeName is the name, or the id where two members have one.
+func nodeName(s *clusterv1.StatusResponse, n *clusterv1.NodeStatus) string {
+	for _, other := range s.GetNodes() {
+		if other.GetName() == n.GetName() && other.GetId() != n.GetId() {
+			return n.GetId()
+		}
+	}
+	return n.GetName()
+}
+
+func nodeState(n *clusterv1.NodeStatus) string {
+	if n.GetDraining() {
+		return "draining"
+	}
+	return orDash(n.GetState())
 }
 
 func yesNo(b bool) string {

@@ -21,19 +21,20 @@ func (a *app) devCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run a whole region of real node processes on this machine",
-		Long: `Run a region of three real nodes on loopback, with certificates, an admin token and sample content of the
+		Long: `Run a region of three (or one, or five) real nodes on loopback, with certificates, an admin token and sample content of the
 tenant demo. Everything is kept in --dir; a second start goes on with it. Nodes that die are started again.
 Ctrl-C stops all of it.
 
 The CLI context is written, so that other maestro commands talk to this region. For scripts, a line that
 starts with "ready" is printed once, and DIR/dev.json says what runs where.`,
 		Example: `  maestro dev
-  maestro dev --dir /tmp/region --port-base 0`,
+  maestro dev --nodes 5 --dir /tmp/five --port-base 0`,
 		Args: cobra.NoArgs,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Dir, "dir", ".maestro", "folder for everything that is kept")
 	f.StringSliceVar(&regions, "regions", []string{"local"}, "name of the region")
+	f.IntVar(&o.Nodes, "nodes", 0, "how many nodes start the region: 1, 3 or 5 (default: as many as it has, or 3)")
 	f.IntVar(&o.PortBase, "port-base", 7400, "first port; 0 picks free ports and keeps them")
 	f.BoolVar(&o.NoSeed, "no-seed", false, "no sample content")
 	cmd.RunE = a.action(func(ctx context.Context, _ []string) error {
@@ -42,6 +43,9 @@ starts with "ready" is printed once, and DIR/dev.json says what runs where.`,
 			return usageError{fmt.Errorf("--regions names %d regions; one is supported", len(regions))}
 		}
 		o.Name = regions[0]
+		if cmd.Flags().Changed("nodes") && o.Nodes != 1 && o.Nodes != 3 && o.Nodes != 5 {
+			return usageError{fmt.Errorf("--nodes %d; a region starts with 1, 3 or 5", o.Nodes)}
+		}
 		if !cmd.Flags().Changed("port-base") {
 			if _, err := devregion.ReadState(o.Dir); err == nil {
 				o.PortBase = 0 // a region keeps the ports that it has

@@ -176,6 +176,65 @@ func readState(t *testing.T, dir string) devregion.State {
 	return s
 }
 
+// TestChangesOfMembers adds a node to a region of real processes, hands it a leadership, and
+// begins to remove another one, as an operator would.
+func TestChangesOfMembers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs a whole region of processes")
+	}
+	isolate(t)
+	t.Setenv(asMaestro, "1")
+	region, err := devregion.Start(t.Context(), devregion.Options{Dir: t.TempDir(), NoSeed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = region.Stop() })
+	spare, err := region.StartSpare(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(want int, args ...string) (string, string) {
+		t.Helper()
+		out, errs, status := maestro(t, "", append([]string{"--config-dir", region.State().ConfigDir, "cluster"}, args...)...)
+		if status != want {
+			t.Errorf("%q: status %d, want %d: %s %s", args, status, want, out, errs)
+		}
+		return out, errs
+	}
+	if _, errs := run(statusError, "remove", "node-1"); !strings.Contains(errs, "hint: use `maestro cluster replace`") {
+		t.Errorf("removing one of three: %s", errs)
+	}
+	out, errs := run(statusDone, "add", spare.ID, "--cluster", spare.Cluster)
+	if !strings.Contains(out, "carries its share") || !strings.Contains(errs, "is a member now") {
+		t.Errorf("add: %q %q", out, errs)
+	}
+	if out, _ := run(statusDone, "add", spare.ID, "--cluster", spare.Cluster, "--no-wait"); !strings.Contains(out, "is a member already") {
+		t.Errorf("add again: %q", out)
+	}
+	out, _ = run(statusDone, "status")
+	group := ""
+	for _, line := range strings.Split(out, "\n") {
+		if f := strings.Fields(line); len(f) == 7 && strings.HasPrefix(f[0], "index-") && strings.Contains(f[5], spare.ID) {
+			group = f[0]
+		}
+	}
+	if group == "" {
+		t.Fatalf("no index group votes on %s: %s", spare.ID, out)
+	}
+	if out, _ := run(statusDone, "transfer", group, spare.ID); !strings.Contains(out, spare.ID+" leads "+group) {
+		t.Errorf("transfer: %q", out)
+	}
+	if out, _ := run(statusDone, "remove", "node-1", "--no-wait", "-o", "json"); !strings.Contains(out, `"started":true`) {
+		t.Errorf("remove: %q", out)
+	}
+	if _, errs := run(statusError, "remove", "node-1", "--wait", "1ms"); !strings.Contains(errs, "it goes on by itself") {
+		t.Errorf("remove without patience: %q", errs)
+	}
+	if _, errs := run(statusError, "remove", "node-9"); !strings.Contains(errs, "no member has this name") {
+		t.Errorf("remove nobody: %q", errs)
+	}
+}
+
 func isReady(admin string) bool {
 	resp, err := http.Get(admin + "/readyz")
 	if err != nil {

@@ -120,6 +120,10 @@ func isRepeatable(req connect.AnyRequest) bool {
 		*provenancev1.SearchRequest,
 		*provenancev1.IngestRequest, // the same document again is "existing"
 		*clusterv1.StatusRequest,
+		*clusterv1.AddRequest, // changes of members say what shall be, not what shall change
+		*clusterv1.RemoveRequest,
+		*clusterv1.ReplaceRequest,
+		*clusterv1.TransferRequest,
 		*clusterv1.ListTokensRequest,
 		*clusterv1.RevokeTokenRequest:
 		return true

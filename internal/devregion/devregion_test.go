@@ -169,3 +169,26 @@ func TestNodesIgnoreTheSupervisorsEnvironment(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+func TestRegionsOfOtherSizes(t *testing.T) {
+	dir := t.TempDir()
+	r, err := prepare(Options{Dir: dir, Nodes: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(r.State().Regions[0].Nodes); n != 5 || len(r.Context().Endpoints) != 5 {
+		t.Errorf("%d nodes, endpoints %v", n, r.Context().Endpoints)
+	}
+	_ = r.lock.Close()
+	if _, err := prepare(Options{Dir: dir, Nodes: 3}); !errors.Is(err, ErrStart) || !strings.Contains(err.Error(), "started with 5 nodes") {
+		t.Errorf("as a region of three: %v", err)
+	}
+	if _, err := prepare(Options{Dir: t.TempDir(), Nodes: 4}); !errors.Is(err, ErrStart) {
+		t.Errorf("a region of four: %v", err)
+	}
+	again, err := prepare(Options{Dir: dir})
+	if err != nil || len(again.State().Regions[0].Nodes) != 5 {
+		t.Fatalf("as it was: %v", err)
+	}
+	_ = again.lock.Close()
+}

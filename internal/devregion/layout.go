@@ -57,19 +57,34 @@ func (r *Region) takeOver(earlier State) error {
 	}
 	r.state = r.newState(earlier.Created)
 	r.state.Regions[0].ClusterID = region.ClusterID
+	seeds := 0
 	for i, n := range region.Nodes {
-		r.state.Regions[0].Nodes = append(r.state.Regions[0].Nodes, r.nodeState(i, hostPort(n.API), n.Cluster, hostPort(n.Admin)))
+		node := r.nodeState(i, hostPort(n.API), n.Cluster, hostPort(n.Admin))
+		if node.Spare = n.Spare; !n.Spare {
+			seeds++
+		}
+		r.state.Regions[0].Nodes = append(r.state.Regions[0].Nodes, node)
+	}
+	if r.opts.Nodes != 0 && r.opts.Nodes != seeds {
+		return fmt.Errorf("%w: the region in %s was started with %d nodes; leave --nodes out, or choose another --dir", ErrStart, r.opts.Dir, seeds)
 	}
 	return nil
 }
 
 func (r *Region) layOutNew() error {
 	r.state = r.newState(time.Now().UTC().Truncate(time.Second))
-	ports, err := choosePorts(r.opts.PortBase)
+	nodes := r.opts.Nodes
+	if nodes == 0 {
+		nodes = defaultNodes
+	}
+	if nodes != 1 && nodes != 3 && nodes != 5 {
+		return fmt.Errorf("%w: --nodes %d; a region starts with 1, 3 or 5", ErrStart, nodes)
+	}
+	ports, err := choosePorts(r.opts.PortBase, nodes)
 	if err != nil {
 		return err
 	}
-	for i := range nodeCount {
+	for i := range nodes {
 		r.state.Regions[0].Nodes = append(r.state.Regions[0].Nodes,
 			r.nodeState(i, address(ports[3*i]), address(ports[3*i+1]), address(ports[3*i+2])))
 	}
@@ -92,7 +107,7 @@ func (r *Region) nodeState(i int, api, cluster, admin string) NodeState {
 }
 
 // choosePorts returns the API, cluster and admin port of each node.
-func choosePorts(base int) ([]int, error) {
+func choosePorts(base, nodeCount int) ([]int, error) {
 	var ports []int
 	if base != 0 {
 		if base < 1 || base+10*nodeCount > 65535 {
@@ -166,14 +181,16 @@ func (r *Region) writeConfigs() error {
 	region := r.state.Regions[0]
 	var seeds []seedEntry
 	for _, n := range region.Nodes {
-		seeds = append(seeds, seedEntry{n.ID, n.Cluster, hostPort(n.API)})
+		if !n.Spare {
+			seeds = append(seeds, seedEntry{n.ID, n.Cluster, hostPort(n.API)})
+		}
 	}
 	for _, n := range region.Nodes {
 		p := certs.NodePaths(r.certsDir(), n.ID)
 		data, err := yaml.Marshal(nodeFile{
 			Name: n.ID, Region: region.Name, DataDir: n.Data, Seeds: seeds,
-			API:     map[string]string{"listen": hostPort(n.API)},
-			Cluster: map[string]string{"listen": n.Cluster},
+			API:     map[string]string{"listen": hostPort(n.API), "advertise": hostPort(n.API)},
+			Cluster: map[string]string{"listen": n.Cluster, "advertise": n.Cluster},
 			Admin:   map[string]string{"listen": hostPort(n.Admin)},
 			TLS:     map[string]string{"ca": certs.CAPath(r.certsDir()), "cert": p.Cert, "key": p.Key},
 			// A developer's disk is often nearly full, and holds three nodes.

@@ -20,24 +20,34 @@ const (
 	admissionTimeout = 10 * time.Second
 )
 
-// WaitReady returns when every node says that it can serve.
+// WaitReady returns when every node says that it can serve, spare ones left out.
 func (r *Region) WaitReady(ctx context.Context) error {
 	httpClient := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{}}
 	defer httpClient.CloseIdleConnections()
 	for _, n := range r.State().Regions[0].Nodes {
-		for {
-			err := askReady(ctx, httpClient, n.Admin+"/readyz")
-			if err == nil {
-				break
-			}
-			select {
-			case <-ctx.Done():
-				return fmt.Errorf("%w: %s: %w", ErrStart, n.ID, err)
-			case <-time.After(readyPoll):
-			}
+		if n.Spare {
+			continue
+		}
+		if err := awaitOK(ctx, httpClient, n.ID, n.Admin+"/readyz"); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// awaitOK returns when the node answers with 200.
+func awaitOK(ctx context.Context, c *http.Client, node, url string) error {
+	for {
+		err := askReady(ctx, c, url)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %s: %w", ErrStart, node, err)
+		case <-time.After(readyPoll):
+		}
+	}
 }
 
 // waitAdmitted returns when every node knows the administrator's token, which is committed

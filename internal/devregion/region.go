@@ -1,4 +1,4 @@
-// Package devregion runs a whole region on this machine: three real node processes on
+// Package devregion runs a whole region on this machine: one, three or five real node processes on
 // loopback, with certificates, an admin token and sample content, kept in one folder.
 //
 //	DIR/dev.json         what runs where, for scripts; see State
@@ -29,7 +29,7 @@ import (
 )
 
 const (
-	nodeCount = 3
+	defaultNodes = 3
 	// startTimeout bounds the way to ready; a start takes a few seconds even on a busy machine.
 	startTimeout = time.Minute
 	// initTimeout bounds one try to start the region.
@@ -51,6 +51,8 @@ type Options struct {
 	Dir string
 	// Name is the region's name; empty means "local".
 	Name string
+	// Nodes is how many nodes start the region: 1, 3 or 5; 0 means as many as it has, or 3.
+	Nodes int
 	// PortBase is the first of the ports, node i using PortBase+10*i and the two after it;
 	// 0 picks free ones. A region keeps its ports: an existing one ignores 0 and refuses
 	// others.
@@ -128,11 +130,8 @@ func prepare(o Options) (*Region, error) {
 }
 
 func (r *Region) bringUp(ctx context.Context) error {
-	for i := range r.state.Regions[0].Nodes {
-		n := r.state.Regions[0].Nodes[i]
-		r.nodes = append(r.nodes, startProcess(n.ID, r.opts.Binary, r.nodeDir(n.ID), func(pid int) error {
-			return r.setPID(n.ID, pid)
-		}, r.opts.Report))
+	for _, n := range r.state.Regions[0].Nodes {
+		r.run(n.ID)
 	}
 	ctx, cancel := r.failWhenNodesDoNotStay(ctx)
 	defer cancel()
@@ -152,6 +151,13 @@ func (r *Region) bringUp(ctx context.Context) error {
 		return nil
 	}
 	return r.seed(ctx)
+}
+
+// run starts a node and keeps it running.
+func (r *Region) run(node string) {
+	r.nodes = append(r.nodes, startProcess(node, r.opts.Binary, r.nodeDir(node), func(pid int) error {
+		return r.setPID(node, pid)
+	}, r.opts.Report))
 }
 
 // initialise makes sure that the region is started and its admin token kept. A run that was
@@ -254,7 +260,9 @@ func (r *Region) adminClient() (*client.Client, error) {
 func (r *Region) Context() client.Context {
 	c := client.Context{CA: certs.CAPath(r.certsDir()), TokenFile: r.TokenFile()}
 	for _, n := range r.State().Regions[0].Nodes {
-		c.Endpoints = append(c.Endpoints, n.API)
+		if !n.Spare {
+			c.Endpoints = append(c.Endpoints, n.API)
+		}
 	}
 	return c
 }

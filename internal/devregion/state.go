@@ -42,6 +42,8 @@ type NodeState struct {
 	API     string `json:"api"`
 	Admin   string `json:"admin"`
 	Cluster string `json:"cluster"`
+	// Spare nodes were started after the region, to be added to it.
+	Spare bool `json:"spare,omitempty"`
 	// Data is the node's data folder, Log the file of its log.
 	Data string `json:"data"`
 	Log  string `json:"log"`
@@ -130,8 +132,8 @@ func readExisting(dir string) (State, bool, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return State{}, false, nil
 	}
-	if err == nil && (len(s.Regions) != 1 || len(s.Regions[0].Nodes) != nodeCount) {
-		err = fmt.Errorf("devregion: %s does not describe one region of %d nodes; choose another --dir", StatePath(dir), nodeCount)
+	if err == nil && (len(s.Regions) != 1 || len(s.Regions[0].Nodes) == 0) {
+		err = fmt.Errorf("devregion: %s does not describe one region; choose another --dir", StatePath(dir))
 	}
 	return s, true, err
 }

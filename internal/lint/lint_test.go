@@ -118,7 +118,7 @@ func TestArchitecturePageIsTrue(t *testing.T) {
 var machines = map[string][]string{
 	"limiter":   {"service.go"},
 	"index":     {"service.go", "service_search.go", "ingest.go", "cursor.go", "seal.go"},
-	"node/meta": {"service.go", "tokens.go", "token.go:mintToken", "settings.go:EnsureSettings", "limits.go:limitsSince"},
+	"node/meta": {"service.go", "tokens.go", "token.go:mintToken", "settings.go:EnsureSettings", "limits.go:limitsSince", "membership.go:ReadMembership"},
 }
 
 // hostMachine are the files of raftfsm that take part in applying entries; the others are the

@@ -20,6 +20,9 @@ const (
 	TokensMax     = 100_000
 	settingsMax   = 100
 	tombstonesMax = 10_000
+	// NodesMax bounds the members of a region, those on their way out included: twice as many
+	// as may be active, so that a whole region can be replaced at once.
+	NodesMax = 2 * MembersMax
 )
 
 // rules are what a table wants of its records.
@@ -40,6 +43,10 @@ func regionRules(t table) rules {
 		return rules{recordsMax: TokensMax, tombstonesMax: tombstonesMax, valid: validToken, dead: tokenDead}
 	case tableSettings:
 		return rules{recordsMax: settingsMax, tombstonesMax: tombstonesMax, valid: validSetting}
+	case tableNodes:
+		return rules{recordsMax: NodesMax, tombstonesMax: tombstonesMax, valid: validNode}
+	case tablePlacement:
+		return rules{recordsMax: raftfsm.GroupsMax, tombstonesMax: tombstonesMax, valid: validPlacement}
 	default:
 		return rules{recordsMax: limiter.LimitsMax, tombstonesMax: tombstonesMax, valid: validLimit}
 	}
@@ -64,6 +71,9 @@ func apply(tx *raftfsm.Tx, wall int64, c change, rules rules) (changeResult, []p
 	count, _, err := getRow(tx, []byte{spaceTable, byte(c.table)}, decodeCounters)
 	if err != nil {
 		return changeResult{}, nil, err
+	}
+	if c.expect != 0 && c.expect != uint64(count.version)+1 {
+		return changeResult{outcome: outcomeStale, version: count.version}, nil, nil
 	}
 	p, err := judge(tx, c, rules)
 	if err != nil {

@@ -10,7 +10,10 @@ import (
 )
 
 // The layouts of commands, queries and results; DESIGN.md, "Formats", has them in words.
-const codecVersion = 1
+const (
+	codecFirst   = 1
+	codecMembers = 2 // the tables of members, and conditions on the table's version
+)
 
 const (
 	opChange = 1
@@ -52,6 +55,9 @@ type change struct {
 	actor string
 	// origin is the region where the change was made.
 	origin string
+	// expect makes the change conditional: the table must be at version expect-1. 0 means any.
+	// Only tables of codecMembers take conditions.
+	expect uint64
 	steps  []step
 }
 
@@ -66,6 +72,7 @@ const (
 	outcomeFull      outcome = 5 // the table may not grow any more
 	outcomeExhausted outcome = 6 // the table has no version numbers left
 	outcomeMalformed outcome = 7
+	outcomeStale     outcome = 8 // the table is not at the version that the change expects
 )
 
 // changeResult is what became of a change.
@@ -87,9 +94,12 @@ var errCodec = errors.New("meta: malformed bytes")
 var errNewer = fmt.Errorf("%w: made by a newer build", errCodec)
 
 func encodeChange(c change) []byte {
-	b := []byte{codecVersion, opChange, byte(c.table)}
+	b := []byte{c.table.codec(), opChange, byte(c.table)}
 	b = wire.AppendString(b, c.actor)
 	b = wire.AppendString(b, c.origin)
+	if c.table.codec() >= codecMembers {
+		b = binary.AppendUvarint(b, c.expect)
+	}
 	b = binary.AppendUvarint(b, uint64(len(c.steps)))
 	for _, s := range c.steps {
 		b = append(b, byte(s.kind))
@@ -102,7 +112,7 @@ func encodeChange(c change) []byte {
 
 // decodeChange accepts what encodeChange writes for steps with distinct keys.
 func decodeChange(b []byte) (change, error) {
-	r, op, err := openCodec(b)
+	r, op, err := openCodec(b, codecMembers)
 	if err != nil {
 		return change{}, err
 	}
@@ -112,7 +122,10 @@ func decodeChange(b []byte) (change, error) {
 	if op != opChange {
 		return change{}, fmt.Errorf("%w: operation %d is not a command", errCodec, op)
 	}
-	c := change{table: readTable(r), actor: r.String(nameBytesMax), origin: r.String(nameBytesMax)}
+	c := change{table: readTable(r, b[0]), actor: r.String(nameBytesMax), origin: r.String(nameBytesMax)}
+	if b[0] >= codecMembers {
+		c.expect = r.Uvarint(math.MaxUint32 + 1)
+	}
 	seen := map[string]bool{}
 	for n := r.Count(opsMax); n > 0 && !r.Failed(); n-- {
 		s := step{
@@ -133,21 +146,29 @@ func decodeChange(b []byte) (change, error) {
 	return c, nil
 }
 
-func openCodec(b []byte) (r *wire.Reader, op byte, err error) {
+// openCodec reads the version, at most newest, and the byte behind it.
+func openCodec(b []byte, newest byte) (r *wire.Reader, op byte, err error) {
 	r = wire.NewReader(b)
 	switch v := r.Byte(math.MaxUint8); {
-	case v > codecVersion:
-		return nil, 0, fmt.Errorf("%w: version %d, this build knows %d", errNewer, v, codecVersion)
-	case v < codecVersion:
+	case v > newest:
+		return nil, 0, fmt.Errorf("%w: version %d, this build knows %d", errNewer, v, newest)
+	case v < codecFirst:
 		return nil, 0, fmt.Errorf("%w: version %d", errCodec, v)
 	}
 	return r, r.Byte(math.MaxUint8), nil
 }
 
-func readTable(r *wire.Reader) table { return table(r.Byte(byte(tableLast))) }
+// readTable reads a table; 0 for one that is not written in this version of the codec.
+func readTable(r *wire.Reader, version byte) table {
+	t := table(r.Byte(byte(tableLast)))
+	if t.codec() != version {
+		return 0
+	}
+	return t
+}
 
 func encodeResult(res changeResult) []byte {
-	b := []byte{codecVersion, byte(res.outcome)}
+	b := []byte{codecFirst, byte(res.outcome)}
 	for _, v := range [...]uint32{uint32(res.step), res.version, res.created, res.replaced, res.unchanged} {
 		b = binary.AppendUvarint(b, uint64(v))
 	}
@@ -155,7 +176,7 @@ func encodeResult(res changeResult) []byte {
 }
 
 func decodeResult(b []byte) (changeResult, error) {
-	r, code, err := openCodec(b)
+	r, code, err := openCodec(b, codecFirst)
 	if err != nil {
 		return changeResult{}, err
 	}
@@ -187,17 +208,17 @@ type page struct {
 }
 
 func encodeFeedQuery(t table, after position) []byte {
-	b := []byte{codecVersion, opFeed, byte(t)}
+	b := []byte{t.codec(), opFeed, byte(t)}
 	b = binary.AppendUvarint(b, uint64(after.version))
 	return wire.AppendString(b, after.key)
 }
 
 func decodeFeedQuery(b []byte) (t table, after position, err error) {
-	r, op, err := openCodec(b)
+	r, op, err := openCodec(b, codecMembers)
 	if err != nil {
 		return 0, position{}, err
 	}
-	t = readTable(r)
+	t = readTable(r, b[0])
 	after = position{version: uint32(r.Uvarint(math.MaxUint32)), key: r.String(keyBytesMax)}
 	if err := r.Done(); err != nil || op != opFeed || t == 0 {
 		return 0, position{}, fmt.Errorf("%w: query %d of table %d", errCodec, op, t)
@@ -206,7 +227,7 @@ func decodeFeedQuery(b []byte) (t table, after position, err error) {
 }
 
 func encodePage(p page) []byte {
-	b := []byte{codecVersion, 0}
+	b := []byte{codecFirst, 0}
 	if p.last {
 		b[1] = 1
 	}
@@ -220,7 +241,7 @@ func encodePage(p page) []byte {
 }
 
 func decodePage(b []byte) (page, error) {
-	r, last, err := openCodec(b)
+	r, last, err := openCodec(b, codecFirst)
 	if err != nil {
 		return page{}, err
 	}

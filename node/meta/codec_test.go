@@ -24,6 +24,13 @@ func FuzzCommand(f *testing.F) {
 		{kind: kindKeep, key: settingCluster, owner: "*", value: encodeCluster(Settings{"c1", "us-west"})},
 		{kind: kindKeep, key: settingCursorKey, owner: "*", value: make([]byte, cursorKeyBytes)},
 	}}))
+	f.Add(encodeChange(change{table: tableNodes, actor: "*", expect: 4, steps: []step{
+		{kind: kindPut, key: "a.1", owner: "*", value: encodeNode(member("a.1"))},
+	}}))
+	f.Add(encodeChange(change{table: tablePlacement, actor: "*", steps: []step{
+		{kind: kindPut, key: "meta", owner: "*", value: encodePlacement(Placement{Voters: []string{"a.1", "b.1.2"}, Generation: 2})},
+	}}))
+	f.Add(encodeFeedQuery(tableNodes, position{version: 1, key: "a.1"}))
 	f.Add(encodeFeedQuery(tableLimits, position{version: 300, key: "a"}))
 	f.Add(encodeRecordQuery(tableTokens, "0123456789abcdef"))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -69,6 +76,12 @@ func FuzzRows(f *testing.F) {
 		decodeCluster(data)
 		decodeToken(record{value: data})
 		decodeLimit("a", data)
+		if n, err := decodeNode(record{key: "a.1", value: data}); err == nil && !bytes.Equal(encodeNode(n), data) {
+			t.Fatalf("node %x does not survive", data)
+		}
+		if p, err := decodePlacement("g", data); err == nil && !bytes.Equal(encodePlacement(p), data) {
+			t.Fatalf("placement %x does not survive", data)
+		}
 	})
 }
 
@@ -82,7 +95,16 @@ func TestBytesStayTheSame(t *testing.T) {
 		"limit":    {string(encodeLimit(limit("a", "acme/x", 3))), "\x01\x03key\x06acme/x\x0410/s\x03"},
 		"token":    {string(encodeToken(token{role: "admin", created: 1, expires: 2, description: "d"})), "\x01\x05admin\x01\x02" + string(make([]byte, 32)) + "\x01d"},
 		"cluster":  {string(encodeCluster(Settings{"c1", "eu"})), "\x01\x02c1\x02eu"},
-		"index":    {string(changeKey(spaceChange, tableLimits, 2, "a")), "c\x01\x00\x00\x00\x02a"},
+		"members": {
+			string(encodeChange(change{table: tableNodes, actor: "*", origin: "eu", expect: 4, steps: []step{{kind: kindSeal, key: "a.1"}}})),
+			"\x02\x01\x04\x01*\x02eu\x04\x01\x05\x03a.1\x00\x00",
+		},
+		"node": {
+			string(encodeNode(Node{ID: "a.1", Name: "a", Cluster: "h:1", API: "h:2", State: NodeLeaving, Successor: "b.1"})),
+			"\x01\x01a\x03h:1\x03h:2\x02\x03b.1",
+		},
+		"placement": {string(encodePlacement(Placement{Voters: []string{"a.1", "b.1.2"}, Generation: 2})), "\x01\x02\x02\x03a.1\x05b.1.2"},
+		"index":     {string(changeKey(spaceChange, tableLimits, 2, "a")), "c\x01\x00\x00\x00\x02a"},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s is now %q, was %q", name, pair[0], pair[1])

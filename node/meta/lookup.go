@@ -47,24 +47,24 @@ func (s *Service) lookup(ctx context.Context, id string) (token, bool, error) {
 func (m *Machine) queryRecord(t table, key string) ([]byte, error) {
 	row, err := m.store.Get(recordKey(t, key))
 	if errors.Is(err, raftfsm.ErrNotFound) {
-		return []byte{codecVersion, 0}, nil
+		return []byte{codecFirst, 0}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("meta: query record: %w", err)
 	}
-	return append([]byte{codecVersion, 1}, row...), nil
+	return append([]byte{codecFirst, 1}, row...), nil
 }
 
 func encodeRecordQuery(t table, key string) []byte {
-	return wire.AppendString([]byte{codecVersion, opRecord, byte(t)}, key)
+	return wire.AppendString([]byte{t.codec(), opRecord, byte(t)}, key)
 }
 
 func decodeRecordQuery(b []byte) (t table, key string, err error) {
-	r, op, err := openCodec(b)
+	r, op, err := openCodec(b, codecMembers)
 	if err != nil {
 		return 0, "", err
 	}
-	t = readTable(r)
+	t = readTable(r, b[0])
 	key = r.String(keyBytesMax)
 	if err := r.Done(); err != nil || op != opRecord || t == 0 {
 		return 0, "", fmt.Errorf("%w: query %d of table %d", errCodec, op, t)
@@ -73,7 +73,7 @@ func decodeRecordQuery(b []byte) (t table, key string, err error) {
 }
 
 func decodeRecordAnswer(key string, b []byte) (record, bool, error) {
-	if len(b) < 2 || b[0] != codecVersion || b[1] > 1 {
+	if len(b) < 2 || b[0] != codecFirst || b[1] > 1 {
 		return record{}, false, fmt.Errorf("%w: answer about a record", errCodec)
 	}
 	if b[1] == 0 {

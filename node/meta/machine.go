@@ -33,15 +33,15 @@ func newMachine(rules func(table) rules) *Machine {
 // Load implements raftfsm.Machine.
 func (m *Machine) Load(store *raftfsm.Store) error {
 	m.store = store
-	tokens, err := loadTable(store, tableTokens)
-	if err != nil {
-		return err
+	tables := map[table][]record{}
+	for _, t := range []table{tableTokens, tableSettings, tableNodes, tablePlacement} {
+		records, err := loadTable(store, t)
+		if err != nil {
+			return err
+		}
+		tables[t] = records
 	}
-	settings, err := loadTable(store, tableSettings)
-	if err != nil {
-		return err
-	}
-	return m.views.reset(tokens, settings)
+	return m.views.reset(tables)
 }
 
 func loadTable(store *raftfsm.Store, t table) ([]record, error) {

@@ -276,7 +276,7 @@ func TestReplayIsTheSame(t *testing.T) {
 		var log [][]byte
 		for range rapid.IntRange(1, 30).Draw(rt, "commands") {
 			if rapid.IntRange(0, 9).Draw(rt, "noise") == 0 {
-				log = append(log, append([]byte{codecVersion, opChange}, rapid.SliceOfN(rapid.Byte(), 0, 9).Draw(rt, "bytes")...))
+				log = append(log, append([]byte{codecFirst, opChange}, rapid.SliceOfN(rapid.Byte(), 0, 9).Draw(rt, "bytes")...))
 			} else {
 				log = append(log, encodeChange(genChange().Draw(rt, "change")))
 			}

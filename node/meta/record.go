@@ -17,8 +17,20 @@ const (
 	tableLimits   table = 1
 	tableTokens   table = 2
 	tableSettings table = 3
-	tableLast           = tableSettings
+	// The tables from here on came with the second version of the codec.
+	tableNodes     table = 4
+	tablePlacement table = 5
+	tableLast            = tablePlacement
 )
+
+// codec is the version in which commands and queries of a table are written: the first one
+// that knows the table, so that older builds go on understanding what they know.
+func (t table) codec() byte {
+	if t >= tableNodes {
+		return codecMembers
+	}
+	return codecFirst
+}
 
 // Bounds of a record.
 const (

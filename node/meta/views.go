@@ -12,16 +12,21 @@ type views struct {
 	settings map[string][]byte
 	// limits is closed, and replaced, when the limits have changed.
 	limits chan struct{}
+	// membership is replaced as a whole, so that readers keep what they have got; changed is
+	// closed, and replaced, when it has.
+	membership Membership
+	changed    chan struct{}
 }
 
 func (v *views) init() {
 	v.tokens, v.settings, v.limits = map[string]token{}, map[string][]byte{}, make(chan struct{})
+	v.membership, v.changed = newMembership(), make(chan struct{})
 }
 
 // reset rebuilds the views from whole tables.
-func (v *views) reset(tokens, settings []record) error {
-	fresh := make(map[string]token, len(tokens))
-	for _, r := range tokens {
+func (v *views) reset(tables map[table][]record) error {
+	fresh := make(map[string]token, len(tables[tableTokens]))
+	for _, r := range tables[tableTokens] {
 		if r.deleted {
 			continue
 		}
@@ -31,14 +36,26 @@ func (v *views) reset(tokens, settings []record) error {
 		}
 		fresh[r.key] = t
 	}
+	members := newMembership()
+	for _, r := range tables[tableNodes] {
+		if err := members.setNode(r); err != nil {
+			return err
+		}
+	}
+	for _, r := range tables[tablePlacement] {
+		if err := members.setPlacement(r); err != nil {
+			return err
+		}
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.tokens = fresh
-	v.settings = make(map[string][]byte, len(settings))
-	for _, r := range settings {
+	v.settings = make(map[string][]byte, len(tables[tableSettings]))
+	for _, r := range tables[tableSettings] {
 		v.setSetting(r)
 	}
 	v.signalLimits()
+	v.setMembership(members)
 	return nil
 }
 
@@ -47,8 +64,17 @@ func (v *views) update(all []published) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	limits := false
+	members := Membership{} // its maps are nil until something changes
 	for _, p := range all {
+		if p.table.codec() >= codecMembers && members.Nodes == nil {
+			members = v.membership.clone()
+		}
 		switch p.table {
+		// Values were judged before they were written, so these cannot fail.
+		case tableNodes:
+			_ = members.setNode(p.record)
+		case tablePlacement:
+			_ = members.setPlacement(p.record)
 		case tableTokens:
 			v.setToken(p.record)
 		case tableSettings:
@@ -60,6 +86,27 @@ func (v *views) update(all []published) {
 	if limits {
 		v.signalLimits()
 	}
+	if members.Nodes != nil {
+		v.setMembership(members)
+	}
+}
+
+func (v *views) setMembership(m Membership) {
+	v.membership = m
+	close(v.changed)
+	v.changed = make(chan struct{})
+}
+
+func (v *views) members() Membership {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.membership
+}
+
+func (v *views) membersChanged() <-chan struct{} {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.changed
 }
 
 // setToken drops a token that cannot be decoded: it must not admit anyone.

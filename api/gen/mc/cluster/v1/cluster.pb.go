@@ -159,7 +159,11 @@ type StatusResponse struct {
 	Nodes      []*NodeStatus  `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	Groups     []*GroupStatus `protobuf:"bytes,5,rep,name=groups,proto3" json:"groups,omitempty"`
 	// version is the answering node's software version.
-	Version       string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	Version string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	// settled is true when every replica is where it belongs and nothing is left to move.
+	Settled bool `protobuf:"varint,7,opt,name=settled,proto3" json:"settled,omitempty"`
+	// pending says, for people, what is under way and what comes next; empty when settled.
+	Pending       []string `protobuf:"bytes,8,rep,name=pending,proto3" json:"pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -236,6 +240,20 @@ func (x *StatusResponse) GetVersion() string {
 	return ""
 }
 
+func (x *StatusResponse) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
+}
+
+func (x *StatusResponse) GetPending() []string {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
 type NodeStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// name is the configured name; id adds the incarnation of its data folder.
@@ -246,7 +264,19 @@ type NodeStatus struct {
 	// reachable is true when the answering node has a link to it.
 	Reachable bool `protobuf:"varint,5,opt,name=reachable,proto3" json:"reachable,omitempty"`
 	// version is its software version where known.
-	Version       string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	Version string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	// state is "active", or "leaving" while its replicas move away before it is removed.
+	State string `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
+	// replicas is how many replicas are placed on it: those that vote, and that of meta.
+	Replicas uint32 `protobuf:"varint,8,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// draining is true while it stops in order.
+	Draining bool `protobuf:"varint,9,opt,name=draining,proto3" json:"draining,omitempty"`
+	// disk is "good", "slow", or "low" when it refuses writes for want of space; empty when not known.
+	Disk string `protobuf:"bytes,10,opt,name=disk,proto3" json:"disk,omitempty"`
+	// clock_offset_ms is how far its wall clock is ahead of the answering node's.
+	ClockOffsetMs int32 `protobuf:"zigzag32,11,opt,name=clock_offset_ms,json=clockOffsetMs,proto3" json:"clock_offset_ms,omitempty"`
+	// level is the protocol level of its build, 0 when not known.
+	Level         uint32 `protobuf:"varint,12,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -323,6 +353,48 @@ func (x *NodeStatus) GetVersion() string {
 	return ""
 }
 
+func (x *NodeStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *NodeStatus) GetDisk() string {
+	if x != nil {
+		return x.Disk
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetClockOffsetMs() int32 {
+	if x != nil {
+		return x.ClockOffsetMs
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
 type GroupStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// name is "meta", "limiter-0", "index-2", ...
@@ -333,7 +405,14 @@ type GroupStatus struct {
 	CommitIndex  uint64 `protobuf:"varint,4,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
 	AppliedIndex uint64 `protobuf:"varint,5,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	// voters are the names of the nodes that vote.
-	Voters        []string `protobuf:"bytes,6,rep,name=voters,proto3" json:"voters,omitempty"`
+	Voters []string `protobuf:"bytes,6,rep,name=voters,proto3" json:"voters,omitempty"`
+	// learners are the names of the nodes that follow without a vote: in meta all others, elsewhere
+	// those that catch up before they vote.
+	Learners []string `protobuf:"bytes,7,rep,name=learners,proto3" json:"learners,omitempty"`
+	// preferred is the node that leads unless it cannot.
+	Preferred string `protobuf:"bytes,8,opt,name=preferred,proto3" json:"preferred,omitempty"`
+	// moving is true until the group's replicas are where they belong.
+	Moving        bool `protobuf:"varint,9,opt,name=moving,proto3" json:"moving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -410,6 +489,457 @@ func (x *GroupStatus) GetVoters() []string {
 	return nil
 }
 
+func (x *GroupStatus) GetLearners() []string {
+	if x != nil {
+		return x.Learners
+	}
+	return nil
+}
+
+func (x *GroupStatus) GetPreferred() string {
+	if x != nil {
+		return x.Preferred
+	}
+	return ""
+}
+
+func (x *GroupStatus) GetMoving() bool {
+	if x != nil {
+		return x.Moving
+	}
+	return false
+}
+
+type AddRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// name is the node's configured name, which its certificate names too.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// cluster_address is its cluster port as the other nodes dial it, HOST:PORT.
+	ClusterAddress string `protobuf:"bytes,2,opt,name=cluster_address,json=clusterAddress,proto3" json:"cluster_address,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *AddRequest) Reset() {
+	*x = AddRequest{}
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddRequest) ProtoMessage() {}
+
+func (x *AddRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddRequest.ProtoReflect.Descriptor instead.
+func (*AddRequest) Descriptor() ([]byte, []int) {
+	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AddRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddRequest) GetClusterAddress() string {
+	if x != nil {
+		return x.ClusterAddress
+	}
+	return ""
+}
+
+type AddResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// id is the name and the incarnation of the node's data folder.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// started is false when nothing was to be done: it was a member already.
+	Started       bool `protobuf:"varint,2,opt,name=started,proto3" json:"started,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddResponse) Reset() {
+	*x = AddResponse{}
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddResponse) ProtoMessage() {}
+
+func (x *AddResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddResponse.ProtoReflect.Descriptor instead.
+func (*AddResponse) Descriptor() ([]byte, []int) {
+	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AddResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AddResponse) GetStarted() bool {
+	if x != nil {
+		return x.Started
+	}
+	return false
+}
+
+type RemoveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveRequest) Reset() {
+	*x = RemoveRequest{}
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveRequest) ProtoMessage() {}
+
+func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
+func (*RemoveRequest) Descriptor() ([]byte, []int) {
+	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RemoveRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// started is false when the node was leaving, or removed, already.
+	Started bool `protobuf:"varint,2,opt,name=started,proto3" json:"started,omitempty"`
+	// removed is true when it is no member any more.
+	Removed       bool `protobuf:"varint,3,opt,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveResponse) Reset() {
+	*x = RemoveResponse{}
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveResponse) ProtoMessage() {}
+
+func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
+func (*RemoveResponse) Descriptor() ([]byte, []int) {
+	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RemoveResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RemoveResponse) GetStarted() bool {
+	if x != nil {
+		return x.Started
+	}
+	return false
+}
+
+func (x *RemoveResponse) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+type ReplaceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// old_name is the member whose replicas move.
+	OldName string `protobuf:"bytes,1,opt,name=old_name,json=oldName,proto3" json:"old_name,omitempty"`
+	// new_name is the node they move to. It may be the same name, for a node whose data folder was
+	// emptied or lost.
+	NewName string `protobuf:"bytes,2,opt,name=new_name,json=newName,proto3" json:"new_name,omitempty"`
+	// cluster_address is the new node's cluster port; empty means that of the old one if the names
+	// are the same, or that of the member new_name.
+	ClusterAddress string `protobuf:"bytes,3,opt,name=cluster_address,json=clusterAddress,proto3" json:"cluster_address,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ReplaceRequest) Reset() {
+	*x = ReplaceRequest{}
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceRequest) ProtoMessage() {}
+
+func (x *ReplaceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceRequest.ProtoReflect.Descriptor instead.
+func (*ReplaceRequest) Descriptor() ([]byte, []int) {
+	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ReplaceRequest) GetOldName() string {
+	if x != nil {
+		return x.OldName
+	}
+	return ""
+}
+
+func (x *ReplaceRequest) GetNewName() string {
+	if x != nil {
+		return x.NewName
+	}
+	return ""
+}
+
+func (x *ReplaceRequest) GetClusterAddress() string {
+	if x != nil {
+		return x.ClusterAddress
+	}
+	return ""
+}
+
+type ReplaceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	OldId string                 `protobuf:"bytes,1,opt,name=old_id,json=oldId,proto3" json:"old_id,omitempty"`
+	NewId string                 `protobuf:"bytes,2,opt,name=new_id,json=newId,proto3" json:"new_id,omitempty"`
+	// started is false when the replacement was under way, or done, already.
+	Started       bool `protobuf:"varint,3,opt,name=started,proto3" json:"started,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceResponse) Reset() {
+	*x = ReplaceResponse{}
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceResponse) ProtoMessage() {}
+
+func (x *ReplaceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceResponse.ProtoReflect.Descriptor instead.
+func (*ReplaceResponse) Descriptor() ([]byte, []int) {
+	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ReplaceResponse) GetOldId() string {
+	if x != nil {
+		return x.OldId
+	}
+	return ""
+}
+
+func (x *ReplaceResponse) GetNewId() string {
+	if x != nil {
+		return x.NewId
+	}
+	return ""
+}
+
+func (x *ReplaceResponse) GetStarted() bool {
+	if x != nil {
+		return x.Started
+	}
+	return false
+}
+
+type TransferRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// group is the group's name, such as "index-0".
+	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	// node is the name of a node that votes in it.
+	Node          string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferRequest) Reset() {
+	*x = TransferRequest{}
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferRequest) ProtoMessage() {}
+
+func (x *TransferRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
+func (*TransferRequest) Descriptor() ([]byte, []int) {
+	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *TransferRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *TransferRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type TransferResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferResponse) Reset() {
+	*x = TransferResponse{}
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferResponse) ProtoMessage() {}
+
+func (x *TransferResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
+func (*TransferResponse) Descriptor() ([]byte, []int) {
+	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{13}
+}
+
 // Token is an API token without its secret.
 type Token struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -429,7 +959,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[6]
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +971,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[6]
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +984,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Token) GetId() string {
@@ -519,7 +1049,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[7]
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +1061,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[7]
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +1074,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CreateTokenRequest) GetTenant() string {
@@ -585,7 +1115,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[8]
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -597,7 +1127,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[8]
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -610,7 +1140,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -637,7 +1167,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[9]
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +1179,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[9]
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +1192,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListTokensRequest) GetTenant() string {
@@ -681,7 +1211,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[10]
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +1223,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[10]
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +1236,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -725,7 +1255,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[11]
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +1267,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[11]
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +1280,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -768,7 +1298,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[12]
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -780,7 +1310,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[12]
+	mi := &file_mc_cluster_v1_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -793,7 +1323,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_mc_cluster_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 var File_mc_cluster_v1_cluster_proto protoreflect.FileDescriptor
@@ -806,7 +1336,7 @@ const file_mc_cluster_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\"\x0f\n" +
-	"\rStatusRequest\"\xe7\x01\n" +
+	"\rStatusRequest\"\x9b\x02\n" +
 	"\x0eStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x16\n" +
@@ -815,7 +1345,9 @@ const file_mc_cluster_v1_cluster_proto_rawDesc = "" +
 	"answeredBy\x12/\n" +
 	"\x05nodes\x18\x04 \x03(\v2\x19.mc.cluster.v1.NodeStatusR\x05nodes\x122\n" +
 	"\x06groups\x18\x05 \x03(\v2\x1a.mc.cluster.v1.GroupStatusR\x06groups\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\tR\aversion\"\xb2\x01\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x12\x18\n" +
+	"\asettled\x18\a \x01(\bR\asettled\x12\x18\n" +
+	"\apending\x18\b \x03(\tR\apending\"\xd2\x02\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
@@ -824,14 +1356,49 @@ const file_mc_cluster_v1_cluster_proto_rawDesc = "" +
 	"\vapi_address\x18\x04 \x01(\tR\n" +
 	"apiAddress\x12\x1c\n" +
 	"\treachable\x18\x05 \x01(\bR\treachable\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\tR\aversion\"\xad\x01\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x12\x14\n" +
+	"\x05state\x18\a \x01(\tR\x05state\x12\x1a\n" +
+	"\breplicas\x18\b \x01(\rR\breplicas\x12\x1a\n" +
+	"\bdraining\x18\t \x01(\bR\bdraining\x12\x12\n" +
+	"\x04disk\x18\n" +
+	" \x01(\tR\x04disk\x12&\n" +
+	"\x0fclock_offset_ms\x18\v \x01(\x11R\rclockOffsetMs\x12\x14\n" +
+	"\x05level\x18\f \x01(\rR\x05level\"\xff\x01\n" +
 	"\vGroupStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12!\n" +
 	"\fcommit_index\x18\x04 \x01(\x04R\vcommitIndex\x12#\n" +
 	"\rapplied_index\x18\x05 \x01(\x04R\fappliedIndex\x12\x16\n" +
-	"\x06voters\x18\x06 \x03(\tR\x06voters\"\xeb\x01\n" +
+	"\x06voters\x18\x06 \x03(\tR\x06voters\x12\x1a\n" +
+	"\blearners\x18\a \x03(\tR\blearners\x12\x1c\n" +
+	"\tpreferred\x18\b \x01(\tR\tpreferred\x12\x16\n" +
+	"\x06moving\x18\t \x01(\bR\x06moving\"I\n" +
+	"\n" +
+	"AddRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
+	"\x0fcluster_address\x18\x02 \x01(\tR\x0eclusterAddress\"7\n" +
+	"\vAddResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\astarted\x18\x02 \x01(\bR\astarted\"#\n" +
+	"\rRemoveRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"T\n" +
+	"\x0eRemoveResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\astarted\x18\x02 \x01(\bR\astarted\x12\x18\n" +
+	"\aremoved\x18\x03 \x01(\bR\aremoved\"o\n" +
+	"\x0eReplaceRequest\x12\x19\n" +
+	"\bold_name\x18\x01 \x01(\tR\aoldName\x12\x19\n" +
+	"\bnew_name\x18\x02 \x01(\tR\anewName\x12'\n" +
+	"\x0fcluster_address\x18\x03 \x01(\tR\x0eclusterAddress\"Y\n" +
+	"\x0fReplaceResponse\x12\x15\n" +
+	"\x06old_id\x18\x01 \x01(\tR\x05oldId\x12\x15\n" +
+	"\x06new_id\x18\x02 \x01(\tR\x05newId\x12\x18\n" +
+	"\astarted\x18\x03 \x01(\bR\astarted\";\n" +
+	"\x0fTransferRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\"\x12\n" +
+	"\x10TransferResponse\"\xeb\x01\n" +
 	"\x05Token\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
@@ -855,10 +1422,14 @@ const file_mc_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x06tokens\x18\x01 \x03(\v2\x14.mc.cluster.v1.TokenR\x06tokens\"$\n" +
 	"\x12RevokeTokenRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
-	"\x13RevokeTokenResponse2\x91\x01\n" +
+	"\x13RevokeTokenResponse2\xad\x03\n" +
 	"\aCluster\x12?\n" +
 	"\x04Init\x12\x1a.mc.cluster.v1.InitRequest\x1a\x1b.mc.cluster.v1.InitResponse\x12E\n" +
-	"\x06Status\x12\x1c.mc.cluster.v1.StatusRequest\x1a\x1d.mc.cluster.v1.StatusResponse2\x87\x02\n" +
+	"\x06Status\x12\x1c.mc.cluster.v1.StatusRequest\x1a\x1d.mc.cluster.v1.StatusResponse\x12<\n" +
+	"\x03Add\x12\x19.mc.cluster.v1.AddRequest\x1a\x1a.mc.cluster.v1.AddResponse\x12E\n" +
+	"\x06Remove\x12\x1c.mc.cluster.v1.RemoveRequest\x1a\x1d.mc.cluster.v1.RemoveResponse\x12H\n" +
+	"\aReplace\x12\x1d.mc.cluster.v1.ReplaceRequest\x1a\x1e.mc.cluster.v1.ReplaceResponse\x12K\n" +
+	"\bTransfer\x12\x1e.mc.cluster.v1.TransferRequest\x1a\x1f.mc.cluster.v1.TransferResponse2\x87\x02\n" +
 	"\x06Tokens\x12T\n" +
 	"\vCreateToken\x12!.mc.cluster.v1.CreateTokenRequest\x1a\".mc.cluster.v1.CreateTokenResponse\x12Q\n" +
 	"\n" +
@@ -877,7 +1448,7 @@ func file_mc_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_mc_cluster_v1_cluster_proto_rawDescData
 }
 
-var file_mc_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_mc_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_mc_cluster_v1_cluster_proto_goTypes = []any{
 	(*InitRequest)(nil),           // 0: mc.cluster.v1.InitRequest
 	(*InitResponse)(nil),          // 1: mc.cluster.v1.InitResponse
@@ -885,34 +1456,50 @@ var file_mc_cluster_v1_cluster_proto_goTypes = []any{
 	(*StatusResponse)(nil),        // 3: mc.cluster.v1.StatusResponse
 	(*NodeStatus)(nil),            // 4: mc.cluster.v1.NodeStatus
 	(*GroupStatus)(nil),           // 5: mc.cluster.v1.GroupStatus
-	(*Token)(nil),                 // 6: mc.cluster.v1.Token
-	(*CreateTokenRequest)(nil),    // 7: mc.cluster.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),   // 8: mc.cluster.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),     // 9: mc.cluster.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),    // 10: mc.cluster.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),    // 11: mc.cluster.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),   // 12: mc.cluster.v1.RevokeTokenResponse
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*AddRequest)(nil),            // 6: mc.cluster.v1.AddRequest
+	(*AddResponse)(nil),           // 7: mc.cluster.v1.AddResponse
+	(*RemoveRequest)(nil),         // 8: mc.cluster.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 9: mc.cluster.v1.RemoveResponse
+	(*ReplaceRequest)(nil),        // 10: mc.cluster.v1.ReplaceRequest
+	(*ReplaceResponse)(nil),       // 11: mc.cluster.v1.ReplaceResponse
+	(*TransferRequest)(nil),       // 12: mc.cluster.v1.TransferRequest
+	(*TransferResponse)(nil),      // 13: mc.cluster.v1.TransferResponse
+	(*Token)(nil),                 // 14: mc.cluster.v1.Token
+	(*CreateTokenRequest)(nil),    // 15: mc.cluster.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),   // 16: mc.cluster.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),     // 17: mc.cluster.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),    // 18: mc.cluster.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),    // 19: mc.cluster.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),   // 20: mc.cluster.v1.RevokeTokenResponse
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
 }
 var file_mc_cluster_v1_cluster_proto_depIdxs = []int32{
 	4,  // 0: mc.cluster.v1.StatusResponse.nodes:type_name -> mc.cluster.v1.NodeStatus
 	5,  // 1: mc.cluster.v1.StatusResponse.groups:type_name -> mc.cluster.v1.GroupStatus
-	13, // 2: mc.cluster.v1.Token.created:type_name -> google.protobuf.Timestamp
-	13, // 3: mc.cluster.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	6,  // 4: mc.cluster.v1.CreateTokenResponse.info:type_name -> mc.cluster.v1.Token
-	6,  // 5: mc.cluster.v1.ListTokensResponse.tokens:type_name -> mc.cluster.v1.Token
+	21, // 2: mc.cluster.v1.Token.created:type_name -> google.protobuf.Timestamp
+	21, // 3: mc.cluster.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	14, // 4: mc.cluster.v1.CreateTokenResponse.info:type_name -> mc.cluster.v1.Token
+	14, // 5: mc.cluster.v1.ListTokensResponse.tokens:type_name -> mc.cluster.v1.Token
 	0,  // 6: mc.cluster.v1.Cluster.Init:input_type -> mc.cluster.v1.InitRequest
 	2,  // 7: mc.cluster.v1.Cluster.Status:input_type -> mc.cluster.v1.StatusRequest
-	7,  // 8: mc.cluster.v1.Tokens.CreateToken:input_type -> mc.cluster.v1.CreateTokenRequest
-	9,  // 9: mc.cluster.v1.Tokens.ListTokens:input_type -> mc.cluster.v1.ListTokensRequest
-	11, // 10: mc.cluster.v1.Tokens.RevokeToken:input_type -> mc.cluster.v1.RevokeTokenRequest
-	1,  // 11: mc.cluster.v1.Cluster.Init:output_type -> mc.cluster.v1.InitResponse
-	3,  // 12: mc.cluster.v1.Cluster.Status:output_type -> mc.cluster.v1.StatusResponse
-	8,  // 13: mc.cluster.v1.Tokens.CreateToken:output_type -> mc.cluster.v1.CreateTokenResponse
-	10, // 14: mc.cluster.v1.Tokens.ListTokens:output_type -> mc.cluster.v1.ListTokensResponse
-	12, // 15: mc.cluster.v1.Tokens.RevokeToken:output_type -> mc.cluster.v1.RevokeTokenResponse
-	11, // [11:16] is the sub-list for method output_type
-	6,  // [6:11] is the sub-list for method input_type
+	6,  // 8: mc.cluster.v1.Cluster.Add:input_type -> mc.cluster.v1.AddRequest
+	8,  // 9: mc.cluster.v1.Cluster.Remove:input_type -> mc.cluster.v1.RemoveRequest
+	10, // 10: mc.cluster.v1.Cluster.Replace:input_type -> mc.cluster.v1.ReplaceRequest
+	12, // 11: mc.cluster.v1.Cluster.Transfer:input_type -> mc.cluster.v1.TransferRequest
+	15, // 12: mc.cluster.v1.Tokens.CreateToken:input_type -> mc.cluster.v1.CreateTokenRequest
+	17, // 13: mc.cluster.v1.Tokens.ListTokens:input_type -> mc.cluster.v1.ListTokensRequest
+	19, // 14: mc.cluster.v1.Tokens.RevokeToken:input_type -> mc.cluster.v1.RevokeTokenRequest
+	1,  // 15: mc.cluster.v1.Cluster.Init:output_type -> mc.cluster.v1.InitResponse
+	3,  // 16: mc.cluster.v1.Cluster.Status:output_type -> mc.cluster.v1.StatusResponse
+	7,  // 17: mc.cluster.v1.Cluster.Add:output_type -> mc.cluster.v1.AddResponse
+	9,  // 18: mc.cluster.v1.Cluster.Remove:output_type -> mc.cluster.v1.RemoveResponse
+	11, // 19: mc.cluster.v1.Cluster.Replace:output_type -> mc.cluster.v1.ReplaceResponse
+	13, // 20: mc.cluster.v1.Cluster.Transfer:output_type -> mc.cluster.v1.TransferResponse
+	16, // 21: mc.cluster.v1.Tokens.CreateToken:output_type -> mc.cluster.v1.CreateTokenResponse
+	18, // 22: mc.cluster.v1.Tokens.ListTokens:output_type -> mc.cluster.v1.ListTokensResponse
+	20, // 23: mc.cluster.v1.Tokens.RevokeToken:output_type -> mc.cluster.v1.RevokeTokenResponse
+	15, // [15:24] is the sub-list for method output_type
+	6,  // [6:15] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
 	6,  // [6:6] is the sub-list for extension extendee
 	0,  // [0:6] is the sub-list for field type_name
@@ -929,7 +1516,7 @@ func file_mc_cluster_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_cluster_v1_cluster_proto_rawDesc), len(file_mc_cluster_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -40,6 +40,14 @@ const (
 	ClusterInitProcedure = "/mc.cluster.v1.Cluster/Init"
 	// ClusterStatusProcedure is the fully-qualified name of the Cluster's Status RPC.
 	ClusterStatusProcedure = "/mc.cluster.v1.Cluster/Status"
+	// ClusterAddProcedure is the fully-qualified name of the Cluster's Add RPC.
+	ClusterAddProcedure = "/mc.cluster.v1.Cluster/Add"
+	// ClusterRemoveProcedure is the fully-qualified name of the Cluster's Remove RPC.
+	ClusterRemoveProcedure = "/mc.cluster.v1.Cluster/Remove"
+	// ClusterReplaceProcedure is the fully-qualified name of the Cluster's Replace RPC.
+	ClusterReplaceProcedure = "/mc.cluster.v1.Cluster/Replace"
+	// ClusterTransferProcedure is the fully-qualified name of the Cluster's Transfer RPC.
+	ClusterTransferProcedure = "/mc.cluster.v1.Cluster/Transfer"
 	// TokensCreateTokenProcedure is the fully-qualified name of the Tokens's CreateToken RPC.
 	TokensCreateTokenProcedure = "/mc.cluster.v1.Tokens/CreateToken"
 	// TokensListTokensProcedure is the fully-qualified name of the Tokens's ListTokens RPC.
@@ -55,6 +63,18 @@ type ClusterClient interface {
 	Init(context.Context, *connect.Request[v1.InitRequest]) (*connect.Response[v1.InitResponse], error)
 	// Status reports the nodes and groups of the region as the answering node sees them.
 	Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error)
+	// Add makes a node that runs with an empty data folder a member. Replicas move to it in the
+	// background; Status shows how far they are. Adding a member again changes at most its
+	// addresses.
+	Add(context.Context, *connect.Request[v1.AddRequest]) (*connect.Response[v1.AddResponse], error)
+	// Remove moves the replicas of a node to the others, in the background, and then ends its
+	// membership for good. At least three other nodes must stay.
+	Remove(context.Context, *connect.Request[v1.RemoveRequest]) (*connect.Response[v1.RemoveResponse], error)
+	// Replace adds a node and moves the replicas of another one to it, which is then removed. The
+	// old node may be dead.
+	Replace(context.Context, *connect.Request[v1.ReplaceRequest]) (*connect.Response[v1.ReplaceResponse], error)
+	// Transfer makes a node the preferred leader of a group, and hands the leadership to it.
+	Transfer(context.Context, *connect.Request[v1.TransferRequest]) (*connect.Response[v1.TransferResponse], error)
 }
 
 // NewClusterClient constructs a client for the mc.cluster.v1.Cluster service. By default, it uses
@@ -80,13 +100,41 @@ func NewClusterClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			connect.WithSchema(clusterMethods.ByName("Status")),
 			connect.WithClientOptions(opts...),
 		),
+		add: connect.NewClient[v1.AddRequest, v1.AddResponse](
+			httpClient,
+			baseURL+ClusterAddProcedure,
+			connect.WithSchema(clusterMethods.ByName("Add")),
+			connect.WithClientOptions(opts...),
+		),
+		remove: connect.NewClient[v1.RemoveRequest, v1.RemoveResponse](
+			httpClient,
+			baseURL+ClusterRemoveProcedure,
+			connect.WithSchema(clusterMethods.ByName("Remove")),
+			connect.WithClientOptions(opts...),
+		),
+		replace: connect.NewClient[v1.ReplaceRequest, v1.ReplaceResponse](
+			httpClient,
+			baseURL+ClusterReplaceProcedure,
+			connect.WithSchema(clusterMethods.ByName("Replace")),
+			connect.WithClientOptions(opts...),
+		),
+		transfer: connect.NewClient[v1.TransferRequest, v1.TransferResponse](
+			httpClient,
+			baseURL+ClusterTransferProcedure,
+			connect.WithSchema(clusterMethods.ByName("Transfer")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // clusterClient implements ClusterClient.
 type clusterClient struct {
-	init   *connect.Client[v1.InitRequest, v1.InitResponse]
-	status *connect.Client[v1.StatusRequest, v1.StatusResponse]
+	init     *connect.Client[v1.InitRequest, v1.InitResponse]
+	status   *connect.Client[v1.StatusRequest, v1.StatusResponse]
+	add      *connect.Client[v1.AddRequest, v1.AddResponse]
+	remove   *connect.Client[v1.RemoveRequest, v1.RemoveResponse]
+	replace  *connect.Client[v1.ReplaceRequest, v1.ReplaceResponse]
+	transfer *connect.Client[v1.TransferRequest, v1.TransferResponse]
 }
 
 // Init calls mc.cluster.v1.Cluster.Init.
@@ -99,6 +147,26 @@ func (c *clusterClient) Status(ctx context.Context, req *connect.Request[v1.Stat
 	return c.status.CallUnary(ctx, req)
 }
 
+// Add calls mc.cluster.v1.Cluster.Add.
+func (c *clusterClient) Add(ctx context.Context, req *connect.Request[v1.AddRequest]) (*connect.Response[v1.AddResponse], error) {
+	return c.add.CallUnary(ctx, req)
+}
+
+// Remove calls mc.cluster.v1.Cluster.Remove.
+func (c *clusterClient) Remove(ctx context.Context, req *connect.Request[v1.RemoveRequest]) (*connect.Response[v1.RemoveResponse], error) {
+	return c.remove.CallUnary(ctx, req)
+}
+
+// Replace calls mc.cluster.v1.Cluster.Replace.
+func (c *clusterClient) Replace(ctx context.Context, req *connect.Request[v1.ReplaceRequest]) (*connect.Response[v1.ReplaceResponse], error) {
+	return c.replace.CallUnary(ctx, req)
+}
+
+// Transfer calls mc.cluster.v1.Cluster.Transfer.
+func (c *clusterClient) Transfer(ctx context.Context, req *connect.Request[v1.TransferRequest]) (*connect.Response[v1.TransferResponse], error) {
+	return c.transfer.CallUnary(ctx, req)
+}
+
 // ClusterHandler is an implementation of the mc.cluster.v1.Cluster service.
 type ClusterHandler interface {
 	// Init starts the region: every seed must be reachable and empty. It needs the
@@ -106,6 +174,18 @@ type ClusterHandler interface {
 	Init(context.Context, *connect.Request[v1.InitRequest]) (*connect.Response[v1.InitResponse], error)
 	// Status reports the nodes and groups of the region as the answering node sees them.
 	Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error)
+	// Add makes a node that runs with an empty data folder a member. Replicas move to it in the
+	// background; Status shows how far they are. Adding a member again changes at most its
+	// addresses.
+	Add(context.Context, *connect.Request[v1.AddRequest]) (*connect.Response[v1.AddResponse], error)
+	// Remove moves the replicas of a node to the others, in the background, and then ends its
+	// membership for good. At least three other nodes must stay.
+	Remove(context.Context, *connect.Request[v1.RemoveRequest]) (*connect.Response[v1.RemoveResponse], error)
+	// Replace adds a node and moves the replicas of another one to it, which is then removed. The
+	// old node may be dead.
+	Replace(context.Context, *connect.Request[v1.ReplaceRequest]) (*connect.Response[v1.ReplaceResponse], error)
+	// Transfer makes a node the preferred leader of a group, and hands the leadership to it.
+	Transfer(context.Context, *connect.Request[v1.TransferRequest]) (*connect.Response[v1.TransferResponse], error)
 }
 
 // NewClusterHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -127,12 +207,44 @@ func NewClusterHandler(svc ClusterHandler, opts ...connect.HandlerOption) (strin
 		connect.WithSchema(clusterMethods.ByName("Status")),
 		connect.WithHandlerOptions(opts...),
 	)
+	clusterAddHandler := connect.NewUnaryHandler(
+		ClusterAddProcedure,
+		svc.Add,
+		connect.WithSchema(clusterMethods.ByName("Add")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterRemoveHandler := connect.NewUnaryHandler(
+		ClusterRemoveProcedure,
+		svc.Remove,
+		connect.WithSchema(clusterMethods.ByName("Remove")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterReplaceHandler := connect.NewUnaryHandler(
+		ClusterReplaceProcedure,
+		svc.Replace,
+		connect.WithSchema(clusterMethods.ByName("Replace")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterTransferHandler := connect.NewUnaryHandler(
+		ClusterTransferProcedure,
+		svc.Transfer,
+		connect.WithSchema(clusterMethods.ByName("Transfer")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/mc.cluster.v1.Cluster/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ClusterInitProcedure:
 			clusterInitHandler.ServeHTTP(w, r)
 		case ClusterStatusProcedure:
 			clusterStatusHandler.ServeHTTP(w, r)
+		case ClusterAddProcedure:
+			clusterAddHandler.ServeHTTP(w, r)
+		case ClusterRemoveProcedure:
+			clusterRemoveHandler.ServeHTTP(w, r)
+		case ClusterReplaceProcedure:
+			clusterReplaceHandler.ServeHTTP(w, r)
+		case ClusterTransferProcedure:
+			clusterTransferHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -148,6 +260,22 @@ func (UnimplementedClusterHandler) Init(context.Context, *connect.Request[v1.Ini
 
 func (UnimplementedClusterHandler) Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.cluster.v1.Cluster.Status is not implemented"))
+}
+
+func (UnimplementedClusterHandler) Add(context.Context, *connect.Request[v1.AddRequest]) (*connect.Response[v1.AddResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.cluster.v1.Cluster.Add is not implemented"))
+}
+
+func (UnimplementedClusterHandler) Remove(context.Context, *connect.Request[v1.RemoveRequest]) (*connect.Response[v1.RemoveResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.cluster.v1.Cluster.Remove is not implemented"))
+}
+
+func (UnimplementedClusterHandler) Replace(context.Context, *connect.Request[v1.ReplaceRequest]) (*connect.Response[v1.ReplaceResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.cluster.v1.Cluster.Replace is not implemented"))
+}
+
+func (UnimplementedClusterHandler) Transfer(context.Context, *connect.Request[v1.TransferRequest]) (*connect.Response[v1.TransferResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.cluster.v1.Cluster.Transfer is not implemented"))
 }
 
 // TokensClient is a client for the mc.cluster.v1.Tokens service.
