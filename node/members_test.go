@@ -212,7 +212,7 @@ func TestMembersComeAndGoUnderLoad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("moves the replicas of a whole region several times")
 	}
-	r := startAll(t, 3, GroupCounts{Limiter: 1, Index: 2})
+	r := startAll(t, 3, GroupCounts{Limiter: 1, Index: 1})
 	r.awaitSettled(0, "node-1", "node-2", "node-3")
 	l := r.startLoad()
 	for _, name := range []string{"node-4", "node-5"} {
