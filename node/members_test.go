@@ -396,9 +396,6 @@ func TestUnfitNodesAreRefused(t *testing.T) {
 		t.Errorf("a name that the certificate does not carry: %v", err)
 	}
 
-	other := newRegionOf(t, 1)
-	other.Start(0)
-	other.init(0)
 	if _, err := r.cluster(0).Remove(ctx, connect.NewRequest(&clusterv1.RemoveRequest{Name: "node-9"})); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("removing nobody: %v", err)
 	}
