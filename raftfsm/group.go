@@ -140,8 +140,7 @@ func (g *group) lead(ctx context.Context) {
 	for ctx.Err() == nil {
 		g.decline(ctx)
 		term := g.raft.CurrentTerm()
-		err := await(ctx, g.raft.Barrier(barrierTimeout))
-		g.notePropose(err)
+		index, err := g.barrier(ctx, barrierTimeout)
 		if err != nil {
 			if g.raft.State() != raft.Leader {
 				return
@@ -155,11 +154,10 @@ func (g *group) lead(ctx context.Context) {
 		g.keep.lead(g.replica.AppliedTime())
 		g.mu.Lock()
 		if ctx.Err() == nil {
-			// Nothing is proposed before readiness, so what Raft has applied ends with the barrier.
-			g.ready = readiness{term: term, index: g.raft.AppliedIndex()}
+			g.ready = readiness{term: term, index: index}
 		}
 		g.mu.Unlock()
-		g.log.Info("leading", "term", term, "index", g.raft.AppliedIndex())
+		g.log.Info("leading", "term", term, "index", index)
 		if g.onLeader != nil {
 			g.onLeader(ctx)
 		}
@@ -168,6 +166,23 @@ func (g *group) lead(ctx context.Context) {
 	g.mu.Lock()
 	g.ready = readiness{}
 	g.mu.Unlock()
+}
+
+// barrier commits an entry that changes nothing and returns its index once everything before it
+// has been applied. It is no part of the state, so nobody may wait for the state to get there;
+// and Raft's own applied index can still be lower when its future is answered.
+func (g *group) barrier(ctx context.Context, timeout time.Duration) (uint64, error) {
+	f := g.raft.Barrier(timeout)
+	err := await(ctx, f)
+	g.notePropose(err)
+	if err != nil {
+		return 0, err
+	}
+	i, ok := f.(raft.IndexFuture)
+	if !ok {
+		return 0, fmt.Errorf("raftfsm: a barrier of type %T has no index", f)
+	}
+	return i.Index(), nil
 }
 
 // await waits for one of Raft's futures, or for ctx: at a shutdown the library may leave a

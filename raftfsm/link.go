@@ -33,8 +33,8 @@ const (
 type link struct {
 	mux  *Mux
 	peer Member
-	// refused is told when the peer does not know this node.
-	refused func(Member, error)
+	// greeted is told after a dial that the peer knows this node, or ErrNotMember.
+	greeted func(Member, error)
 
 	mu       sync.Mutex
 	conn     *linkConn
@@ -147,8 +147,8 @@ func (l *link) dial() {
 		close(l.dialing)
 		l.dialing = nil
 	}()
-	if errors.Is(err, ErrNotMember) && !l.closed {
-		l.refused(l.peer, err)
+	if (err == nil || errors.Is(err, ErrNotMember)) && !l.closed {
+		l.greeted(l.peer, err)
 	}
 	if err != nil {
 		l.conn, l.lastErr, l.notUntil = nil, err, time.Now().Add(linkRedialDelay)

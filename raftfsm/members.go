@@ -58,7 +58,7 @@ func (h *Host) setRoster(members []Member) {
 		if l := old.links[m.ID]; l != nil && l.peer == m {
 			next.links[m.ID] = l
 		} else {
-			next.links[m.ID] = &link{mux: h.mux, peer: m, refused: h.refused}
+			next.links[m.ID] = &link{mux: h.mux, peer: m, greeted: h.greeted}
 		}
 	}
 	h.roster.Store(next)
@@ -110,11 +110,15 @@ func (h *Host) hosts(id GroupID, replica string) bool {
 	return g != nil && g.self == replica
 }
 
-// refused is told what a peer answered to a dial. A node whose peers do not know it any more was
-// removed; it says so once, and goes on harmlessly.
-func (h *Host) refused(peer Member, err error) {
-	if h.removed.CompareAndSwap(false, true) {
-		h.log.Error("a member does not know this node: if it was removed from the region, stop it; its data folder can only be emptied, to join as a new node",
-			"node", h.self.ID, "peer", peer.ID, "err", err)
+// greeted is told whether a peer knows this node. A node whose peers do not know it any more was
+// removed; it says so, not more than once a minute while they differ, and goes on harmlessly.
+func (h *Host) greeted(peer Member, err error) {
+	if err == nil {
+		h.removed.Store(false)
+	} else if h.removed.CompareAndSwap(false, true) {
+		h.notices.say("removed", func() {
+			h.log.Error("a member does not know this node: if it was removed from the region, stop it; its data folder can only be emptied, to join as a new node",
+				"node", h.self.ID, "peer", peer.ID, "err", err)
+		})
 	}
 }

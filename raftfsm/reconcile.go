@@ -119,6 +119,9 @@ func (s *seat) openNew(id string) error {
 // leader has confirmed a committed membership without it, and no placement brings it back, so no
 // majority will ever need its votes or its log.
 func (s *seat) leave(ctx context.Context, g *group) error {
+	if s.host.removed.Load() {
+		return nil // nobody answers; it was said once
+	}
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	v, err := s.describeElsewhere(ctx)
@@ -208,8 +211,6 @@ func (g *group) reconcileMembers(ctx context.Context, ready readiness, p Placeme
 // change makes one change of the members. Whether a change that failed has happened shows at the
 // next look: it names the membership that it begins from, so it never acts on another one.
 func (g *group) change(ctx context.Context, what, id string, f func(raft.ServerID) raft.IndexFuture) error {
-	// A placement that the node has not heard of yet must not be undone by an older one later;
-	// the next look decides anew.
 	if err := await(ctx, f(raft.ServerID(id))); err != nil {
 		return fmt.Errorf("%s replica %s: %w", what, id, err)
 	}

@@ -111,11 +111,10 @@ func (s *seat) open(id string, o opening) (err error) {
 func (s *seat) load() error {
 	s.replacing.Lock()
 	defer s.replacing.Unlock()
-	s.used = true
 	if err := s.replica.Open(); err != nil {
 		return err
 	}
-	s.loaded = true
+	s.loaded, s.used = true, true
 	return nil
 }
 

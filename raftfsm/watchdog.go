@@ -284,13 +284,11 @@ func (g *group) transferStuck(elapsed time.Duration) bool {
 func (g *group) mendTransfer(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, barrierTimeout)
 	defer cancel()
-	barrier := g.raft.Barrier(enqueueTimeout)
-	err := await(ctx, barrier)
-	g.notePropose(err)
-	if f, ok := barrier.(raft.IndexFuture); ok && err == nil {
-		// Barriers are not part of the state: readers must not wait for this one.
+	index, err := g.barrier(ctx, enqueueTimeout)
+	if err == nil {
+		// Readers must not wait for the state to get there.
 		g.mu.Lock()
-		g.ready.index = max(g.ready.index, f.Index())
+		g.ready.index = max(g.ready.index, index)
 		g.mu.Unlock()
 	}
 	if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
