@@ -82,6 +82,9 @@ type seams struct {
 	stream    func(raft.StreamLayer) raft.StreamLayer
 	log       func(GroupID, raftStore) raftStore
 	bounds    *bounds
+	// copyFile is how large the files of a copy become; staged is called when one has arrived.
+	copyFile uint64
+	staged   func(ctx context.Context, group GroupID, n int)
 }
 
 // bounds are how long the watchdogs wait.
@@ -121,6 +124,7 @@ type Host struct {
 	writes         *writeWatch
 	bounds         bounds
 	notices        notices
+	copies         copies
 	seams          seams
 
 	ctx    context.Context
@@ -148,6 +152,10 @@ func Open(o Options, groups []Group) (*Host, error) {
 		h.openLog = openBolt
 	}
 	h.guard(o)
+	h.copies = copies{slots: make(chan struct{}, copiesOutMax), fileBytes: copySendBytes}
+	if o.seams.copyFile != 0 {
+		h.copies.fileBytes = o.seams.copyFile
+	}
 	for _, m := range o.Members {
 		h.addresses[raft.ServerAddress(m.Address)] = m.Name
 		if m.ID == o.Self {
@@ -184,6 +192,7 @@ func Open(o Options, groups []Group) (*Host, error) {
 	}
 	// Only now: peers that connect early are told to come again.
 	h.mux.Handle(classRaft, h.acceptRaft)
+	h.mux.Handle(classCopy, h.acceptCopy)
 	h.mux.Handle(classLink, func(_ GroupID, _ string, c net.Conn) bool {
 		h.wg.Add(1)
 		go h.serveLink(c)
@@ -248,6 +257,10 @@ func (g *group) open(dir string, members []Member) error {
 		return err
 	}
 	g.snaps = snaps
+	snaps.views.ctx, snaps.views.hold, snaps.views.firstIndex = h.ctx, g.logs.hold, g.logs.FirstIndex
+	if staged := h.seams.staged; staged != nil {
+		snaps.staging.staged = func(ctx context.Context, n int) { staged(ctx, g.id, n) }
+	}
 	g.logs.applied, g.logs.covered = g.replica.AppliedIndex, snaps.markerIndex
 	if err := g.checkLog(pos); err != nil {
 		return err
@@ -262,6 +275,7 @@ func (g *group) open(dir string, members []Member) error {
 	if err != nil {
 		return err
 	}
+	g.cache = cache
 	g.stream = newStreamLayer(h.mux, g.id, h.nameOf)
 	hlog := raftLog(h.ctx, g.log)
 	g.trans = raft.NewNetworkTransportWithConfig(transportConfig(h.seams.streamOf(g.stream), h, hlog))
@@ -272,7 +286,8 @@ func (g *group) open(dir string, members []Member) error {
 	if err := g.bootstrap(conf, cache, members); err != nil {
 		return errors.Join(err, g.trans.Close())
 	}
-	r, err := raft.NewRaft(conf, fsm{g}, cache, store, countedSnapshots{g.snaps, &g.guard.copies}, h.seams.transportOf(g.trans))
+	trans := copyTransport{h.seams.transportOf(g.trans).(fullTransport), g}
+	r, err := raft.NewRaft(conf, fsm{g}, cache, store, countedSnapshots{g.snaps, &g.guard.copies}, trans)
 	if err != nil {
 		return errors.Join(err, g.trans.Close())
 	}
