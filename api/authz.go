@@ -24,6 +24,18 @@ const (
 	classes
 )
 
+// cutOff says whether a node answers although it may not know of revocations.
+type cutOff uint8
+
+const (
+	_ cutOff = iota // nobody
+	// cutOffCertificate lets the administrator's certificate in, which cannot be revoked: an
+	// operator must be able to look at such a node.
+	cutOffCertificate
+	// cutOffAll is for what tells and changes nothing that an identity could lose.
+	cutOffAll
+)
+
 // procedure is one row of the table: what a route is called and who may call it.
 type procedure struct {
 	// name is the RPC's path, or method and path of a REST route.
@@ -34,6 +46,8 @@ type procedure struct {
 	platform bool
 	// write is true when it can change something, and so can have an unknown outcome.
 	write bool
+	// cutOff is who may call it on a node that is cut off from the group meta.
+	cutOff cutOff
 	// stream is true for an RPC that is not one request and one answer.
 	stream bool
 	class  class
@@ -63,15 +77,15 @@ var procedures = []procedure{
 	{name: provenancev1connect.ProvenanceIngestProcedure, least: RoleRunner, write: true, class: classIngest, deadline: DeadlineIngest},
 	{name: provenancev1connect.ProvenanceIngestStreamProcedure, least: RoleRunner, write: true, stream: true, class: classStream, deadline: DeadlineIngest},
 
-	{name: clusterv1connect.ClusterStatusProcedure, least: RoleOperator, class: classAdmin, deadline: DeadlineAdmin},
-	{name: clusterv1connect.ClusterInitProcedure, least: RoleAdmin, platform: true, write: true, class: classAdmin, deadline: MaxDeadline},
+	{name: clusterv1connect.ClusterStatusProcedure, least: RoleOperator, cutOff: cutOffCertificate, class: classAdmin, deadline: DeadlineAdmin},
+	{name: clusterv1connect.ClusterInitProcedure, least: RoleAdmin, cutOff: cutOffAll, platform: true, write: true, class: classAdmin, deadline: MaxDeadline},
 
 	{name: clusterv1connect.TokensCreateTokenProcedure, least: RoleAdmin, write: true, class: classAdmin, deadline: DeadlineAdmin},
 	{name: clusterv1connect.TokensListTokensProcedure, least: RoleAdmin, class: classAdmin, deadline: DeadlineAdmin},
 	{name: clusterv1connect.TokensRevokeTokenProcedure, least: RoleAdmin, write: true, class: classAdmin, deadline: DeadlineAdmin},
 
-	{name: reflectionV1, least: RoleReader, stream: true, class: classAdmin},
-	{name: reflectionV1Alpha, least: RoleReader, stream: true, class: classAdmin},
+	{name: reflectionV1, least: RoleReader, cutOff: cutOffAll, stream: true, class: classAdmin},
+	{name: reflectionV1Alpha, least: RoleReader, cutOff: cutOffAll, stream: true, class: classAdmin},
 }
 
 // authorize checks the row of p; what tenant the request reaches is the handler's question.

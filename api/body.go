@@ -18,12 +18,15 @@ import (
 // plainBody bounds a body that is one message.
 type plainBody struct {
 	io.ReadCloser
+	most int
 	left int
-	err  error
+	// meter charges what arrives; nil charges nothing.
+	meter *meter
+	err   error
 }
 
-func newPlainBody(body io.ReadCloser) *plainBody {
-	return &plainBody{ReadCloser: body, left: MaxBodyBytes}
+func newPlainBody(body io.ReadCloser, most int, m *meter) *plainBody {
+	return &plainBody{ReadCloser: body, most: most, left: most, meter: m}
 }
 
 func (b *plainBody) Read(p []byte) (int, error) {
@@ -35,7 +38,11 @@ func (b *plainBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p)
 	if n > b.left {
-		b.err = bodyTooLarge()
+		b.err = bodyTooLarge(b.most)
+		return 0, b.err
+	}
+	if f := b.meter.take(n); f != nil {
+		b.err = f.wire()
 		return 0, b.err
 	}
 	b.left -= n
@@ -53,6 +60,10 @@ type envelopeBody struct {
 	single bool
 	// compressible is true when a header named the compression of messages.
 	compressible bool
+	// most bounds a message.
+	most int
+	// meter charges what arrives; nil charges nothing.
+	meter *meter
 
 	prefix   [envelopePrefixBytes]byte
 	have     int // bytes of prefix seen
@@ -100,8 +111,8 @@ func (b *envelopeBody) openMessage() *fault {
 		return refuse(reasonMessageMalformed, "message %d is compressed, but no header says how", b.messages)
 	case b.single && b.messages > 1:
 		return refuse(reasonMessageMalformed, "the body holds more than one message; this procedure takes one")
-	case size > MaxBodyBytes:
-		return refuse(reasonBodyTooLarge, "message %d has %d bytes, more than the %d allowed", b.messages, size, MaxBodyBytes)
+	case int64(size) > int64(b.most):
+		return refuse(reasonBodyTooLarge, "message %d has %d bytes, more than the %d allowed", b.messages, size, b.most)
 	}
 	b.left = int(size)
 	return nil
@@ -112,6 +123,10 @@ func (b *envelopeBody) readPayload(p []byte) (int, error) {
 		p = p[:b.left]
 	}
 	n, err := b.ReadCloser.Read(p)
+	if f := b.meter.take(n); f != nil {
+		b.err = f.wire()
+		return 0, b.err
+	}
 	b.left -= n
 	if errors.Is(err, io.EOF) && b.left > 0 {
 		err = refuse(reasonMessageMalformed, "the body ends %d bytes before the end of message %d", b.left, b.messages).wire()
@@ -133,17 +148,18 @@ func readError(err error) error {
 	}
 }
 
-func bodyTooLarge() error {
-	return refuse(reasonBodyTooLarge, "the body has more than the %d bytes allowed", MaxBodyBytes).wire()
+func bodyTooLarge(most int) error {
+	return refuse(reasonBodyTooLarge, "the body has more than the %d bytes allowed", most).wire()
 }
 
-// boundedGzip is a connect.Decompressor that stops at MaxBodyBytes, so that a small body
+// boundedGzip is a connect.Decompressor that stops at most bytes, so that a small body
 // cannot keep a core busy inflating. It reads the gzip header with the first Read: Connect
 // gives an error of Reset no reason.
 type boundedGzip struct {
 	gzip   gzip.Reader
 	source io.Reader
 	opened bool
+	most   int
 	left   int
 }
 
@@ -151,7 +167,7 @@ var _ connect.Decompressor = (*boundedGzip)(nil)
 
 // Reset starts on another message.
 func (g *boundedGzip) Reset(source io.Reader) error {
-	g.source, g.opened, g.left = source, false, MaxBodyBytes
+	g.source, g.opened, g.left = source, false, g.most
 	return nil
 }
 
@@ -167,7 +183,7 @@ func (g *boundedGzip) Read(p []byte) (int, error) {
 	}
 	n, err := g.gzip.Read(p)
 	if n > g.left {
-		return 0, bodyTooLarge()
+		return 0, bodyTooLarge(g.most)
 	}
 	g.left -= n
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -186,8 +202,8 @@ func gzipError(err error) error {
 	return refuse(reasonMessageMalformed, "the body is not gzip: %v", err).wire()
 }
 
-func compression() connect.HandlerOption {
+func compression(most int) connect.HandlerOption {
 	return connect.WithCompression("gzip",
-		func() connect.Decompressor { return &boundedGzip{source: http.NoBody} },
+		func() connect.Decompressor { return &boundedGzip{source: http.NoBody, most: most} },
 		func() connect.Compressor { return gzip.NewWriter(io.Discard) })
 }

@@ -35,6 +35,15 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, token string) (Principal, error)
 }
 
+// Freshness tells whether this node knows of every revocation up to a second ago. Requests
+// are refused while it does not, with the reason meta_stale.
+type Freshness interface {
+	// Fresh answers at once.
+	Fresh() bool
+	// AwaitFresh waits until Fresh, or returns ErrMetaStale once ctx is done.
+	AwaitFresh(ctx context.Context) error
+}
+
 // Checker decides checks; *limiter.Service is one.
 type Checker interface {
 	Check(ctx context.Context, r limiter.Request) (limiter.Decision, error)

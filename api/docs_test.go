@@ -60,6 +60,9 @@ Connect and gRPC carry it as an error detail. REST answers with ` + "`applicatio
 members are ` + "`type`, `title`, `status`, `detail`" + ` (the message) and the four above; ` + "`Retry-After`" + ` repeats
 ` + "`retryAfterMs`" + ` in seconds, rounded up. A denied check is an answer, not an error.
 
+Where the load of the moment tells when a retry can succeed (` + "`overloaded`, `tenant_overloaded`" + `), ` + "`retryAfterMs`" + ` is
+computed from it, and the table has what is said while nothing is known.
+
 Reading never changes anything: the outcome of a failed read is always ` + "`definite`" + `. The column *outcome* is about
 writes; *group* means that the Raft group that failed says which it is.
 `
@@ -159,10 +162,14 @@ func bytesText(n int) string {
 
 var documentedLimits = func() []struct{ what, value, beyond string } {
 	text := func(r *reason) string { return "`" + r.name + "`" }
-	each := func(n int) string { return fmt.Sprintf("%d, one tenant %d", n, newGate(n).mostOne) }
+	each := func(c class) string {
+		g := newGate(classLimits[c])
+		return fmt.Sprintf("%d, one tenant %d; %s, one tenant %s", g.requests, g.mostOne, bytesText(int(g.bytes)), bytesText(int(g.mostOneBytes)))
+	}
 	tooMany := text(reasonOverloaded) + ", " + text(reasonTenantOverloaded)
 	return []struct{ what, value, beyond string }{
-		{"body of a request, message of a stream, as sent and inflated", bytesText(MaxBodyBytes), text(reasonBodyTooLarge)},
+		{"body of a check or search, as sent and inflated", bytesText(classLimits[classCheck].body), text(reasonBodyTooLarge)},
+		{"body of other requests, message of a stream, as sent and inflated", bytesText(MaxBodyBytes), text(reasonBodyTooLarge)},
 		{"header of a request", bytesText(MaxHeaderBytes), "HTTP 431, or the connection's limit in HTTP/2"},
 		{"documents of one ingest, those in records included", strconv.Itoa(MaxBatchDocuments), text(reasonBatchTooLarge)},
 		{"one document", bytesText(index.MaxDocumentBytes), "refused: `" + index.ReasonDocumentTooLarge + "`"},
@@ -173,11 +180,11 @@ var documentedLimits = func() []struct{ what, value, beyond string } {
 		{"token and key of a check", fmt.Sprintf("%d and %d bytes", MaxTokenBytes, MaxKeyBytes), text(reasonFieldTooLong)},
 		{"request id", bytesText(MaxRequestIDBytes), text(reasonFieldTooLong)},
 		{"description of a token", bytesText(MaxDescriptionBytes), text(reasonFieldTooLong)},
-		{"checks under way on a node", each(inFlightChecks), tooMany},
-		{"searches under way on a node", each(inFlightSearch), tooMany},
-		{"ingests under way on a node", each(inFlightIngest), tooMany},
-		{"ingest streams open on a node", each(inFlightStreams), tooMany},
-		{"other requests under way on a node", each(inFlightAdmin), tooMany},
+		{"checks under way on a node; bytes of their bodies", each(classCheck), tooMany},
+		{"searches under way on a node; bytes of their bodies", each(classSearch), tooMany},
+		{"ingests under way on a node; bytes of their bodies", each(classIngest), tooMany},
+		{"ingest streams open on a node; bytes of their messages", each(classStream), tooMany},
+		{"other requests under way on a node; bytes of their bodies", each(classAdmin), tooMany},
 		{"deadline of a request, whatever the client asks for", MaxDeadline.String(), text(reasonDeadline)},
 		{"time for a body to arrive", time.Duration(readTimeout).String(), text(reasonDeadline)},
 		{"wait for the next message of a stream", StreamIdle.String(), text(reasonDeadline)},

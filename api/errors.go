@@ -24,6 +24,9 @@ var (
 	// ErrNotReady means that this node has started but does not serve yet: its groups open, or
 	// what it must know has not reached it.
 	ErrNotReady = errors.New("the node is not ready yet")
+	// ErrMetaStale means that this node may not know of revocations: it has had no word from
+	// the group meta for too long.
+	ErrMetaStale = errors.New("the node has had no confirmation from the group meta for a second")
 	// ErrServiceOff means that this node does not run the service that was asked for.
 	ErrServiceOff = errors.New("the service is switched off on this node")
 )

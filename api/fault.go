@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
 	"unicode/utf8"
 
 	"connectrpc.com/connect"
@@ -19,6 +20,8 @@ type fault struct {
 	// message is what the caller reads: it never holds what is inside the server.
 	message string
 	outcome raftfsm.Outcome
+	// retryAfterMs is the reason's, or what the load of the moment says.
+	retryAfterMs uint32
 	// id joins an internal fault to its line in the log; empty otherwise.
 	id string
 	// cause is for the log; nil when the message says all.
@@ -37,7 +40,12 @@ func refuse(r *reason, format string, args ...any) *fault {
 	if format != "" {
 		message = shorten(fmt.Sprintf(format, args...))
 	}
-	return &fault{reason: r, message: message}
+	return &fault{reason: r, message: message, retryAfterMs: r.retryAfterMs}
+}
+
+// retryIn replaces the reason's advice by what was computed, within reason.
+func (f *fault) retryIn(d time.Duration) {
+	f.retryAfterMs = uint32(min(max(d, retryLeast), retryMost).Milliseconds())
 }
 
 // maxMessageBytes keeps messages small enough for the trailers of gRPC.
@@ -62,6 +70,11 @@ func faultOf(err error, write bool) *fault {
 		return f
 	}
 	f = &fault{reason: reasonFor(err), cause: err}
+	f.retryAfterMs = f.reason.retryAfterMs
+	var advice interface{ RetryAfter() time.Duration }
+	if errors.As(err, &advice) {
+		f.retryIn(advice.RetryAfter())
+	}
 	f.message = shorten(err.Error())
 	if f.opaque {
 		f.message = f.title

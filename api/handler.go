@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,11 +22,13 @@ import (
 // procedures answer with the reason service_off.
 type Deps struct {
 	Authenticator Authenticator
-	Checker       Checker
-	Limits        LimitAdmin
-	Index         Indexer
-	Tokens        TokenAdmin
-	Cluster       ClusterAdmin
+	// Freshness guards what the Authenticator answers; nil means that it is always fresh.
+	Freshness Freshness
+	Checker   Checker
+	Limits    LimitAdmin
+	Index     Indexer
+	Tokens    TokenAdmin
+	Cluster   ClusterAdmin
 
 	// Region is the region of documents that name none.
 	Region string
@@ -51,7 +54,6 @@ type server struct {
 	routes  map[string]*route // by path
 	health  http.Handler
 	errors  *connect.ErrorWriter
-	options []connect.HandlerOption
 }
 
 // route is a procedure with its handler.
@@ -74,9 +76,7 @@ func NewHandler(d Deps) http.Handler {
 		s.log = slog.Default()
 	}
 	s.metrics = newMetrics(d.Metrics)
-	// Answers below a kilobyte take longer to compress than to send.
-	s.options = append(codecs(), compression(), connect.WithCompressMinBytes(1<<10))
-	s.errors = connect.NewErrorWriter(s.options...)
+	s.errors = connect.NewErrorWriter(options(MaxBodyBytes)...)
 	_, s.health = grpchealth.NewHandler(healthChecker{s}, connect.WithReadMaxBytes(maxHealthBytes))
 	handlers := s.handlers()
 	for _, p := range procedures {
@@ -91,6 +91,18 @@ func NewHandler(d Deps) http.Handler {
 		s.routes[rt.path] = rt
 	}
 	return s
+}
+
+// options are those of a procedure whose messages have at most so many bytes.
+func options(most int) []connect.HandlerOption {
+	// Answers below a kilobyte take longer to compress than to send.
+	return append(codecs(), compression(most), connect.WithCompressMinBytes(1<<10))
+}
+
+// optionsOf are those of a procedure by its name.
+func optionsOf(name string) []connect.HandlerOption {
+	i := slices.IndexFunc(procedures, func(p procedure) bool { return p.name == name })
+	return options(classLimits[procedures[i].class].body)
 }
 
 // handlers are what runs behind the rows of the table procedures.
@@ -108,7 +120,7 @@ func (s *server) handlers() map[string]http.Handler {
 		restSearch: http.HandlerFunc(s.searchREST),
 		provenancev1connect.ProvenanceIngestProcedure: unary(s, provenancev1connect.ProvenanceIngestProcedure, s.ingest),
 		provenancev1connect.ProvenanceIngestStreamProcedure: connect.NewBidiStreamHandler(
-			provenancev1connect.ProvenanceIngestStreamProcedure, s.ingestStream, s.options...),
+			provenancev1connect.ProvenanceIngestStreamProcedure, s.ingestStream, optionsOf(provenancev1connect.ProvenanceIngestStreamProcedure)...),
 
 		clusterv1connect.ClusterStatusProcedure: unary(s, clusterv1connect.ClusterStatusProcedure, s.status),
 		clusterv1connect.ClusterInitProcedure:   unary(s, clusterv1connect.ClusterInitProcedure, s.initRegion),

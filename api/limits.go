@@ -43,21 +43,37 @@ const (
 	DeadlineIngest = 30 * time.Second
 	DeadlineAdmin  = 15 * time.Second
 	MaxDeadline    = 60 * time.Second
+	// maxFreshWait is how long a request waits on a node that is cut off from meta before it is
+	// refused: meta gets a new leader within it.
+	maxFreshWait = 2 * time.Second
 	// StreamIdle is how long a stream may stay without a message.
 	StreamIdle = 2 * time.Minute
 )
 
-// Requests in flight. Beyond them a request is shed at once with the reason overloaded;
-// beyond the share of one tenant, with tenant_overloaded. The classes have rooms of their own
-// so that a heavy ingest cannot starve checks. The platform's identities serve many tenants
-// and have no share.
-const (
-	inFlightChecks  = 4096
-	inFlightSearch  = 256
-	inFlightIngest  = 32
-	inFlightStreams = 64
-	inFlightAdmin   = 64
-)
+// classLimit bounds one class of procedures on a node. Beyond it a request is shed at once with
+// the reason overloaded; beyond half of it, which is the share of one tenant, with
+// tenant_overloaded. The platform's identities serve many tenants and have no share.
+type classLimit struct {
+	name string
+	// requests may be under way at the same time; a stream is one.
+	requests int
+	// bytes of their bodies, as sent, may be in memory.
+	bytes int64
+	// body bounds a message, as sent and inflated.
+	body int
+}
+
+// classLimits have rooms of their own, so that a heavy ingest cannot starve checks.
+var classLimits = [classes]classLimit{
+	// Checks and searches have a few hundred bytes; the body's bound is for JSON with every field
+	// at its longest and escaped.
+	classCheck:  {"check", 4096, 32 << 20, 64 << 10},
+	classSearch: {"search", 256, 8 << 20, 64 << 10},
+	// Eight of the largest batches of one tenant. More only wait for the shards.
+	classIngest: {"ingest", 32, 64 << 20, MaxBodyBytes},
+	classStream: {"stream", 64, 64 << 20, MaxBodyBytes},
+	classAdmin:  {"admin", 64, 32 << 20, MaxBodyBytes},
+}
 
 // Connections of the listener; see NewServer.
 const (

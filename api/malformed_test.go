@@ -77,8 +77,8 @@ func TestMalformedUnary(t *testing.T) {
 		{"not gzip", jsonType, []byte(`{}`), []string{"Content-Encoding", "gzip"}, "message_malformed", "invalid_argument", "gzip"},
 		{"truncated gzip", jsonType, zipped(t, []byte(`{"key":"runs"}`))[:20], []string{"Content-Encoding", "gzip"}, "message_malformed", "invalid_argument", "gzip"},
 		{"unknown compression", jsonType, []byte(`{}`), []string{"Content-Encoding", "zstd"}, "compression_unknown", "unimplemented", "zstd"},
-		{"too large", jsonType, zeros, nil, "body_too_large", "resource_exhausted", "4194304"},
-		{"too large once inflated", jsonType, zipped(t, zeros), []string{"Content-Encoding", "gzip"}, "body_too_large", "resource_exhausted", "4194304"},
+		{"too large", jsonType, zeros, nil, "body_too_large", "resource_exhausted", "65536"},
+		{"too large once inflated", jsonType, zipped(t, zeros), []string{"Content-Encoding", "gzip"}, "body_too_large", "resource_exhausted", "65536"},
 		{"bad timeout", jsonType, []byte(`{}`), []string{"Connect-Timeout-Ms", "soon"}, "header_malformed", "invalid_argument", "soon"},
 		{"long timeout", jsonType, []byte(`{}`), []string{"Connect-Timeout-Ms", "99999999999"}, "header_malformed", "invalid_argument", "Connect-Timeout-Ms"},
 		{"unknown version", jsonType, []byte(`{}`), []string{"Connect-Protocol-Version", "2"}, "header_malformed", "invalid_argument", "Version"},
@@ -139,7 +139,7 @@ func TestMalformedEnvelopes(t *testing.T) {
 		{"unknown flags", envelope(0x40, size, message), nil, "3", "flags"},
 		{"compressed without a header", envelope(1, size, message), nil, "3", "compressed"},
 		{"compressed garbage", envelope(1, size, message), []string{"Grpc-Encoding", "gzip"}, "3", "gzip"},
-		{"a bomb", envelope(1, uint32(len(bomb)), bomb), []string{"Grpc-Encoding", "gzip"}, "8", "4194304"},
+		{"a bomb", envelope(1, uint32(len(bomb)), bomb), []string{"Grpc-Encoding", "gzip"}, "8", "65536"},
 		{"4 GiB announced", envelope(0, 1<<32-1, message), nil, "8", "4294967295"},
 		{"not protobuf", envelope(0, 2, []byte{0xff, 0xff}), nil, "3", "CheckRequest"},
 		{"bad timeout", good, []string{"Grpc-Timeout", "5y"}, "3", "5y"},
@@ -263,7 +263,7 @@ func FuzzEnvelopeBody(f *testing.F) {
 	f.Add(envelope(1, 1<<31, nil), false, true, 512)
 	f.Add([]byte{0, 0, 0}, false, false, 1)
 	f.Fuzz(func(t *testing.T, data []byte, single, compressible bool, step int) {
-		b := &envelopeBody{ReadCloser: http.NoBody, single: single, compressible: compressible}
+		b := &envelopeBody{ReadCloser: http.NoBody, single: single, compressible: compressible, most: MaxBodyBytes}
 		b.ReadCloser = struct {
 			*bytes.Reader
 			closer

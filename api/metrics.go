@@ -16,6 +16,7 @@ type metrics struct {
 	denies       *prometheus.CounterVec
 	searchMs     prometheus.Histogram
 	documents    *prometheus.CounterVec
+	shed         *prometheus.CounterVec
 }
 
 // bucketsMs reach from a check answered in memory to the longest deadline, in milliseconds.
@@ -47,10 +48,14 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Name: "mc_prov_ingest_documents_total",
 			Help: "Documents offered for ingest by what became of them: indexed, existing or refused.",
 		}, []string{"result"}),
+		shed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mc_api_shed_total",
+			Help: "Requests shed by class and by reason: overloaded, because of the node, a group or the pace of ingest; tenant_overloaded, because of the tenant's share.",
+		}, []string{"class", "reason"}),
 	}
 	m.unknownRoute = m.requests.WithLabelValues("unknown", connect.CodeUnimplemented.String())
 	if registry != nil {
-		registry.MustRegister(m.requests, m.requestMs, m.checkMs, m.denies, m.searchMs, m.documents)
+		registry.MustRegister(m.requests, m.requestMs, m.checkMs, m.denies, m.searchMs, m.documents, m.shed)
 	}
 	return m
 }

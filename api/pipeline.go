@@ -15,6 +15,8 @@ type call struct {
 	route       *route
 	credentials credentials
 	principal   Principal
+	// meter charges the bytes of the body.
+	meter *meter
 	// control sets the deadlines of a stream's messages.
 	control *http.ResponseController
 	start   time.Time
@@ -77,35 +79,53 @@ func (s *server) admit(c *call, w http.ResponseWriter, r *http.Request) (ctx con
 	if c.credentials, f = credentialsOf(r); f != nil {
 		return nil, nil, f
 	}
-	who, err := s.identify(r.Context(), c.credentials)
-	if err != nil {
-		return nil, nil, c.note(s, err)
-	}
-	c.principal = who
-	if f := rt.authorize(who); f != nil {
+	fresh := s.fresh()
+	if f := s.admitIdentity(r.Context(), c); f != nil {
 		return nil, nil, f
 	}
+	who := c.principal
+	g := s.gates[rt.class]
+	c.meter = &meter{gate: g, tenant: who.Tenant}
 	var clientDeadline bool
 	if !rt.rest {
-		if clientDeadline, f = prepareRPC(rt, r); f != nil {
+		if clientDeadline, f = prepareRPC(rt, r, c.meter); f != nil {
 			return nil, nil, f
 		}
 	}
-	g := s.gates[rt.class]
 	if f := g.enter(who.Tenant); f != nil {
 		return nil, nil, f
 	}
 	ctx = context.WithValue(r.Context(), callKey{}, c)
+	leave = func() { c.meter.release(); g.leave(who.Tenant) }
 	if rt.stream {
 		c.control = http.NewResponseController(w)
-		return ctx, func() { g.leave(who.Tenant) }, nil
+	} else {
+		deadline := rt.deadline
+		if clientDeadline {
+			deadline = MaxDeadline // Connect sets the client's own, which may be shorter
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, deadline)
+		release := leave
+		leave = func() { cancel(); release() }
 	}
-	deadline := rt.deadline
-	if clientDeadline {
-		deadline = MaxDeadline // Connect sets the client's own, which may be shorter
+	if !fresh {
+		if f := s.awaitFresh(ctx, c); f != nil {
+			leave()
+			return nil, nil, f
+		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, deadline)
-	return ctx, func() { cancel(); g.leave(who.Tenant) }, nil
+	return ctx, leave, nil
+}
+
+// admitIdentity finds who calls and whether it may.
+func (s *server) admitIdentity(ctx context.Context, c *call) *fault {
+	who, err := s.identify(ctx, c.credentials)
+	if err != nil {
+		return c.note(s, err)
+	}
+	c.principal = who
+	return c.route.authorize(who)
 }
 
 // note records how the call failed, and logs what must not reach the caller.
@@ -122,6 +142,9 @@ func (c *call) note(s *server, err error) *fault {
 func (s *server) finish(c *call, r *http.Request) {
 	took := time.Since(c.start)
 	f := c.fault
+	if c.meter != nil && c.meter.refused != nil {
+		f = c.meter.refused
+	}
 	if f == nil && !c.entered && !c.route.rest && !isReflection(c.route) {
 		// Connect refused the body before a handler saw it.
 		f = refuse(reasonMessageMalformed, "")
@@ -134,6 +157,9 @@ func (s *server) finish(c *call, r *http.Request) {
 		if code == connect.CodeUnauthenticated || code == connect.CodePermissionDenied {
 			level, message = slog.LevelInfo, "api request refused"
 		}
+	}
+	if f != nil && (f.reason == reasonOverloaded || f.reason == reasonTenantOverloaded) {
+		s.metrics.shed.WithLabelValues(classLimits[c.route.class].name, f.name).Inc()
 	}
 	// A stream counts its messages itself, and its end only when it fails.
 	if !c.route.stream || f != nil {

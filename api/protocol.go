@@ -54,7 +54,7 @@ func bodyKindOf(contentType string) (bodyKind, bool) {
 }
 
 // prepareRPC checks what Connect would refuse without a reason, and bounds the body.
-func prepareRPC(rt *route, r *http.Request) (clientDeadline bool, f *fault) {
+func prepareRPC(rt *route, r *http.Request, m *meter) (clientDeadline bool, f *fault) {
 	contentType := r.Header.Get("Content-Type")
 	kind, ok := bodyKindOf(contentType)
 	if !ok || (rt.stream && !kind.stream) || (!rt.stream && !kind.unary) {
@@ -74,13 +74,14 @@ func prepareRPC(rt *route, r *http.Request) (clientDeadline bool, f *fault) {
 	if timeout != "" && !validTimeout(kind, timeout) {
 		return false, refuse(reasonHeaderMalformed, "%s: %q is not a timeout", kind.timeout, timeout)
 	}
-	if r.ContentLength > MaxBodyBytes+envelopePrefixBytes && !rt.stream {
-		return false, refuse(reasonBodyTooLarge, "the body has %d bytes, more than the %d allowed", r.ContentLength, MaxBodyBytes)
+	most := classLimits[rt.class].body
+	if r.ContentLength > int64(most+envelopePrefixBytes) && !rt.stream {
+		return false, refuse(reasonBodyTooLarge, "the body has %d bytes, more than the %d allowed", r.ContentLength, most)
 	}
 	if kind.enveloped {
-		r.Body = &envelopeBody{ReadCloser: r.Body, single: !rt.stream, compressible: encoding == "gzip"}
+		r.Body = &envelopeBody{ReadCloser: r.Body, single: !rt.stream, compressible: encoding == "gzip", most: most, meter: m}
 	} else {
-		r.Body = newPlainBody(r.Body)
+		r.Body = newPlainBody(r.Body, most, m)
 	}
 	return timeout != "", nil
 }

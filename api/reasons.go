@@ -136,7 +136,7 @@ var (
 	}
 	reasonBodyTooLarge = &reason{
 		name: "body_too_large", code: connect.CodeResourceExhausted, status: http.StatusRequestEntityTooLarge,
-		title: "the body is larger than 4 MiB, as sent or decompressed",
+		title: "the body is larger than the procedure takes, as sent or decompressed",
 		hint:  "split the batch",
 	}
 	reasonParameterMalformed = &reason{
@@ -278,6 +278,12 @@ var (
 		hint:  "retry, or ask another node of the region", retryAfterMs: 500, opaque: true,
 		sentinels: []error{ErrNotReady, index.ErrNotReady},
 	}
+	reasonMetaStale = &reason{
+		name: "meta_stale", code: connect.CodeUnavailable,
+		title: "this node is cut off from the group meta and may not know of revocations, so it refuses everything",
+		hint:  "retry on another node of the region; nothing was done here", retryAfterMs: 500,
+		opaque: true, sentinels: []error{ErrMetaStale},
+	}
 	reasonVersionMismatch = &reason{
 		name: "version_mismatch", code: connect.CodeUnavailable,
 		title: "nodes of different versions do not understand each other", opaque: true,
@@ -329,6 +335,6 @@ var reasons = []*reason{
 	reasonQueryMalformed, reasonCursorMalformed,
 	reasonLimitUnknown, reasonTokenIDUnknown, reasonRequestIDReused, reasonAlreadyInitialised, reasonSeedsNotReady,
 	reasonNotInitialised, reasonTooManyLimits, reasonServiceOff,
-	reasonIncomplete, reasonNotReady, reasonOverloaded, reasonTenantOverloaded, reasonDiskFull, reasonCommandTooLarge, reasonNoLeader, reasonLost,
+	reasonIncomplete, reasonNotReady, reasonMetaStale, reasonOverloaded, reasonTenantOverloaded, reasonDiskFull, reasonCommandTooLarge, reasonNoLeader, reasonLost,
 	reasonVersionMismatch, reasonNotMember, reasonGroupUnknown, reasonShutdown, reasonDeadline, reasonCanceled, reasonInternal,
 }

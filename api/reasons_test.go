@@ -55,6 +55,7 @@ var sentinelReasons = map[string]struct {
 	"api.ErrAlreadyInitialised": {ErrAlreadyInitialised, reasonAlreadyInitialised},
 	"api.ErrSeedsNotReady":      {ErrSeedsNotReady, reasonSeedsNotReady},
 	"api.ErrNotReady":           {ErrNotReady, reasonNotReady},
+	"api.ErrMetaStale":          {ErrMetaStale, reasonMetaStale},
 	"api.ErrNotInitialised":     {ErrNotInitialised, reasonNotInitialised},
 	"api.ErrServiceOff":         {ErrServiceOff, reasonServiceOff},
 	"limiter.ErrInvalid":        {limiter.ErrInvalid, reasonLimitInvalid},

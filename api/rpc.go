@@ -23,7 +23,7 @@ func unary[Req, Res any](s *server, name string, fn func(context.Context, *call,
 			return nil, c.note(s, err).wire()
 		}
 		return connect.NewResponse(res), nil
-	}, s.options...)
+	}, optionsOf(name)...)
 }
 
 // guarded turns a panic into an internal error: one request must not take the others, and

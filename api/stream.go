@@ -46,6 +46,7 @@ func (s *server) ingestStream(ctx context.Context, stream *ingestBidi) error {
 		if err := stream.Send(answer); err != nil {
 			return c.note(s, err).wire()
 		}
+		c.meter.release()
 		c.route.metrics.observe(0, time.Since(start))
 	}
 }
@@ -56,16 +57,16 @@ func (s *server) ingestMessage(ctx context.Context, c *call, m *ingestMessage) (
 	if m.fault != nil {
 		return nil, m.fault
 	}
-	who, err := s.identify(ctx, c.credentials)
-	if err != nil {
-		return nil, err
-	}
-	if f := c.route.authorize(who); f != nil {
-		return nil, f
-	}
-	c.principal = who
 	ctx, cancel := context.WithTimeout(ctx, c.route.deadline)
 	defer cancel()
+	fresh := s.fresh()
+	f := s.admitIdentity(ctx, c)
+	if f == nil && !fresh {
+		f = s.awaitFresh(ctx, c)
+	}
+	if f != nil {
+		return nil, f
+	}
 	batch := m.msg.GetBatch()
 	if batch == nil {
 		batch = &provenancev1.IngestRequest{}

@@ -36,7 +36,6 @@ type options struct {
 	kills        int
 	restarts     int
 	soakCommands int
-	behindBytes  int64 // how far a node falls behind in catchup
 }
 
 // step is one group of figures.
@@ -59,11 +58,12 @@ var steps = []step{
 	{name: "search", run: measureSearch},
 	{name: "restart", run: measureRestart},
 	{name: "failover", run: measureFailover},
+	{name: "mixed", run: measureMixed},
 	{name: "soak", run: measureSoak, long: true},
 }
 
 func main() {
-	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover; and, only when named, soak")
+	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover, mixed; and, only when named, soak")
 	quick := flag.Bool("quick", false, "50,000 documents and short windows: shows that it works, not how fast it is")
 	documents := flag.Int("documents", 0, "how many documents to ingest; 0 means a million, or 50,000 with -quick")
 	binary := flag.String("binary", "", "the maestro `file` to measure; empty builds it")

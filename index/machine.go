@@ -22,6 +22,9 @@ const (
 // ids, and their count; heads and segments are derived from them on each node.
 type Machine struct {
 	headDocuments int
+	// turns begins a long piece of background work; the function it returns is called every so
+	// often and may rest.
+	turns func() func()
 
 	// life is held by whoever uses the store, and exclusively by Load while it replaces
 	// everything.
@@ -44,11 +47,19 @@ type Machine struct {
 	row []byte
 }
 
-// NewMachine makes the machine of one shard.
-func NewMachine() *Machine { return newMachine(headDocumentsMax) }
+// NewMachine makes the machine of one shard. turns is called when the machine begins to build a
+// segment, and the function it returns every so often meanwhile, so that it can rest for the
+// sake of others. nil means never.
+func NewMachine(turns func() func()) *Machine {
+	m := newMachine(headDocumentsMax)
+	if turns != nil {
+		m.turns = turns
+	}
+	return m
+}
 
 func newMachine(headDocuments int) *Machine {
-	m := &Machine{headDocuments: headDocuments}
+	m := &Machine{headDocuments: headDocuments, turns: func() func() { return func() {} }}
 	m.changed = sync.NewCond(&m.mu)
 	return m
 }

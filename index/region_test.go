@@ -33,7 +33,7 @@ func newRegion(t testing.TB, shards, headDocuments int) *region {
 		r.shards = append(r.shards, Shard{Name: fmt.Sprintf("index-%d", i), Group: raftfsm.GroupID(i)})
 		r.drivers = append(r.drivers, fsmtest.New(t, func() raftfsm.Machine { return newMachine(headDocuments) }))
 	}
-	r.service = NewService(r, r.shards, func() ([]byte, bool) { return testKey, true })
+	r.service = NewService(r, r.shards, func() ([]byte, bool) { return testKey, true }, unpaced{})
 	return r
 }
 
@@ -165,3 +165,10 @@ func sha(first byte, direction string) Digest {
 }
 
 var errDown = errors.New("down")
+
+// unpaced lets everything through.
+type unpaced struct{}
+
+func (unpaced) Enter(int) error                 { return nil }
+func (unpaced) Wait(context.Context, int) error { return nil }
+func (unpaced) Leave(int)                       {}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 
 	"github.com/maestro-conductor/maestro/index/internal/segment"
@@ -90,8 +91,36 @@ func (m *Machine) nextFrozen() *head {
 	return m.frozen[0]
 }
 
+// turnTerms is how many terms are worked on between two chances to rest: some tens of
+// microseconds.
+const turnTerms = 64
+
+// inTurns lets the work on terms rest, unless the machine stops.
+func (m *Machine) inTurns(terms iter.Seq2[[]byte, []uint16]) iter.Seq2[[]byte, []uint16] {
+	rest := m.turns()
+	return func(yield func([]byte, []uint16) bool) {
+		n := 0
+		for term, arrivals := range terms {
+			if n++; n%turnTerms == 0 && !m.isStopping() {
+				rest()
+			}
+			if !yield(term, arrivals) {
+				return
+			}
+		}
+	}
+}
+
+func (m *Machine) isStopping() bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.stopping
+}
+
 func (m *Machine) sealHead(h *head) (*segment.Segment, error) {
-	parts, err := segment.Build(h.input())
+	in := h.input()
+	in.Terms = m.inTurns(in.Terms)
+	parts, err := segment.Build(in)
 	if err != nil {
 		return nil, err
 	}

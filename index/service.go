@@ -97,9 +97,24 @@ const (
 	ShardError       = "error"
 )
 
-// proposalsMax bounds the commands that all calls of Ingest have in flight on this node: 64
-// of at most 384 KiB.
-const proposalsMax = 64
+const (
+	// proposalsMax bounds the commands that all calls of Ingest have in flight on this node. They
+	// have partBytes each, and the size of a document at most.
+	proposalsMax = 128
+	// partsInFlightMax bounds those of one batch in one shard, so that a batch at full speed does
+	// not wait for a commit after each, and a large batch leaves room for others.
+	partsInFlightMax = 8
+)
+
+// Pacer makes ingest give way to work that cannot wait; *elastic.Pacer is one.
+type Pacer interface {
+	// Enter admits a batch of so many bytes, or refuses it at once.
+	Enter(bytes int) error
+	// Wait waits until the next bytes of it may be proposed.
+	Wait(ctx context.Context, bytes int) error
+	// Leave takes back what was entered and not waited for.
+	Leave(bytes int)
+}
 
 // Service stores and finds documents across the shards of a region. It is safe for
 // concurrent use and has no goroutines of its own.
@@ -109,16 +124,18 @@ type Service struct {
 	router    router
 	cursorKey func() ([]byte, bool)
 	proposals chan struct{}
+	pacer     Pacer
 }
 
 // NewService serves the region's shards, which are fixed when it is created. cursorKey
 // returns the region's secret for cursors, false while the node does not know it yet.
-func NewService(groups Groups, shards []Shard, cursorKey func() ([]byte, bool)) *Service {
+func NewService(groups Groups, shards []Shard, cursorKey func() ([]byte, bool), pacer Pacer) *Service {
 	return &Service{
 		groups:    groups,
 		shards:    shards,
 		router:    newRouter(shards),
 		cursorKey: cursorKey,
 		proposals: make(chan struct{}, proposalsMax),
+		pacer:     pacer,
 	}
 }

@@ -268,7 +268,7 @@ func TestSearchRefusesMistakes(t *testing.T) {
 	if _, err := r.service.Search(context.Background(), SearchRequest{Limit: 1, Tenant: "beta", Cursor: next}); !errors.Is(err, ErrCursor) {
 		t.Errorf("a cursor of another tenant: %v", err)
 	}
-	unready := NewService(r, r.shards, func() ([]byte, bool) { return nil, false })
+	unready := NewService(r, r.shards, func() ([]byte, bool) { return nil, false }, unpaced{})
 	if _, err := unready.Search(context.Background(), SearchRequest{Limit: 1}); !errors.Is(err, ErrNotReady) {
 		t.Errorf("without a key: %v", err)
 	}

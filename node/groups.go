@@ -18,6 +18,11 @@ const (
 	groupIndex   raftfsm.GroupID = 0x200 // and up
 )
 
+// metaCommitTimeout is how soon followers learn what meta has committed, within a factor of
+// two: a revocation must be everywhere well within metaStaleAfter. It costs ten small messages
+// more a second in an idle region.
+const metaCommitTimeout = 100 * time.Millisecond
+
 // jobRetry is the pause after a leader job failed; sweepInterval is how often idle counters
 // are forgotten, and limits compared even though no change was noticed.
 const (
@@ -44,7 +49,7 @@ func indexShards(n int) []index.Shard {
 // groups lists what this node hosts. Every node of a region hosts the same groups.
 func (n *Node) groups(r *record, tables *meta.Machine) []raftfsm.Group {
 	groups := []raftfsm.Group{{
-		ID: groupMeta, Name: "meta", Machine: tables,
+		ID: groupMeta, Name: "meta", Machine: tables, CommitTimeout: metaCommitTimeout,
 		OnLeader: func(ctx context.Context) { n.ensureSettings(ctx, r) },
 	}}
 	if n.cfg.Runs(ServiceLimiter) {
@@ -52,12 +57,13 @@ func (n *Node) groups(r *record, tables *meta.Machine) []raftfsm.Group {
 			groups = append(groups, raftfsm.Group{
 				ID: id, Name: fmt.Sprintf("limiter-%d", i), Machine: limiter.NewMachine(),
 				OnLeader: func(ctx context.Context) { n.keepLimits(ctx, id) },
+				Observe:  n.pacer.Checked,
 			})
 		}
 	}
 	if n.cfg.Runs(ServiceIndex) {
 		for _, s := range indexShards(r.Index) {
-			groups = append(groups, raftfsm.Group{ID: s.Group, Name: s.Name, Machine: index.NewMachine(), Bulk: true})
+			groups = append(groups, raftfsm.Group{ID: s.Group, Name: s.Name, Machine: index.NewMachine(n.pacer.Turns), Bulk: true})
 		}
 	}
 	return groups

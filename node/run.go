@@ -21,6 +21,7 @@ import (
 	"github.com/maestro-conductor/maestro/api"
 	"github.com/maestro-conductor/maestro/index"
 	"github.com/maestro-conductor/maestro/internal/clock"
+	"github.com/maestro-conductor/maestro/internal/elastic"
 	"github.com/maestro-conductor/maestro/internal/version"
 	"github.com/maestro-conductor/maestro/limiter"
 	"github.com/maestro-conductor/maestro/node/meta"
@@ -42,8 +43,10 @@ type Node struct {
 	services *services
 	// started is closed once the groups run and the services stand.
 	started chan struct{}
-	rec     *record
-	host    *raftfsm.Host
+	// pacer makes ingest give way to checks.
+	pacer *elastic.Pacer
+	rec   *record
+	host  *raftfsm.Host
 	// halt ends the node in order, for a reason of its own.
 	halt     context.CancelCauseFunc
 	stopping sync.Once
@@ -100,6 +103,7 @@ func newNode(cfg Config, log *slog.Logger) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, log: log, clock: clk, registry: prometheus.NewRegistry(), tls: conf, boot: boot, started: make(chan struct{})}
 	n.services = &services{node: n}
+	n.pacer = newPacer(n)
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 	return n, nil
 }
@@ -143,10 +147,18 @@ func (n *Node) runCluster(ctx context.Context, drain func()) error {
 		return err
 	}
 	n.log.Info("running", "api", n.cfg.API.Listen, "groups", len(n.host.Status()))
+	// To the end of the drain: requests need it until then.
+	fresh := n.services.running.Load().fresh
+	freshCtx, endFresh := context.WithCancel(context.WithoutCancel(ctx))
+	var jobs sync.WaitGroup
+	jobs.Go(func() { fresh.run(freshCtx) })
+	jobs.Go(func() { n.pacer.Run(freshCtx) })
 	<-ctx.Done()
 	n.log.Info("stopping: handing leaderships over and finishing requests")
 	n.host.HandOver()
 	drain()
+	endFresh()
+	jobs.Wait()
 	return n.host.Close()
 }
 
@@ -179,7 +191,8 @@ func (n *Node) start(rec *record) error {
 		Groups: n.host, Group: groupMeta, Machine: tables, Limiter: run.limiter, LimiterGroups: limiters,
 		Clock: n.clock.Now, Region: rec.Region,
 	})
-	run.index = index.NewService(n.host, indexShards(rec.Index), run.meta.CursorKey)
+	run.index = index.NewService(n.host, indexShards(rec.Index), run.meta.CursorKey, n.pacer)
+	run.fresh = newFreshness(n.clock.Steady, run.meta.Confirm, n.log, n.registry)
 	n.services.running.Store(run)
 	close(n.started)
 	return nil
@@ -207,7 +220,7 @@ func (n *Node) awaitStarted(ctx context.Context) bool {
 // deps are what the API serves. A service that is switched off stays nil.
 func (n *Node) deps() api.Deps {
 	d := api.Deps{
-		Authenticator: n.services, Tokens: n.services, Cluster: n.services,
+		Authenticator: n.services, Freshness: n.services, Tokens: n.services, Cluster: n.services,
 		Region: n.cfg.Region, Now: n.clock.Now, Logger: n.log, Metrics: n.registry,
 		Serving: func(service string) bool { return n.ready() == nil },
 	}
@@ -228,6 +241,9 @@ func (n *Node) ready() error {
 	}
 	if err := n.host.Ready(); err != nil {
 		return err
+	}
+	if !run.fresh.Fresh() {
+		return api.ErrMetaStale
 	}
 	if _, ok := run.meta.CursorKey(); !ok {
 		return errors.New("the region's settings have not reached this node yet")

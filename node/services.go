@@ -22,6 +22,7 @@ type running struct {
 	meta    *meta.Service
 	limiter *limiter.Service
 	index   *index.Service
+	fresh   *freshness
 }
 
 func (s *services) get() (*running, error) {
@@ -32,6 +33,21 @@ func (s *services) get() (*running, error) {
 		return nil, api.ErrNotReady
 	}
 	return nil, api.ErrNotInitialised
+}
+
+// Fresh tells whether this node's replica of meta is confirmed. Before the services stand there
+// is nothing to confirm: they refuse for themselves.
+func (s *services) Fresh() bool {
+	r := s.running.Load()
+	return r == nil || r.fresh.Fresh()
+}
+
+// AwaitFresh waits until it is.
+func (s *services) AwaitFresh(ctx context.Context) error {
+	if r := s.running.Load(); r != nil {
+		return r.fresh.AwaitFresh(ctx)
+	}
+	return nil
 }
 
 // Authenticate finds the identity behind a token.

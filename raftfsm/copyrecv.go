@@ -174,7 +174,7 @@ func (s *staging) add(ctx context.Context, conn net.Conn, n int, f copyFile, b [
 func (s *staging) store(conn net.Conn, n int, f copyFile, b []byte, good bool) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.conn != conn || s.m == nil {
+	if s.closed || s.conn != conn || s.m == nil {
 		return 0, errors.New("another transfer has begun")
 	}
 	if n != len(s.m.Files) {
@@ -235,7 +235,7 @@ func (s *staging) dropLocked() error {
 func (s *staging) install(h copyHeader, ingest func(paths []string) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.m == nil || s.m.Copy != h.Copy || s.m.Index != h.Index || len(s.m.Files) != len(h.Staged) {
+	if s.closed || s.m == nil || s.m.Copy != h.Copy || s.m.Index != h.Index || len(s.m.Files) != len(h.Staged) {
 		return errors.New("the files of the copy are not here")
 	}
 	paths := make([]string, len(h.Staged))
@@ -251,7 +251,7 @@ func (s *staging) install(h copyHeader, ingest func(paths []string) error) error
 	return s.dropLocked()
 }
 
-// close stops taking files; what is there stays.
+// close stops taking files; what is there stays. Nothing in the folder changes after it.
 func (s *staging) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -266,7 +266,11 @@ func (s *staging) close() {
 
 // acceptCopy takes a transfer of a group's state.
 func (h *Host) acceptCopy(id GroupID, peer string, c net.Conn) bool {
-	g := h.groups[id]
+	s := h.seats[id]
+	if s == nil {
+		return false
+	}
+	g := s.current.Load()
 	if g == nil {
 		return false
 	}
@@ -274,7 +278,7 @@ func (h *Host) acceptCopy(id GroupID, peer string, c net.Conn) bool {
 	go func() {
 		defer h.wg.Done()
 		defer c.Close()
-		if err := g.receive(c); err != nil && h.ctx.Err() == nil {
+		if err := g.receive(c); err != nil && g.ctx.Err() == nil {
 			g.log.Info("a transfer of the state has ended early", "from", peer, "err", err)
 		}
 	}()
@@ -297,6 +301,8 @@ func (g *group) receive(c net.Conn) error {
 	// A deposed leader must not push the files of the present one aside.
 	if term := g.raft.CurrentTerm(); begin.Term < term {
 		err = fmt.Errorf("the transfer is of term %d, the group is in term %d", begin.Term, term)
+	} else if begin.Replica != g.self {
+		err = fmt.Errorf("the transfer is for replica %s, this is %s", begin.Replica, g.self)
 	} else {
 		defer st.end(c)
 		have, err = st.begin(c, begin)
@@ -319,7 +325,7 @@ func (g *group) receive(c net.Conn) error {
 		if _, err := io.ReadFull(r, b); err != nil {
 			return err
 		}
-		have, err = st.add(g.host.ctx, c, int(binary.BigEndian.Uint32(head[:])), f, b)
+		have, err = st.add(g.ctx, c, int(binary.BigEndian.Uint32(head[:])), f, b)
 		if err == nil {
 			g.host.metrics.copied(g.name, copyIn, len(b))
 		}

@@ -28,6 +28,8 @@ type copyBegin struct {
 	Copy  copyID `json:"copy"`
 	Term  uint64 `json:"term"`
 	Index uint64 `json:"index"`
+	// Replica is the Raft server id of the receiver.
+	Replica string `json:"replica"`
 }
 
 // copyAnswer is what the receiver says to the opening and to every file.
@@ -50,7 +52,7 @@ type copySend struct {
 }
 
 // send brings the files to the follower that it lacks and returns all of them.
-func (g *group) send(ctx context.Context, v *copyView, s *copySend, to Member, term uint64) ([]copyFile, error) {
+func (g *group) send(ctx context.Context, v *copyView, s *copySend, to Member, replica raft.ServerID, term uint64) ([]copyFile, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := g.host
@@ -62,14 +64,14 @@ func (g *group) send(ctx context.Context, v *copyView, s *copySend, to Member, t
 	}
 	dctx, cancel := context.WithTimeout(ctx, linkDialTimeout)
 	defer cancel()
-	conn, err := h.mux.Dial(dctx, to.Address, to.Name, classCopy, g.id)
+	conn, _, err := h.mux.dial(dctx, to, classCopy, g.id, to.ID)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	w := &copyConn{Conn: conn, r: bufio.NewReader(conn), pace: &h.copies.pace, ctx: ctx}
-	have, err := w.begin(copyBegin{Version: copyTransferVersion, Copy: v.id, Term: term, Index: v.pos.Index})
+	have, err := w.begin(copyBegin{Version: copyTransferVersion, Copy: v.id, Term: term, Index: v.pos.Index, Replica: string(replica)})
 	if err != nil {
 		return nil, err
 	}
@@ -301,8 +303,8 @@ func (t copyTransport) InstallSnapshot(id raft.ServerID, target raft.ServerAddre
 
 func (t copyTransport) install(opened *openedView, id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse) error {
 	v, h := opened.view, t.g.host
-	l := h.links[string(id)]
-	if l == nil || !h.takesFiles(v.ctx, string(id)) {
+	l := h.linkTo(string(id))
+	if l == nil || !h.takesFiles(v.ctx, l.peer.ID) {
 		size, err := opened.materialise()
 		if err != nil {
 			return err
@@ -317,7 +319,7 @@ func (t copyTransport) install(opened *openedView, id raft.ServerID, target raft
 		}
 		return err
 	}
-	files, err := t.g.send(v.ctx, v, opened.views.sendTo(v, id), l.peer, args.Term)
+	files, err := t.g.send(v.ctx, v, opened.views.sendTo(v, id), l.peer, id, args.Term)
 	if err != nil {
 		return fmt.Errorf("raftfsm: send the state to %s: %w", id, err)
 	}
@@ -326,7 +328,29 @@ func (t copyTransport) install(opened *openedView, id raft.ServerID, target raft
 		Files: uint32(len(files)), Copy: v.id, Staged: files,
 	}.encode()
 	args.Size = int64(len(manifest))
-	return t.fullTransport.InstallSnapshot(id, target, args, resp, &sliceReader{manifest})
+	return t.installStaged(v.ctx, id, target, *args, resp, manifest)
+}
+
+// installStaged makes the RPC and waits for it, or for ctx: the follower loads its machine before
+// it answers, and the end of a leadership cannot wait for that.
+func (t copyTransport) installStaged(ctx context.Context, id raft.ServerID, target raft.ServerAddress, args raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, manifest []byte) error {
+	type answer struct {
+		resp raft.InstallSnapshotResponse
+		err  error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		var a answer
+		a.err = t.fullTransport.InstallSnapshot(id, target, &args, &a.resp, &sliceReader{manifest})
+		answered <- a
+	}()
+	select {
+	case a := <-answered:
+		*resp = a.resp
+		return a.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // takesFiles tells whether a peer understands transfers by files. A node that has just come

@@ -261,13 +261,10 @@ func TestLeaderDiesInATransfer(t *testing.T) {
 }
 
 // A follower whose log has other entries where a snapshot ends does not get it for ever
-// (hashicorp/raft#697).
+// (hashicorp/raft#697): the log is cut and the group's Raft started again.
 func TestSnapshotThatConflictsWithTheLog(t *testing.T) {
-	fatal := make(chan string, 1024)
 	var x transfers
-	c := hosttest.Start(t, 3, twoGroups, littleLog, x.option(), hosttest.Configure(func(_ int, o *raftfsm.Options) {
-		o.Fatal = func(reason string, _ error) { fatal <- fmt.Sprint(o.Self, " ", reason) }
-	}))
+	c := hosttest.Start(t, 3, twoGroups, littleLog, x.option())
 	leader := c.AwaitLeader("a")
 	away := (leader + 1) % 3
 	add(t, c.Host(leader), groupA, "before")
@@ -288,21 +285,14 @@ func TestSnapshotThatConflictsWithTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Start(away)
-	want := c.Members()[away].ID + " " + raftfsm.ReasonSnapshotConflict
 	c.Await("the conflict to be noticed", func() bool {
-		select {
-		case got := <-fatal:
-			return got == want
-		default:
-			return false
-		}
+		return x.sum(t, away, "mc_watchdog_total", "a", raftfsm.ReasonSnapshotConflict) > 0
 	})
-	if n := x.sum(t, away, "mc_watchdog_total", "a", raftfsm.ReasonSnapshotConflict); n == 0 {
-		t.Error("the conflict was not counted")
-	}
-	c.Stop(away)
-	c.Start(away)
-	awaitEqualStates(t, c, groupA)
-	add(t, c.Host(away), groupA, "after")
-	awaitEqualStates(t, c, groupA)
+	add(t, c.Host(leader), groupA, "after")
+	c.Await("equal states", func() bool {
+		// While the group's Raft is being started again there is no state to compare.
+		theirs, err := c.Host(leader).StateHash(groupA)
+		own, ownErr := c.Host(away).StateHash(groupA)
+		return err == nil && ownErr == nil && own == theirs
+	})
 }

@@ -31,7 +31,7 @@ type copyView struct {
 	dropped bool
 	// moved is when a file last arrived; zero while nothing is worth going on with.
 	moved time.Time
-	sends   map[raft.ServerID]*copySend
+	sends map[raft.ServerID]*copySend
 }
 
 // copyViews keeps the view of a group's running or interrupted transfers. It is safe for use by

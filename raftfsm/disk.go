@@ -108,7 +108,7 @@ func (h *Host) lookAtDisk() {
 			h.log.Info("the disk has room again", room...)
 		}
 	}
-	for _, g := range h.order {
+	for _, g := range h.open() {
 		full := g.bulk && h.outOfRoom(g)
 		if full && !g.guard.full.Load() {
 			h.metrics.acted(g.name, ReasonDiskFull)
@@ -125,7 +125,7 @@ func (h *Host) outOfRoom(g *group) bool {
 	}
 	voters, low := g.voters(), 0
 	for id := range voters {
-		if s, ok := h.peer(id); ok && s.Disk == DiskLow {
+		if s, ok := h.peer(MemberOf(id)); ok && s.Disk == DiskLow {
 			low++
 		}
 	}

@@ -36,7 +36,9 @@ var (
 	ErrTooLarge = errors.New("command too large")
 	// ErrRequestReused means that the request id came with other content before.
 	ErrRequestReused = errors.New("request id was used for another request")
-	// ErrUnknownGroup means that this node hosts no such group.
+	// ErrNotVoter means that the member has no replica of the group that votes.
+	ErrNotVoter = errors.New("the member has no voting replica of the group")
+	// ErrUnknownGroup means that there is no such group.
 	ErrUnknownGroup = errors.New("unknown group")
 	// ErrLost means that leadership or the link was lost while the write was under way.
 	ErrLost = errors.New("leadership or link lost during the request")

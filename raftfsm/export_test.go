@@ -43,16 +43,21 @@ func (o *Options) WithCopyFiles(bytes uint64) { o.seams.copyFile = bytes }
 func (o *Options) WithStaged(f func(ctx context.Context, group GroupID, n int)) { o.seams.staged = f }
 
 // Raft is the Raft of a group.
-func (h *Host) Raft(id GroupID) *raft.Raft { return h.groups[id].raft }
+func (h *Host) Raft(id GroupID) *raft.Raft { return h.seats[id].current.Load().raft }
+
+// Restart closes and opens a group's Raft, as a watchdog does.
+func (h *Host) Restart(id GroupID) error { return h.seats[id].current.Load().restart("test") }
 
 // Confirm asks a majority whether this node still leads the group in its term.
 func (h *Host) Confirm(id GroupID) error {
-	g := h.groups[id]
+	g := h.seats[id].current.Load()
 	return h.confirmer.confirm(h.ctx, g, g.raft.CurrentTerm())
 }
 
 // FirstLogIndex is the first index of a group's log.
-func FirstLogIndex(h *Host, id GroupID) (uint64, error) { return h.groups[id].logs.FirstIndex() }
+func FirstLogIndex(h *Host, id GroupID) (uint64, error) {
+	return h.seats[id].current.Load().logs.FirstIndex()
+}
 
 // AppendToLog appends n entries of one command each to the log file at path, which ends at last.
 func AppendToLog(path string, last, term uint64, n int, command []byte) error {

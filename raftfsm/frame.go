@@ -22,6 +22,11 @@ const (
 	kindQuery   byte = 2
 	kindTerms   byte = 3
 	kindPulse   byte = 4
+	// Those of level 2.
+	kindReplicaTerms byte = 5
+	kindDescribe     byte = 6
+	kindTransfer     byte = 7
+	kindBounded      byte = 8
 )
 
 // Statuses of an answer. The errors travel as codes, so that the caller can test for them.
@@ -43,6 +48,7 @@ var linkErrors = []error{
 	9: context.Canceled,
 	// Builds of level 1 show this one as its text.
 	10: ErrDiskFull,
+	11: ErrNotVoter,
 }
 
 const requestHeader = 8 + 1 + 4 + 4 // id, kind, group, time left

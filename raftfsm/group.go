@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -21,15 +22,24 @@ type Group struct {
 	// OnLeader, if set, runs while this node leads the group and is ready to serve; its
 	// context ends with the leadership. At most one call runs at a time.
 	OnLeader func(ctx context.Context)
+	// Observe, if set, is told of every command that was proposed through this node, or to it as
+	// the leader, and committed, and how long that took. It must be quick.
+	Observe func(took time.Duration)
+	// CommitTimeout is how soon an idle leader tells followers what was committed, within a
+	// factor of two; zero means the host's own, which saves idle CPU.
+	CommitTimeout time.Duration
 	// Bulk says that what is proposed in the group fills the disk: it is refused with
 	// ErrDiskFull while disks are low. Groups whose state stays small go on until the node stops.
 	Bulk bool
 }
 
-// group is one running Raft group.
+// group is one open replica of a Raft group, from its opening to its close.
 type group struct {
-	id       GroupID
-	name     string
+	id   GroupID
+	name string
+	// self is the replica's id.
+	self     string
+	seat     *seat
 	host     *Host
 	log      *slog.Logger
 	machine  Machine
@@ -43,15 +53,22 @@ type group struct {
 	trans    *raft.NetworkTransport
 	queue    chan *proposal
 	inFlight chan struct{}
-	onLeader func(ctx context.Context)
-	// timeout is the heartbeat timeout of this node as a follower.
-	timeout time.Duration
+	// queueBytes are the commands in queue.
+	queueBytes atomic.Int64
+	onLeader   func(ctx context.Context)
+	// commitTimeout is Group.CommitTimeout.
+	commitTimeout time.Duration
+	// timeout is the heartbeat timeout of this node as a follower, in nanoseconds.
+	timeout atomic.Int64
 	bulk    bool
-	guard   groupGuard
+	guard   *groupGuard
+	// replacing is the seat's.
+	replacing *sync.RWMutex
 
-	// replacing is held for writing while a snapshot replaces the state, because that also
-	// removes rows from under open readers of Pebble.
-	replacing sync.RWMutex
+	// ctx ends when the replica is closed; wg are the goroutines that end with it.
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
 
 	mu    sync.Mutex
 	ready readiness
@@ -79,8 +96,8 @@ func (g *group) leading() (readiness, error) {
 // watchLeadership turns Raft's notifications into readiness. Raft blocks on the channel, so
 // everything slow happens elsewhere.
 func (g *group) watchLeadership(notify <-chan bool) {
-	defer g.host.wg.Done()
-	notify = latest(g.host.ctx.Done(), notify)
+	defer g.wg.Done()
+	notify = latest(g.ctx.Done(), notify)
 	end := func() {}
 	for {
 		select {
@@ -88,9 +105,9 @@ func (g *group) watchLeadership(notify <-chan bool) {
 			g.dropCopies()
 			end()
 			end = func() {}
-			g.adaptHeartbeats(leader)
+			g.adaptHeartbeats()
 			if leader {
-				ctx, cancel := context.WithCancel(g.host.ctx)
+				ctx, cancel := context.WithCancel(g.ctx)
 				done := make(chan struct{})
 				go func() {
 					defer close(done)
@@ -98,7 +115,7 @@ func (g *group) watchLeadership(notify <-chan bool) {
 				}()
 				end = func() { cancel(); <-done }
 			}
-		case <-g.host.ctx.Done():
+		case <-g.ctx.Done():
 			end()
 			return
 		}
@@ -113,10 +130,13 @@ func (g *group) dropCopies() {
 }
 
 // adaptHeartbeats gives this node the timeouts of its role.
-func (g *group) adaptHeartbeats(leader bool) {
+func (g *group) adaptHeartbeats() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	c := g.raft.ReloadableConfig()
-	c.HeartbeatTimeout, c.ElectionTimeout = g.timeout, g.timeout
-	if leader {
+	own := time.Duration(g.timeout.Load())
+	c.HeartbeatTimeout, c.ElectionTimeout = own, own
+	if g.raft.State() == raft.Leader {
 		c.HeartbeatTimeout, c.ElectionTimeout = leaderHeartbeatTimeout, leaderHeartbeatTimeout
 	}
 	if err := g.raft.ReloadConfig(c); err != nil {
@@ -172,17 +192,11 @@ func await(ctx context.Context, f raft.Future) error {
 	}
 }
 
-// voters are the server ids that vote in the latest configuration.
+// voters are the replicas that vote in the latest membership.
 func (g *group) voters() map[string]bool {
 	v := map[string]bool{}
-	f := g.raft.GetConfiguration()
-	if f.Error() != nil {
-		return v
-	}
-	for _, s := range f.Configuration().Servers {
-		if s.Suffrage == raft.Voter {
-			v[string(s.ID)] = true
-		}
+	for _, id := range g.configuration().voters {
+		v[id] = true
 	}
 	return v
 }
@@ -202,19 +216,7 @@ func (g *group) queryLeader(ctx context.Context, query []byte) (Answer, error) {
 			return Answer{}, g.fail("query", OutcomeDefinite, err)
 		}
 	}
-	return g.queryLocal(ctx, query)
-}
-
-// queryLocal answers from this replica, however far it has come.
-func (g *group) queryLocal(ctx context.Context, query []byte) (Answer, error) {
-	g.replacing.RLock()
-	defer g.replacing.RUnlock()
-	applied := g.replica.AppliedIndex()
-	data, err := g.ask(ctx, query)
-	if err != nil {
-		return Answer{}, g.fail("query", OutcomeDefinite, err)
-	}
-	return Answer{Data: data, Applied: applied}, nil
+	return g.seat.queryLocal(ctx, query, g)
 }
 
 // ask turns a panic of a query into an error: one read must not take the replicas of this
@@ -229,19 +231,19 @@ func (g *group) ask(ctx context.Context, query []byte) (data []byte, err error) 
 	return g.machine.Query(ctx, query)
 }
 
-func (g *group) fail(op string, o Outcome, err error) error {
-	var e *Error
-	if errors.As(err, &e) {
-		return err
-	}
-	return &Error{Op: op, Group: g.name, Outcome: o, Err: err}
-}
+func (g *group) fail(op string, o Outcome, err error) error { return g.seat.fail(op, o, err) }
 
-// close ends Raft and the machine. The order matters: nothing applies after Raft is down.
+// close ends the replica's Raft. The order matters: nothing applies after Raft is down, and
+// nobody reads the log after it is closed.
 func (g *group) close() error {
+	g.cancel()
 	var errs []error
-	if err := g.raft.Shutdown().Error(); err != nil {
-		errs = append(errs, fmt.Errorf("raft: %w", err))
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if err := await(ctx, g.raft.Shutdown()); err != nil {
+		err = fmt.Errorf("group %s: Raft does not end: %w", g.name, err)
+		g.host.fatal("raft_close_stuck", err)
+		return err
 	}
 	if err := g.snaps.close(); err != nil {
 		errs = append(errs, fmt.Errorf("copies: %w", err))
@@ -249,9 +251,9 @@ func (g *group) close() error {
 	if err := g.trans.Close(); err != nil {
 		errs = append(errs, fmt.Errorf("transport: %w", err))
 	}
-	if err := g.machine.Close(); err != nil {
-		errs = append(errs, fmt.Errorf("machine: %w", err))
-	}
+	g.trans.CloseStreams()
+	g.stream.drop()
+	g.wg.Wait()
 	if err := g.logs.close(); err != nil {
 		errs = append(errs, fmt.Errorf("log: %w", err))
 	}
@@ -264,21 +266,20 @@ func (g *group) close() error {
 // snapshotWhenFull takes a snapshot whenever enough bytes were written; Raft itself counts
 // entries only, which may have half a megabyte each.
 func (g *group) snapshotWhenFull() {
-	defer g.host.wg.Done()
+	defer g.wg.Done()
 	for {
 		select {
 		case <-g.logs.sizes.full:
-			if err := await(g.host.ctx, g.raft.Snapshot()); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && g.host.ctx.Err() == nil {
+			if err := await(g.ctx, g.raft.Snapshot()); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && g.ctx.Err() == nil {
 				g.log.Warn("no snapshot taken", "err", err)
 			}
-		case <-g.host.ctx.Done():
+		case <-g.ctx.Done():
 			return
 		}
 	}
 }
 
-// handOver gives leadership to another node before a shutdown. It is never used otherwise: a
-// transfer that is interrupted by a step-down leaves the library refusing writes for good.
+// handOver gives leadership to another node before a shutdown.
 func (g *group) handOver() {
 	if g.raft.State() != raft.Leader {
 		return
@@ -298,6 +299,10 @@ const (
 	confirmTimeout = time.Second
 	// handOverTimeout bounds how long a planned stop waits for a new leader.
 	handOverTimeout = 3 * time.Second
+	// closeTimeout bounds the end of a group's Raft. Its goroutines wait for RPCs of
+	// transportTimeout and for the disk; one that has not ended by then is stuck for good, and only
+	// the end of the process frees the data that it holds.
+	closeTimeout = 15 * time.Second
 	// GroupsMax bounds the groups of a node: the idle cost of Raft grows with each.
 	GroupsMax = 64
 )

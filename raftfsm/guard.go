@@ -113,11 +113,8 @@ func (g *group) transfer(ctx context.Context, to string) error {
 	return await(ctx, g.raft.LeadershipTransferToServer(raft.ServerID(to), addr))
 }
 
-// restart ends the process, whose supervisor starts it again.
-func (g *group) restart(reason string) error {
-	g.host.fatal(reason, fmt.Errorf("group %s: its Raft must be started again", g.name))
-	return nil
-}
+// restart closes and opens the group's Raft on the same data.
+func (g *group) restart(reason string) error { return g.seat.restart(g, reason) }
 
 // latest takes from in at once, always, and hands on the newest value: Raft's main goroutine
 // waits until its notification is taken, and the end of a leadership takes as long as its job.

@@ -22,7 +22,7 @@ import (
 
 // Member is one node of the cluster.
 type Member struct {
-	// ID is the Raft server id: the node's name and the incarnation of its data folder. It is
+	// ID is the node's name and the incarnation of its data folder, with a dot between. It is
 	// never used again after the data is gone.
 	ID string
 	// Name is what the node's certificate says.
@@ -46,9 +46,17 @@ type Options struct {
 	Fatal func(reason string, err error)
 	// Registry receives the metrics; nil keeps them private.
 	Registry prometheus.Registerer
-	// Started says that these groups have run on this data before. A group without any state
-	// is then refused: its log, and the votes in it, were lost.
+	// Started says that these groups have run on this data before, for data that has no list of
+	// its replicas yet. A group without any state is then refused: its log, and the votes in
+	// it, were lost.
 	Started bool
+	// Placements say where the groups' replicas belong, as far as this node knows; Place may
+	// change it later. Nil means that every member has a replica of every group, under its own
+	// id, and that this does not change until Place is called.
+	Placements map[GroupID]Placement
+	// Join says that the region runs already: nothing begins here. The replicas that are placed
+	// here wait until the groups' leaders have added them.
+	Join bool
 	// Retention is how much log is kept; the zero value means DefaultRetention.
 	Retention Retention
 	// ClockOffsetMax is how far this node's wall clock may be from those of the others before
@@ -107,43 +115,50 @@ type Host struct {
 	log       *slog.Logger
 	fatal     func(reason string, err error)
 	metrics   *hostMetrics
-	links     map[string]*link // by server id, all members but this node
-	addresses map[raft.ServerAddress]string
 	confirmer *confirmer
 	retention Retention
-	started   bool
-	groups    map[GroupID]*group
-	order     []*group
+	replicas  *replicaList
+	seats     map[GroupID]*seat
+	order     []*seat
 	pulses    pulses
+	// rosterMu is held while the members change.
+	rosterMu sync.Mutex
+	roster   atomic.Pointer[roster]
+	// removed is set once a peer has said that it does not know this node.
+	removed atomic.Bool
+	// place wakes the reconciler.
+	place chan struct{}
+	moves moves
 	// draining is set once this node hands its leaderships over to stop.
 	draining       atomic.Bool
 	clockOffsetMax time.Duration
-	levelFloor     int
-	stop           func(reason string, err error)
-	disk           diskWatch
-	writes         *writeWatch
-	bounds         bounds
-	notices        notices
-	copies         copies
-	seams          seams
+	// levelFloor is the lowest protocol level that the region can have.
+	levelFloor atomic.Int32
+	stop       func(reason string, err error)
+	disk       diskWatch
+	writes     *writeWatch
+	bounds     bounds
+	notices    notices
+	copies     copies
+	seams      seams
 
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
 
-// Open starts the groups. A group without any state begins with Members as its voters, so
-// every node must be given the same list then. Close the host when done, also after its
-// context has ended.
+// Open starts the replicas that this node has, and, unless it joins, begins the groups without
+// any state: with Members as voters, or as Placements say, so every node must be given the same
+// then. Close the host when done, also after its context has ended.
 func Open(o Options, groups []Group) (*Host, error) {
 	if len(groups) > GroupsMax {
 		return nil, fmt.Errorf("raftfsm: %d groups, at most %d", len(groups), GroupsMax)
 	}
 	h := &Host{
-		dir: o.Dir, mux: o.Mux, clock: o.Clock, log: o.Log, fatal: o.Fatal, started: o.Started,
-		clockOffsetMax: o.ClockOffsetMax, levelFloor: max(LevelFirst, o.Level),
-		links: map[string]*link{}, addresses: map[raft.ServerAddress]string{}, groups: map[GroupID]*group{},
+		dir: o.Dir, mux: o.Mux, clock: o.Clock, log: o.Log, fatal: o.Fatal, retention: o.Retention,
+		clockOffsetMax: o.ClockOffsetMax, seats: map[GroupID]*seat{}, place: make(chan struct{}, 1),
 	}
+	h.levelFloor.Store(int32(max(LevelFirst, o.Level)))
 	h.fs, h.openLog = o.FS, o.OpenLog
 	if h.fs == nil {
 		h.fs = vfs.Default
@@ -157,11 +172,8 @@ func Open(o Options, groups []Group) (*Host, error) {
 		h.copies.fileBytes = o.seams.copyFile
 	}
 	for _, m := range o.Members {
-		h.addresses[raft.ServerAddress(m.Address)] = m.Name
 		if m.ID == o.Self {
 			h.self = m
-		} else {
-			h.links[m.ID] = &link{mux: o.Mux, peer: m}
 		}
 	}
 	h.retention = o.Retention.withDefaults()
@@ -172,6 +184,7 @@ func Open(o Options, groups []Group) (*Host, error) {
 		return nil, fmt.Errorf("raftfsm: %q is not among the members", o.Self)
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
+	h.SetMembers(o.Members)
 	h.confirmer = &confirmer{host: h}
 	h.pebble = pebbleOptions(h.fs, pebbleLog{o.Log}, o.Fatal)
 	h.pebble.AddEventListener(pebble.EventListener{DiskSlow: h.writes.diskSlow})
@@ -186,11 +199,16 @@ func Open(o Options, groups []Group) (*Host, error) {
 		return nil, errors.Join(err, h.Close())
 	}
 	for _, g := range groups {
-		if err := h.start(g, o.Members); err != nil {
-			return nil, errors.Join(err, h.Close())
-		}
+		s := h.newSeat(g)
+		h.seats[g.ID] = s
+		h.order = append(h.order, s)
+	}
+	h.setPlacements(o.Placements)
+	if err := h.openReplicas(o); err != nil {
+		return nil, errors.Join(err, h.Close())
 	}
 	// Only now: peers that connect early are told to come again.
+	h.mux.serve(h.hosts, func() bool { return h.level() < LevelMembers })
 	h.mux.Handle(classRaft, h.acceptRaft)
 	h.mux.Handle(classCopy, h.acceptCopy)
 	h.mux.Handle(classLink, func(_ GroupID, _ string, c net.Conn) bool {
@@ -198,56 +216,90 @@ func Open(o Options, groups []Group) (*Host, error) {
 		go h.serveLink(c)
 		return true
 	})
-	h.wg.Add(1)
+	h.wg.Add(5)
 	go h.runPulse()
-	h.wg.Add(3)
 	go h.watchWrites()
 	go h.watchDisk()
 	go h.runSteward()
+	go h.runReconciler()
 	return h, nil
+}
+
+// openReplicas finishes what was being erased, and opens what is listed. Data without a list is
+// new, or of a build that had every group everywhere.
+func (h *Host) openReplicas(o Options) (err error) {
+	if h.replicas, err = openReplicaList(h.fs, h.dir); err != nil {
+		return err
+	}
+	for _, name := range h.replicas.erasing() {
+		for _, s := range h.order {
+			if s.conf.Name == name {
+				if err := s.finishErase(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	unlisted := map[string]listedReplica{}
+	for _, s := range h.order {
+		l, listed := h.replicas.get(s.conf.Name)
+		open := opening{waits: l.Waits}
+		if !listed {
+			l.ID = h.self.ID
+			if h.replicas.found && o.Placements != nil || o.Join || !o.Started && !s.placedAs(h.self.ID) {
+				continue // the reconciler opens what is placed here
+			}
+			if !o.Started {
+				open.begin = s.firstConfiguration(o.Members)
+			}
+			unlisted[s.conf.Name] = l
+		}
+		s.admin.Lock()
+		err := s.open(l.ID, open)
+		s.admin.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	if len(unlisted) == 0 {
+		return nil
+	}
+	return h.replicas.put(unlisted)
+}
+
+// firstConfiguration is what a group begins with.
+func (s *seat) firstConfiguration(members []Member) []raft.Server {
+	var out []raft.Server
+	add := func(suffrage raft.ServerSuffrage, id string) {
+		out = append(out, raft.Server{Suffrage: suffrage, ID: raft.ServerID(id), Address: raft.ServerAddress(id)})
+	}
+	if p, ok := s.placed(); ok {
+		for _, id := range p.Voters {
+			add(raft.Voter, id)
+		}
+		for _, id := range p.Learners {
+			add(raft.Nonvoter, id)
+		}
+		return out
+	}
+	for _, m := range members {
+		add(raft.Voter, m.ID)
+	}
+	return out
 }
 
 // acceptRaft hands a connection to its group.
 func (h *Host) acceptRaft(id GroupID, _ string, c net.Conn) bool {
-	g := h.groups[id]
+	s := h.seats[id]
+	if s == nil {
+		return false
+	}
+	g := s.current.Load()
 	return g != nil && g.stream.offer(c)
 }
 
-// start opens one group's log, snapshots and state, and its Raft.
-func (h *Host) start(conf Group, members []Member) error {
-	dir := filepath.Join(h.dir, "raft", conf.Name)
-	if err := makeDir(h.fs, dir); err != nil {
-		return fmt.Errorf("raftfsm: group %s: %w", conf.Name, err)
-	}
-	g := &group{
-		id: conf.ID, name: conf.Name, host: h, log: h.log.With("group", conf.Name), machine: conf.Machine,
-		replica: NewReplica(h.db, conf.ID, conf.Machine), keep: &timekeeper{clock: h.clock}, onLeader: conf.OnLeader, bulk: conf.Bulk,
-		queue: make(chan *proposal, proposalQueueMax), inFlight: make(chan struct{}, entriesInFlightMax),
-	}
-	if err := g.replica.Open(); err != nil {
-		return fmt.Errorf("raftfsm: group %s: %w", conf.Name, err)
-	}
-	file, err := h.openLog(dir, conf.ID)
-	if err != nil {
-		return errors.Join(err, conf.Machine.Close())
-	}
-	g.logs = newLogStore(file, filepath.Join(dir, logName), h.retention, g.keep, h.fatal, func(n int, took time.Duration) {
-		h.metrics.logWritten(g.name, n, took)
-	})
-	// The log's own name has to last as long as the votes in it.
-	err = syncDir(h.fs, dir)
-	if err == nil {
-		err = g.open(dir, members)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("raftfsm: group %s: %w", conf.Name, err), g.logs.close(), conf.Machine.Close())
-	}
-	h.groups[conf.ID] = g
-	h.order = append(h.order, g)
-	return nil
-}
-
-func (g *group) open(dir string, members []Member) error {
+// open opens a replica's snapshots and its Raft on a log and a state that are open.
+func (g *group) open(dir string, o opening) error {
 	h := g.host
 	pos := g.replica.Position()
 	snaps, err := openSnapshotStore(h.fs, h.db, g.id, filepath.Join(dir, "snapshots"), pos, func() sstFormat {
@@ -257,7 +309,7 @@ func (g *group) open(dir string, members []Member) error {
 		return err
 	}
 	g.snaps = snaps
-	snaps.views.ctx, snaps.views.hold, snaps.views.firstIndex = h.ctx, g.logs.hold, g.logs.FirstIndex
+	snaps.views.ctx, snaps.views.hold, snaps.views.firstIndex = g.ctx, g.logs.hold, g.logs.FirstIndex
 	if staged := h.seams.staged; staged != nil {
 		snaps.staging.staged = func(ctx context.Context, n int) { staged(ctx, g.id, n) }
 	}
@@ -276,14 +328,18 @@ func (g *group) open(dir string, members []Member) error {
 		return err
 	}
 	g.cache = cache
-	g.stream = newStreamLayer(h.mux, g.id, h.nameOf)
-	hlog := raftLog(h.ctx, g.log)
+	g.stream = newStreamLayer(h.mux, g.id, h.locate)
+	hlog := raftLog(g.ctx, g.log, h.removed.Load)
 	g.trans = raft.NewNetworkTransportWithConfig(transportConfig(h.seams.streamOf(g.stream), h, hlog))
+	g.trans.TimeoutScale = installTimeoutScale
 	notify := make(chan bool, 16)
-	conf := raftConfig(h.self.ID, preference(g.id, h.self.ID, members), h.retention, hlog, notify)
+	conf := raftConfig(g.self, g.seat.preference(), h.retention, hlog, notify)
 	h.seams.configure(conf)
-	g.timeout = conf.HeartbeatTimeout
-	if err := g.bootstrap(conf, cache, members); err != nil {
+	g.timeout.Store(int64(conf.HeartbeatTimeout))
+	if g.commitTimeout != 0 {
+		conf.CommitTimeout = g.commitTimeout
+	}
+	if err := g.bootstrap(conf, cache, o); err != nil {
 		return errors.Join(err, g.trans.Close())
 	}
 	trans := copyTransport{h.seams.transportOf(g.trans).(fullTransport), g}
@@ -292,7 +348,7 @@ func (g *group) open(dir string, members []Member) error {
 		return errors.Join(err, g.trans.Close())
 	}
 	g.raft = r
-	h.wg.Add(3)
+	g.wg.Add(3)
 	go g.watchLeadership(notify)
 	go g.runProposer()
 	go g.snapshotWhenFull()
@@ -315,127 +371,28 @@ func (g *group) checkLog(pos Position) error {
 	return nil
 }
 
-func (g *group) bootstrap(conf *raft.Config, logs raft.LogStore, members []Member) error {
+func (g *group) bootstrap(conf *raft.Config, logs raft.LogStore, o opening) error {
 	has, err := raft.HasExistingState(logs, g.logs, g.snaps)
-	if err != nil || has {
+	switch {
+	case err != nil || has:
 		return err
+	case o.begin != nil:
+		return raft.BootstrapCluster(conf, logs, g.logs, g.snaps, g.trans, raft.Configuration{Servers: o.begin})
+	case o.waits:
+		return nil
 	}
-	if h := g.host; h.started {
-		return fmt.Errorf("the log is missing or empty, but this node has taken part before: the disk has lost synced data; %s", wipeHint)
-	}
-	var c raft.Configuration
-	for _, m := range members {
-		c.Servers = append(c.Servers, raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(m.ID), Address: raft.ServerAddress(m.Address)})
-	}
-	return raft.BootstrapCluster(conf, logs, g.logs, g.snaps, g.trans, c)
-}
-
-// ServerAddr gives Raft the address of a member; addresses may change, ids do not.
-func (h *Host) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
-	if string(id) == h.self.ID {
-		return raft.ServerAddress(h.self.Address), nil
-	}
-	if l := h.links[string(id)]; l != nil {
-		return raft.ServerAddress(l.peer.Address), nil
-	}
-	return "", fmt.Errorf("raftfsm: server %q is not a member", id)
-}
-
-func (h *Host) nameOf(a raft.ServerAddress) (string, error) {
-	if name, ok := h.addresses[a]; ok {
-		return name, nil
-	}
-	return "", fmt.Errorf("raftfsm: no member at %q", a)
-}
-
-func (h *Host) group(id GroupID) (*group, error) {
-	g := h.groups[id]
-	if g == nil {
-		return nil, &Error{Op: "find", Group: fmt.Sprint(id), Err: ErrUnknownGroup}
-	}
-	return g, nil
-}
-
-// GroupStatus describes a group as this node sees it.
-type GroupStatus struct {
-	Name string
-	// Leader is the member that leads; zero when none is known.
-	Leader       string
-	Term         uint64
-	CommitIndex  uint64
-	AppliedIndex uint64
-	Voters       []string
-}
-
-// Status describes every group, in the order they were given to Open.
-func (h *Host) Status() []GroupStatus {
-	out := make([]GroupStatus, 0, len(h.order))
-	for _, g := range h.order {
-		_, leader := g.raft.LeaderWithID()
-		s := GroupStatus{
-			Name: g.name, Leader: string(leader), Term: g.raft.CurrentTerm(),
-			// After a start, Raft learns the commit index only from the leader.
-			CommitIndex: max(g.raft.CommitIndex(), g.replica.AppliedIndex()), AppliedIndex: g.replica.AppliedIndex(),
-		}
-		if f := g.raft.GetConfiguration(); f.Error() == nil {
-			for _, srv := range f.Configuration().Servers {
-				s.Voters = append(s.Voters, string(srv.ID))
-			}
-		}
-		out = append(out, s)
-	}
-	return out
-}
-
-// Ready returns nil when every group has a leader that this node knows of, so that any
-// request can be served or forwarded.
-func (h *Host) Ready() error {
-	for _, g := range h.order {
-		if _, leader := g.raft.LeaderWithID(); leader == "" {
-			return &Error{Op: "ready", Group: g.name, Err: ErrNoLeader}
-		}
-		if g.raft.State() == raft.Leader {
-			if _, err := g.leading(); err != nil {
-				return &Error{Op: "ready", Group: g.name, Err: err}
-			}
-		}
-	}
-	return nil
-}
-
-// StateHash is the hash of a group's replicated state on this node, for comparing replicas
-// while nothing is written.
-func (h *Host) StateHash(id GroupID) ([32]byte, error) {
-	g, err := h.group(id)
-	if err != nil {
-		return [32]byte{}, err
-	}
-	return g.replica.StateHash()
-}
-
-// HandOver gives this node's leaderships to others, so that a planned stop costs no election.
-func (h *Host) HandOver() {
-	h.draining.Store(true)
-	var wg sync.WaitGroup
-	for _, g := range h.order {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			g.handOver()
-		}()
-	}
-	wg.Wait()
+	return fmt.Errorf("the log is missing or empty, but this node has taken part before: the disk has lost synced data; %s", wipeHint)
 }
 
 // Close stops the groups and then the state. It does not close the Mux.
 func (h *Host) Close() error {
 	h.cancel()
-	for _, l := range h.links {
+	for _, l := range h.peerLinks() {
 		l.close()
 	}
 	var errs []error
-	for _, g := range h.order {
-		errs = append(errs, g.close())
+	for _, s := range h.order {
+		errs = append(errs, s.close())
 	}
 	h.mux.dropAll()
 	h.wg.Wait()

@@ -20,9 +20,12 @@ const (
 	linkRedialDelay = 100 * time.Millisecond
 	// linkQueue is how many frames may wait for the wire on each side of a link.
 	linkQueue = 1024
-	// linkInFlightMax bounds the requests of one link that run at the same time; the reader
-	// then stops reading, and the caller's queue fills.
-	linkInFlightMax = 2048
+	// linkInFlightMax bounds the requests of one link that run at the same time, and
+	// linkInFlightBytesMax what they hold: a quarter of what a group's queues could. One more is
+	// refused as overloaded; to stop reading would also hold up the small questions by which a
+	// leader proves that it leads.
+	linkInFlightMax      = 2048
+	linkInFlightBytesMax = 64 << 20
 )
 
 // link is this node's client side of the long-lived connection to one peer: many requests
@@ -30,6 +33,8 @@ const (
 type link struct {
 	mux  *Mux
 	peer Member
+	// refused is told when the peer does not know this node.
+	refused func(Member, error)
 
 	mu       sync.Mutex
 	conn     *linkConn
@@ -42,6 +47,8 @@ type link struct {
 // linkConn is one connection of a link.
 type linkConn struct {
 	net.Conn
+	// level is the protocol level of the peer's build.
+	level  int
 	frames chan []byte
 	stop   chan struct{}
 	once   sync.Once
@@ -61,6 +68,14 @@ func (l *link) call(ctx context.Context, kind byte, group GroupID, payload []byt
 	if err != nil {
 		return response{}, fmt.Errorf("%w: %w", errNotSent, err)
 	}
+	if kind >= kindReplicaTerms && c.level < LevelMembers {
+		return response{}, fmt.Errorf("%w: node %s: %w", errNotSent, l.peer.Name, ErrVersion)
+	}
+	return l.send(ctx, c, kind, group, payload)
+}
+
+// send is call on a connection.
+func (l *link) send(ctx context.Context, c *linkConn, kind byte, group GroupID, payload []byte) (response, error) {
 	id, answer, ok := c.register()
 	if !ok {
 		return response{}, fmt.Errorf("%w: link to %s closed", errNotSent, l.peer.Name)
@@ -125,13 +140,16 @@ func (l *link) dial() {
 	defer l.mux.wg.Done()
 	ctx, cancel := context.WithTimeout(l.mux.ctx, linkDialTimeout)
 	defer cancel()
-	c, err := l.mux.Dial(ctx, l.peer.Address, l.peer.Name, classLink, 0)
+	c, level, err := l.mux.dial(ctx, l.peer, classLink, 0, l.peer.ID)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	defer func() {
 		close(l.dialing)
 		l.dialing = nil
 	}()
+	if errors.Is(err, ErrNotMember) && !l.closed {
+		l.refused(l.peer, err)
+	}
 	if err != nil {
 		l.conn, l.lastErr, l.notUntil = nil, err, time.Now().Add(linkRedialDelay)
 		return
@@ -140,7 +158,7 @@ func (l *link) dial() {
 		c.Close()
 		return
 	}
-	l.conn = &linkConn{Conn: c, frames: make(chan []byte, linkQueue), stop: make(chan struct{}), pending: map[uint64]chan response{}}
+	l.conn = &linkConn{Conn: c, level: level, frames: make(chan []byte, linkQueue), stop: make(chan struct{}), pending: map[uint64]chan response{}}
 	l.mux.wg.Add(2)
 	go l.conn.write(&l.mux.wg)
 	go l.conn.read(&l.mux.wg)
@@ -232,7 +250,7 @@ func (h *Host) serveLink(conn net.Conn) {
 		_ = writeFrames(conn, frames, stop)
 		cancel()
 	}()
-	slots := make(chan struct{}, linkInFlightMax)
+	var room linkRoom
 	r := bufio.NewReaderSize(conn, 64<<10)
 	for {
 		b, err := readFrame(r)
@@ -244,11 +262,17 @@ func (h *Host) serveLink(conn net.Conn) {
 			h.log.Warn("link closed: malformed frame", "from", conn.RemoteAddr().String(), "err", err)
 			break
 		}
-		slots <- struct{}{}
+		if !room.take(req) {
+			select {
+			case frames <- refusal(req).append(nil):
+			case <-ctx.Done():
+			}
+			continue
+		}
 		running.Add(1)
 		go func() {
 			defer running.Done()
-			defer func() { <-slots }()
+			defer room.give(req)
 			rctx, done := context.WithTimeout(ctx, req.left)
 			defer done()
 			select {
@@ -279,6 +303,13 @@ func (h *Host) answer(ctx context.Context, req request) response {
 		}
 		resp.payload = terms
 		return resp
+	case kindReplicaTerms:
+		terms, err := h.replicaTerms(req.payload)
+		if err != nil {
+			return fail(err)
+		}
+		resp.payload = terms
+		return resp
 	case kindPulse:
 		own, err := json.Marshal(h.ownPulse())
 		if err != nil {
@@ -287,7 +318,7 @@ func (h *Host) answer(ctx context.Context, req request) response {
 		resp.payload = own
 		return resp
 	}
-	g, err := h.group(req.group)
+	g, err := h.hosted(req.group)
 	if err != nil {
 		return fail(err)
 	}
@@ -297,7 +328,9 @@ func (h *Host) answer(ctx context.Context, req request) response {
 			return fail(errors.New("raftfsm: short proposal"))
 		}
 		cmd := Command{RequestID: RequestID(req.payload), Data: req.payload[len(RequestID{}):]}
+		start := time.Now()
 		res, err := g.propose(ctx, cmd)
+		g.seat.committed(start, err)
 		if err != nil {
 			return fail(err)
 		}
@@ -305,8 +338,25 @@ func (h *Host) answer(ctx context.Context, req request) response {
 		if res.Repeated {
 			resp.status = statusRepeated
 		}
-	case kindQuery:
-		a, err := g.queryLeader(ctx, req.payload)
+	case kindDescribe:
+		v, err := g.describe(ctx)
+		if err != nil {
+			return fail(err)
+		}
+		if resp.payload, err = json.Marshal(v); err != nil {
+			return fail(err)
+		}
+	case kindTransfer:
+		if err := g.transferTo(ctx, string(req.payload)); err != nil {
+			return fail(err)
+		}
+	case kindQuery, kindBounded:
+		var a Answer
+		if req.kind == kindQuery {
+			a, err = g.queryLeader(ctx, req.payload)
+		} else {
+			a, err = g.seat.queryLocal(ctx, req.payload, g)
+		}
 		if err != nil {
 			return fail(err)
 		}

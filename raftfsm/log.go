@@ -12,14 +12,16 @@ import (
 )
 
 // raftLog passes the library's log lines on to slog. Once ctx has ended they are about
-// connections that were closed on purpose, and only for debugging.
-func raftLog(ctx context.Context, l *slog.Logger) hclog.Logger {
-	return hclog.New(&hclog.LoggerOptions{Name: "raft", Level: hclog.Warn, DisableTime: true, Output: raftLines{l, ctx}})
+// connections that were closed on purpose, and only for debugging; so they are while quiet says
+// so.
+func raftLog(ctx context.Context, l *slog.Logger, quiet func() bool) hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{Name: "raft", Level: hclog.Warn, DisableTime: true, Output: raftLines{l, ctx, quiet}})
 }
 
 type raftLines struct {
-	log *slog.Logger
-	ctx context.Context
+	log   *slog.Logger
+	ctx   context.Context
+	quiet func() bool
 }
 
 var _ io.Writer = raftLines{}
@@ -32,7 +34,7 @@ func (r raftLines) Write(b []byte) (int, error) {
 	} else if rest, ok := strings.CutPrefix(line, "[WARN]"); ok {
 		line = rest
 	}
-	if r.ctx.Err() != nil {
+	if r.ctx.Err() != nil || r.quiet() {
 		level = slog.LevelDebug
 	}
 	r.log.Log(context.Background(), level, strings.TrimSpace(line))

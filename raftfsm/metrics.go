@@ -15,6 +15,7 @@ type hostMetrics struct {
 	registry prometheus.Registerer
 
 	proposals   *prometheus.CounterVec
+	overloads   *prometheus.CounterVec
 	entries     *prometheus.CounterVec
 	entryBytes  *prometheus.CounterVec
 	commitTime  *prometheus.HistogramVec
@@ -37,7 +38,10 @@ var (
 	descFirst   = groupDesc("mc_raft_first_log_index", "Lowest index in the log; a follower that is further behind gets the state.")
 	descLogFile = groupDesc("mc_raft_log_file_bytes", "Size of the log's file, which never shrinks.")
 	descLogKept = groupDesc("mc_raft_log_bytes", "Bytes of the entries in the log, as far as this process has counted them.")
+	descVoters  = groupDesc("mc_raft_voters", "Voting replicas of the group, as this node's replica knows them.")
+	descLearner = groupDesc("mc_raft_learners", "Replicas of the group that follow and do not vote.")
 	descQueue   = groupDesc("mc_raft_queued_proposals", "Proposals waiting for a place in an entry.")
+	descQBytes  = groupDesc("mc_raft_queued_bytes", "Bytes of those proposals.")
 	descDisk    = prometheus.NewDesc("mc_state_disk_bytes", "Bytes of the state on disk.", nil, nil)
 	descL0      = prometheus.NewDesc("mc_state_l0_sublevels", "Sublevels of the state's top level; writes suffer as it grows.", nil, nil)
 	descOffset  = prometheus.NewDesc("mc_clock_offset_seconds", "How far the peer's wall clock is ahead of this node's.", []string{"peer"}, nil)
@@ -67,6 +71,7 @@ func newHostMetrics(h *Host, r prometheus.Registerer) (*hostMetrics, error) {
 	m := &hostMetrics{
 		host: h, registry: r,
 		proposals:  counter("mc_raft_proposals_total", "Commands committed by this node as leader."),
+		overloads:  counter("mc_raft_proposals_refused_total", "Proposals refused because the group's queue was full."),
 		entries:    counter("mc_raft_entries_total", "Log entries committed by this node as leader."),
 		entryBytes: counter("mc_raft_entry_bytes_total", "Bytes of those entries."),
 		commitTime: histogram("mc_raft_commit_seconds", "From handing an entry to Raft until it is applied here."),
@@ -89,7 +94,7 @@ func newHostMetrics(h *Host, r prometheus.Registerer) (*hostMetrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m, m.proposals, m.entries, m.entryBytes, m.commitTime, m.logEntries, m.logTime, m.watchdogs, m.copyCount, m.copyBytes, m.copyFiles, m.copyResumed} {
+	for _, c := range []prometheus.Collector{m, m.proposals, m.overloads, m.entries, m.entryBytes, m.commitTime, m.logEntries, m.logTime, m.watchdogs, m.copyCount, m.copyBytes, m.copyFiles, m.copyResumed} {
 		if err := r.Register(c); err != nil {
 			return m, fmt.Errorf("raftfsm: register metrics: %w", err)
 		}
@@ -113,6 +118,8 @@ func (m *hostMetrics) committed(group string, commands, bytes int, took time.Dur
 	m.entryBytes.WithLabelValues(group).Add(float64(bytes))
 	m.commitTime.WithLabelValues(group).Observe(took.Seconds())
 }
+
+func (m *hostMetrics) refused(group string) { m.overloads.WithLabelValues(group).Inc() }
 
 func (m *hostMetrics) logWritten(group string, entries int, took time.Duration) {
 	m.logEntries.WithLabelValues(group).Add(float64(entries))
@@ -147,7 +154,7 @@ func (m *hostMetrics) acted(group, reason string) {
 
 // Describe lists what Collect reads.
 func (m *hostMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descLeader, descTerm, descCommit, descApplied, descLast, descFirst, descLogFile, descLogKept, descQueue, descDisk, descL0, descDebt, descOffset, descAge, descClock, descFree, descLow, descState} {
+	for _, d := range []*prometheus.Desc{descLeader, descTerm, descCommit, descApplied, descLast, descFirst, descLogFile, descLogKept, descQueue, descQBytes, descVoters, descLearner, descDisk, descL0, descDebt, descOffset, descAge, descClock, descFree, descLow, descState} {
 		ch <- d
 	}
 }
@@ -157,7 +164,7 @@ func (m *hostMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	for _, g := range m.host.order {
+	for _, g := range m.host.open() {
 		leads := 0.0
 		if _, err := g.leading(); err == nil {
 			leads = 1
@@ -173,6 +180,10 @@ func (m *hostMetrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descLogFile, float64(g.logs.fileBytes()), g.name)
 		gauge(descLogKept, float64(g.logs.sizes.bytes()), g.name)
 		gauge(descQueue, float64(len(g.queue)), g.name)
+		gauge(descQBytes, float64(g.queueBytes.Load()), g.name)
+		c := g.configuration()
+		gauge(descVoters, float64(len(c.voters)), g.name)
+		gauge(descLearner, float64(len(c.learners)), g.name)
 	}
 	for _, s := range m.host.Peers() {
 		gauge(descOffset, s.ClockOffset.Seconds(), s.ID)

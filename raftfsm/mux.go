@@ -1,13 +1,12 @@
 package raftfsm
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -27,13 +26,14 @@ const (
 )
 
 const (
-	headerVersion = 1
-	headerLen     = 4 + 1 + 1 + 4 + 16 + 8
+	// headerFirst is spoken by builds of level 1. headerIDs goes on, after the same fields, with
+	// the levels of the sender, its id and the id of whom it means.
+	headerFirst = 1
+	headerIDs   = 2
+	headerLen   = 4 + 1 + 1 + 4 + 16 + 8
 	// headerTimeout bounds the handshake of an incoming connection.
 	headerTimeout = 5 * time.Second
 )
-
-var headerMagic = [4]byte{'m', 'c', 'n', 'd'}
 
 // ClusterID identifies a cluster for its whole life; it is zero before bootstrap.
 type ClusterID [16]byte
@@ -46,6 +46,7 @@ const (
 	answerUnknownTarget byte = 3
 	answerVersion       byte = 4
 	answerDuplicate     byte = 5
+	answerOtherTarget   byte = 6
 )
 
 // Errors of the cluster port.
@@ -53,7 +54,9 @@ var (
 	// ErrOtherCluster means that the peer belongs to another cluster.
 	ErrOtherCluster = errors.New("peer belongs to another cluster")
 	// ErrNotMember means that the peer does not count this node among its cluster's members.
-	ErrNotMember = errors.New("peer does not know this node as a member of its cluster")
+	ErrNotMember = errors.New("peer does not know this node as a member of its cluster: it was removed, or not added yet")
+	// ErrOtherTarget means that the node, or the replica, that was meant is not there.
+	ErrOtherTarget = errors.New("peer is not the node, or does not host the replica, that was meant")
 	// ErrTargetUnknown means that the peer does not serve the group or class (yet).
 	ErrTargetUnknown = errors.New("peer does not serve this group yet")
 	// ErrDuplicate means that another process is connected under this node's name: a second
@@ -65,7 +68,7 @@ var (
 
 // Mux owns the cluster port: one mutually authenticated TLS listener that hands each
 // connection to its class and group. A connection starts with a header that names version,
-// class, group and cluster; the answer is one byte.
+// class, group, cluster, sender and target; the answer says why not. docs/FORMAT.md has the bytes.
 type Mux struct {
 	ln     net.Listener
 	tls    *tls.Config
@@ -79,7 +82,14 @@ type Mux struct {
 	member   func(name string) bool
 	handlers map[byte]func(group GroupID, peer string, c net.Conn) bool
 	open     map[net.Conn]struct{}
-	// live are the processes that have connections open to this one, by node.
+	// self is this node's id and peers are the names of all members by id, once a host runs.
+	self  string
+	peers map[string]string
+	// hosts tells whether this node hosts a replica, and first whether builds of level 1 are
+	// part of the region, or may be.
+	hosts func(group GroupID, replica string) bool
+	first func() bool
+	// live are the processes that have connections open to this one, by member id.
 	live map[string]process
 	// own identifies this process among those that may have the node's name.
 	own uint64
@@ -115,6 +125,30 @@ func (m *Mux) Join(id ClusterID, member func(name string) bool) {
 	m.cluster, m.member = id, member
 }
 
+// setMembers says who may connect: the names in the certificates, by id. Connections of others
+// are closed.
+func (m *Mux) setMembers(self string, names map[string]string) {
+	m.mu.Lock()
+	m.self, m.peers = self, names
+	var gone []net.Conn
+	for c := range m.open {
+		if t, ok := c.(*trackedConn); ok && t.peer != "" && names[t.peer] == "" {
+			gone = append(gone, c)
+		}
+	}
+	m.mu.Unlock()
+	for _, c := range gone {
+		c.Close()
+	}
+}
+
+// serve says what this node hosts, and whether builds of level 1 are spoken to.
+func (m *Mux) serve(hosts func(GroupID, string) bool, first func() bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hosts, m.first = hosts, first
+}
+
 // Handle serves a class. The handler owns the connection if it returns true; peer is the
 // name in the verified certificate. It must not block.
 func (m *Mux) Handle(class byte, h func(group GroupID, peer string, c net.Conn) bool) {
@@ -130,6 +164,7 @@ func (m *Mux) dropAll() {
 	delete(m.handlers, classRaft)
 	delete(m.handlers, classLink)
 	delete(m.handlers, classCopy)
+	m.hosts, m.first = nil, nil
 	open := make([]net.Conn, 0, len(m.open))
 	for c := range m.open {
 		open = append(open, c)
@@ -193,22 +228,17 @@ func (m *Mux) welcome(raw net.Conn) error {
 	if err != nil {
 		return err
 	}
-	var h [headerLen]byte
-	if _, err := io.ReadFull(c, h[:]); err != nil {
+	h, err := readHeader(c)
+	if err != nil {
 		return fmt.Errorf("header: %w", err)
 	}
-	if [4]byte(h[:4]) != headerMagic {
-		return errors.New("header: not the cluster protocol")
-	}
-	class, group, cluster := h[5], GroupID(binary.BigEndian.Uint32(h[6:])), ClusterID(h[10:26])
-	from := binary.BigEndian.Uint64(h[26:])
-	answer, handler := m.admit(h[4], class, cluster, peer, from)
+	answer, id, handler := m.admit(h, peer)
 	if answer != answerOK {
-		_, err := c.Write([]byte{answer})
-		return errors.Join(fmt.Errorf("node %q: %w", peer, answerError(answer)), err)
+		_, err := c.Write(h.answer(answer))
+		return errors.Join(fmt.Errorf("node %q: %w", cmp.Or(h.sender, peer), answerError(answer)), err)
 	}
-	tracked := m.track(c, class, peer, from)
-	if _, err := c.Write([]byte{answerOK}); err != nil {
+	tracked := m.track(c, h.class, id, h.process)
+	if _, err := c.Write(h.answer(answerOK)); err != nil {
 		tracked.Close()
 		return fmt.Errorf("answer: %w", err)
 	}
@@ -216,31 +246,74 @@ func (m *Mux) welcome(raw net.Conn) error {
 		tracked.Close()
 		return err
 	}
-	if !handler(group, peer, tracked) {
+	if !handler(h.group, peer, tracked) {
 		tracked.Close()
 	}
 	return nil
 }
 
-func (m *Mux) admit(version, class byte, cluster ClusterID, peer string, from uint64) (byte, func(GroupID, string, net.Conn) bool) {
+// admit decides about a connection, and says which member it is of.
+func (m *Mux) admit(h header, name string) (answer byte, id string, handler func(GroupID, string, net.Conn) bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	handler := m.handlers[class]
+	handler = m.handlers[h.class]
 	switch {
-	case version != headerVersion:
-		return answerVersion, nil
+	case h.version != headerFirst && h.version != headerIDs:
+		return answerVersion, "", nil
 	case handler == nil:
-		return answerUnknownTarget, nil
-	case class == ClassBootstrap:
-		return answerOK, handler
-	case cluster != m.cluster:
-		return answerOtherCluster, nil
-	case m.member == nil || !m.member(peer):
-		return answerNotMember, nil
-	case m.live[peer].conns > 0 && m.live[peer].id != from:
-		return answerDuplicate, nil
+		return answerUnknownTarget, "", nil
+	case h.class == ClassBootstrap:
+		return answerOK, "", handler
+	case h.cluster != m.cluster:
+		return answerOtherCluster, "", nil
 	}
-	return answerOK, handler
+	if h.version == headerFirst {
+		answer, id = m.admitName(name)
+	} else {
+		answer, id = m.admitID(h, name)
+	}
+	if answer == answerOK && m.live[id].conns > 0 && m.live[id].id != h.process {
+		answer = answerDuplicate
+	}
+	return answer, id, handler
+}
+
+// admitName is for builds of level 1, which say only what their certificate says.
+func (m *Mux) admitName(name string) (byte, string) {
+	if m.peers == nil {
+		if m.member == nil || !m.member(name) {
+			return answerNotMember, ""
+		}
+		return answerOK, name
+	}
+	if m.first == nil || !m.first() {
+		return answerVersion, ""
+	}
+	found := ""
+	for id, n := range m.peers {
+		if n == name && found != "" {
+			return answerNotMember, "" // two members have the name; who knows which
+		}
+		if n == name {
+			found = id
+		}
+	}
+	if found == "" {
+		return answerNotMember, ""
+	}
+	return answerOK, found
+}
+
+func (m *Mux) admitID(h header, name string) (byte, string) {
+	switch {
+	case m.peers == nil || m.hosts == nil:
+		return answerUnknownTarget, ""
+	case name == "" || m.peers[h.sender] != name:
+		return answerNotMember, ""
+	case h.class == classRaft && !m.hosts(h.group, h.target), h.class != classRaft && h.target != m.self:
+		return answerOtherTarget, ""
+	}
+	return answerOK, h.sender
 }
 
 // track remembers an open connection so that Close can end it, and whose it is.
@@ -277,30 +350,55 @@ func (t *trackedConn) Close() error {
 	return t.Conn.Close()
 }
 
-// Dial opens a connection to the node called name. It verifies that the certificate is that
-// node's.
+// Dial opens a connection to the node called name, whatever its id. It verifies that the
+// certificate is that node's. It is for classes that serve nodes which are no members yet.
 func (m *Mux) Dial(ctx context.Context, address, name string, class byte, group GroupID) (net.Conn, error) {
-	d := net.Dialer{}
-	raw, err := d.DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("node %s at %s: %w", name, address, err)
-	}
-	c, err := m.greet(ctx, raw, name, class, group)
-	if err != nil {
-		raw.Close()
-		return nil, fmt.Errorf("node %s at %s: %w", name, address, err)
-	}
-	return c, nil
+	c, _, err := m.connect(ctx, Member{Name: name, Address: address}, header{version: headerFirst, class: class, group: group})
+	return c, err
 }
 
-func (m *Mux) greet(ctx context.Context, raw net.Conn, name string, class byte, group GroupID) (net.Conn, error) {
+// dial opens a connection to a member, and says which level the peer's build speaks. The target
+// is the member's id, or that of a replica which it hosts. A build of level 1 that may be part of
+// the region is spoken to as it knows it.
+func (m *Mux) dial(ctx context.Context, to Member, class byte, group GroupID, target string) (net.Conn, int, error) {
+	m.mu.Lock()
+	h := header{version: headerIDs, class: class, group: group, sender: m.self, target: target}
+	first := m.first
+	m.mu.Unlock()
+	c, level, err := m.connect(ctx, to, h)
+	if errors.Is(err, ErrVersion) && first != nil && first() {
+		h.version = headerFirst
+		c, level, err = m.connect(ctx, to, h)
+	}
+	return c, level, err
+}
+
+// connect dials and greets.
+func (m *Mux) connect(ctx context.Context, to Member, h header) (net.Conn, int, error) {
+	m.mu.Lock()
+	h.cluster, h.process = m.cluster, m.own
+	m.mu.Unlock()
+	d := net.Dialer{}
+	raw, err := d.DialContext(ctx, "tcp", to.Address)
+	if err != nil {
+		return nil, 0, fmt.Errorf("node %s at %s: %w", to.Name, to.Address, err)
+	}
+	c, level, err := m.greet(ctx, raw, to.Name, h)
+	if err != nil {
+		raw.Close()
+		return nil, 0, fmt.Errorf("node %s at %s: %w", to.Name, to.Address, err)
+	}
+	return c, level, nil
+}
+
+func (m *Mux) greet(ctx context.Context, raw net.Conn, name string, h header) (net.Conn, int, error) {
 	tuneTCP(raw)
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		deadline = time.Now().Add(headerTimeout)
 	}
 	if err := raw.SetDeadline(deadline); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	conf := m.tls.Clone()
 	// The address may be anything that routes there; identity is the name in the URI SAN.
@@ -308,27 +406,19 @@ func (m *Mux) greet(ctx context.Context, raw net.Conn, name string, class byte, 
 	conf.VerifyConnection = func(cs tls.ConnectionState) error { return verifyPeer(cs, conf.RootCAs, name) }
 	c := tls.Client(raw, conf)
 	if err := c.HandshakeContext(ctx); err != nil {
-		return nil, fmt.Errorf("TLS handshake: %w", err)
+		return nil, 0, fmt.Errorf("TLS handshake: %w", err)
 	}
-	m.mu.Lock()
-	cluster := m.cluster
-	m.mu.Unlock()
-	h := append(make([]byte, 0, headerLen), headerMagic[:]...)
-	h = append(h, headerVersion, class)
-	h = binary.BigEndian.AppendUint32(h, uint32(group))
-	h = append(h, cluster[:]...)
-	h = binary.BigEndian.AppendUint64(h, m.own)
-	if _, err := c.Write(h); err != nil {
-		return nil, fmt.Errorf("header: %w", err)
+	if _, err := c.Write(h.encode()); err != nil {
+		return nil, 0, fmt.Errorf("header: %w", err)
 	}
-	var answer [1]byte
-	if _, err := io.ReadFull(c, answer[:]); err != nil {
-		return nil, fmt.Errorf("header answer: %w", err)
+	answer, level, err := h.readAnswer(c)
+	if err != nil {
+		return nil, 0, fmt.Errorf("header answer: %w", err)
 	}
-	if answer[0] != answerOK {
-		return nil, answerError(answer[0])
+	if answer != answerOK {
+		return nil, 0, answerError(answer)
 	}
-	return c, raw.SetDeadline(time.Time{})
+	return c, level, raw.SetDeadline(time.Time{})
 }
 
 func answerError(a byte) error {
@@ -343,6 +433,8 @@ func answerError(a byte) error {
 		return ErrDuplicate
 	case answerVersion:
 		return ErrVersion
+	case answerOtherTarget:
+		return ErrOtherTarget
 	}
 	return fmt.Errorf("unknown answer %d to the header", a)
 }

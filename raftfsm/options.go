@@ -57,6 +57,11 @@ const (
 	// appends wait meanwhile; smaller steps mean more fsyncs.
 	truncateStep = 1024
 
+	// installTimeoutScale is how many bytes of a snapshot give its RPC another transportTimeout. The
+	// RPC after a transfer has 12 bytes for each file, and the follower answers when it has taken
+	// the files over and loaded its machine: half a second for a file of 8 MiB. The library's
+	// 256 KiB would leave three seconds for all. Smaller overflows for streams to builds of level 1.
+	installTimeoutScale = 64
 	// copySendBytes is about how large one file of a transfer becomes, and so how much is sent
 	// again after an interruption. It is held in memory on both sides; smaller ones mean more
 	// fsyncs and more files for Pebble to merge.
@@ -119,12 +124,17 @@ func preference(group GroupID, self string, members []Member) int {
 	return (place + int(group)) % n
 }
 
+// followerTimeout is the patience of a node that stands so many places behind the preferred leader.
+func followerTimeout(behind int) time.Duration {
+	return heartbeatTimeout + time.Duration(behind)*preferenceStep
+}
+
 func raftConfig(id string, behind int, keep Retention, logger hclog.Logger, notify chan<- bool) *raft.Config {
 	extra := time.Duration(behind) * preferenceStep
 	return &raft.Config{
 		ProtocolVersion:    raft.ProtocolVersionMax,
 		LocalID:            raft.ServerID(id),
-		HeartbeatTimeout:   heartbeatTimeout + extra,
+		HeartbeatTimeout:   followerTimeout(behind),
 		ElectionTimeout:    electionTimeout + extra,
 		LeaderLeaseTimeout: leaderLeaseTimeout,
 		CommitTimeout:      commitTimeout,

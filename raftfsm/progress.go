@@ -70,7 +70,7 @@ func (p *progressWatch) hold(d time.Duration) {
 func (g *group) replicationStuck(elapsed time.Duration) bool {
 	voters := map[string]uint64{}
 	for id := range g.voters() {
-		s, ok := g.host.peer(id)
+		s, ok := g.host.peer(MemberOf(id))
 		if r, hosts := s.Groups[g.id]; ok && hosts && r.Replica == id {
 			voters[id] = r.Last
 		}

@@ -11,6 +11,9 @@ import (
 const (
 	// proposalQueueMax is how many proposals of one group may wait for a place in an entry.
 	proposalQueueMax = 8192
+	// proposalQueueBytesMax bounds what they hold: some thirty entries, which a healthy group
+	// commits in a second. More would only be memory: those at the end run into their deadlines.
+	proposalQueueBytesMax = 16 << 20
 	// entriesInFlightMax is how many entries of a group are being replicated at the same
 	// time. While they are, further proposals gather and share the next entry. With one, the
 	// leader's disk would idle while the followers write; more than two only makes entries
@@ -48,9 +51,7 @@ func (g *group) propose(ctx context.Context, cmd Command) (Result, error) {
 		return Result{}, g.fail("propose", OutcomeDefinite, ErrDiskFull)
 	}
 	p := &proposal{ctx: ctx, cmd: cmd, done: make(chan proposed, 1)}
-	select {
-	case g.queue <- p:
-	default:
+	if !g.enqueue(p) {
 		return Result{}, g.fail("propose", OutcomeDefinite, ErrOverloaded)
 	}
 	select {
@@ -58,24 +59,43 @@ func (g *group) propose(ctx context.Context, cmd Command) (Result, error) {
 		return r.res, r.err
 	case <-ctx.Done():
 		return Result{}, g.fail("propose", OutcomeUnknown, ctx.Err())
-	case <-g.host.ctx.Done():
+	case <-g.ctx.Done():
 		return Result{}, g.fail("propose", OutcomeUnknown, ErrShutdown)
 	}
 }
 
+// enqueue takes a proposal unless the queue holds as many, or as many bytes, as it may.
+func (g *group) enqueue(p *proposal) bool {
+	size := int64(len(p.cmd.Data))
+	if g.queueBytes.Add(size) <= proposalQueueBytesMax {
+		select {
+		case g.queue <- p:
+			return true
+		default:
+		}
+	}
+	g.queueBytes.Add(-size)
+	g.host.metrics.refused(g.name)
+	return false
+}
+
+// dequeued counts a proposal that has left the queue.
+func (g *group) dequeued(p *proposal) { g.queueBytes.Add(-int64(len(p.cmd.Data))) }
+
 // runProposer gathers proposals into entries until the host closes.
 func (g *group) runProposer() {
-	defer g.host.wg.Done()
+	defer g.wg.Done()
 	for {
 		var first *proposal
 		select {
 		case first = <-g.queue:
-		case <-g.host.ctx.Done():
+			g.dequeued(first)
+		case <-g.ctx.Done():
 			return
 		}
 		select {
 		case g.inFlight <- struct{}{}:
-		case <-g.host.ctx.Done():
+		case <-g.ctx.Done():
 			return
 		}
 		g.submit(g.gather(first))
@@ -89,6 +109,7 @@ func (g *group) gather(first *proposal) []*proposal {
 	for len(batch) < EntryCommandsMax && size <= EntryBytesMax-CommandBytesMax {
 		select {
 		case p := <-g.queue:
+			g.dequeued(p)
 			if p.ctx.Err() != nil {
 				continue // the caller has gone, and it never entered the log
 			}
@@ -180,72 +201,81 @@ func sentinelOfRaft(err error) error {
 // the leader has applied it. It waits for a leader until the deadline of ctx. An error whose
 // outcome is unknown is retried only when the command has a request id.
 func (h *Host) Propose(ctx context.Context, id GroupID, cmd Command) (Result, error) {
-	g, err := h.group(id)
+	s, err := h.seat(id)
 	if err != nil {
 		return Result{}, err
 	}
 	if len(cmd.Data) > CommandBytesMax {
-		return Result{}, g.fail("propose", OutcomeDefinite, ErrTooLarge)
+		return Result{}, s.fail("propose", OutcomeDefinite, ErrTooLarge)
 	}
 	payload := append(append(make([]byte, 0, len(cmd.RequestID)+len(cmd.Data)), cmd.RequestID[:]...), cmd.Data...)
 	retryUnknown := cmd.RequestID != RequestID{}
 	var res Result
-	err = h.atLeader(ctx, g, "propose", retryUnknown, func(ctx context.Context) error {
+	start := time.Now()
+	err = h.atLeader(ctx, s, "propose", retryUnknown, func(ctx context.Context, g *group) error {
 		r, err := g.propose(ctx, cmd)
 		res = r
 		return err
 	}, func(ctx context.Context, l *link) error {
-		r, err := l.call(ctx, kindPropose, id, payload)
+		r, err := s.ask(ctx, l, "propose", kindPropose, payload)
 		if err != nil {
-			return g.linkError("propose", err)
-		}
-		if r.status == statusError {
-			return decodeError(r.payload, "propose", g.name, l.peer.Name)
+			return err
 		}
 		res = Result{Data: r.payload, Index: r.index, Repeated: r.status == statusRepeated}
 		return nil
 	})
+	s.committed(start, err)
 	return res, err
 }
 
-// Query reads from a group: the leader with Linearizable, this node's replica with Bounded.
+// committed tells who wants to know how long a proposal took.
+func (s *seat) committed(start time.Time, err error) {
+	if f := s.conf.Observe; f != nil && err == nil {
+		f(time.Since(start))
+	}
+}
+
+// Query reads from a group: the leader with Linearizable; with Bounded this node's replica, or
+// another one if this node has none.
 func (h *Host) Query(ctx context.Context, id GroupID, query []byte, c Consistency) (Answer, error) {
-	g, err := h.group(id)
+	s, err := h.seat(id)
 	if err != nil {
 		return Answer{}, err
 	}
 	if c == Bounded {
-		return g.queryLocal(ctx, query)
+		return h.queryBounded(ctx, s, query)
 	}
 	var ans Answer
-	err = h.atLeader(ctx, g, "query", true, func(ctx context.Context) error {
+	err = h.atLeader(ctx, s, "query", true, func(ctx context.Context, g *group) error {
 		a, err := g.queryLeader(ctx, query)
 		ans = a
 		return err
 	}, func(ctx context.Context, l *link) error {
-		r, err := l.call(ctx, kindQuery, id, query)
-		if err != nil {
-			return g.linkError("query", err)
-		}
-		if r.status == statusError {
-			return decodeError(r.payload, "query", g.name, l.peer.Name)
-		}
+		r, err := s.ask(ctx, l, "query", kindQuery, query)
 		ans = Answer{Data: r.payload, Applied: r.index}
-		return nil
+		return err
 	})
 	return ans, err
 }
 
-func (g *group) linkError(op string, err error) error {
-	if errors.Is(err, errNotSent) {
-		return &Error{Op: op, Group: g.name, Outcome: OutcomeDefinite, Err: errors.Join(ErrNoLeader, err)}
+// queryBounded asks this node's replica, or each of those elsewhere until one answers.
+func (h *Host) queryBounded(ctx context.Context, s *seat, query []byte) (Answer, error) {
+	ans, err := s.queryLocal(ctx, query, nil)
+	if err == nil || s.current.Load() != nil {
+		return ans, err
 	}
-	return &Error{Op: op, Group: g.name, Outcome: OutcomeUnknown, Err: err}
+	for _, l := range s.candidates() {
+		var r response
+		if r, err = s.ask(ctx, l, "query", kindBounded, query); err == nil {
+			return Answer{Data: r.payload, Applied: r.index}, nil
+		}
+	}
+	return Answer{}, err
 }
 
 // atLeader runs an operation where the group's leader is, and again after a change of leader.
-func (h *Host) atLeader(ctx context.Context, g *group, op string, retryUnknown bool,
-	here func(context.Context) error, there func(context.Context, *link) error,
+func (h *Host) atLeader(ctx context.Context, s *seat, op string, retryUnknown bool,
+	here func(context.Context, *group) error, there func(context.Context, *link) error,
 ) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -253,13 +283,13 @@ func (h *Host) atLeader(ctx context.Context, g *group, op string, retryUnknown b
 		defer cancel()
 	}
 	unknown := false // an earlier try may have taken effect
-	for {
-		err := error(&Error{Op: op, Group: g.name, Err: ErrNoLeader})
-		_, leader := g.raft.LeaderWithID()
-		if string(leader) == h.self.ID {
-			err = here(ctx)
-		} else if l := h.links[string(leader)]; l != nil {
+	for try := 0; ; try++ {
+		err := error(&Error{Op: op, Group: s.conf.Name, Err: ErrNoLeader})
+		if g, l := s.route(try); g != nil {
+			err = here(ctx, g)
+		} else if l != nil {
 			err = there(ctx, l)
+			s.remember(l, err)
 		}
 		if err == nil {
 			return nil
@@ -272,7 +302,7 @@ func (h *Host) atLeader(ctx context.Context, g *group, op string, retryUnknown b
 		case <-ctx.Done():
 			return withOutcome(err, unknown)
 		case <-h.ctx.Done():
-			return withOutcome(&Error{Op: op, Group: g.name, Err: ErrShutdown}, unknown)
+			return withOutcome(&Error{Op: op, Group: s.conf.Name, Err: ErrShutdown}, unknown)
 		case <-time.After(retryPause):
 		}
 	}

@@ -16,6 +16,8 @@ const (
 	LevelCurrent = 2
 	// levelCopyFiles is from when on a peer takes transfers of the state by files.
 	levelCopyFiles = 2
+	// LevelMembers is the level from which on members and replicas can change.
+	LevelMembers = 2
 
 	// pulseInterval is how often a node asks each peer how it is. Smaller costs idle CPU;
 	// larger lets a leader judge its followers by old news.
@@ -64,7 +66,10 @@ type replicaPulse struct {
 	// Replica is its Raft server id.
 	Replica string `json:"replica"`
 	Term    uint64 `json:"term"`
-	// Last and Applied are the last index of its log and the last one in its state.
+	// Leader is the replica that it follows, or itself; empty when it knows none.
+	Leader string `json:"leader,omitempty"`
+	// Last and Applied are the last index of its log and the last one handed to its state; 0 until the
+	// replica's first entry is noted in the list of replicas, so that nobody counts on it before.
 	Last    uint64 `json:"last"`
 	Applied uint64 `json:"applied"`
 }
@@ -153,8 +158,8 @@ func (h *Host) peer(id string) (peerState, bool) {
 // peers that this node must be the one that is wrong; nil otherwise. A single peer that
 // differs proves nothing about who is right.
 func (h *Host) ClockError() error {
-	members, beyond, worst := 1+len(h.links), 0, time.Duration(0)
-	for id := range h.links {
+	members, beyond, worst := 1+len(h.peerLinks()), 0, time.Duration(0)
+	for id := range h.peerLinks() {
 		s, ok := h.peer(id)
 		if !ok || s.offset.Abs()-s.error <= h.clockOffsetMax {
 			continue
@@ -175,14 +180,27 @@ func (h *Host) ClockError() error {
 		worst.Abs().Round(time.Millisecond), direction, beyond, h.clockOffsetMax)
 }
 
-// level is the highest protocol level that every member is known to speak.
+// level is the protocol level of the region: the highest that every member is known to speak.
+// It never goes down: a node that speaks less is not taken into a region.
 func (h *Host) level() int {
 	known, level := h.pulses.known(), LevelCurrent
-	for id := range h.links {
+	for id := range h.peerLinks() {
 		level = min(level, max(LevelFirst, known[id].Level))
 	}
-	return max(level, h.levelFloor)
+	for {
+		floor := h.levelFloor.Load()
+		if int32(level) <= floor {
+			return int(floor)
+		}
+		if h.levelFloor.CompareAndSwap(floor, int32(level)) {
+			return level
+		}
+	}
 }
+
+// Level is the protocol level of the region: the highest that every member is known to have
+// spoken at some time.
+func (h *Host) Level() int { return h.level() }
 
 // ownPulse describes this node.
 func (h *Host) ownPulse() pulse {
@@ -190,8 +208,13 @@ func (h *Host) ownPulse() pulse {
 		ID: h.self.ID, Level: LevelCurrent, Wall: h.clock.Now().UnixNano(), Draining: h.draining.Load(),
 		Disk: h.diskState(), ClockWrong: h.ClockError() != nil, Groups: map[GroupID]replicaPulse{},
 	}
-	for _, g := range h.order {
-		p.Groups[g.id] = replicaPulse{Replica: h.self.ID, Term: g.raft.CurrentTerm(), Last: g.raft.LastIndex(), Applied: g.replica.AppliedIndex()}
+	for _, g := range h.open() {
+		_, leader := g.raft.LeaderWithID()
+		r := replicaPulse{Replica: g.self, Term: g.raft.CurrentTerm(), Leader: string(leader)}
+		if !h.replicas.waits(g.name) {
+			r.Last, r.Applied = g.raft.LastIndex(), g.raft.AppliedIndex()
+		}
+		p.Groups[g.id] = r
 	}
 	return p
 }
@@ -203,7 +226,7 @@ func (h *Host) runPulse() {
 	defer tick.Stop()
 	for {
 		var round sync.WaitGroup
-		for id, l := range h.links {
+		for id, l := range h.peerLinks() {
 			round.Go(func() { h.exchangePulse(id, l) })
 		}
 		round.Wait()

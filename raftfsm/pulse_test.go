@@ -10,7 +10,9 @@ import (
 
 // hostKnowing is a host of three members that has heard from its two peers.
 func hostKnowing(clk clock.Clock, b, c peerState) *Host {
-	h := &Host{clock: clk, clockOffsetMax: defaultClockOffsetMax, levelFloor: LevelFirst, links: map[string]*link{"b": {}, "c": {}}}
+	h := &Host{clock: clk, clockOffsetMax: defaultClockOffsetMax}
+	h.levelFloor.Store(LevelFirst)
+	h.roster.Store(&roster{links: map[string]*link{"b": {}, "c": {}}})
 	for id, s := range map[string]peerState{"b": b, "c": c} {
 		if s.Level != 0 {
 			s.at = clk.Steady()
@@ -68,7 +70,7 @@ func TestLevel(t *testing.T) {
 		"one unknown, settled": {said(2, 0, 0), peerState{}, 2, 2},
 	} {
 		h := hostKnowing(clk, c.b, c.c)
-		h.levelFloor = c.floor
+		h.levelFloor.Store(int32(c.floor))
 		if got := h.level(); got != c.want {
 			t.Errorf("%s: level %d, want %d", name, got, c.want)
 		}

@@ -51,6 +51,7 @@ type Replica struct {
 	pos     Position
 	index   atomic.Uint64
 	time    atomic.Int64
+	config  atomic.Pointer[appliedConfig]
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next step; nil when nobody waits
@@ -84,6 +85,12 @@ func (r *Replica) Open() error {
 
 // Position is how far the replica has come. Only the applying goroutine may call it.
 func (r *Replica) Position() Position { return r.pos }
+
+// appliedConfig is the last applied, and so committed, membership and its index.
+type appliedConfig struct {
+	index  uint64
+	config []byte
+}
 
 // AppliedTime is the group time after the last applied entry; any goroutine may ask.
 func (r *Replica) AppliedTime() int64 { return r.time.Load() }
@@ -151,6 +158,9 @@ func (r *Replica) sameTerm(index, term uint64) error {
 // publish tells readers how far the replica has come.
 func (r *Replica) publish() {
 	r.time.Store(r.pos.Time)
+	if c := r.config.Load(); c == nil || c.index != r.pos.ConfigIndex {
+		r.config.Store(&appliedConfig{index: r.pos.ConfigIndex, config: r.pos.Config})
+	}
 	r.index.Store(r.pos.Index)
 	r.mu.Lock()
 	defer r.mu.Unlock()

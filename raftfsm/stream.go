@@ -19,16 +19,16 @@ const idleReadTimeout = 30 * time.Second
 type streamLayer struct {
 	mux   *Mux
 	group GroupID
-	// nameOf finds the member at a Raft address.
-	nameOf func(raft.ServerAddress) (string, error)
+	// locate finds the member that hosts the replica at a Raft address.
+	locate func(raft.ServerAddress) (Member, error)
 
 	accepted chan net.Conn
 	done     chan struct{}
 	once     sync.Once
 }
 
-func newStreamLayer(mux *Mux, group GroupID, nameOf func(raft.ServerAddress) (string, error)) *streamLayer {
-	return &streamLayer{mux: mux, group: group, nameOf: nameOf, accepted: make(chan net.Conn, 16), done: make(chan struct{})}
+func newStreamLayer(mux *Mux, group GroupID, locate func(raft.ServerAddress) (Member, error)) *streamLayer {
+	return &streamLayer{mux: mux, group: group, locate: locate, accepted: make(chan net.Conn, 16), done: make(chan struct{})}
 }
 
 // offer hands over an incoming connection; false when the group is closed or busy.
@@ -62,18 +62,30 @@ func (s *streamLayer) Close() error {
 	return nil
 }
 
+// drop ends the connections that wait for Accept.
+func (s *streamLayer) drop() {
+	for {
+		select {
+		case c := <-s.accepted:
+			c.Close()
+		default:
+			return
+		}
+	}
+}
+
 // Addr is the address of the cluster port.
 func (s *streamLayer) Addr() net.Addr { return s.mux.ln.Addr() }
 
-// Dial connects to the group's replica at address.
+// Dial connects to the group's replica at address, which is its id.
 func (s *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	name, err := s.nameOf(address)
+	m, err := s.locate(address)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(s.mux.ctx, timeout)
 	defer cancel()
-	c, err := s.mux.Dial(ctx, string(address), name, classRaft, s.group)
+	c, _, err := s.mux.dial(ctx, m, classRaft, s.group, string(address))
 	if err != nil {
 		return nil, fmt.Errorf("raftfsm: group %d: %w", s.group, err)
 	}

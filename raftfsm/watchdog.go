@@ -149,7 +149,7 @@ func (h *Host) runSteward() {
 		if err := h.ClockError(); err != nil {
 			h.notices.say("clock", func() { h.log.Error("this node should not lead", "reason", ReasonClockWrong, "err", err) })
 		}
-		for _, g := range h.order {
+		for _, g := range h.open() {
 			h.tend(g, elapsed)
 		}
 	}
@@ -204,10 +204,10 @@ func (h *Host) hindrance(g *group) string {
 func (g *group) successor() string {
 	best, last := "", uint64(0)
 	for id := range g.voters() {
-		s, ok := g.host.peer(id)
+		s, ok := g.host.peer(MemberOf(id))
 		r, hosts := s.Groups[g.id]
 		switch {
-		case id == g.host.self.ID || !ok || !hosts || r.Replica != id:
+		case id == g.self || !ok || !hosts || r.Replica != id:
 		case s.Draining || s.ClockWrong || s.Disk == DiskSlow || g.bulk && s.Disk == DiskLow:
 		case r.Last+successorLag < g.raft.LastIndex():
 		case best == "" || r.Last > last || r.Last == last && id < best:
@@ -270,8 +270,12 @@ func (g *group) notePropose(err error) {
 // transferStuck tells whether Raft has refused for too long, and no transfer of ours is the
 // cause.
 func (g *group) transferStuck(elapsed time.Duration) bool {
-	if !g.guard.refused.Load() || g.guard.transfers.Load() > 0 {
+	if !g.guard.refused.Load() {
 		g.guard.refusedFor.Store(0)
+		return false
+	}
+	// Tries of ours that fail at once come and go: they only halt the count.
+	if g.guard.transfers.Load() > 0 {
 		return false
 	}
 	return time.Duration(g.guard.refusedFor.Add(int64(elapsed))) >= transferStuckAfter
@@ -283,8 +287,15 @@ func (g *group) transferStuck(elapsed time.Duration) bool {
 func (g *group) mendTransfer(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, barrierTimeout)
 	defer cancel()
-	err := await(ctx, g.raft.Barrier(enqueueTimeout))
+	barrier := g.raft.Barrier(enqueueTimeout)
+	err := await(ctx, barrier)
 	g.notePropose(err)
+	if f, ok := barrier.(raft.IndexFuture); ok && err == nil {
+		// Barriers are not part of the state: readers must not wait for this one.
+		g.mu.Lock()
+		g.ready.index = max(g.ready.index, f.Index())
+		g.mu.Unlock()
+	}
 	if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
 		g.again(ReasonTransferStuck, "Raft refuses writes for a transfer that is not under way")
 	}

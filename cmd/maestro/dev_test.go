@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -113,10 +114,11 @@ func TestDevRegion(t *testing.T) {
 		if out, errs, status := maestro(t, "", "search", "--tenant", "acme", "execution:e1", "-o", "json"); status != statusDone || !strings.Contains(out, `"value": 2`) {
 			t.Errorf("search after the death of %s: %d %s %s", n.ID, status, out, errs)
 		}
+		// Ready, not only running: the next death must not take the majority with it.
 		eventually(t, n.ID+" is back", func() bool {
 			for _, now := range readState(t, dir).Regions[0].Nodes {
 				if now.ID == n.ID {
-					return now.PID != 0 && now.PID != n.PID
+					return now.PID != 0 && now.PID != n.PID && isReady(now.Admin)
 				}
 			}
 			return false
@@ -172,4 +174,13 @@ func readState(t *testing.T, dir string) devregion.State {
 		t.Fatal(err)
 	}
 	return s
+}
+
+func isReady(admin string) bool {
+	resp, err := http.Get(admin + "/readyz")
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
 }

@@ -66,6 +66,9 @@ func (r *region) Query(ctx context.Context, g raftfsm.GroupID, q []byte, _ raftf
 	return raftfsm.Answer{Data: data}, err
 }
 
+// AwaitApplied has nothing to wait for: there is one replica.
+func (r *region) AwaitApplied(context.Context, raftfsm.GroupID, uint64) error { return nil }
+
 func (r *region) limiter() *limiter.Service {
 	return limiter.NewService(r, []raftfsm.GroupID{limitGroup, otherGroup})
 }

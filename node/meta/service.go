@@ -15,6 +15,8 @@ import (
 type Groups interface {
 	Propose(ctx context.Context, group raftfsm.GroupID, cmd raftfsm.Command) (raftfsm.Result, error)
 	Query(ctx context.Context, group raftfsm.GroupID, query []byte, c raftfsm.Consistency) (raftfsm.Answer, error)
+	// AwaitApplied waits until this node's replica has applied the entry at index.
+	AwaitApplied(ctx context.Context, group raftfsm.GroupID, index uint64) error
 }
 
 // LimitPusher brings limiter groups up to date; *limiter.Service is one.
@@ -101,6 +103,19 @@ func (s *Service) change(ctx context.Context, c change, id raftfsm.RequestID) (c
 
 func unexpected(res changeResult) error {
 	return fmt.Errorf("%w: outcome %d does not answer it", ErrRefused, res.outcome)
+}
+
+// Confirm returns nil once this node's replica holds everything that was committed before the
+// call: it asks the leader, which confirms that it leads, and waits to have applied as much.
+func (s *Service) Confirm(ctx context.Context) error {
+	a, err := s.groups.Query(ctx, s.group, encodeRecordQuery(tableSettings, settingCluster), raftfsm.Linearizable)
+	if err == nil {
+		err = s.groups.AwaitApplied(ctx, s.group, a.Applied)
+	}
+	if err != nil {
+		return fmt.Errorf("meta: confirm: %w", err)
+	}
+	return nil
 }
 
 // feed is what changed in a table.

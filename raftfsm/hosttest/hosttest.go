@@ -12,12 +12,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/maestro-conductor/maestro/internal/certs"
 	"github.com/maestro-conductor/maestro/internal/clock"
-	"github.com/maestro-conductor/maestro/internal/testport"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
@@ -36,7 +36,9 @@ type Cluster struct {
 	id      raftfsm.ClusterID
 	keep    raftfsm.Retention
 	// configure changes the options of a node before it starts.
-	configure []func(i int, o *raftfsm.Options)
+	configure  []func(i int, o *raftfsm.Options)
+	placements map[raftfsm.GroupID]raftfsm.Placement
+	hold       bool
 }
 
 // Option changes how the cluster runs.
@@ -50,10 +52,15 @@ func Configure(f func(i int, o *raftfsm.Options)) Option {
 	return func(c *Cluster) { c.configure = append(c.configure, f) }
 }
 
+// Hold leaves it to the test to start the nodes.
+func Hold() Option { return func(c *Cluster) { c.hold = true } }
+
 type node struct {
 	mux  *raftfsm.Mux
 	host *raftfsm.Host
 	addr string
+	// join is set for nodes that were added to a cluster which runs.
+	join, started bool
 }
 
 // Start runs n nodes; groups is called for every start of a node and makes its machines.
@@ -65,14 +72,13 @@ func Start(t testing.TB, n int, groups func() []raftfsm.Group, options ...Option
 		o(c)
 	}
 	must(t, certs.CreateCA(c.certs))
-	for i := range n {
-		name := fmt.Sprintf("node-%d", i+1)
-		must(t, certs.IssueNode(c.certs, name, []string{"127.0.0.1"}))
-		c.nodes = append(c.nodes, &node{addr: testport.Address(t)})
-		c.members = append(c.members, raftfsm.Member{ID: name + ".a", Name: name, Address: c.nodes[i].addr})
+	for range n {
+		c.addMember(false)
 	}
 	for i := range n {
-		c.Start(i)
+		if !c.hold {
+			c.Start(i)
+		}
 	}
 	t.Cleanup(func() {
 		for i := range c.nodes {
@@ -122,7 +128,8 @@ func (c *Cluster) TryStart(i int) error {
 		return false
 	})
 	options := raftfsm.Options{
-		Dir: c.Dir(i), Self: m.ID, Members: c.members, Mux: mux, Clock: clk, Log: log, Retention: c.keep,
+		Dir: c.Dir(i), Self: m.ID, Members: slices.Clone(c.members), Mux: mux, Clock: clk, Log: log, Retention: c.keep,
+		Placements: c.placements, Join: n.join, Started: n.started,
 		Fatal: func(reason string, err error) { panic(fmt.Sprintf("%s: %s: %v", m.Name, reason, err)) },
 	}
 	for _, f := range c.configure {
@@ -133,7 +140,7 @@ func (c *Cluster) TryStart(i int) error {
 		must(c.t, mux.Close())
 		return err
 	}
-	n.mux, n.host = mux, host
+	n.mux, n.host, n.started = mux, host, true
 	return nil
 }
 

@@ -1,0 +1,118 @@
+package elastic
+
+import (
+	"math"
+	"time"
+)
+
+const (
+	// Interval is the time between two observations. Smaller sees too few checks for a
+	// percentile; larger lets ingest hurt checks for longer before it gives way.
+	Interval = 200 * time.Millisecond
+
+	// RateMin is what elastic work may always do, in bytes a second on one node: some six
+	// hundred documents. Smaller lets batches reach their deadlines; larger hurts checks where
+	// three nodes share two cores.
+	RateMin = 160 << 10
+	// rateStep is added at each interval in which checks do not suffer: from the least to ten
+	// times as much in some twenty seconds. Larger overshoots before the checks show it.
+	rateStep = 16 << 10
+	// rateUnpaced is a rate that no node reaches; from there on nothing is paced.
+	rateUnpaced = 64 << 20
+
+	// suffering is how many times its value without elastic work the checks' latency may be. It
+	// is below the factor 2 that is to be kept for the slowest in a hundred, because the slow
+	// ones grow faster than the usual ones and because the controller is always a little late.
+	suffering = 1.4
+	// giveWay is what remains of the rate at an interval in which checks suffer.
+	giveWay = 0.6
+	// baseWeight is the weight of a new observation of the latency without elastic work.
+	baseWeight = 0.2
+	// l0Max is how many sublevels the state's top level may have: each makes every read dearer,
+	// and a compaction that never catches up ends in a disk that is full.
+	l0Max = 16
+)
+
+// Observation is what a node saw in one interval.
+type Observation struct {
+	// Latency is a high percentile of the checks that were answered lately; 0 when there were
+	// none, and so nobody to give way to.
+	Latency time.Duration
+	// Done is how many bytes of elastic work this node did in the interval.
+	Done int
+	// Idle is true when no node of the region has done elastic work lately: Latency is then the
+	// checks' own.
+	Idle bool
+	// Probe is true while every node does the least, so that Latency shows the checks' own.
+	Probe bool
+	// L0 is how many sublevels the top level of the state has.
+	L0 int
+}
+
+// Controller decides how fast elastic work may go: additive increase while checks do not
+// suffer, multiplicative decrease while they do (Chiu and Jain 1989), where suffering is
+// judged as LEDBAT (RFC 6817) does: against the latency without the elastic work. It is a
+// pure function of what it has observed. The zero value is not paced.
+type Controller struct {
+	paced bool
+	rate  float64
+	// base is the checks' latency without elastic work; 0 while unknown.
+	base float64
+}
+
+// Rate is how many bytes a second may be done; +Inf when nothing is paced.
+func (c *Controller) Rate() float64 {
+	if !c.paced {
+		return math.Inf(1)
+	}
+	return c.rate
+}
+
+// Base is the checks' latency without elastic work, as far as it is known.
+func (c *Controller) Base() time.Duration { return time.Duration(c.base) }
+
+// Observe takes the next interval's observation.
+func (c *Controller) Observe(o Observation) {
+	crowded := o.L0 > l0Max
+	latency := float64(o.Latency)
+	switch {
+	case o.Latency == 0 && !crowded:
+		// Nobody to give way to. Not at once: checks may only have paused.
+		if c.paced {
+			if c.rate *= 2; c.rate > rateUnpaced {
+				c.paced = false
+			}
+		}
+		return
+	case o.Latency == 0:
+	case o.Idle:
+		// Begin gently beside checks that are there already.
+		c.learn(latency)
+		c.paced, c.rate = true, 2*RateMin
+		return
+	case o.Probe:
+		c.learn(latency)
+		return
+	case c.base == 0 || latency < c.base:
+		c.base = latency
+	}
+	switch {
+	case crowded || latency > suffering*c.base:
+		if !c.paced {
+			c.paced, c.rate = true, float64(o.Done)*float64(time.Second/Interval)
+		}
+		c.rate = max(RateMin, giveWay*c.rate)
+	case c.paced:
+		if c.rate += rateStep; c.rate > rateUnpaced {
+			c.paced = false
+		}
+	}
+}
+
+func (c *Controller) learn(latency float64) {
+	if c.base == 0 {
+		c.base = latency
+		return
+	}
+	c.base += baseWeight * (latency - c.base)
+}

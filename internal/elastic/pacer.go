@@ -1,0 +1,260 @@
+package elastic
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// samplesMax bounds the latencies that are kept; beyond, the oldest go first.
+	samplesMax = 1024
+	// samplesWanted are enough for a percentile; with fewer in the last two intervals, older ones
+	// count too, up to samplesAge.
+	samplesWanted = 32
+	samplesAge    = time.Second
+	// percentile of the checks that must not suffer. A higher one would be the noise of a few.
+	percentile = 0.9
+	// waitMax is how long a batch may have to wait for those before it. Longer waits in the
+	// client serve nobody: its deadline runs.
+	waitMax = 3 * time.Second
+	// burst is how much may be done at once after a pause, in time of the rate.
+	burst = 50 * time.Millisecond
+	// Probing: at every probeEvery of the wall clock, so that all nodes do it together, for
+	// probeFor, of which the first part lets what is under way come to its end.
+	probeEvery   = 30 * time.Second
+	probeFor     = 1200 * time.Millisecond
+	probeSettles = 700 * time.Millisecond
+)
+
+// BusyError refuses a batch because those before it take too long. Nothing of it was done.
+type BusyError struct {
+	// After is when those before it will be done, at the rate of now.
+	After time.Duration
+}
+
+// Error tells it.
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("the batches under way take another %v", e.After.Round(time.Millisecond))
+}
+
+// RetryAfter is when a retry can succeed.
+func (e *BusyError) RetryAfter() time.Duration { return e.After }
+
+// Sources are what a Pacer looks at besides the checks.
+type Sources struct {
+	// Steady is a clock in nanoseconds, Wall the one that all nodes share.
+	Steady func() int64
+	Wall   func() time.Time
+	// Work is a figure that grows while any node of the region does elastic work.
+	Work func() uint64
+	// L0 is how many sublevels the top level of the state has.
+	L0 func() int
+}
+
+// Pacer lets elastic work through at the rate of a Controller. It is safe for use by several
+// goroutines.
+type Pacer struct {
+	from Sources
+
+	mu         sync.Mutex
+	control    Controller
+	rate       float64 // in force: the controller's, or the least while probing
+	samples    []sample
+	next       int64 // when the next byte may be done
+	queued     int   // bytes of batches that have entered and are not yet done
+	done       int   // bytes done in this interval
+	work       uint64
+	workedLast int64 // when Work grew last
+	refused    uint64
+}
+
+type sample struct {
+	at   int64
+	took time.Duration
+}
+
+// NewPacer makes a pacer that lets everything through until Run has something to say.
+func NewPacer(from Sources) *Pacer { return &Pacer{from: from, rate: math.Inf(1)} }
+
+// Checked notes that a check was decided and how long that took.
+func (p *Pacer) Checked(took time.Duration) {
+	now := p.from.Steady()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.samples) == samplesMax {
+		p.samples = slices.Delete(p.samples, 0, samplesMax/4)
+	}
+	p.samples = append(p.samples, sample{now, took})
+}
+
+// Enter admits a batch of so many bytes, or returns a *BusyError at once. Leave must be
+// called with what Wait has not let through.
+func (p *Pacer) Enter(bytes int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// A batch finds room whenever the queue is empty, however large it is.
+	if ahead := time.Duration(float64(p.queued) / p.rate * float64(time.Second)); ahead > waitMax {
+		p.refused++
+		return &BusyError{After: ahead}
+	}
+	p.queued += bytes
+	return nil
+}
+
+// Leave gives back what a batch entered for and did not do.
+func (p *Pacer) Leave(bytes int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.queued -= bytes
+}
+
+// Wait waits until the next bytes of a batch may be done. They count as done then.
+func (p *Pacer) Wait(ctx context.Context, bytes int) error {
+	for {
+		wait, ok := p.take(bytes)
+		if ok {
+			return nil
+		}
+		// Not for longer than an interval: the rate may have changed.
+		t := time.NewTimer(min(wait, Interval))
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		}
+	}
+}
+
+// take lets bytes through, or says when to ask again.
+func (p *Pacer) take(bytes int) (time.Duration, bool) {
+	now := p.from.Steady()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !math.IsInf(p.rate, 1) {
+		p.next = max(p.next, now-int64(burst))
+		if p.next > now {
+			return time.Duration(p.next - now), false
+		}
+		p.next += int64(float64(bytes) / p.rate * float64(time.Second))
+	}
+	p.queued -= bytes
+	p.done += bytes
+	return 0, true
+}
+
+// Run observes and decides until ctx ends.
+func (p *Pacer) Run(ctx context.Context) {
+	tick := time.NewTicker(Interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			p.observe()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (p *Pacer) observe() {
+	now, work, l0 := p.from.Steady(), p.from.Work(), p.from.L0()
+	phase := time.Duration(p.from.Wall().UnixNano() % int64(probeEvery))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if work != p.work {
+		p.work, p.workedLast = work, now
+	}
+	o := Observation{
+		Latency: p.latency(now), Done: p.done, Idle: now-p.workedLast > int64(samplesAge),
+		Probe: phase >= probeSettles && phase < probeFor, L0: l0,
+	}
+	p.done = 0
+	probing := phase < probeFor
+	if !probing || o.Probe || o.Idle || o.Latency == 0 {
+		p.control.Observe(o)
+	}
+	p.rate = p.control.Rate()
+	if probing && !math.IsInf(p.rate, 1) {
+		p.rate = RateMin
+	}
+}
+
+// latency is the percentile of the latest samples; 0 without any in the last second.
+func (p *Pacer) latency(now int64) time.Duration {
+	first, _ := slices.BinarySearchFunc(p.samples, now-int64(samplesAge), func(s sample, at int64) int {
+		if s.at < at {
+			return -1
+		}
+		return 1
+	})
+	p.samples = slices.Delete(p.samples, 0, first)
+	recent := len(p.samples)
+	for recent > 0 && p.samples[recent-1].at > now-2*int64(Interval) {
+		recent--
+	}
+	recent = max(0, min(recent, len(p.samples)-samplesWanted))
+	took := make([]time.Duration, 0, len(p.samples)-recent)
+	for _, s := range p.samples[recent:] {
+		took = append(took, s.took)
+	}
+	if len(took) == 0 {
+		return 0
+	}
+	slices.Sort(took)
+	return took[int(percentile*float64(len(took)-1))]
+}
+
+// State is what the pacer does now.
+type State struct {
+	// Rate is how many bytes a second may be done; +Inf when nothing is paced.
+	Rate float64
+	// Base is the checks' latency without elastic work.
+	Base time.Duration
+	// Queued are the bytes of the batches that have entered and are not yet done.
+	Queued int
+	// Refused counts the batches that were refused.
+	Refused uint64
+}
+
+// State is for metrics.
+func (p *Pacer) State() State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return State{Rate: p.rate, Base: p.control.Base(), Queued: p.queued, Refused: p.refused}
+}
+
+const (
+	// turn is how long background work goes on at a time while ingest is paced, and turnRest how
+	// many times as long it then rests. A segment takes about a second of work, and its turn comes
+	// once in some ten thousands of documents, so there is time for it.
+	turn     = 2 * time.Millisecond
+	turnRest = 4
+)
+
+// Turns is for background work of ingest that takes long, such as building a segment. Call the
+// function it returns every so often: while ingest is paced, it rests.
+func (p *Pacer) Turns() (rest func()) {
+	began := p.from.Steady()
+	return func() {
+		worked := time.Duration(p.from.Steady() - began)
+		if worked < turn {
+			return
+		}
+		if p.paced() {
+			// What was worked may hold a time in which the machine did something else.
+			time.Sleep(turnRest * min(worked, 2*turn))
+		}
+		began = p.from.Steady()
+	}
+}
+
+func (p *Pacer) paced() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !math.IsInf(p.rate, 1)
+}
