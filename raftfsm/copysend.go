@@ -356,6 +356,9 @@ func (t copyTransport) installStaged(ctx context.Context, id raft.ServerID, targ
 // takesFiles tells whether a peer understands transfers by files. A node that has just come
 // back is asked within the next second; one that does not answer gets what every build takes.
 func (h *Host) takesFiles(ctx context.Context, id string) bool {
+	if h.seams.wholeCopies {
+		return false
+	}
 	ctx, cancel := context.WithTimeout(ctx, copyNewsWait)
 	defer cancel()
 	tick := time.NewTicker(pulseInterval / 4)

@@ -182,6 +182,21 @@ func TestTransferByFilesUnderWrites(t *testing.T) {
 	awaitEqualStates(t, c, groupA)
 }
 
+// A follower of level 1 gets the state in one stream.
+func TestTransferInOneStream(t *testing.T) {
+	var x transfers
+	c := hosttest.Start(t, 3, twoGroups, littleLog, x.option(), hosttest.Configure(func(_ int, o *raftfsm.Options) { o.WithWholeCopies() }))
+	_, away := leaveBehind(t, c)
+	c.Start(away)
+	awaitEqualStates(t, c, groupA)
+	if files := x.take(away); len(files) > 0 {
+		t.Fatalf("files %v arrived", files)
+	}
+	if n := x.sum(t, away, "mc_raft_copies_total", "a", "in", "installed"); n == 0 {
+		t.Error("no installed copy was counted")
+	}
+}
+
 // interrupt stops a follower in the middle of a transfer and returns how many files it has.
 func interrupt(t *testing.T, c *hosttest.Cluster, x *transfers, away int) int {
 	t.Helper()

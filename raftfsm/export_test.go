@@ -38,6 +38,9 @@ func (o *Options) WithBounds(slow, stalled, replication time.Duration) {
 // WithCopyFiles sets how large the files of a transfer become.
 func (o *Options) WithCopyFiles(bytes uint64) { o.seams.copyFile = bytes }
 
+// WithWholeCopies sends the state as to builds of level 1.
+func (o *Options) WithWholeCopies() { o.seams.wholeCopies = true }
+
 // WithStaged calls f when a file of a transfer has arrived, before its sender learns of it; the
 // context ends with the host.
 func (o *Options) WithStaged(f func(ctx context.Context, group GroupID, n int)) { o.seams.staged = f }

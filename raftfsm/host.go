@@ -92,7 +92,9 @@ type seams struct {
 	bounds    *bounds
 	// copyFile is how large the files of a copy become; staged is called when one has arrived.
 	copyFile uint64
-	staged   func(ctx context.Context, group GroupID, n int)
+	// wholeCopies takes every peer for a build of level 1 when it comes to copies.
+	wholeCopies bool
+	staged      func(ctx context.Context, group GroupID, n int)
 }
 
 // bounds are how long the watchdogs wait.
