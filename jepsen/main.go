@@ -129,7 +129,7 @@ func attack(ctx context.Context, o options, dir, path string) (*History, error) 
 			return nil, err
 		}
 	}
-	region, err := devregion.Start(ctx, devregion.Options{Dir: filepath.Join(dir, "region"), Binary: first, NoSeed: true})
+	region, err := devregion.Start(ctx, devregion.Options{Dir: filepath.Join(dir, "region"), Binary: first, Earlier: o.from != "", NoSeed: true})
 	if err != nil {
 		return nil, err
 	}

@@ -14,17 +14,20 @@ import (
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/hashicorp/raft"
 )
 
 // A copy is a group's replicated rows as a sequence of checksummed SST files: header, then
 // for each file its length, its CRC-32C and its bytes. docs/FORMAT.md has the layout.
 
 const (
-	copyVersion = 1
+	// copyVersion is a copy with its files in it; copyVersionStaged names files that the receiver
+	// has already.
+	copyVersion       = 1
+	copyVersionStaged = 2
 	// copyFileBytes is about how large one SST of a copy becomes.
 	copyFileBytes = 64 << 20
-	copyFilesMax  = 1 << 16
+	// copyFilesMax bounds the files of a copy: 512 GiB in files of 8 MiB.
+	copyFilesMax = 1 << 16
 )
 
 var (
@@ -36,9 +39,13 @@ var (
 type sstFormat struct{ options sstable.WriterOptions }
 
 type copyHeader struct {
+	Version                  byte
 	Index, Term, ConfigIndex uint64
 	Config                   []byte
 	Files                    uint32
+	// Copy and Staged are of copyVersionStaged: the copy that the files are of, and each of them.
+	Copy   copyID
+	Staged []copyFile
 }
 
 func (h copyHeader) position() Position {
@@ -47,13 +54,20 @@ func (h copyHeader) position() Position {
 
 func (h copyHeader) encode() []byte {
 	b := append([]byte{}, copyMagic[:]...)
-	b = append(b, copyVersion)
+	b = append(b, h.Version)
 	b = binary.BigEndian.AppendUint64(b, h.Index)
 	b = binary.BigEndian.AppendUint64(b, h.Term)
 	b = binary.BigEndian.AppendUint64(b, h.ConfigIndex)
 	b = binary.BigEndian.AppendUint32(b, h.Files)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(h.Config)))
 	b = append(b, h.Config...)
+	if h.Version == copyVersionStaged {
+		b = append(b, h.Copy[:]...)
+		for _, f := range h.Staged {
+			b = binary.BigEndian.AppendUint64(b, f.Bytes)
+			b = binary.BigEndian.AppendUint32(b, f.Sum)
+		}
+	}
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
@@ -62,10 +76,11 @@ func readCopyHeader(r io.Reader) (copyHeader, error) {
 	if _, err := io.ReadFull(r, fixed[:]); err != nil {
 		return copyHeader{}, fmt.Errorf("raftfsm: snapshot header: %w", err)
 	}
-	if [4]byte(fixed[:4]) != copyMagic || fixed[4] != copyVersion {
+	if [4]byte(fixed[:4]) != copyMagic || fixed[4] != copyVersion && fixed[4] != copyVersionStaged {
 		return copyHeader{}, errors.New("raftfsm: snapshot header: not a snapshot, or of another version")
 	}
 	h := copyHeader{
+		Version:     fixed[4],
 		Index:       binary.BigEndian.Uint64(fixed[5:]),
 		Term:        binary.BigEndian.Uint64(fixed[13:]),
 		ConfigIndex: binary.BigEndian.Uint64(fixed[21:]),
@@ -75,59 +90,58 @@ func readCopyHeader(r io.Reader) (copyHeader, error) {
 	if n > 1<<20 || h.Files > copyFilesMax {
 		return copyHeader{}, errors.New("raftfsm: snapshot header: implausible sizes")
 	}
-	rest := make([]byte, n+4)
+	tail := 0
+	if h.Version == copyVersionStaged {
+		tail = len(h.Copy) + int(h.Files)*copyFileHeader
+	}
+	rest := make([]byte, int(n)+tail+4)
 	if _, err := io.ReadFull(r, rest); err != nil {
 		return copyHeader{}, fmt.Errorf("raftfsm: snapshot header: %w", err)
 	}
-	sum := crc32.Update(crc32.Checksum(fixed[:], castagnoli), castagnoli, rest[:n])
-	if binary.BigEndian.Uint32(rest[n:]) != sum {
+	end := len(rest) - 4
+	sum := crc32.Update(crc32.Checksum(fixed[:], castagnoli), castagnoli, rest[:end])
+	if binary.BigEndian.Uint32(rest[end:]) != sum {
 		return copyHeader{}, errors.New("raftfsm: snapshot header: checksum mismatch")
 	}
 	h.Config = rest[:n:n]
+	if h.Version == copyVersionStaged {
+		h.Copy = copyID(rest[n:])
+		for b := rest[int(n)+len(h.Copy) : end]; len(b) > 0; b = b[copyFileHeader:] {
+			h.Staged = append(h.Staged, copyFile{Bytes: binary.BigEndian.Uint64(b), Sum: binary.BigEndian.Uint32(b[8:])})
+		}
+	}
 	return h, nil
 }
 
-// copyOut writes the group's rows, as one iterator sees them, to files and opens them as one
-// stream of known size.
-func (s *snapshotStore) copyOut() (*raft.SnapshotMeta, io.ReadCloser, error) {
+// copyOut writes the rows of it, which it closes, to files and opens them as one stream of known
+// size.
+func (s *snapshotStore) copyOut(it *pebble.Iterator, pos Position) (io.ReadCloser, int64, error) {
 	s.serial.Lock()
 	defer s.serial.Unlock()
 	dir := tempName(s.fs, s.dir, "copy")
 	if err := makeDir(s.fs, dir); err != nil {
-		return nil, nil, fmt.Errorf("raftfsm: copy state: %w", err)
+		return nil, 0, errors.Join(fmt.Errorf("raftfsm: copy state: %w", err), it.Close())
 	}
-	meta, rc, err := s.copyTo(dir)
+	rc, size, err := s.copyTo(dir, it, pos)
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("raftfsm: copy state: %w", err), s.fs.RemoveAll(dir))
+		return nil, 0, errors.Join(fmt.Errorf("raftfsm: copy state: %w", err), s.fs.RemoveAll(dir))
 	}
-	return meta, rc, nil
+	return rc, size, nil
 }
 
-func (s *snapshotStore) copyTo(dir string) (*raft.SnapshotMeta, io.ReadCloser, error) {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: keyPrefix(s.group, spaceHost), UpperBound: keyPrefix(s.group, spaceDerived)})
-	if err != nil {
-		return nil, nil, err
-	}
-	var pos Position
-	posKey := join(keyPrefix(s.group, spaceHost), rowPosition)
+func (s *snapshotStore) copyTo(dir string, it *pebble.Iterator, pos Position) (io.ReadCloser, int64, error) {
 	w := &sstSeries{fs: s.fs, dir: dir, options: s.sst().options}
 	for ok := it.First(); ok; ok = it.Next() {
 		v, err := it.ValueAndErr()
 		if err == nil {
 			err = w.set(it.Key(), v)
 		}
-		if err == nil && string(it.Key()) == string(posKey) {
-			pos, err = decodePosition(v)
-		}
 		if err != nil {
-			return nil, nil, errors.Join(err, it.Close(), w.finish())
+			return nil, 0, errors.Join(err, it.Close(), w.finish())
 		}
 	}
 	if err := errors.Join(it.Close(), w.finish()); err != nil {
-		return nil, nil, err
-	}
-	if pos.Index == 0 {
-		return nil, nil, errors.New("the group has applied nothing yet")
+		return nil, 0, err
 	}
 	return openCopy(s.fs, dir, pos, w.files)
 }
@@ -169,21 +183,19 @@ func (s *sstSeries) finish() error {
 }
 
 // openCopy strings header and files together.
-func openCopy(fs vfs.FS, dir string, pos Position, files []string) (*raft.SnapshotMeta, io.ReadCloser, error) {
-	h := copyHeader{Index: pos.Index, Term: pos.Term, ConfigIndex: pos.ConfigIndex, Config: pos.Config, Files: uint32(len(files))}
+func openCopy(fs vfs.FS, dir string, pos Position, files []string) (io.ReadCloser, int64, error) {
+	h := copyHeader{Version: copyVersion, Index: pos.Index, Term: pos.Term, ConfigIndex: pos.ConfigIndex, Config: pos.Config, Files: uint32(len(files))}
 	head := h.encode()
 	c := &copyStream{fs: fs, dir: dir, pending: files, current: io.NopCloser(&sliceReader{head})}
 	size := int64(len(head))
 	for _, path := range files {
 		info, err := fs.Stat(path)
 		if err != nil {
-			return nil, nil, err
+			return nil, 0, err
 		}
 		size += info.Size() + copyFileHeader
 	}
-	meta := markerOf(pos).meta()
-	meta.Size = size
-	return meta, c, nil
+	return c, size, nil
 }
 
 const copyFileHeader = 8 + 4 // length, CRC-32C
@@ -261,24 +273,36 @@ func (c *copyStream) Close() error {
 }
 
 // ingest replaces the group's rows by a copy: verified whole before anything changes, then
-// exchanged in one atomic step.
-func (s *snapshotStore) ingest(r io.Reader) error {
-	dir := tempName(s.fs, s.dir, "ingest")
-	if err := makeDir(s.fs, dir); err != nil {
-		return err
-	}
-	defer s.fs.RemoveAll(dir)
+// exchanged in one atomic step. prepare is called in between.
+func (s *snapshotStore) ingest(r io.Reader, prepare func(h copyHeader) error) error {
 	br := bufio.NewReaderSize(r, 1<<20)
 	h, err := readCopyHeader(br)
 	if err != nil {
 		return err
 	}
+	if h.Version == copyVersionStaged {
+		return s.staging.install(h, func(paths []string) error { return s.exchange(h, paths, prepare) })
+	}
+	dir := tempName(s.fs, s.dir, "ingest")
+	if err := makeDir(s.fs, dir); err != nil {
+		return err
+	}
+	defer s.fs.RemoveAll(dir)
 	paths := make([]string, h.Files)
 	for i := range paths {
 		paths[i] = s.fs.PathJoin(dir, fmt.Sprintf("%05d.sst", i))
 		if err := receiveFile(s.fs, br, paths[i]); err != nil {
 			return fmt.Errorf("file %d of %d: %w", i, h.Files, err)
 		}
+	}
+	return s.exchange(h, paths, prepare)
+}
+
+// exchange puts the rows of verified and synced files in the place of the group's. prepare is
+// called before anything changes.
+func (s *snapshotStore) exchange(h copyHeader, paths []string, prepare func(h copyHeader) error) error {
+	if err := prepare(h); err != nil {
+		return err
 	}
 	lower, upper := groupSpan(s.group)
 	if _, err := s.db.IngestAndExcise(context.Background(), paths, nil, nil, pebble.KeyRange{Start: lower, End: upper}); err != nil {

@@ -1,6 +1,7 @@
 package raftfsm
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -33,6 +34,16 @@ func (o *Options) WithLog(f func(GroupID, RaftStore) RaftStore) { o.seams.log = 
 func (o *Options) WithBounds(slow, stalled, replication time.Duration) {
 	o.seams.bounds = &bounds{write: writeBounds{slow: slow, stalled: stalled}, replication: replication}
 }
+
+// WithCopyFiles sets how large the files of a transfer become.
+func (o *Options) WithCopyFiles(bytes uint64) { o.seams.copyFile = bytes }
+
+// WithWholeCopies sends the state as to builds of level 1.
+func (o *Options) WithWholeCopies() { o.seams.wholeCopies = true }
+
+// WithStaged calls f when a file of a transfer has arrived, before its sender learns of it; the
+// context ends with the host.
+func (o *Options) WithStaged(f func(ctx context.Context, group GroupID, n int)) { o.seams.staged = f }
 
 // Raft is the Raft of a group.
 func (h *Host) Raft(id GroupID) *raft.Raft { return h.seats[id].current.Load().raft }

@@ -1,6 +1,7 @@
 package raftfsm
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -52,7 +53,19 @@ func (f fsm) Restore(rc io.ReadCloser) error {
 	}
 	// A copy that was refused before the exchange has changed nothing; loading what is there
 	// puts the machine to work again in either case.
-	err := f.g.snaps.ingest(rc)
+	if err := f.g.snaps.views.drop(); err != nil {
+		f.g.log.Warn("a transfer of the old state did not end well", "err", err)
+	}
+	conflict := false
+	err := f.g.snaps.ingest(rc, func(h copyHeader) (err error) {
+		conflict, err = f.g.dropConflict(h)
+		return err
+	})
+	f.g.host.metrics.copyEnded(f.g.name, copyIn, err == nil)
+	if conflict {
+		// Not from here: Raft waits for its applying goroutine when it ends.
+		f.g.host.wg.Go(func() { f.g.again(ReasonSnapshotConflict, "its log conflicted with a snapshot") })
+	}
 	if err := f.g.replica.Open(); err != nil {
 		f.g.host.fatal("restore_failed", fmt.Errorf("group %s: %w", f.g.name, err))
 		return err
@@ -64,6 +77,30 @@ func (f fsm) Restore(rc io.ReadCloser) error {
 	f.g.keep.reset(note{index: pos.Index, stamp: pos.Time})
 	f.g.log.Info("state replaced by a snapshot", "index", pos.Index, "term", pos.Term)
 	return nil
+}
+
+// dropConflict removes our entries from a copy's position on if the one at the position is not
+// the group's. Raft keeps them (hashicorp/raft#697): it compares the next append with the entry
+// in the log instead of the snapshot, refuses, and gets the snapshot again, for ever. Raft still
+// remembers where the log ended and in which term, so it must be restarted if conflict is true.
+// What is removed was never committed; a crash before the exchange leaves the old state and a
+// log that its leader has told to be wrong.
+func (g *group) dropConflict(h copyHeader) (conflict bool, err error) {
+	var l raft.Log
+	if err := g.logs.GetLog(h.Index, &l); errors.Is(err, raft.ErrLogNotFound) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("read log entry %d: %w", h.Index, err)
+	}
+	if l.Term == h.Term {
+		return false, nil
+	}
+	last, err := g.logs.LastIndex()
+	if err != nil {
+		return false, fmt.Errorf("last log index: %w", err)
+	}
+	g.log.Warn("the log conflicts with a snapshot", "reason", ReasonSnapshotConflict, "index", h.Index, "term", h.Term, "ours", l.Term, "last", last)
+	return true, g.cache.DeleteRange(h.Index, last)
 }
 
 // marker is a local snapshot: a promise that the state up to its index is on disk.

@@ -48,6 +48,7 @@ type group struct {
 	logs     *logStore
 	keep     *timekeeper
 	snaps    *snapshotStore
+	cache    *raft.LogCache // the log as Raft sees it
 	stream   *streamLayer
 	trans    *raft.NetworkTransport
 	queue    chan *proposal
@@ -101,6 +102,7 @@ func (g *group) watchLeadership(notify <-chan bool) {
 	for {
 		select {
 		case leader := <-notify:
+			g.dropCopies()
 			end()
 			end = func() {}
 			g.adaptHeartbeats()
@@ -117,6 +119,13 @@ func (g *group) watchLeadership(notify <-chan bool) {
 			end()
 			return
 		}
+	}
+}
+
+// dropCopies ends the transfers of the state that this node began while it led.
+func (g *group) dropCopies() {
+	if err := g.snaps.views.drop(); err != nil {
+		g.log.Warn("a transfer of the state did not end well", "err", err)
 	}
 }
 
@@ -250,6 +259,9 @@ func (g *group) close() error {
 		err = fmt.Errorf("group %s: Raft does not end: %w", g.name, err)
 		g.host.fatal("raft_close_stuck", err)
 		return err
+	}
+	if err := g.snaps.close(); err != nil {
+		errs = append(errs, fmt.Errorf("copies: %w", err))
 	}
 	if err := g.trans.Close(); err != nil {
 		errs = append(errs, fmt.Errorf("transport: %w", err))

@@ -90,6 +90,11 @@ type seams struct {
 	stream    func(raft.StreamLayer) raft.StreamLayer
 	log       func(GroupID, raftStore) raftStore
 	bounds    *bounds
+	// copyFile is how large the files of a copy become; staged is called when one has arrived.
+	copyFile uint64
+	// wholeCopies takes every peer for a build of level 1 when it comes to copies.
+	wholeCopies bool
+	staged      func(ctx context.Context, group GroupID, n int)
 }
 
 // bounds are how long the watchdogs wait.
@@ -136,6 +141,7 @@ type Host struct {
 	writes     *writeWatch
 	bounds     bounds
 	notices    notices
+	copies     copies
 	seams      seams
 
 	ctx    context.Context
@@ -163,6 +169,10 @@ func Open(o Options, groups []Group) (*Host, error) {
 		h.openLog = openBolt
 	}
 	h.guard(o)
+	h.copies = copies{slots: make(chan struct{}, copiesOutMax), fileBytes: copySendBytes}
+	if o.seams.copyFile != 0 {
+		h.copies.fileBytes = o.seams.copyFile
+	}
 	for _, m := range o.Members {
 		if m.ID == o.Self {
 			h.self = m
@@ -202,6 +212,7 @@ func Open(o Options, groups []Group) (*Host, error) {
 	// Only now: peers that connect early are told to come again.
 	h.mux.serve(h.hosts, func() bool { return h.level() < LevelMembers })
 	h.mux.Handle(classRaft, h.acceptRaft)
+	h.mux.Handle(classCopy, h.acceptCopy)
 	h.mux.Handle(classLink, func(_ GroupID, _ string, c net.Conn) bool {
 		h.wg.Add(1)
 		go h.serveLink(c)
@@ -300,6 +311,10 @@ func (g *group) open(dir string, o opening) error {
 		return err
 	}
 	g.snaps = snaps
+	snaps.views.ctx, snaps.views.hold, snaps.views.firstIndex = g.ctx, g.logs.hold, g.logs.FirstIndex
+	if staged := h.seams.staged; staged != nil {
+		snaps.staging.staged = func(ctx context.Context, n int) { staged(ctx, g.id, n) }
+	}
 	g.logs.applied, g.logs.covered = g.replica.AppliedIndex, snaps.markerIndex
 	if err := g.checkLog(pos); err != nil {
 		return err
@@ -314,9 +329,11 @@ func (g *group) open(dir string, o opening) error {
 	if err != nil {
 		return err
 	}
+	g.cache = cache
 	g.stream = newStreamLayer(h.mux, g.id, h.locate)
 	hlog := raftLog(g.ctx, g.log, h.removed.Load)
 	g.trans = raft.NewNetworkTransportWithConfig(transportConfig(h.seams.streamOf(g.stream), h, hlog))
+	g.trans.TimeoutScale = installTimeoutScale
 	notify := make(chan bool, 16)
 	conf := raftConfig(g.self, g.seat.preference(), h.retention, hlog, notify)
 	h.seams.configure(conf)
@@ -327,7 +344,8 @@ func (g *group) open(dir string, o opening) error {
 	if err := g.bootstrap(conf, cache, o); err != nil {
 		return errors.Join(err, g.trans.Close())
 	}
-	r, err := raft.NewRaft(conf, fsm{g}, cache, store, countedSnapshots{g.snaps, &g.guard.copies}, h.seams.transportOf(g.trans))
+	trans := copyTransport{h.seams.transportOf(g.trans).(fullTransport), g}
+	r, err := raft.NewRaft(conf, fsm{g}, cache, store, countedSnapshots{g.snaps, &g.guard.copies}, trans)
 	if err != nil {
 		return errors.Join(err, g.trans.Close())
 	}

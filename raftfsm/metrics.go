@@ -21,6 +21,10 @@ type hostMetrics struct {
 	commitTime  *prometheus.HistogramVec
 	logEntries  *prometheus.CounterVec
 	logTime     *prometheus.HistogramVec
+	copyCount   *prometheus.CounterVec
+	copyBytes   *prometheus.CounterVec
+	copyFiles   *prometheus.CounterVec
+	copyResumed *prometheus.CounterVec
 	watchdogs   *prometheus.CounterVec
 	collectable []prometheus.Collector
 }
@@ -73,6 +77,16 @@ func newHostMetrics(h *Host, r prometheus.Registerer) (*hostMetrics, error) {
 		commitTime: histogram("mc_raft_commit_seconds", "From handing an entry to Raft until it is applied here."),
 		logEntries: counter("mc_raft_log_written_total", "Entries written to the log, as leader or follower."),
 		logTime:    histogram("mc_raft_log_write_seconds", "One durable write to the log."),
+		copyCount: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mc_raft_copies_total", Help: "Attempts to transfer a group's state, by direction (in, out) and outcome (installed, failed).",
+		}, []string{"group", "direction", "outcome"}),
+		copyBytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mc_raft_copy_bytes_total", Help: "Bytes of transferred state.",
+		}, []string{"group", "direction"}),
+		copyFiles: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mc_raft_copy_files_total", Help: "Files, or whole streams, of transferred state.",
+		}, []string{"group", "direction"}),
+		copyResumed: counter("mc_raft_copies_resumed_total", "Transfers that this node took up where they had been interrupted."),
 		watchdogs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mc_watchdog_total", Help: "What the watchdogs found, by reason; group is empty for what concerns the whole node.",
 		}, []string{"group", "reason"}),
@@ -80,7 +94,7 @@ func newHostMetrics(h *Host, r prometheus.Registerer) (*hostMetrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m, m.proposals, m.overloads, m.entries, m.entryBytes, m.commitTime, m.logEntries, m.logTime, m.watchdogs} {
+	for _, c := range []prometheus.Collector{m, m.proposals, m.overloads, m.entries, m.entryBytes, m.commitTime, m.logEntries, m.logTime, m.watchdogs, m.copyCount, m.copyBytes, m.copyFiles, m.copyResumed} {
 		if err := r.Register(c); err != nil {
 			return m, fmt.Errorf("raftfsm: register metrics: %w", err)
 		}
@@ -110,6 +124,27 @@ func (m *hostMetrics) refused(group string) { m.overloads.WithLabelValues(group)
 func (m *hostMetrics) logWritten(group string, entries int, took time.Duration) {
 	m.logEntries.WithLabelValues(group).Add(float64(entries))
 	m.logTime.WithLabelValues(group).Observe(took.Seconds())
+}
+
+// Directions of a transfer.
+const (
+	copyIn  = "in"
+	copyOut = "out"
+)
+
+// copied counts a file of a transfer, or a stream.
+func (m *hostMetrics) copied(group, direction string, bytes int) {
+	m.copyBytes.WithLabelValues(group, direction).Add(float64(bytes))
+	m.copyFiles.WithLabelValues(group, direction).Inc()
+}
+
+// copyEnded counts an attempt to transfer a state.
+func (m *hostMetrics) copyEnded(group, direction string, installed bool) {
+	outcome := "failed"
+	if installed {
+		outcome = "installed"
+	}
+	m.copyCount.WithLabelValues(group, direction, outcome).Inc()
 }
 
 // acted counts what a watchdog found.

@@ -22,6 +22,7 @@ const (
 	classLink byte = 2 // proposals, queries and term confirmations of all groups
 	// ClassBootstrap is for nodes that are not part of a cluster yet; the node handles it.
 	ClassBootstrap byte = 3
+	classCopy      byte = 4 // one transfer of one group's state to a follower
 )
 
 const (
@@ -162,6 +163,7 @@ func (m *Mux) dropAll() {
 	m.mu.Lock()
 	delete(m.handlers, classRaft)
 	delete(m.handlers, classLink)
+	delete(m.handlers, classCopy)
 	m.hosts, m.first = nil, nil
 	open := make([]net.Conn, 0, len(m.open))
 	for c := range m.open {

@@ -57,6 +57,46 @@ const (
 	// appends wait meanwhile; smaller steps mean more fsyncs.
 	truncateStep = 1024
 
+	// installTimeoutScale is how many bytes of a snapshot give its RPC another transportTimeout. The
+	// RPC after a transfer has 12 bytes for each file, and the follower answers when it has taken
+	// the files over and loaded its machine: half a second for a file of 8 MiB. The library's
+	// 256 KiB would leave three seconds for all. Smaller overflows for streams to builds of level 1.
+	installTimeoutScale = 64
+	// copySendBytes is about how large one file of a transfer becomes, and so how much is sent
+	// again after an interruption. It is held in memory on both sides; smaller ones mean more
+	// fsyncs and more files for Pebble to merge.
+	copySendBytes = 8 << 20
+	// copyFileMax bounds what a receiver takes as one file, which may exceed copySendBytes by a row.
+	copyFileMax = 256 << 20
+	// copyPieceBytes is how much is sent at once between two looks at the rate.
+	copyPieceBytes = 256 << 10
+	// copyBytesPerSecond is how much a node sends of copies, all together: half of a gigabit
+	// network, so that appends and heartbeats keep room. Slower means longer with two replicas.
+	copyBytesPerSecond = 64 << 20
+	// copiesOutMax is how many copies a node sends at a time. One would wait behind a slow
+	// follower; more only share the rate, and each pins old rows on the disk.
+	copiesOutMax = 2
+	// copyFileTries is how often a file that arrived damaged is sent again before the connection
+	// is given up.
+	copyFileTries = 2
+	// copyPieceTimeout ends a transfer whose other side takes nothing, copyFileTimeout one whose
+	// disk does not get a file stored, and copyBeginTimeout one that does not get the files
+	// checked which it has: some hundred gigabytes would take longer, and are sent again.
+	copyPieceTimeout = 10 * time.Second
+	copyFileTimeout  = 30 * time.Second
+	copyBeginTimeout = 5 * time.Minute
+	// copyNewsWait is how long to wait for a peer to say what it understands: some pulses.
+	copyNewsWait = 5 * time.Second
+	// copySessionIdle is how long a leader keeps the view of an interrupted transfer: a node is
+	// back from a restart within a minute. Longer pins old rows on the disk and holds the log.
+	copySessionIdle = 5 * time.Minute
+	// copyViewMax is when an interrupted transfer begins anew with the present state, however
+	// often it was taken up: a hundred gigabytes take half an hour.
+	copyViewMax = time.Hour
+	// stagingIdle is how long a follower keeps the files of an interrupted transfer: a little
+	// longer than the leader will come back to them.
+	stagingIdle = copySessionIdle + time.Minute
+
 	// pebbleCacheBytes holds uncompressed blocks. The off-heap cache is filled as data is
 	// read, so an empty node stays small.
 	pebbleCacheBytes = 256 << 20

@@ -14,6 +14,8 @@ const (
 	// LevelFirst is spoken by builds that know nothing of levels; LevelCurrent by this one.
 	LevelFirst   = 1
 	LevelCurrent = 2
+	// levelCopyFiles is from when on a peer takes transfers of the state by files.
+	levelCopyFiles = 2
 	// LevelMembers is the level from which on members and replicas can change.
 	LevelMembers = 2
 

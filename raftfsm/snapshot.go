@@ -22,7 +22,10 @@ type snapshotStore struct {
 	group  GroupID
 	dir    string
 	sst    func() (format sstFormat)
-	serial sync.Mutex // one outgoing copy at a time
+	serial sync.Mutex // one outgoing stream at a time
+	// views are what is sent, staging what is received.
+	views   copyViews
+	staging *staging
 
 	mu     sync.Mutex
 	marker *markerFile
@@ -55,6 +58,12 @@ func openSnapshotStore(fs vfs.FS, db *pebble.DB, group GroupID, dir string, appl
 	if err := s.finishReceived(applied); err != nil {
 		return nil, err
 	}
+	st, err := openStaging(fs, s.path(stagingName), applied.Index)
+	if err != nil {
+		return nil, err
+	}
+	s.staging = st
+	s.views.store = s
 	b, err := readFile(fs, s.path(markerName))
 	if errors.Is(err, os.ErrNotExist) {
 		return s, nil
@@ -142,8 +151,9 @@ func (s *snapshotStore) List() ([]*raft.SnapshotMeta, error) {
 	return []*raft.SnapshotMeta{s.marker.meta()}, nil
 }
 
-// Open makes the state transferable: a local snapshot is copied as it is now, which may be
-// later than its marker; a received one is read from its file.
+// Open makes the state transferable: a local snapshot is the state as it is now, or was when a
+// transfer began that is not done, which may be later than its marker; a received one is read
+// from its file.
 func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	if id == incomingID {
 		f, err := s.fs.Open(s.path(incomingName))
@@ -163,7 +173,17 @@ func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, erro
 		// Reading the header has moved the file's own place.
 		return meta, newReadCloser(io.NewSectionReader(f, 0, info.Size()), f), nil
 	}
-	return s.copyOut()
+	v, err := s.views.open()
+	if err != nil {
+		return nil, nil, err
+	}
+	return markerOf(v.pos).meta(), &openedView{views: &s.views, view: v}, nil
+}
+
+// close ends the transfers of either direction; those that were received stay for the next start.
+func (s *snapshotStore) close() error {
+	s.staging.close()
+	return s.views.drop()
 }
 
 // markerIndex is how far a snapshot stands for the log.

@@ -24,6 +24,9 @@ const (
 	// ReasonTransferStuck and ReasonReplicationStuck restart a group's Raft.
 	ReasonTransferStuck    = "transfer_stuck"
 	ReasonReplicationStuck = "replication_stuck"
+	// ReasonSnapshotConflict restarts a group's Raft whose log had other entries than a snapshot
+	// that it was sent.
+	ReasonSnapshotConflict = "snapshot_conflict"
 	// ReasonClockWrong, ReasonDiskSlow and ReasonDiskLow make a node hand its leaderships over.
 	ReasonClockWrong = "clock_wrong"
 	ReasonDiskSlow   = "disk_slow"

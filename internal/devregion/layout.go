@@ -167,7 +167,7 @@ type nodeFile struct {
 	Admin   map[string]string `yaml:"admin"`
 	Seeds   []seedEntry       `yaml:"seeds"`
 	TLS     map[string]string `yaml:"tls"`
-	Disk    map[string]uint64 `yaml:"disk"`
+	Disk    map[string]uint64 `yaml:"disk,omitempty"`
 }
 
 type seedEntry struct {
@@ -187,15 +187,18 @@ func (r *Region) writeConfigs() error {
 	}
 	for _, n := range region.Nodes {
 		p := certs.NodePaths(r.certsDir(), n.ID)
-		data, err := yaml.Marshal(nodeFile{
+		file := nodeFile{
 			Name: n.ID, Region: region.Name, DataDir: n.Data, Seeds: seeds,
 			API:     map[string]string{"listen": hostPort(n.API), "advertise": hostPort(n.API)},
 			Cluster: map[string]string{"listen": n.Cluster, "advertise": n.Cluster},
 			Admin:   map[string]string{"listen": hostPort(n.Admin)},
 			TLS:     map[string]string{"ca": certs.CAPath(r.certsDir()), "cert": p.Cert, "key": p.Key},
+		}
+		if !r.opts.Earlier {
 			// A developer's disk is often nearly full, and holds three nodes.
-			Disk: map[string]uint64{"ballast_bytes": 0, "low_bytes": 128 << 20},
-		})
+			file.Disk = map[string]uint64{"ballast_bytes": 0, "low_bytes": 128 << 20}
+		}
+		data, err := yaml.Marshal(file)
 		if err != nil {
 			return fmt.Errorf("devregion: %w", err)
 		}

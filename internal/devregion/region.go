@@ -59,6 +59,8 @@ type Options struct {
 	PortBase int
 	// Binary is the maestro binary; empty means the running program.
 	Binary string
+	// Earlier writes configurations that builds before this one understand too.
+	Earlier bool
 	// NoSeed leaves out the sample content.
 	NoSeed bool
 	// Report receives a line now and then for the person who waits; nil drops them.

@@ -1,0 +1,313 @@
+package raftfsm_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+	"github.com/maestro-conductor/maestro/raftfsm/hosttest"
+)
+
+// transfers watches the state copies of a cluster: which files arrived, in every life of a node,
+// and what the nodes have counted.
+type transfers struct {
+	mu      sync.Mutex
+	arrived map[int][]int // of group a, by node
+	regs    map[int]*prometheus.Registry
+	// on, if set, is called for every file that arrives, by node and number.
+	on func(ctx context.Context, node, n int)
+}
+
+func (x *transfers) option() hosttest.Option {
+	x.arrived, x.regs = map[int][]int{}, map[int]*prometheus.Registry{}
+	return hosttest.Configure(func(i int, o *raftfsm.Options) {
+		r := prometheus.NewRegistry()
+		x.mu.Lock()
+		x.regs[i] = r
+		x.mu.Unlock()
+		o.Registry = r
+		o.WithCopyFiles(16 << 10)
+		o.WithStaged(func(ctx context.Context, g raftfsm.GroupID, n int) {
+			if g != groupA {
+				return
+			}
+			x.mu.Lock()
+			x.arrived[i] = append(x.arrived[i], n)
+			on := x.on
+			x.mu.Unlock()
+			if on != nil {
+				on(ctx, i, n)
+			}
+		})
+	})
+}
+
+// take returns the files that arrived at a node since the last call.
+func (x *transfers) take(node int) []int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	a := x.arrived[node]
+	delete(x.arrived, node)
+	return a
+}
+
+func (x *transfers) hook(f func(ctx context.Context, node, n int)) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.on = f
+}
+
+// sum adds up a counter of a node over the series that have all of the labels' values.
+func (x *transfers) sum(t *testing.T, node int, name string, values ...string) float64 {
+	t.Helper()
+	x.mu.Lock()
+	r := x.regs[node]
+	x.mu.Unlock()
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := 0.0
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			has := 0
+			for _, l := range m.GetLabel() {
+				for _, v := range values {
+					if l.GetValue() == v {
+						has++
+					}
+				}
+			}
+			if has == len(values) {
+				total += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return total
+}
+
+// longKey is a row that does not compress to nothing.
+func longKey(i int) string {
+	var b bytes.Buffer
+	for part := range 24 {
+		fmt.Fprintf(&b, "%x", sha256.Sum256(fmt.Append(nil, i, part)))
+	}
+	return b.String()
+}
+
+// leaveBehind stops a follower and writes so much that the log does not reach back to it.
+func leaveBehind(t *testing.T, c *hosttest.Cluster) (leader, away int) {
+	t.Helper()
+	leader = c.AwaitLeader("a")
+	away = (leader + 1) % 3
+	add(t, c.Host(leader), groupA, "before")
+	awaitEqualStates(t, c, groupA)
+	c.Stop(away)
+	for i := range 200 {
+		add(t, c.Host(leader), groupA, longKey(i))
+	}
+	c.Await("the log to be truncated", func() bool {
+		first, err := raftfsm.FirstLogIndex(c.Host(leader), groupA)
+		return err == nil && first > 50
+	})
+	return leader, away
+}
+
+// hang makes the first transfer to a node stop when a file has arrived, until let is called or
+// the node stops; reached is closed when it does.
+func (x *transfers) hang(node, n int) (reached chan struct{}, let func()) {
+	reached, free := make(chan struct{}), make(chan struct{})
+	var once, freed sync.Once
+	x.hook(func(ctx context.Context, at, got int) {
+		if at != node || got != n {
+			return
+		}
+		once.Do(func() {
+			close(reached)
+			select {
+			case <-free:
+			case <-ctx.Done():
+			}
+		})
+	})
+	return reached, func() { freed.Do(func() { close(free) }) }
+}
+
+func awaitClosed(c *hosttest.Cluster, what string, ch <-chan struct{}) {
+	c.Await(what, func() bool {
+		select {
+		case <-ch:
+			return true
+		default:
+			return false
+		}
+	})
+}
+
+// A follower far behind catches up by files while writes go on.
+func TestTransferByFilesUnderWrites(t *testing.T) {
+	var x transfers
+	c := hosttest.Start(t, 3, twoGroups, littleLog, x.option())
+	leader, away := leaveBehind(t, c)
+	c.Start(away)
+	for i := range 60 {
+		add(t, c.Host(leader), groupA, fmt.Sprint("meanwhile", i))
+	}
+	awaitEqualStates(t, c, groupA)
+	if files := x.take(away); len(files) < 5 {
+		t.Fatalf("%d files arrived; the state was to be sent in many", len(files))
+	}
+	if n := x.sum(t, away, "mc_raft_copies_total", "a", "in", "installed"); n == 0 {
+		t.Error("no installed copy was counted")
+	}
+	if n := x.sum(t, away, "mc_raft_copy_bytes_total", "a", "in"); n == 0 {
+		t.Error("no received bytes were counted")
+	}
+	if _, err := os.Stat(filepath.Join(c.Dir(away), "raft", "a", "snapshots", "staging")); !os.IsNotExist(err) {
+		t.Errorf("the staged files are still there: %v", err)
+	}
+	c.Stop(away)
+	c.Start(away)
+	awaitEqualStates(t, c, groupA)
+}
+
+// A follower of level 1 gets the state in one stream.
+func TestTransferInOneStream(t *testing.T) {
+	var x transfers
+	c := hosttest.Start(t, 3, twoGroups, littleLog, x.option(), hosttest.Configure(func(_ int, o *raftfsm.Options) { o.WithWholeCopies() }))
+	_, away := leaveBehind(t, c)
+	c.Start(away)
+	awaitEqualStates(t, c, groupA)
+	if files := x.take(away); len(files) > 0 {
+		t.Fatalf("files %v arrived", files)
+	}
+	if n := x.sum(t, away, "mc_raft_copies_total", "a", "in", "installed"); n == 0 {
+		t.Error("no installed copy was counted")
+	}
+}
+
+// interrupt stops a follower in the middle of a transfer and returns how many files it has.
+func interrupt(t *testing.T, c *hosttest.Cluster, x *transfers, away int) int {
+	t.Helper()
+	reached, _ := x.hang(away, 3)
+	c.Start(away)
+	awaitClosed(c, "some files to arrive", reached)
+	c.Stop(away)
+	x.hook(nil)
+	files := x.take(away)
+	return files[len(files)-1] + 1
+}
+
+// A follower that stops in the middle goes on where it was: what it has is not sent again.
+func TestTransferGoesOnAfterAFollowersRestart(t *testing.T) {
+	var x transfers
+	c := hosttest.Start(t, 3, twoGroups, littleLog, x.option())
+	leader, away := leaveBehind(t, c)
+	term := c.Host(leader).Raft(groupA).CurrentTerm()
+	had := interrupt(t, c, &x, away)
+	c.Start(away)
+	awaitEqualStates(t, c, groupA)
+	if c.Host(leader).Raft(groupA).CurrentTerm() != term {
+		t.Skip("another leader was elected meanwhile")
+	}
+	for _, n := range x.take(away) {
+		if n < had {
+			t.Errorf("file %d was sent again, %d were there", n, had)
+		}
+	}
+	if n := x.sum(t, leader, "mc_raft_copies_resumed_total", "a"); n == 0 {
+		t.Error("no transfer was taken up again")
+	}
+}
+
+// A staged file that the disk has changed is noticed and sent again, with those after it.
+func TestDamagedStagedFileIsSentAgain(t *testing.T) {
+	var x transfers
+	c := hosttest.Start(t, 3, twoGroups, littleLog, x.option())
+	leader, away := leaveBehind(t, c)
+	term := c.Host(leader).Raft(groupA).CurrentTerm()
+	interrupt(t, c, &x, away)
+	path := filepath.Join(c.Dir(away), "raft", "a", "snapshots", "staging", "00001.sst")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Start(away)
+	awaitEqualStates(t, c, groupA)
+	if c.Host(leader).Raft(groupA).CurrentTerm() != term {
+		t.Skip("another leader was elected meanwhile")
+	}
+	if files := x.take(away); len(files) == 0 || files[0] != 1 {
+		t.Fatalf("files %v arrived after file 1 was damaged", files)
+	}
+}
+
+// A follower votes while a transfer to it hangs, here as half of the majority that elects the
+// next leader, which then brings it the state.
+func TestLeaderDiesInATransfer(t *testing.T) {
+	var x transfers
+	c := hosttest.Start(t, 3, twoGroups, littleLog, x.option())
+	leader, away := leaveBehind(t, c)
+	reached, let := x.hang(away, 3)
+	defer let()
+	c.Start(away)
+	awaitClosed(c, "some files to arrive", reached)
+	c.Stop(leader)
+	c.AwaitLeader("a")
+	let()
+	add(t, c.Host(away), groupA, "after")
+	c.Start(leader)
+	awaitEqualStates(t, c, groupA)
+}
+
+// A follower whose log has other entries where a snapshot ends does not get it for ever
+// (hashicorp/raft#697): the log is cut and the group's Raft started again.
+func TestSnapshotThatConflictsWithTheLog(t *testing.T) {
+	var x transfers
+	c := hosttest.Start(t, 3, twoGroups, littleLog, x.option())
+	leader := c.AwaitLeader("a")
+	away := (leader + 1) % 3
+	add(t, c.Host(leader), groupA, "before")
+	awaitEqualStates(t, c, groupA)
+	r := c.Host(away).Raft(groupA)
+	last, term := r.LastIndex(), r.CurrentTerm()
+	c.Stop(away)
+	for i := range 100 {
+		add(t, c.Host(leader), groupA, longKey(i))
+	}
+	c.Await("the log to be truncated", func() bool {
+		first, err := raftfsm.FirstLogIndex(c.Host(leader), groupA)
+		return err == nil && first > last+50
+	})
+	// Entries of an earlier leader that never reached a majority, beyond where the copy will end.
+	log := filepath.Join(c.Dir(away), "raft", "a", "log.bolt")
+	if err := raftfsm.AppendToLog(log, last, term-1, 300, []byte("never")); err != nil {
+		t.Fatal(err)
+	}
+	c.Start(away)
+	c.Await("the conflict to be noticed", func() bool {
+		return x.sum(t, away, "mc_watchdog_total", "a", raftfsm.ReasonSnapshotConflict) > 0
+	})
+	add(t, c.Host(leader), groupA, "after")
+	c.Await("equal states", func() bool {
+		// While the group's Raft is being started again there is no state to compare.
+		theirs, err := c.Host(leader).StateHash(groupA)
+		own, ownErr := c.Host(away).StateHash(groupA)
+		return err == nil && ownErr == nil && own == theirs
+	})
+}
