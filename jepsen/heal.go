@@ -160,6 +160,19 @@ func readEverything(r *Recorder, clients []*client.Client) {
 	all.Wait()
 }
 
+// compareReplicas demands that all replicas of every group hold the same state.
+func compareReplicas(r *Recorder, region *devregion.Region) {
+	ctx, cancel := context.WithTimeout(context.Background(), finalTimeout)
+	defer cancel()
+	p := Probe{Name: "the replicas of every group hold the same state"}
+	if groups, err := region.CompareStates(ctx); err != nil {
+		p.Error = err.Error()
+	} else if groups == 0 {
+		p.Error = "there were no groups to compare"
+	}
+	r.probe(p)
+}
+
 // repeat calls f until it succeeds or ctx ends.
 func repeat(ctx context.Context, f func() error) error {
 	for {

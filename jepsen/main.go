@@ -169,6 +169,7 @@ func attackRegion(ctx context.Context, o options, region *devregion.Region, path
 	traffic.end()
 	recorder.setPhase(phaseFinal)
 	readEverything(recorder, clients)
+	compareReplicas(recorder, region)
 	probeLogs(recorder, region)
 	h, err := recorder.close()
 	if err == nil && ctx.Err() != nil {

@@ -1,22 +1,27 @@
 package node
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-// adminServer serves operators: /metrics, /healthz, /readyz and /debug/pprof, without TLS or
+// adminServer serves operators: /metrics, /healthz, /readyz, /debug/state and
+// /debug/pprof, without TLS or
 // identity, so it belongs on loopback or a guarded network. A node that is ready lists below
 // that what should be mended although it serves.
-func adminServer(reg *prometheus.Registry, ready func() error, warnings func() []string) *http.Server {
+func adminServer(reg *prometheus.Registry, ready func() error, warnings func() []string, states func() ([]raftfsm.ReplicaState, error)) *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answerText(w, http.StatusOK, "ok") })
@@ -26,6 +31,20 @@ func adminServer(reg *prometheus.Registry, ready func() error, warnings func() [
 			return
 		}
 		answerText(w, http.StatusOK, strings.Join(append([]string{"ready"}, warnings()...), "\n"))
+	})
+	// What every replica of this node holds, to compare nodes by: it reads the whole state, so
+	// one request at a time.
+	var reading sync.Mutex
+	mux.HandleFunc("GET /debug/state", func(w http.ResponseWriter, _ *http.Request) {
+		reading.Lock()
+		defer reading.Unlock()
+		list, err := states()
+		if err != nil {
+			answerText(w, http.StatusServiceUnavailable, err.Error())
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(list) // the caller has gone if this fails
 	})
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -120,7 +120,7 @@ func (n *Node) run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("node: admin.listen: %w", err), apiLn.Close())
 	}
-	adminSrv := adminServer(n.registry, n.ready, n.warnings)
+	adminSrv := adminServer(n.registry, n.ready, n.warnings, n.states)
 	all, ctx := errgroup.WithContext(ctx)
 	apiCtx, endAPI := context.WithCancel(context.WithoutCancel(ctx))
 	apiEnded := make(chan struct{})
@@ -218,6 +218,16 @@ func (n *Node) start(rec *record) error {
 	n.services.running.Store(run)
 	close(n.started)
 	return nil
+}
+
+// states are what this node's replicas hold.
+func (n *Node) states() ([]raftfsm.ReplicaState, error) {
+	select {
+	case <-n.started:
+		return n.host.States()
+	default:
+		return nil, api.ErrNotReady
+	}
 }
 
 // awaitStarted waits for the services; false when ctx ended first.

@@ -379,25 +379,42 @@ func decodePosition(b []byte) (Position, error) {
 // that has applied the same entries. The applied index is not part of it, so that replicas
 // can be compared across entries that change nothing.
 func (r *Replica) StateHash() ([32]byte, error) {
-	it, err := newIter(r.db, r.store.state, nil, nil)
+	_, h, err := r.StateHashAt()
+	return h, err
+}
+
+// StateHashAt also returns the applied index at which the rows were hashed. Entries may be
+// applied meanwhile; they are not seen.
+func (r *Replica) StateHashAt() (applied uint64, hash [32]byte, err error) {
+	it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: r.host, UpperBound: upperBound(r.store.state, nil)})
 	if err != nil {
-		return [32]byte{}, err
+		return 0, hash, fmt.Errorf("raftfsm: state hash: %w", err)
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	if it.SeekGE(join(r.host, rowPosition)) && bytes.Equal(it.Key(), join(r.host, rowPosition)) {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return 0, hash, fmt.Errorf("raftfsm: state hash: %w", err)
+		}
+		pos, err := decodePosition(v)
+		if err != nil {
+			return 0, hash, err
+		}
+		applied = pos.Index
 	}
 	h := sha256.New()
 	var n [8]byte
-	for ok := it.First(); ok; ok = it.Next() {
-		v, err := it.Value()
+	for ok := it.SeekGE(r.store.state); ok; ok = it.Next() {
+		v, err := it.ValueAndErr()
 		if err != nil {
-			return [32]byte{}, errors.Join(err, it.Close())
+			return 0, hash, fmt.Errorf("raftfsm: state hash: %w", err)
 		}
-		binary.BigEndian.PutUint32(n[:4], uint32(len(it.Key())))
+		key := it.Key()[prefixLen:]
+		binary.BigEndian.PutUint32(n[:4], uint32(len(key)))
 		binary.BigEndian.PutUint32(n[4:], uint32(len(v)))
 		h.Write(n[:])
-		h.Write(it.Key())
+		h.Write(key)
 		h.Write(v)
 	}
-	if err := it.Close(); err != nil {
-		return [32]byte{}, fmt.Errorf("raftfsm: state hash: %w", err)
-	}
-	return [32]byte(h.Sum(nil)), nil
+	return applied, [32]byte(h.Sum(nil)), nil
 }

@@ -1,6 +1,7 @@
 package raftfsm
 
 import (
+	"encoding/hex"
 	"fmt"
 	"sync"
 
@@ -101,6 +102,29 @@ func (h *Host) StateHash(id GroupID) ([32]byte, error) {
 		return [32]byte{}, err
 	}
 	return g.replica.StateHash()
+}
+
+// ReplicaState says what a replica of this node holds.
+type ReplicaState struct {
+	Group   string `json:"group"`
+	Replica string `json:"replica"`
+	// Applied is the index of the last applied entry, and Hash the hash of the replicated state
+	// after it, in hex. Replicas of a group are equal at equal indexes.
+	Applied uint64 `json:"applied"`
+	Hash    string `json:"hash"`
+}
+
+// States hashes the replicated state of every replica of this node, which reads all of it.
+func (h *Host) States() ([]ReplicaState, error) {
+	out := []ReplicaState{}
+	for _, g := range h.open() {
+		applied, hash, err := g.replica.StateHashAt()
+		if err != nil {
+			return nil, g.fail("hash", OutcomeDefinite, err)
+		}
+		out = append(out, ReplicaState{Group: g.name, Replica: g.self, Applied: applied, Hash: hex.EncodeToString(hash[:])})
+	}
+	return out, nil
 }
 
 // HandOver gives this node's leaderships to others, so that a planned stop costs no election.
