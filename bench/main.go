@@ -36,6 +36,7 @@ type options struct {
 	kills        int
 	restarts     int
 	soakCommands int
+	behindBytes  int64 // how far a node falls behind in catchup
 }
 
 // step is one group of figures.
@@ -59,11 +60,12 @@ var steps = []step{
 	{name: "restart", run: measureRestart},
 	{name: "failover", run: measureFailover},
 	{name: "mixed", run: measureMixed},
+	{name: "catchup", run: measureCatchUp, long: true},
 	{name: "soak", run: measureSoak, long: true},
 }
 
 func main() {
-	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover, mixed; and, only when named, soak")
+	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover, mixed; and, only when named, catchup and soak")
 	quick := flag.Bool("quick", false, "50,000 documents and short windows: shows that it works, not how fast it is")
 	documents := flag.Int("documents", 0, "how many documents to ingest; 0 means a million, or 50,000 with -quick")
 	binary := flag.String("binary", "", "the maestro `file` to measure; empty builds it")
@@ -84,11 +86,11 @@ func start(ctx context.Context, pattern string, quick bool, documents int, binar
 	}
 	o := options{
 		binary: binary, documents: 1_000_000, window: 10 * time.Second, idle: 20 * time.Second,
-		starts: 5, draws: 400, kills: 10, restarts: 3, soakCommands: 24_000_000,
+		starts: 5, draws: 400, kills: 10, restarts: 3, soakCommands: 24_000_000, behindBytes: 1 << 30,
 	}
 	if quick {
 		o.documents, o.window, o.idle, o.starts, o.draws, o.kills, o.restarts = 50_000, 2*time.Second, 5*time.Second, 2, 200, 3, 1
-		o.soakCommands = 1_000_000
+		o.soakCommands, o.behindBytes = 1_000_000, 64<<20
 	}
 	if documents > 0 {
 		o.documents = documents
