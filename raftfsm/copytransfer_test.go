@@ -168,15 +168,15 @@ func TestTransferByFilesUnderWrites(t *testing.T) {
 	if files := x.take(away); len(files) < 5 {
 		t.Fatalf("%d files arrived; the state was to be sent in many", len(files))
 	}
-	if n := x.sum(t, away, "mc_raft_copies_total", "a", "in", "installed"); n == 0 {
-		t.Error("no installed copy was counted")
-	}
+	// The state is there a moment before it is counted.
+	c.Await("the installed copy to be counted", func() bool { return x.sum(t, away, "mc_raft_copies_total", "a", "in", "installed") > 0 })
 	if n := x.sum(t, away, "mc_raft_copy_bytes_total", "a", "in"); n == 0 {
 		t.Error("no received bytes were counted")
 	}
-	if _, err := os.Stat(filepath.Join(c.Dir(away), "raft", "a", "snapshots", "staging")); !os.IsNotExist(err) {
-		t.Errorf("the staged files are still there: %v", err)
-	}
+	c.Await("the staged files to be removed", func() bool {
+		_, err := os.Stat(filepath.Join(c.Dir(away), "raft", "a", "snapshots", "staging"))
+		return os.IsNotExist(err)
+	})
 	c.Stop(away)
 	c.Start(away)
 	awaitEqualStates(t, c, groupA)
@@ -192,9 +192,7 @@ func TestTransferInOneStream(t *testing.T) {
 	if files := x.take(away); len(files) > 0 {
 		t.Fatalf("files %v arrived", files)
 	}
-	if n := x.sum(t, away, "mc_raft_copies_total", "a", "in", "installed"); n == 0 {
-		t.Error("no installed copy was counted")
-	}
+	c.Await("the installed copy to be counted", func() bool { return x.sum(t, away, "mc_raft_copies_total", "a", "in", "installed") > 0 })
 }
 
 // interrupt stops a follower in the middle of a transfer and returns how many files it has.

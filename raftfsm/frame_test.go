@@ -114,7 +114,7 @@ func TestGoldenBytes(t *testing.T) {
 	if string(pos) != wantPos {
 		t.Errorf("position: %x, want %x", pos, wantPos)
 	}
-	head := copyHeader{Index: 5, Term: 2, ConfigIndex: 1, Config: []byte("c"), Files: 1}.encode()
+	head := copyHeader{Version: copyVersion, Index: 5, Term: 2, ConfigIndex: 1, Config: []byte("c"), Files: 1}.encode()
 	const wantHead = "mcsn\x01\x00\x00\x00\x00\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x01c"
 	if string(head[:len(head)-4]) != wantHead {
 		t.Errorf("snapshot header: %x, want %x and a checksum", head, wantHead)

@@ -190,6 +190,9 @@ func openPower(fs vfs.FS, log *memoryLog) (*powerNode, error) {
 		return nil, fmt.Errorf("open the state: %w", err)
 	}
 	h := &Host{db: db, fs: fs, pebble: n.opts, log: quiet, fatal: fatal}
+	if h.metrics, err = newHostMetrics(h, nil); err != nil {
+		return nil, err
+	}
 	keep := &timekeeper{clock: clock.NewManual(time.Unix(1_700_000_000, 0))}
 	n.g = &group{id: powerGroup, name: "g", host: h, log: quiet, machine: lastWrites{}, keep: keep, replica: NewReplica(db, powerGroup, lastWrites{})}
 	n.g.replacing = new(sync.RWMutex)
@@ -392,10 +395,11 @@ func (n *powerNode) receive(index uint64) error {
 			return err
 		}
 	}
-	if err := donor.g.snaps.writeMarker(Position{Index: index, Term: 1, Config: powerConfig}); err != nil {
+	it, err := donor.g.host.db.NewIter(&pebble.IterOptions{LowerBound: keyPrefix(powerGroup, spaceHost), UpperBound: keyPrefix(powerGroup, spaceDerived)})
+	if err != nil {
 		return err
 	}
-	_, rc, err := donor.g.snaps.Open(localID)
+	rc, _, err := donor.g.snaps.copyOut(it, donor.g.replica.Position())
 	if err != nil {
 		return err
 	}
