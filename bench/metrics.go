@@ -41,17 +41,6 @@ func metrics(ctx context.Context, admin string) (map[string]float64, error) {
 	return out, lines.Err()
 }
 
-// sumOf adds a metric over all its labels.
-func sumOf(m map[string]float64, name string) float64 {
-	total := 0.0
-	for k, v := range m {
-		if k == name || strings.HasPrefix(k, name+"{") {
-			total += v
-		}
-	}
-	return total
-}
-
 // behind is how many entries, over all groups, a node has not applied that the most advanced
 // node has. It fails while the node does not answer.
 func (b *bench) behind(ctx context.Context, node string) (float64, error) {
