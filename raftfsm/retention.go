@@ -30,8 +30,8 @@ type Retention struct {
 }
 
 // DefaultRetention suits entries of a few kilobytes and restarts of minutes: 128 MiB are a
-// minute of the heaviest ingest of one group, and hours of anything else. A transfer of a
-// gigabyte takes less than a minute, in which ingest writes less than 512 MiB.
+// minute or so of the heaviest ingest of one group, and much more of anything else. A gigabyte
+// is on its way for about a minute (the step catchup of the bench), and ingest may go on meanwhile.
 var DefaultRetention = Retention{
 	SnapshotEntries: 8192, SnapshotBytes: 64 << 20, SnapshotInterval: 30 * time.Second,
 	TrailingEntries: 8192, TrailingBytes: 128 << 20, HeldBytes: 512 << 20,

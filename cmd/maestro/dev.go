@@ -28,7 +28,7 @@ Ctrl-C stops all of it.
 The CLI context is written, so that other maestro commands talk to this region. For scripts, a line that
 starts with "ready" is printed once, and DIR/dev.json says what runs where.`,
 		Example: `  maestro dev
-  maestro dev --nodes 5 --dir /tmp/five --port-base 0`,
+  maestro dev --nodes 5 --dir five --port-base 0`,
 		Args: cobra.NoArgs,
 	}
 	f := cmd.Flags()
