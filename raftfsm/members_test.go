@@ -46,14 +46,17 @@ func awaitHosted(t *testing.T, c *hosttest.Cluster, i int, g raftfsm.GroupID, id
 	})
 }
 
-// load writes steadily through the given node until stop is called, which returns how many
-// writes were acknowledged.
+// load writes steadily through the given node, at most every five milliseconds, until stop is
+// called, which returns how many writes were acknowledged. All nodes share the processors of a test:
+// without a pace, the writer would take the time in which the others follow.
 func load(t *testing.T, h *raftfsm.Host, g raftfsm.GroupID, key string) (stop func() uint64) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	done := uint64(0)
 	wg.Go(func() {
-		for ctx.Err() == nil {
+		pace := time.NewTicker(5 * time.Millisecond)
+		defer pace.Stop()
+		for ; ctx.Err() == nil; <-pace.C {
 			id := raftfsm.NewRequestID("load", fmt.Sprint(requests.Add(1)))
 			wait, end := context.WithTimeout(context.Background(), hosttest.Patience)
 			_, err := h.Propose(wait, g, raftfsm.Command{Data: []byte(key), RequestID: id})

@@ -23,7 +23,7 @@ import (
 
 // Patience bounds every wait of a test: it is generous, because it only matters when
 // something is broken.
-const Patience = 60 * time.Second
+const Patience = 2 * time.Minute
 
 // Cluster is a set of nodes with the same groups.
 type Cluster struct {
