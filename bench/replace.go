@@ -89,7 +89,7 @@ func (b *bench) startReplacing(ctx context.Context) (*replacing, error) {
 	if r.w.clients, err = b.newClients(ingestWorkers, true); err != nil {
 		return nil, err
 	}
-	if err := r.w.write(ctx, b.replaced/ingestBatch); err != nil {
+	if err := r.w.write(ctx, (b.replaced+ingestBatch-1)/ingestBatch); err != nil {
 		return nil, err
 	}
 	groups, err := b.probedGroups(ctx)
