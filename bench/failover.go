@@ -100,7 +100,9 @@ func (b *bench) killOneLeader(ctx context.Context, groups []probed, target strin
 	probing, stop := context.WithCancel(ctx)
 	var all sync.WaitGroup
 	for i, c := range clients {
-		probers[i] = &prober{call: groups[i/probersAGroup].call, client: c}
+		probers[i] = &prober{
+			call: groups[i/probersAGroup].call, client: func() *client.Client { return c }, pause: probePause, limit: callTimeout,
+		}
 		all.Go(func() { probers[i].run(probing) })
 	}
 	defer all.Wait()
@@ -136,25 +138,40 @@ func (b *bench) killOneLeader(ctx context.Context, groups []probed, target strin
 	return gaps, led, b.whole(ctx)
 }
 
-// prober calls one group again and again.
+// prober calls one group again and again: for each call, a client repeats it until limit.
 type prober struct {
 	call   func(ctx context.Context, c *client.Client) error
-	client *client.Client
+	client func() *client.Client
+	// pause follows each answer.
+	pause, limit time.Duration
 
-	mu   sync.Mutex
-	last time.Time // of the latest good answer
-	gap  time.Duration
+	mu     sync.Mutex
+	last   time.Time // of the latest good answer
+	gap    time.Duration
+	ended  time.Time // when the gap did
+	failed int
+	err    error // of the first call that failed
 }
 
 func (p *prober) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		callCtx, cancel := context.WithTimeout(ctx, callTimeout)
-		err := p.call(callCtx, p.client)
+		callCtx, cancel := context.WithTimeout(ctx, p.limit)
+		err := p.call(callCtx, p.client())
 		cancel()
 		if err == nil {
 			p.answered(time.Now())
+		} else if ctx.Err() == nil {
+			p.refused(err)
 		}
-		time.Sleep(probePause)
+		time.Sleep(p.pause)
+	}
+}
+
+func (p *prober) refused(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failed++; p.err == nil {
+		p.err = fmt.Errorf("%s: %w", time.Now().Format(time.TimeOnly), err)
 	}
 }
 
@@ -162,9 +179,21 @@ func (p *prober) answered(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.last.IsZero() {
-		p.gap = max(p.gap, now.Sub(p.last))
+		if gap := now.Sub(p.last); gap > p.gap {
+			p.gap, p.ended = gap, now
+		}
 	}
 	p.last = now
+}
+
+// take returns what was seen since it was called last. A gap that lasts counts with what follows,
+// as a whole.
+func (p *prober) take() (gap time.Duration, ended time.Time, failed int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	gap, ended, failed, err = p.gap, p.ended, p.failed, p.err
+	p.gap, p.ended, p.failed, p.err = 0, time.Time{}, 0, nil
+	return gap, ended, failed, err
 }
 
 func (p *prober) answeredAfter(t time.Time) bool {

@@ -37,6 +37,7 @@ type options struct {
 	restarts     int
 	soakCommands int
 	behindBytes  int64 // how far a node falls behind in catchup
+	replaced     int   // documents that move in replace
 }
 
 // step is one group of figures.
@@ -61,13 +62,14 @@ var steps = []step{
 	{name: "failover", run: measureFailover},
 	{name: "mixed", run: measureMixed},
 	{name: "catchup", run: measureCatchUp, long: true},
+	{name: "replace", run: measureReplace, long: true},
 	{name: "soak", run: measureSoak, long: true},
 }
 
 func main() {
-	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover, mixed; and, only when named, catchup and soak")
+	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover, mixed; and, only when named, catchup, replace and soak")
 	quick := flag.Bool("quick", false, "50,000 documents and short windows: shows that it works, not how fast it is")
-	documents := flag.Int("documents", 0, "how many documents to ingest; 0 means a million, or 50,000 with -quick")
+	documents := flag.Int("documents", 0, "how many documents to ingest; 0 means a million, or 50,000 with -quick; for replace a fifth of that")
 	binary := flag.String("binary", "", "the maestro `file` to measure; empty builds it")
 	noop := flag.String("noop", "", "serve a no-op API, `connect` or `api`, on stdin's terms; the benchmark starts itself so")
 	certs := flag.String("noop-certs", "", "the certificates' `folder` for -noop")
@@ -86,14 +88,14 @@ func start(ctx context.Context, pattern string, quick bool, documents int, binar
 	}
 	o := options{
 		binary: binary, documents: 1_000_000, window: 10 * time.Second, idle: 20 * time.Second,
-		starts: 5, draws: 400, kills: 10, restarts: 3, soakCommands: 24_000_000, behindBytes: 1 << 30,
+		starts: 5, draws: 400, kills: 10, restarts: 3, soakCommands: 24_000_000, behindBytes: 1 << 30, replaced: 200_000,
 	}
 	if quick {
 		o.documents, o.window, o.idle, o.starts, o.draws, o.kills, o.restarts = 50_000, 2*time.Second, 5*time.Second, 2, 200, 3, 1
-		o.soakCommands, o.behindBytes = 1_000_000, 64<<20
+		o.soakCommands, o.behindBytes, o.replaced = 1_000_000, 64<<20, 10_000
 	}
 	if documents > 0 {
-		o.documents = documents
+		o.documents, o.replaced = documents, documents
 	}
 	o.everything = pattern == ""
 	if o.everything {

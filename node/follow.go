@@ -33,6 +33,11 @@ func (n *Node) follow(ctx context.Context) (removed bool, err error) {
 		}
 		select {
 		case <-changed:
+		case <-n.host.Refused():
+			// At once: requests that come here until this node knows can only fail.
+			if n.removedByOthers(ctx) {
+				return true, nil
+			}
 		case <-tick.C:
 			if n.isolated() && n.removedByOthers(ctx) {
 				return true, nil

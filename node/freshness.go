@@ -39,10 +39,12 @@ type freshness struct {
 	since   int64
 	known   bool
 	changed chan struct{} // closed at the next success
+
+	ended chan struct{} // closed when nothing is confirmed any more
 }
 
 func newFreshness(steady func() int64, confirm func(context.Context) error, log *slog.Logger, r prometheus.Registerer) *freshness {
-	f := &freshness{steady: steady, confirm: confirm, log: log, changed: make(chan struct{})}
+	f := &freshness{steady: steady, confirm: confirm, log: log, changed: make(chan struct{}), ended: make(chan struct{})}
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mc_meta_age_seconds",
 		Help: "Age of this node's last confirmation from the group meta; above 1 it refuses requests as meta_stale. -1 before the first.",
@@ -68,7 +70,7 @@ func (f *freshness) Fresh() bool {
 	return ok && age <= metaStaleAfter
 }
 
-// AwaitFresh waits until Fresh; api.ErrMetaStale when ctx ends first.
+// AwaitFresh waits until Fresh; api.ErrMetaStale when ctx or run ends first.
 func (f *freshness) AwaitFresh(ctx context.Context) error {
 	for {
 		f.mu.Lock()
@@ -79,6 +81,8 @@ func (f *freshness) AwaitFresh(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
+		case <-f.ended:
+			return api.ErrMetaStale
 		case <-ctx.Done():
 			return api.ErrMetaStale
 		}
@@ -87,6 +91,7 @@ func (f *freshness) AwaitFresh(ctx context.Context) error {
 
 // run confirms until ctx ends.
 func (f *freshness) run(ctx context.Context) {
+	defer close(f.ended)
 	stale := false // as it was logged
 	for ctx.Err() == nil {
 		began := f.steady()

@@ -59,6 +59,13 @@ func TestFreshnessCountsFromTheBeginning(t *testing.T) {
 	takes = 0
 	check(t, f.once(t.Context(), c.Steady()))
 	check(t, <-waited)
+
+	c.Advance(metaStaleAfter + 1)
+	go func() { waited <- f.AwaitFresh(t.Context()) }()
+	f.run(ended)
+	if err := <-waited; !errors.Is(err, api.ErrMetaStale) {
+		t.Fatalf("waited for what nobody confirms any more, and got %v", err)
+	}
 }
 
 func reasonOf(err error) string {

@@ -48,10 +48,15 @@ func (s *services) Fresh() bool {
 
 // AwaitFresh waits until it is.
 func (s *services) AwaitFresh(ctx context.Context) error {
-	if r, err := s.get(); err == nil {
-		return r.fresh.AwaitFresh(ctx)
+	r, err := s.get()
+	if err != nil {
+		return nil
 	}
-	return nil
+	err = r.fresh.AwaitFresh(ctx)
+	if s.node.removed.Load() {
+		return nil // meanwhile, see Fresh
+	}
+	return err
 }
 
 // Authenticate finds the identity behind a token.

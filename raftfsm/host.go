@@ -128,6 +128,8 @@ type Host struct {
 	roster   atomic.Pointer[roster]
 	// removed is set once a peer has said that it does not know this node.
 	removed atomic.Bool
+	// refused wakes who looks into that.
+	refused chan struct{}
 	// place wakes the reconciler.
 	place chan struct{}
 	moves moves
@@ -158,7 +160,7 @@ func Open(o Options, groups []Group) (*Host, error) {
 	}
 	h := &Host{
 		dir: o.Dir, mux: o.Mux, clock: o.Clock, log: o.Log, fatal: o.Fatal, retention: o.Retention,
-		clockOffsetMax: o.ClockOffsetMax, seats: map[GroupID]*seat{}, place: make(chan struct{}, 1),
+		clockOffsetMax: o.ClockOffsetMax, seats: map[GroupID]*seat{}, place: make(chan struct{}, 1), refused: make(chan struct{}, 1),
 	}
 	h.levelFloor.Store(int32(max(LevelFirst, o.Level)))
 	h.fs, h.openLog = o.FS, o.OpenLog

@@ -115,10 +115,20 @@ func (h *Host) hosts(id GroupID, replica string) bool {
 func (h *Host) greeted(peer Member, err error) {
 	if err == nil {
 		h.removed.Store(false)
-	} else if h.removed.CompareAndSwap(false, true) {
+		return
+	}
+	select {
+	case h.refused <- struct{}{}:
+	default:
+	}
+	if h.removed.CompareAndSwap(false, true) {
 		h.notices.say("removed", func() {
 			h.log.Error("a member does not know this node: if it was removed from the region, stop it; its data folder can only be emptied, to join as a new node",
 				"node", h.self.ID, "peer", peer.ID, "err", err)
 		})
 	}
 }
+
+// Refused receives when a member has said that it does not know this node: it was removed, or
+// that member is behind.
+func (h *Host) Refused() <-chan struct{} { return h.refused }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -339,4 +340,85 @@ func TestRestartOfAGroup(t *testing.T) {
 	}
 	awaitEqualStates(t, c, groupA)
 	awaitEqualStates(t, c, groupB)
+}
+
+// steps tells of every step that a leader takes to move replicas or the leadership.
+type steps struct {
+	slog.Handler
+	taken chan struct{}
+}
+
+func (s steps) Enabled(context.Context, slog.Level) bool { return true }
+
+func (s steps) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return steps{s.Handler.WithAttrs(attrs), s.taken}
+}
+
+func (s steps) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == "members of the group changed" || r.Message == "leadership is handed over" {
+		select {
+		case s.taken <- struct{}{}:
+		default:
+		}
+	}
+	if !s.Handler.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return s.Handler.Handle(ctx, r)
+}
+
+// A node is replaced under load, and after each step the leader of the group dies and comes back.
+// The placement is reached all the same, and nothing is lost that was acknowledged.
+func TestLeadersDieWhileMembersChange(t *testing.T) {
+	taken := make(chan struct{}, 1)
+	c := hosttest.Start(t, 3, twoGroups, littleLog, hosttest.Configure(func(_ int, o *raftfsm.Options) {
+		o.Log = slog.New(steps{o.Log.Handler(), taken})
+	}))
+	add(t, c.Host(0), groupB, "b")
+	four, outside := c.Add(), c.Add() // the one outside hosts nothing, and lives
+	stop := load(t, c.Host(outside), groupA, "k")
+	p := c.Voters(1, 2, four)
+	c.Place(placements{groupA: p, groupB: p})
+	look := func(g raftfsm.GroupID) (v raftfsm.GroupView) {
+		c.Await("a leader", func() bool {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			var err error
+			v, err = c.Host(outside).Describe(ctx, g)
+			return err == nil
+		})
+		return v
+	}
+	reached := func() bool {
+		return slices.Equal(slices.Sorted(slices.Values(look(groupA).Voters)), slices.Sorted(slices.Values(p.Voters)))
+	}
+	kills := 0
+	for ; kills < 5 && !reached(); kills++ {
+		c.Await("the next step", func() bool { return len(taken) > 0 || reached() })
+		leader := raftfsm.MemberOf(look(groupA).Leader)
+		i := slices.IndexFunc(c.Members(), func(m raftfsm.Member) bool { return m.ID == leader })
+		c.Stop(i)
+		add(t, c.Host(outside), groupA, "without it")
+		c.Start(i)
+		select {
+		case <-taken: // those of meanwhile are one
+		default:
+		}
+	}
+	t.Logf("%d leaders died", kills)
+	for _, g := range []raftfsm.GroupID{groupA, groupB} {
+		awaitMembers(t, c, c.Host(outside), g, p)
+		awaitHosted(t, c, 0, g, "")
+	}
+	n := stop()
+	for i := range c.Members() {
+		if got := read(t, c.Host(i), groupA, "k"); got != n {
+			t.Errorf("node %d reads %d of %d acknowledged writes", i, got, n)
+		}
+		if got := read(t, c.Host(i), groupA, "without it"); got != uint64(kills) {
+			t.Errorf("node %d reads %d of %d writes without the leader", i, got, kills)
+		}
+	}
+	equalOn(t, c, groupA, 1, 2, four)
+	equalOn(t, c, groupB, 1, 2, four)
 }

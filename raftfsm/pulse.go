@@ -81,6 +81,8 @@ type peerState struct {
 	at int64
 	// offset is how far the peer's wall clock is ahead of this node's, give or take error.
 	offset, error time.Duration
+	// commits are this node's commit indexes when the answer came.
+	commits map[GroupID]uint64
 }
 
 // pulses keeps the latest answer of every peer. It is safe for use by several goroutines.
@@ -251,7 +253,10 @@ func (h *Host) exchangePulse(id string, l *link) {
 		return
 	}
 	now := h.clock.Steady()
-	s := peerState{pulse: pulse{ID: id, Level: LevelFirst, Wall: wall.UnixNano()}, at: now}
+	s := peerState{pulse: pulse{ID: id, Level: LevelFirst, Wall: wall.UnixNano()}, at: now, commits: map[GroupID]uint64{}}
+	for _, g := range h.open() {
+		s.commits[g.id] = g.raft.CommitIndex()
+	}
 	// A build that does not know the question is alive, and of the first level.
 	if r.status == statusOK {
 		if json.Unmarshal(r.payload, &s.pulse) != nil || s.ID != id {

@@ -1,6 +1,7 @@
 package raftfsm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ const (
 // catchUp is how a replica keeps pace with this leader.
 type catchUp struct {
 	at     int64  // of the pulse that was judged last
-	goal   uint64 // the leader's commit index then
+	goal   uint64 // the leader's commit index when it came
 	rounds int    // pulses in a row that reached the goal of the one before
 }
 
@@ -159,7 +160,7 @@ func (g *group) reconcileMembers(ctx context.Context, ready readiness, p Placeme
 	if err != nil {
 		return err
 	}
-	g.seat.observe(g, c)
+	g.seat.observe(g.self, g.raft.CommitIndex(), c)
 	for _, id := range p.replicas() {
 		if !c.has(id) {
 			return g.change(ctx, "add", id, func(id raft.ServerID) raft.IndexFuture {
@@ -234,14 +235,14 @@ func (g *group) handOverTo(ctx context.Context, voters []string) error {
 	return errors.New("the leader is moved away, and none of those that stay can take over")
 }
 
-// observe judges how the other replicas of the group keep pace.
-func (s *seat) observe(g *group, c configuration) {
-	commit := g.raft.CommitIndex()
+// observe judges how the replicas of the group other than self, which leads it and has committed so
+// much, keep pace.
+func (s *seat) observe(self string, commit uint64, c configuration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := map[string]*catchUp{}
 	for _, id := range slices.Concat(c.voters, c.learners) {
-		if id == g.self {
+		if id == self {
 			continue
 		}
 		u := s.watched[id]
@@ -254,14 +255,26 @@ func (s *seat) observe(g *group, c configuration) {
 		switch {
 		case !ok || !hosts || r.Replica != id || r.Last == 0:
 			u.rounds = 0
-		case news.at == u.at: // judged already
-		case r.Applied >= u.goal:
-			u.at, u.goal, u.rounds = news.at, commit, u.rounds+1
 		default:
-			u.at, u.goal, u.rounds = news.at, commit, 0
+			u.judge(news.at, r.Applied, cmp.Or(news.commits[s.conf.ID], commit))
 		}
 	}
 	s.watched = next
+}
+
+// judge takes a pulse by which the replica had applied so much, once. What the leader had committed
+// when it came is the goal for the next one; what it has committed by now, maybe just before the next
+// one, would be a goal that a replica under load misses.
+func (u *catchUp) judge(at int64, applied, commit uint64) {
+	if at == u.at {
+		return
+	}
+	if applied >= u.goal {
+		u.rounds++
+	} else {
+		u.rounds = 0
+	}
+	u.at, u.goal = at, commit
 }
 
 // caughtUp are the other replicas that keep pace with this leader.

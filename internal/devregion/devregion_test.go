@@ -192,3 +192,54 @@ func TestRegionsOfOtherSizes(t *testing.T) {
 	}
 	_ = again.lock.Close()
 }
+
+// A region whose first node was replaced goes on with its successor in its place, and never uses
+// the name of the old one again.
+func TestARetiredNodeStaysAway(t *testing.T) {
+	dir := t.TempDir()
+	binary := filepath.Join(dir, "sleeper")
+	if err := os.WriteFile(binary, []byte("#!/bin/sh\nexec sleep 600\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r := lay(t, Options{Dir: dir, Binary: binary})
+	running := func(ids ...string) {
+		for _, id := range ids {
+			r.run(id)
+		}
+	}
+	running("node-1", "node-2", "node-3")
+	defer func() {
+		for _, p := range r.nodes {
+			p.stop()
+			<-p.ended
+		}
+	}()
+	id, err := r.freeID()
+	if err != nil || id != "node-4" {
+		t.Fatalf("the next node is %q, %v", id, err)
+	}
+	node := r.nodeState(id, "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")
+	node.Spare = true
+	if err := r.change(func(s *RegionState) { s.Nodes = append(s.Nodes, node) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.writeConfigs(); err != nil {
+		t.Fatal(err)
+	}
+	running("node-4")
+	if err := r.Retire("node-1", "node-9"); err == nil {
+		t.Error("nobody is a successor")
+	}
+	if err := r.Retire("node-1", "node-4"); err != nil {
+		t.Fatal(err)
+	}
+	if endpoints := r.Context().Endpoints; len(endpoints) != 3 || endpoints[2] != node.API {
+		t.Errorf("endpoints %v", endpoints)
+	}
+	if err := r.Signal("node-1", syscall.SIGKILL); err == nil {
+		t.Error("the retired node is kept")
+	}
+	if id, err := r.freeID(); err != nil || id != "node-5" {
+		t.Errorf("the next node is %q, %v", id, err)
+	}
+}

@@ -58,8 +58,8 @@ func (r *Region) takeOver(earlier State) error {
 	r.state = r.newState(earlier.Created)
 	r.state.Regions[0].ClusterID = region.ClusterID
 	seeds := 0
-	for i, n := range region.Nodes {
-		node := r.nodeState(i, hostPort(n.API), n.Cluster, hostPort(n.Admin))
+	for _, n := range region.Nodes {
+		node := r.nodeState(n.ID, hostPort(n.API), n.Cluster, hostPort(n.Admin))
 		if node.Spare = n.Spare; !n.Spare {
 			seeds++
 		}
@@ -86,7 +86,7 @@ func (r *Region) layOutNew() error {
 	}
 	for i := range nodes {
 		r.state.Regions[0].Nodes = append(r.state.Regions[0].Nodes,
-			r.nodeState(i, address(ports[3*i]), address(ports[3*i+1]), address(ports[3*i+2])))
+			r.nodeState(nodeID(i+1), address(ports[3*i]), address(ports[3*i+1]), address(ports[3*i+2])))
 	}
 	return nil
 }
@@ -98,8 +98,9 @@ func (r *Region) newState(created time.Time) State {
 	}
 }
 
-func (r *Region) nodeState(i int, api, cluster, admin string) NodeState {
-	id := "node-" + strconv.Itoa(i+1)
+func nodeID(number int) string { return "node-" + strconv.Itoa(number) }
+
+func (r *Region) nodeState(id, api, cluster, admin string) NodeState {
 	return NodeState{
 		ID: id, API: "https://" + api, Cluster: cluster, Admin: "http://" + admin,
 		Data: filepath.Join(r.nodeDir(id), "data"), Log: filepath.Join(r.nodeDir(id), "log"),
@@ -146,7 +147,7 @@ func (r *Region) makeCertificates() error {
 			return err
 		}
 	}
-	for _, n := range r.state.Regions[0].Nodes {
+	for _, n := range r.State().Regions[0].Nodes {
 		if certs.NodePaths(dir, n.ID).Exists() {
 			continue
 		}
@@ -178,7 +179,7 @@ type seedEntry struct {
 
 // writeConfigs writes every node's node.yaml anew, so that a moved folder still works.
 func (r *Region) writeConfigs() error {
-	region := r.state.Regions[0]
+	region := r.State().Regions[0]
 	var seeds []seedEntry
 	for _, n := range region.Nodes {
 		if !n.Spare {
