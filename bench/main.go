@@ -62,27 +62,29 @@ var steps = []step{
 	{name: "failover", run: measureFailover},
 	{name: "mixed", run: measureMixed},
 	{name: "catchup", run: measureCatchUp, long: true},
+	{name: "catchup-kills", run: measureCatchUpKills, long: true},
 	{name: "replace", run: measureReplace, long: true},
 	{name: "soak", run: measureSoak, long: true},
 }
 
 func main() {
-	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover, mixed; and, only when named, catchup, replace and soak")
+	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover, mixed; and, only when named, catchup, catchup-kills, replace and soak")
 	quick := flag.Bool("quick", false, "50,000 documents and short windows: shows that it works, not how fast it is")
 	documents := flag.Int("documents", 0, "how many documents to ingest; 0 means a million, or 50,000 with -quick; for replace a fifth of that")
+	behind := flag.Int64("behind", 0, "how many `megabytes` a node falls behind in catchup; 0 means 1024, or 64 with -quick")
 	binary := flag.String("binary", "", "the maestro `file` to measure; empty builds it")
 	noop := flag.String("noop", "", "serve a no-op API, `connect` or `api`, on stdin's terms; the benchmark starts itself so")
 	certs := flag.String("noop-certs", "", "the certificates' `folder` for -noop")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := start(ctx, *pattern, *quick, *documents, *binary, *noop, *certs); err != nil {
+	if err := start(ctx, *pattern, *quick, *documents, *behind, *binary, *noop, *certs); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func start(ctx context.Context, pattern string, quick bool, documents int, binary, noop, certs string) error {
+func start(ctx context.Context, pattern string, quick bool, documents int, behind int64, binary, noop, certs string) error {
 	if noop != "" {
 		return serveNoop(ctx, noop, certs)
 	}
@@ -96,6 +98,9 @@ func start(ctx context.Context, pattern string, quick bool, documents int, binar
 	}
 	if documents > 0 {
 		o.documents, o.replaced = documents, documents
+	}
+	if behind > 0 {
+		o.behindBytes = behind << 20
 	}
 	o.everything = pattern == ""
 	if o.everything {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,7 +32,8 @@ type bench struct {
 
 	region  *devregion.Region
 	clients []*client.Client
-	loaded  bool // the documents are in
+	loaded  bool         // the documents are in
+	written atomic.Int64 // documents that catchup has ingested
 }
 
 // up starts the region.

@@ -22,8 +22,8 @@ const (
 // ids, and their count; heads and segments are derived from them on each node.
 type Machine struct {
 	headDocuments int
-	// turns begins a long piece of background work; the function it returns is called every so
-	// often and may rest.
+	// turns begins a long piece of work that nobody waits for; the function it returns is called
+	// every so often and may rest.
 	turns func() func()
 
 	// life is held by whoever uses the store, and exclusively by Load while it replaces
@@ -47,9 +47,9 @@ type Machine struct {
 	row []byte
 }
 
-// NewMachine makes the machine of one shard. turns is called when the machine begins to build a
-// segment, and the function it returns every so often meanwhile, so that it can rest for the
-// sake of others. nil means never.
+// NewMachine makes the machine of one shard. turns is called when the machine begins to load or to
+// build a segment, and the function it returns every so often meanwhile, so that it can rest for
+// the sake of others. nil means never.
 func NewMachine(turns func() func()) *Machine {
 	m := newMachine(headDocumentsMax)
 	if turns != nil {
@@ -105,7 +105,7 @@ func (m *Machine) rebuildHeads(store *raftfsm.Store, from, count uint64) error {
 	if err != nil {
 		return err
 	}
-	next := from
+	next, rest := from, m.turns()
 	var chunk []Document
 	for ok := it.First(); ok; ok = it.Next() {
 		row, err := it.Value()
@@ -117,7 +117,8 @@ func (m *Machine) rebuildHeads(store *raftfsm.Store, from, count uint64) error {
 			return errors.Join(fmt.Errorf("index: document %d: %w", next, err), it.Close())
 		}
 		next++
-		if chunk = append(chunk, d); len(chunk) == publishChunk {
+		if chunk = append(chunk, d); len(chunk) == rebuildChunk {
+			rest()
 			if err := m.waitForSealer(); err != nil {
 				return errors.Join(err, it.Close())
 			}
@@ -157,8 +158,13 @@ func (m *Machine) stop() {
 	m.sealer.Wait()
 }
 
-// publishChunk is how many documents enter the head under one lock.
-const publishChunk = 256
+const (
+	// publishChunk is how many documents enter the head under one lock.
+	publishChunk = 256
+	// rebuildChunk is how many documents are indexed between two chances to rest: less than a
+	// millisecond.
+	rebuildChunk = 64
+)
 
 // publish makes documents visible to searches; their rows are committed.
 func (m *Machine) publish(docs []Document) {

@@ -95,7 +95,7 @@ func (n *Node) groups(r *record, tables *meta.Machine) []raftfsm.Group {
 	}
 	if n.cfg.Runs(ServiceIndex) {
 		for _, s := range indexShards(r.Index) {
-			groups = append(groups, raftfsm.Group{ID: s.Group, Name: s.Name, Machine: index.NewMachine(n.pacer.Turns), Bulk: true})
+			groups = append(groups, raftfsm.Group{ID: s.Group, Name: s.Name, Machine: index.NewMachine(n.turnsOf(s.Group)), Bulk: true})
 		}
 	}
 	return groups

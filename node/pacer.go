@@ -1,13 +1,15 @@
 package node
 
 import (
+	"math"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/maestro-conductor/maestro/internal/elastic"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-// newPacer makes what paces this node's ingest. It is run once the groups are.
+// newPacer makes what paces this node's ingest and background work. It is run once the groups are.
 func newPacer(n *Node) *elastic.Pacer {
 	p := elastic.NewPacer(elastic.Sources{
 		Steady: n.clock.Steady,
@@ -20,6 +22,12 @@ func newPacer(n *Node) *elastic.Pacer {
 			return n.host.AppliedSum(ids)
 		},
 		L0: func() int { return n.host.L0Sublevels() },
+		Peers: func() float64 {
+			if !n.isStarted() {
+				return math.Inf(1)
+			}
+			return n.host.PeersPace()
+		},
 	})
 	gauge := func(name, help string, value func(elastic.State) float64) {
 		n.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return value(p.State()) }))
@@ -34,4 +42,28 @@ func newPacer(n *Node) *elastic.Pacer {
 		Name: "mc_ingest_refused_total", Help: "Batches refused because those before them would take too long at the pace.",
 	}, func() float64 { return float64(p.State().Refused) }))
 	return p
+}
+
+// turnsOf is for background work on a group's state. It rests only while the group's leader is
+// heard: while a state is loaded that was received, this node cannot vote, and when it starts it
+// serves nobody.
+func (n *Node) turnsOf(id raftfsm.GroupID) func() (rest func()) {
+	return func() func() {
+		rest := n.pacer.Turns()
+		return func() {
+			if n.isStarted() && n.host.Led(id) {
+				rest()
+			}
+		}
+	}
+}
+
+// isStarted tells whether the groups run; background work begins while they are opened.
+func (n *Node) isStarted() bool {
+	select {
+	case <-n.started:
+		return true
+	default:
+		return false
+	}
 }

@@ -189,6 +189,7 @@ func (n *Node) start(rec *record) error {
 		Dir: n.cfg.DataDir, Self: n.boot.self(), Members: raftMembers(rec.membership()), Mux: n.boot.mux,
 		Clock: n.clock, Log: n.log, Fatal: n.fatal, Registry: n.registry,
 		Stop: n.stop, DiskLow: n.cfg.Disk.LowBytes, ClockOffsetMax: n.cfg.Clock.OffsetMax,
+		Turns: n.pacer.Turns, Pace: n.pacer.Pace,
 		Started: n.boot.identity().Started,
 		// Who learns of the region from a record that follows meta comes to groups that run.
 		Join: rec.NodesVersion > 0,

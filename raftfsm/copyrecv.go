@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -307,6 +308,7 @@ func (g *group) receive(c net.Conn) error {
 		defer st.end(c)
 		have, err = st.begin(c, begin)
 	}
+	var buf []byte // of one file after the other
 	for {
 		if err := answerCopy(c, have, err); err != nil {
 			return err
@@ -321,7 +323,8 @@ func (g *group) receive(c net.Conn) error {
 		if f.Bytes > copyFileMax {
 			return fmt.Errorf("implausible length %d", f.Bytes)
 		}
-		b := make([]byte, f.Bytes)
+		buf = slices.Grow(buf[:0], int(f.Bytes))
+		b := buf[:f.Bytes]
 		if _, err := io.ReadFull(r, b); err != nil {
 			return err
 		}

@@ -70,7 +70,8 @@ func (g *group) send(ctx context.Context, v *copyView, s *copySend, to Member, r
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	w := &copyConn{Conn: conn, r: bufio.NewReader(conn), pace: &h.copies.pace, ctx: ctx}
+	rest := h.turns()
+	w := &copyConn{Conn: conn, r: bufio.NewReader(conn), pace: &h.copies.pace, rest: rest, ctx: ctx}
 	have, err := w.begin(copyBegin{Version: copyTransferVersion, Copy: v.id, Term: term, Index: v.pos.Index, Replica: string(replica)})
 	if err != nil {
 		return nil, err
@@ -87,8 +88,9 @@ func (g *group) send(ctx context.Context, v *copyView, s *copySend, to Member, r
 		return nil, err
 	}
 	defer it.Close()
+	buf := &memoryWritable{b: make([]byte, 0, h.copies.fileBytes+h.copies.fileBytes/8)}
 	for tries := 0; !s.whole || have < len(s.files); {
-		b, err := s.build(it, have, h.copies.fileBytes, g.snaps.sst().options)
+		b, err := s.build(it, have, h.copies.fileBytes, g.snaps.sst().options, buf, rest)
 		if err != nil {
 			return nil, err
 		}
@@ -112,10 +114,11 @@ func (g *group) send(ctx context.Context, v *copyView, s *copySend, to Member, r
 	return append([]copyFile(nil), s.files...), nil
 }
 
-// build makes file n, whose place is known, and notes where the next begins.
-func (s *copySend) build(it *pebble.Iterator, n int, size uint64, options sstable.WriterOptions) ([]byte, error) {
+// build makes file n, whose place is known, and notes where the next begins. The result lies in
+// buf, until the next call; rest is called every so many rows.
+func (s *copySend) build(it *pebble.Iterator, n int, size uint64, options sstable.WriterOptions, buf *memoryWritable, rest func()) ([]byte, error) {
 	again := n < len(s.files)
-	buf := &memoryWritable{}
+	buf.b = buf.b[:0]
 	w := sstable.NewWriter(buf, options)
 	ok := false
 	if n == 0 {
@@ -126,7 +129,10 @@ func (s *copySend) build(it *pebble.Iterator, n int, size uint64, options sstabl
 	if n == 0 && len(s.starts) == 0 && ok {
 		s.starts = append(s.starts, append([]byte(nil), it.Key()...))
 	}
-	for ; ok; ok = it.Next() {
+	for rows := 1; ok; rows, ok = rows+1, it.Next() {
+		if rows%copyTurnRows == 0 {
+			rest()
+		}
 		if again && n+1 < len(s.starts) && string(it.Key()) >= string(s.starts[n+1]) {
 			break
 		}
@@ -171,6 +177,7 @@ type copyConn struct {
 	net.Conn
 	r    *bufio.Reader
 	pace *pacer
+	rest func()
 	ctx  context.Context
 }
 
@@ -195,6 +202,7 @@ func (c *copyConn) file(n int, f copyFile, b []byte) (have int, err error) {
 	}
 	for len(b) > 0 {
 		piece := b[:min(len(b), copyPieceBytes)]
+		c.rest()
 		if err := c.pace.wait(c.ctx, len(piece)); err != nil {
 			return 0, err
 		}
@@ -327,6 +335,8 @@ func (t copyTransport) install(opened *openedView, id raft.ServerID, target raft
 		Version: copyVersionStaged, Index: v.pos.Index, Term: v.pos.Term, ConfigIndex: v.pos.ConfigIndex, Config: v.pos.Config,
 		Files: uint32(len(files)), Copy: v.id, Staged: files,
 	}.encode()
+	// Only the size of the RPC gives it time, so zeros follow the manifest.
+	manifest = append(manifest, make([]byte, max(0, len(files)*installFileBytes-len(manifest)))...)
 	args.Size = int64(len(manifest))
 	return t.installStaged(v.ctx, id, target, *args, resp, manifest)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -308,4 +309,33 @@ func TestSnapshotThatConflictsWithTheLog(t *testing.T) {
 		own, ownErr := c.Host(away).StateHash(groupA)
 		return err == nil && ownErr == nil && own == theirs
 	})
+}
+
+// Who sends a copy takes turns, and a node learns at what pace its peers go.
+func TestTransfersTakeTurns(t *testing.T) {
+	var x transfers
+	var turns [3]atomic.Int64
+	c := hosttest.Start(t, 3, twoGroups, littleLog, x.option(), hosttest.Configure(func(i int, o *raftfsm.Options) {
+		o.Turns = func() func() { return func() { turns[i].Add(1) } }
+		o.Pace = func() float64 { return float64(1000 * (i + 1)) }
+	}))
+	_, away := leaveBehind(t, c)
+	c.Start(away)
+	awaitEqualStates(t, c, groupA)
+	files := x.take(away)
+	if len(files) == 0 {
+		t.Fatal("no files arrived")
+	}
+	taken := int64(0)
+	for i := range turns {
+		taken += turns[i].Load()
+	}
+	if taken < int64(len(files)) {
+		t.Errorf("%d turns for %d files", taken, len(files))
+	}
+	want := 1000.0
+	if away == 0 {
+		want = 2000
+	}
+	c.Await("the peers' pace", func() bool { return c.Host(away).PeersPace() == want })
 }

@@ -72,7 +72,12 @@ func writeFile(fs vfs.FS, path string, b []byte) error {
 	if err != nil {
 		return fmt.Errorf("raftfsm: write %s: %w", path, err)
 	}
-	_, err = f.Write(b)
+	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: copySyncBytes})
+	for len(b) > 0 && err == nil {
+		piece := b[:min(len(b), copySyncBytes)]
+		_, err = f.Write(piece)
+		b = b[len(piece):]
+	}
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
 		err = fs.Rename(temp, path)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/hashicorp/raft"
@@ -30,6 +31,7 @@ func (f fsm) ApplyBatch(logs []*raft.Log) []any {
 				return out
 			}
 			out[i] = applied
+			f.g.restBehind(l.Index)
 		case raft.LogConfiguration:
 			if err := f.g.replica.ApplyConfig(l.Index, l.Term, l.Data); err != nil {
 				f.g.host.fatal("apply_failed", fmt.Errorf("group %s: %w", f.g.name, err))
@@ -39,6 +41,20 @@ func (f fsm) ApplyBatch(logs []*raft.Log) []any {
 	}
 	return out
 }
+
+// restBehind lets a follower that is far behind rest after an entry, for the sake of others. Not one
+// that has lost its leader: it may be the next.
+func (g *group) restBehind(index uint64) {
+	if g.seat.current.Load() != g || g.raft.CommitIndex() < index+applyBehind {
+		return // the first is so while the replica is opened
+	}
+	if g.raft.State() == raft.Follower && g.heard() {
+		g.rest()
+	}
+}
+
+// heard tells whether the leader was there a moment ago.
+func (g *group) heard() bool { return time.Since(g.raft.LastContact()) < leaderHeartbeatTimeout }
 
 // Snapshot starts a local snapshot. Nothing is copied: the state is in Pebble already.
 func (f fsm) Snapshot() (raft.FSMSnapshot, error) { return marker(f), nil }

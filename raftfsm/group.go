@@ -44,6 +44,7 @@ type group struct {
 	log      *slog.Logger
 	machine  Machine
 	replica  *Replica
+	rest     func() // of the applying goroutine, far behind
 	raft     *raft.Raft
 	logs     *logStore
 	keep     *timekeeper

@@ -74,6 +74,13 @@ type Options struct {
 	// more than once, and returns at once. Nil means Fatal.
 	Stop func(reason string, err error)
 
+	// Turns begins a long piece of background work, such as sending a copy of a state; the function
+	// it returns is called every few milliseconds of work and may rest. Nil means that none rests.
+	Turns func() (rest func())
+	// Pace is what this node holds work to that can wait, in bytes a second, for its peers to know;
+	// zero while it does not. Nil means never.
+	Pace func() float64
+
 	// FS holds the state, the snapshots and everything else but the logs; nil means the file
 	// system of the machine.
 	FS vfs.FS
@@ -144,6 +151,8 @@ type Host struct {
 	bounds     bounds
 	notices    notices
 	copies     copies
+	turns      func() (rest func())
+	pace       func() float64
 	seams      seams
 
 	ctx    context.Context
@@ -163,6 +172,12 @@ func Open(o Options, groups []Group) (*Host, error) {
 		clockOffsetMax: o.ClockOffsetMax, seats: map[GroupID]*seat{}, place: make(chan struct{}, 1), refused: make(chan struct{}, 1),
 	}
 	h.levelFloor.Store(int32(max(LevelFirst, o.Level)))
+	if h.turns, h.pace = o.Turns, o.Pace; h.turns == nil {
+		h.turns = func() func() { return func() {} }
+	}
+	if h.pace == nil {
+		h.pace = func() float64 { return 0 }
+	}
 	h.fs, h.openLog = o.FS, o.OpenLog
 	if h.fs == nil {
 		h.fs = vfs.Default

@@ -57,17 +57,30 @@ const (
 	// appends wait meanwhile; smaller steps mean more fsyncs.
 	truncateStep = 1024
 
-	// installTimeoutScale is how many bytes of a snapshot give its RPC another transportTimeout. The
-	// RPC after a transfer has 12 bytes for each file, and the follower answers when it has taken
-	// the files over and loaded its machine: half a second for a file of 8 MiB. The library's
-	// 256 KiB would leave three seconds for all. Smaller overflows for streams to builds of level 1.
+	// installTimeoutScale is how many bytes of a snapshot give its RPC another transportTimeout.
+	// Smaller overflows for streams to builds of level 1.
 	installTimeoutScale = 64
+	// installFileBytes is how long the RPC after a transfer is made for each file: six seconds for
+	// 8 MiB. The follower answers when it has taken the files over and loaded its machine, which takes
+	// some tenths of a second a file at full speed, and ten times that while several groups of a node
+	// give way to other work. An RPC that is given up means that the whole state is sent again; a
+	// follower that is gone is noticed by its connection.
+	installFileBytes = 128
 	// copySendBytes is about how large one file of a transfer becomes, and so how much is sent
 	// again after an interruption. It is held in memory on both sides; smaller ones mean more
 	// fsyncs and more files for Pebble to merge.
 	copySendBytes = 8 << 20
 	// copyFileMax bounds what a receiver takes as one file, which may exceed copySendBytes by a row.
 	copyFileMax = 256 << 20
+	// applyBehind is how many entries behind what is known to be committed a follower rests in
+	// between: more than a follower that keeps up ever is, and less than anybody waits for.
+	applyBehind = 2 * maxAppendEntries
+	// copySyncBytes is after how many bytes the sync of a received file begins: the logs on the same
+	// disk would wait for 8 MiB at once.
+	copySyncBytes = 512 << 10
+	// copyTurnRows is how many rows are written to a file between two chances to rest: some hundred
+	// microseconds.
+	copyTurnRows = 256
 	// copyPieceBytes is how much is sent at once between two looks at the rate.
 	copyPieceBytes = 256 << 10
 	// copyBytesPerSecond is how much a node sends of copies, all together: half of a gigabit

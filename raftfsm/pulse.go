@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 const (
@@ -57,6 +60,8 @@ type pulse struct {
 	Disk     Disk `json:"disk,omitempty"`
 	// ClockWrong is set while its wall clock differs from those of a majority.
 	ClockWrong bool `json:"clockWrong,omitempty"`
+	// Pace is what it holds work to that can wait, in bytes a second; zero while it does not.
+	Pace float64 `json:"pace,omitempty"`
 	// Groups are the replicas that it hosts.
 	Groups map[GroupID]replicaPulse `json:"groups,omitempty"`
 }
@@ -156,6 +161,28 @@ func (h *Host) peer(id string) (peerState, bool) {
 	return s, ok && time.Duration(h.clock.Steady()-s.at) < pulseFresh
 }
 
+// PeersPace is the least pace that a peer holds work to that can wait, in bytes a second; +Inf when
+// none does, as far as fresh news say.
+func (h *Host) PeersPace() float64 {
+	least := math.Inf(1)
+	for id := range h.peerLinks() {
+		if s, ok := h.peer(id); ok && s.Pace > 0 {
+			least = min(least, s.Pace)
+		}
+	}
+	return least
+}
+
+// Led tells whether this node leads a group, or has just heard its leader.
+func (h *Host) Led(id GroupID) bool {
+	s := h.seats[id]
+	if s == nil {
+		return false
+	}
+	g := s.current.Load()
+	return g != nil && (g.raft.State() == raft.Leader || g.heard())
+}
+
 // ClockError says how far this node's wall clock is off, if it differs from those of so many
 // peers that this node must be the one that is wrong; nil otherwise. A single peer that
 // differs proves nothing about who is right.
@@ -208,7 +235,7 @@ func (h *Host) Level() int { return h.level() }
 func (h *Host) ownPulse() pulse {
 	p := pulse{
 		ID: h.self.ID, Level: LevelCurrent, Wall: h.clock.Now().UnixNano(), Draining: h.draining.Load(),
-		Disk: h.diskState(), ClockWrong: h.ClockError() != nil, Groups: map[GroupID]replicaPulse{},
+		Disk: h.diskState(), ClockWrong: h.ClockError() != nil, Pace: h.pace(), Groups: map[GroupID]replicaPulse{},
 	}
 	for _, g := range h.open() {
 		_, leader := g.raft.LeaderWithID()

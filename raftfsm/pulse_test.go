@@ -1,6 +1,7 @@
 package raftfsm
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +74,31 @@ func TestLevel(t *testing.T) {
 		h.levelFloor.Store(int32(c.floor))
 		if got := h.level(); got != c.want {
 			t.Errorf("%s: level %d, want %d", name, got, c.want)
+		}
+	}
+}
+
+// The least pace of the peers counts, while the news are fresh.
+func TestPeersPace(t *testing.T) {
+	paced := func(pace float64) peerState { return peerState{pulse: pulse{Level: 2, Pace: pace}} }
+	inf := math.Inf(1)
+	for _, c := range []struct {
+		b, c peerState
+		want float64
+	}{
+		{paced(0), paced(0), inf},
+		{paced(0), peerState{}, inf},
+		{paced(1000), paced(0), 1000},
+		{paced(2000), paced(1000), 1000},
+	} {
+		clk := clock.NewManual(time.Unix(1_700_000_000, 0))
+		h := hostKnowing(clk, c.b, c.c)
+		if got := h.PeersPace(); got != c.want {
+			t.Errorf("%v and %v: a pace of %v", c.b.Pace, c.c.Pace, got)
+		}
+		clk.Advance(pulseFresh)
+		if got := h.PeersPace(); got != inf {
+			t.Errorf("%v and %v, from old news: a pace of %v", c.b.Pace, c.c.Pace, got)
 		}
 	}
 }

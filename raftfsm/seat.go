@@ -78,7 +78,7 @@ func (s *seat) open(id string, o opening) (err error) {
 	}
 	g := &group{
 		id: s.conf.ID, name: s.conf.Name, self: id, seat: s, host: h, log: s.log, machine: s.conf.Machine,
-		replica: s.replica, keep: &timekeeper{clock: h.clock}, onLeader: s.conf.OnLeader, bulk: s.conf.Bulk,
+		replica: s.replica, rest: h.turns(), keep: &timekeeper{clock: h.clock}, onLeader: s.conf.OnLeader, bulk: s.conf.Bulk,
 		commitTimeout: s.conf.CommitTimeout,
 		guard:         &s.guard, replacing: &s.replacing,
 		queue: make(chan *proposal, proposalQueueMax), inFlight: make(chan struct{}, entriesInFlightMax),

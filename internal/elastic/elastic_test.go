@@ -138,7 +138,7 @@ func TestStateBacklogSlowsIngest(t *testing.T) {
 // hand is a pacer whose time stands still.
 func hand(rate float64) (*Pacer, *int64) {
 	now := int64(time.Hour)
-	p := NewPacer(Sources{Steady: func() int64 { return now }})
+	p := NewPacer(Sources{Steady: func() int64 { return now }, Peers: func() float64 { return math.Inf(1) }})
 	p.rate = rate
 	return p, &now
 }
@@ -191,18 +191,68 @@ func TestBytesGoThroughAtTheRate(t *testing.T) {
 	}
 }
 
-// Background work rests only while ingest is paced.
+// Background work rests while checks are given way to, here or at a peer: less when they bear a
+// high pace, and not at all once the pacer has ended.
 func TestBackgroundWorkRests(t *testing.T) {
-	for _, rate := range []float64{math.Inf(1), RateMin} {
-		p, now := hand(rate)
-		rest := p.Turns()
-		rest()
-		*now += int64(turn)
-		began := time.Now()
-		rest()
-		if rested := time.Since(began) >= turnRest*turn; rate == RateMin && !rested {
-			t.Error("paced work did not rest")
+	inf := math.Inf(1)
+	for _, c := range []struct {
+		own, peers float64
+		ended      bool
+		want       time.Duration
+	}{
+		{own: inf, peers: inf},
+		{own: RateMin, peers: inf, want: turnRest * turn},
+		{own: inf, peers: RateMin, want: turnRest * turn},
+		{own: 4 * turnsFade, peers: inf, want: turnRest * turn / 4},
+		{own: RateMin, peers: RateMin, ended: true},
+	} {
+		p, _ := hand(c.own)
+		p.from.Peers = func() float64 { return c.peers }
+		if c.ended {
+			p.end()
 		}
+		if got := p.turned(turn); got != c.want {
+			t.Errorf("%+v: a rest of %v", c, got)
+		}
+	}
+}
+
+// All background work of a node together keeps to one measure, however much there is of it.
+func TestBackgroundWorkSharesOneMeasure(t *testing.T) {
+	p, now := hand(RateMin)
+	const workers = 8
+	worked := time.Duration(0)
+	until := [workers]int64{}
+	end := *now + int64(time.Minute)
+	for *now < end {
+		next := end
+		for i := range until {
+			if until[i] <= *now {
+				worked += turn
+				until[i] = *now + int64(turn) + int64(p.turned(turn))
+			}
+			next = min(next, until[i])
+		}
+		*now = next
+	}
+	if share := worked.Seconds() / 60; share > 1.1/turnRest || share < 0.5/turnRest {
+		t.Errorf("%d workers worked %.2f of the time", workers, share)
+	}
+}
+
+// A turn is not over before its time, and a rest is really taken.
+func TestTurnsRest(t *testing.T) {
+	p, now := hand(RateMin)
+	rest := p.Turns()
+	rest()
+	if p.nextTurn != 0 {
+		t.Error("work rested before its turn was over")
+	}
+	*now += int64(time.Second)
+	began := time.Now()
+	rest()
+	if time.Since(began) < turnRest*turnMax || p.nextTurn-*now != int64(turnRest*turnMax) {
+		t.Error("paced work did not rest")
 	}
 }
 

@@ -53,6 +53,8 @@ type Sources struct {
 	Work func() uint64
 	// L0 is how many sublevels the top level of the state has.
 	L0 func() int
+	// Peers is the least pace that a peer tells of, in bytes a second; +Inf when none paces.
+	Peers func() float64
 }
 
 // Pacer lets elastic work through at the rate of a Controller. It is safe for use by several
@@ -70,6 +72,8 @@ type Pacer struct {
 	work       uint64
 	workedLast int64 // when Work grew last
 	refused    uint64
+	ended      bool  // Run has ended: what is left to do is not held up
+	nextTurn   int64 // when background work may go on
 }
 
 type sample struct {
@@ -147,8 +151,9 @@ func (p *Pacer) take(bytes int) (time.Duration, bool) {
 	return 0, true
 }
 
-// Run observes and decides until ctx ends.
+// Run observes and decides until ctx ends; from then on nothing waits.
 func (p *Pacer) Run(ctx context.Context) {
+	defer p.end()
 	tick := time.NewTicker(Interval)
 	defer tick.Stop()
 	for {
@@ -159,6 +164,12 @@ func (p *Pacer) Run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+func (p *Pacer) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended, p.rate = true, math.Inf(1)
 }
 
 func (p *Pacer) observe() {
@@ -229,15 +240,34 @@ func (p *Pacer) State() State {
 }
 
 const (
-	// turn is how long background work goes on at a time while ingest is paced, and turnRest how
-	// many times as long it then rests. A segment takes about a second of work, and its turn comes
-	// once in some ten thousands of documents, so there is time for it.
+	// turn is how long background work goes on at a time while checks are given way to, turnMax how
+	// much of it counts, because it may hold a time in which the machine did something else, and
+	// turnRest how many times as long it then rests. So all of a node's background work takes a third
+	// of a core at least, and each piece of it a quarter when it is alone: a gigabyte of documents is
+	// indexed within two minutes, and segments are built several times as fast as paced ingest fills
+	// them.
 	turn     = 2 * time.Millisecond
-	turnRest = 4
+	turnMax  = 2 * turn
+	turnRest = 3
+	// turnsFade is the pace from which on rests become shorter, in proportion: checks have then been
+	// well for some fifteen seconds, so the machine has room.
+	turnsFade = 8 * RateMin
 )
 
-// Turns is for background work of ingest that takes long, such as building a segment. Call the
-// function it returns every so often: while ingest is paced, it rests.
+// Pace is what ingest is held to here, in bytes a second, so that peers know that checks need
+// room; 0 when it is not.
+func (p *Pacer) Pace() float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if math.IsInf(p.rate, 1) {
+		return 0
+	}
+	return p.rate
+}
+
+// Turns is for background work that takes long, such as building a segment or sending a copy of
+// the state. Call the function it returns every so often: while checks are given way to, here or
+// at a peer, it rests, and all such work of a node shares one measure.
 func (p *Pacer) Turns() (rest func()) {
 	began := p.from.Steady()
 	return func() {
@@ -245,16 +275,22 @@ func (p *Pacer) Turns() (rest func()) {
 		if worked < turn {
 			return
 		}
-		if p.paced() {
-			// What was worked may hold a time in which the machine did something else.
-			time.Sleep(turnRest * min(worked, 2*turn))
-		}
+		time.Sleep(p.turned(min(worked, turnMax)))
 		began = p.from.Steady()
 	}
 }
 
-func (p *Pacer) paced() bool {
+// turned takes note of work that was done and says how long to rest.
+func (p *Pacer) turned(worked time.Duration) time.Duration {
+	peers := p.from.Peers()
+	now := p.from.Steady()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !math.IsInf(p.rate, 1)
+	pace := min(p.rate, peers)
+	if p.ended || math.IsInf(pace, 1) {
+		return 0
+	}
+	rest := turnRest * min(1, turnsFade/pace) * float64(worked)
+	p.nextTurn = max(p.nextTurn, now) + int64(rest)
+	return time.Duration(p.nextTurn - now)
 }
