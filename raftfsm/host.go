@@ -142,6 +142,7 @@ type Host struct {
 	bounds     bounds
 	notices    notices
 	copies     copies
+	backups    backupSessions
 	seams      seams
 
 	ctx    context.Context
