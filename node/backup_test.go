@@ -98,9 +98,8 @@ func restorer(c *client.Client) *backup.Region {
 	return backup.NewRegion(c, patience, func(string, backup.Group) {})
 }
 
-// A region of three nodes is backed up while it is written to, and restored into regions of one
-// and of three nodes with other names: the same documents, limits and tokens; counters begin
-// empty and refill.
+// A region of three nodes is backed up and restored into regions of one and of three nodes with
+// other names: the same documents, limits and tokens; counters begin empty and refill.
 func TestBackupIsRestoredIntoNewRegions(t *testing.T) {
 	old := newRegion(t)
 	old.run()

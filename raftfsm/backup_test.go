@@ -66,6 +66,13 @@ func shelves() []raftfsm.Group {
 	return []raftfsm.Group{{ID: groupA, Name: "a", Machine: &shelf{}}, {ID: groupB, Name: "b", Machine: &shelf{serves: true}}}
 }
 
+// startShelves runs nodes that know from earlier that all speak the present level, as those of a
+// region do.
+func startShelves(t *testing.T, n int) *hosttest.Cluster {
+	t.Helper()
+	return hosttest.Start(t, n, shelves, hosttest.Configure(func(_ int, o *raftfsm.Options) { o.Level = raftfsm.LevelMembers }))
+}
+
 func patiently(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), hosttest.Patience)
 	t.Cleanup(cancel)
@@ -152,7 +159,7 @@ func rowsOf(t *testing.T, chunks []raftfsm.BackupChunk) map[string]string {
 // A backup is of one moment, whatever is written and whichever leader dies meanwhile; and what
 // is restored from it is the same again, though leaders die and steps are repeated.
 func TestBackupAndRestore(t *testing.T) {
-	from := hosttest.Start(t, 3, shelves)
+	from := startShelves(t, 3)
 	fill(t, from.Host(0))
 	written, stopped := 0, -1
 	alive := func() *raftfsm.Host { return from.Host((stopped + 1) % 3) }
@@ -186,7 +193,7 @@ func TestBackupAndRestore(t *testing.T) {
 		t.Errorf("the next backup has %d rows, want %d", len(rowsOf(t, again)), 24+written)
 	}
 
-	to := hosttest.Start(t, 3, shelves)
+	to := startShelves(t, 3)
 	dead := -1
 	restore(t, 1, chunks, func(step int) *raftfsm.Host {
 		if step%8 == 3 {
@@ -210,11 +217,11 @@ func TestBackupAndRestore(t *testing.T) {
 
 // Everything that does not fit is refused and changes nothing, and the rest goes on.
 func TestRestoreRefusals(t *testing.T) {
-	c := hosttest.Start(t, 1, shelves)
+	c := startShelves(t, 1)
 	h := c.Host(0)
 	fill(t, h)
 	chunks, _ := backUp(t, h, 1, nothing)
-	to := hosttest.Start(t, 1, shelves)
+	to := startShelves(t, 1)
 	step := func(s raftfsm.RestoreStep) (raftfsm.RestoreState, error) {
 		t.Helper()
 		if s.Backup == (raftfsm.BackupID{}) {
@@ -288,7 +295,7 @@ func TestRestoreRefusals(t *testing.T) {
 
 // A node serves few readings; one that is begun again takes no second place.
 func TestBackupSessionsAreFew(t *testing.T) {
-	c := hosttest.Start(t, 1, shelves)
+	c := startShelves(t, 1)
 	h := c.Host(0)
 	fill(t, h)
 	open := func(id byte) error {
