@@ -21,6 +21,7 @@ const (
 	classIngest
 	classStream
 	classAdmin
+	classBackup
 	classes
 )
 
@@ -87,6 +88,10 @@ var procedures = []procedure{
 	{name: clusterv1connect.TokensCreateTokenProcedure, least: RoleAdmin, write: true, class: classAdmin, deadline: DeadlineAdmin},
 	{name: clusterv1connect.TokensListTokensProcedure, least: RoleAdmin, class: classAdmin, deadline: DeadlineAdmin},
 	{name: clusterv1connect.TokensRevokeTokenProcedure, least: RoleAdmin, write: true, class: classAdmin, deadline: DeadlineAdmin},
+
+	{name: clusterv1connect.BackupsDescribeProcedure, least: RoleAdmin, platform: true, class: classBackup, deadline: DeadlineAdmin},
+	{name: clusterv1connect.BackupsExportProcedure, least: RoleAdmin, platform: true, class: classBackup, deadline: DeadlineAdmin},
+	{name: clusterv1connect.BackupsImportProcedure, least: RoleAdmin, platform: true, write: true, class: classBackup, deadline: MaxDeadline},
 
 	{name: reflectionV1, least: RoleReader, cutOff: cutOffAll, stream: true, class: classAdmin},
 	{name: reflectionV1Alpha, least: RoleReader, cutOff: cutOffAll, stream: true, class: classAdmin},

@@ -183,6 +183,19 @@ var accessCases = []accessCase{
 		own: notPlatform, foreign: notPlatform, platform: adminOnly,
 	},
 	{
+		what: "describe a backup", procedure: clusterv1connect.BackupsDescribeProcedure, request: &clusterv1.DescribeRequest{},
+		own: notPlatform, foreign: notPlatform, platform: adminOnly,
+	},
+	{
+		what: "read a group", procedure: clusterv1connect.BackupsExportProcedure, request: &clusterv1.ExportRequest{Group: "meta", Reading: make([]byte, 16)},
+		own: notPlatform, foreign: notPlatform, platform: adminOnly,
+	},
+	{
+		what: "restore a group", procedure: clusterv1connect.BackupsImportProcedure,
+		request: &clusterv1.ImportRequest{Group: "meta", Backup: make([]byte, 16), Step: clusterv1.ImportStep_IMPORT_STEP_BEGIN},
+		own:     notPlatform, foreign: notPlatform, platform: adminOnly,
+	},
+	{
 		what: "make a token for acme", procedure: clusterv1connect.TokensCreateTokenProcedure, request: &clusterv1.CreateTokenRequest{Tenant: "acme", Role: RoleReader},
 		own: adminOnly, foreign: admForeign, platform: adminOnly,
 	},
@@ -286,6 +299,12 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 		return callOne[clusterv1.ReplaceResponse](t, e, c.procedure, secret, m)
 	case *clusterv1.TransferRequest:
 		return callOne[clusterv1.TransferResponse](t, e, c.procedure, secret, m)
+	case *clusterv1.DescribeRequest:
+		return callOne[clusterv1.DescribeResponse](t, e, c.procedure, secret, m)
+	case *clusterv1.ExportRequest:
+		return callOne[clusterv1.ExportResponse](t, e, c.procedure, secret, m)
+	case *clusterv1.ImportRequest:
+		return callOne[clusterv1.ImportResponse](t, e, c.procedure, secret, m)
 	case *clusterv1.CreateTokenRequest:
 		return callOne[clusterv1.CreateTokenResponse](t, e, c.procedure, secret, m)
 	case *clusterv1.ListTokensRequest:

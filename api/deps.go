@@ -6,6 +6,7 @@ import (
 
 	"github.com/maestro-conductor/maestro/index"
 	"github.com/maestro-conductor/maestro/limiter"
+	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
 // Roles of an identity, from least to most. The table in authz.go says what each may do.
@@ -147,6 +148,24 @@ type MemberChange struct {
 	Started bool
 	// Removed is true when ID is no member any more.
 	Removed bool
+}
+
+// BackupPlan is what a backup of a region consists of.
+type BackupPlan struct {
+	ClusterID, Region, Version string
+	Services                   []string
+	// Groups are in the order in which they are to be read, and restored.
+	Groups []string
+}
+
+// Backups reads groups and restores them; every call may be repeated.
+type Backups interface {
+	BackupPlan(ctx context.Context) (BackupPlan, error)
+	// ExportGroup reads a chunk as raftfsm.Host.ReadBackup does; ErrGroupName when there is no
+	// such group.
+	ExportGroup(ctx context.Context, group string, reading raftfsm.BackupID, chunk uint64) (raftfsm.BackupChunk, error)
+	// ImportGroup takes a step as raftfsm.Host.Restore does.
+	ImportGroup(ctx context.Context, group string, step raftfsm.RestoreStep) (raftfsm.RestoreState, error)
 }
 
 // ClusterAdmin starts the region, reports on it, and changes its members.

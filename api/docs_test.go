@@ -184,6 +184,7 @@ var documentedLimits = func() []struct{ what, value, beyond string } {
 		{"searches under way on a node; bytes of their bodies", each(classSearch), tooMany},
 		{"ingests under way on a node; bytes of their bodies", each(classIngest), tooMany},
 		{"ingest streams open on a node; bytes of their messages", each(classStream), tooMany},
+		{"requests of backups and restores under way on a node; bytes of their bodies", each(classBackup), tooMany},
 		{"other requests under way on a node; bytes of their bodies", each(classAdmin), tooMany},
 		{"deadline of a request, whatever the client asks for", MaxDeadline.String(), text(reasonDeadline)},
 		{"time for a body to arrive", time.Duration(readTimeout).String(), text(reasonDeadline)},

@@ -48,7 +48,7 @@ func newEnv(t testing.TB, change func(*Deps)) *env {
 	e := &env{services: newServices(), registry: prometheus.NewRegistry(), log: &logBuffer{}, ca: newAuthority(t)}
 	deps := Deps{
 		Authenticator: e.services, Checker: e.services, Limits: e.services, Index: e.services,
-		Tokens: e.services, Cluster: e.services,
+		Tokens: e.services, Cluster: e.services, Backups: e.services,
 		Region: "eu", Metrics: e.registry,
 		Logger: slog.New(slog.NewTextHandler(e.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/maestro-conductor/maestro/index"
 	"github.com/maestro-conductor/maestro/limiter"
+	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
 // fakeServices stands behind the handlers: the least that shows what they pass on and what
@@ -208,6 +209,24 @@ func (f *fakeServices) Transfer(context.Context, string, string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.err
+}
+
+func (f *fakeServices) BackupPlan(context.Context) (BackupPlan, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return BackupPlan{ClusterID: "cluster-1", Region: "eu", Version: "test", Services: []string{"index"}, Groups: []string{"index-0", "meta"}}, f.err
+}
+
+func (f *fakeServices) ExportGroup(_ context.Context, group string, _ raftfsm.BackupID, chunk uint64) (raftfsm.BackupChunk, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return raftfsm.BackupChunk{Index: 9, Term: 2, Time: 7, Rows: []byte(group), Count: chunk, Last: true}, f.err
+}
+
+func (f *fakeServices) ImportGroup(_ context.Context, _ string, s raftfsm.RestoreStep) (raftfsm.RestoreState, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return raftfsm.RestoreState{Next: s.Chunk + 1, Done: s.Op == raftfsm.RestoreEnd}, f.err
 }
 
 // secretOf is the token of a tenant and role that newServices knows.

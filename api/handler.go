@@ -29,6 +29,7 @@ type Deps struct {
 	Index     Indexer
 	Tokens    TokenAdmin
 	Cluster   ClusterAdmin
+	Backups   Backups
 
 	// Region is the region of documents that name none.
 	Region string
@@ -133,6 +134,10 @@ func (s *server) handlers() map[string]http.Handler {
 		clusterv1connect.TokensCreateTokenProcedure: unary(s, clusterv1connect.TokensCreateTokenProcedure, s.createToken),
 		clusterv1connect.TokensListTokensProcedure:  unary(s, clusterv1connect.TokensListTokensProcedure, s.listTokens),
 		clusterv1connect.TokensRevokeTokenProcedure: unary(s, clusterv1connect.TokensRevokeTokenProcedure, s.revokeToken),
+
+		clusterv1connect.BackupsDescribeProcedure: unary(s, clusterv1connect.BackupsDescribeProcedure, s.describeBackup),
+		clusterv1connect.BackupsExportProcedure:   unary(s, clusterv1connect.BackupsExportProcedure, s.exportGroup),
+		clusterv1connect.BackupsImportProcedure:   unary(s, clusterv1connect.BackupsImportProcedure, s.importGroup),
 
 		reflectionV1:      v1,
 		reflectionV1Alpha: v1Alpha,

@@ -23,6 +23,7 @@ var services = []string{
 	provenancev1connect.ProvenanceName,
 	clusterv1connect.ClusterName,
 	clusterv1connect.TokensName,
+	clusterv1connect.BackupsName,
 }
 
 // healthChecker answers the gRPC health service. It is open to all, as probes carry no token.

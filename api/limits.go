@@ -73,6 +73,8 @@ var classLimits = [classes]classLimit{
 	classIngest: {"ingest", 32, 64 << 20, MaxBodyBytes},
 	classStream: {"stream", 64, 64 << 20, MaxBodyBytes},
 	classAdmin:  {"admin", 64, 32 << 20, MaxBodyBytes},
+	// As many readers as a leader serves, and a restore beside them.
+	classBackup: {"backup", 8, 8 << 20, MaxBodyBytes},
 }
 
 // Connections of the listener; see NewServer.

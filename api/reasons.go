@@ -264,6 +264,21 @@ var (
 		title: "other changes of members got in between",
 		hint:  "retry; nothing was changed", retryAfterMs: 200, sentinels: []error{ErrMembersChanged},
 	}
+	reasonGroupNotEmpty = &reason{
+		name: "group_not_empty", code: connect.CodeFailedPrecondition,
+		title: "a group to be restored holds other data",
+		hint:  "restore into a new region, in which nothing has been done since `maestro cluster init`; nothing was changed in this group", sentinels: []error{raftfsm.ErrNotEmpty},
+	}
+	reasonRestoreRefused = &reason{
+		name: "restore_refused", code: connect.CodeFailedPrecondition,
+		title: "a step of a restore does not fit what the group has, or what it can read",
+		hint:  "check the backup with `maestro cluster verify`, and use a build that is not older than the one that made it; nothing was changed by this step", sentinels: []error{raftfsm.ErrRestoreRefused},
+	}
+	reasonBackupGone = &reason{
+		name: "backup_gone", code: connect.CodeAborted,
+		title: "the reading of the group was ended: its leader changed, or nobody read on for a minute",
+		hint:  "read the group again from chunk 0; `maestro cluster backup` does so by itself", sentinels: []error{raftfsm.ErrBackupGone},
+	}
 	reasonTooManyLimits = &reason{
 		name: "too_many_limits", code: connect.CodeFailedPrecondition,
 		title: "more than 64 limits match the request",
@@ -287,6 +302,12 @@ var (
 		name: "tenant_overloaded", code: connect.CodeResourceExhausted,
 		title: "the tenant has too many requests under way",
 		hint:  "retry later, with fewer requests at a time", retryAfterMs: 200,
+	}
+	reasonRestoring = &reason{
+		name: "restoring", code: connect.CodeUnavailable,
+		title: "the group that owns the data is being restored from a backup", opaque: true,
+		hint: "retry once the restore has ended; if it was interrupted, repeat `maestro cluster restore` with the same folder", retryAfterMs: 5000,
+		sentinels: []error{raftfsm.ErrRestoring},
 	}
 	reasonDiskFull = &reason{
 		name: "disk_full", code: connect.CodeResourceExhausted,
@@ -385,7 +406,7 @@ var reasons = []*reason{
 	reasonQueryMalformed, reasonCursorMalformed,
 	reasonLimitUnknown, reasonTokenIDUnknown, reasonRequestIDReused, reasonAlreadyInitialised, reasonSeedsNotReady,
 	reasonNotInitialised, reasonNodeUnfit, reasonNodeNameTaken, reasonNodeUnknown, reasonTooFewNodes, reasonTooManyNodes,
-	reasonNotVoter, reasonGroupName, reasonLevel, reasonTooManyLimits, reasonServiceOff,
-	reasonIncomplete, reasonNotReady, reasonMetaStale, reasonOverloaded, reasonTenantOverloaded, reasonDiskFull, reasonCommandTooLarge, reasonNoLeader, reasonLost,
+	reasonNotVoter, reasonGroupName, reasonLevel, reasonGroupNotEmpty, reasonRestoreRefused, reasonBackupGone, reasonTooManyLimits, reasonServiceOff,
+	reasonIncomplete, reasonNotReady, reasonMetaStale, reasonOverloaded, reasonTenantOverloaded, reasonRestoring, reasonDiskFull, reasonCommandTooLarge, reasonNoLeader, reasonLost,
 	reasonVersionMismatch, reasonMembersChanged, reasonNodeRemoved, reasonNotMember, reasonGroupUnknown, reasonShutdown, reasonDeadline, reasonCanceled, reasonInternal,
 }

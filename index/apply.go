@@ -81,8 +81,7 @@ func (a *applier) document(enc []byte) (outcome, error) {
 		a.row = AppendDocument(a.row[:0], &d)
 		enc = a.row
 	}
-	id, sum := hashID(d.Tenant, d.ID), ContentHash(&d)
-	content := idHash(sum[:])
+	id, content := identify(&d)
 	known, found, err := a.lookup(id, &d)
 	switch {
 	case err != nil:
@@ -92,18 +91,29 @@ func (a *applier) document(enc []byte) (outcome, error) {
 	case found:
 		return outcomeConflict, nil
 	}
+	return outcomeIndexed, a.store(id, content, enc, d)
+}
+
+// identify returns the hashes of a document's id and content.
+func identify(d *Document) (id, content idHash) {
+	sum := ContentHash(d)
+	return hashID(d.Tenant, d.ID), idHash(sum[:])
+}
+
+// store writes a document that is new.
+func (a *applier) store(id, content idHash, enc []byte, d Document) error {
 	a.fresh[id] = content
 	a.key = append(append(a.key[:0], tableID), id[:]...)
 	a.value = append(binary.BigEndian.AppendUint64(a.value[:0], a.next), content[:]...)
 	if err := a.tx.Set(a.key, a.value); err != nil {
-		return 0, err
+		return err
 	}
 	if err := a.tx.Set(documentKey(a.next), enc); err != nil {
-		return 0, err
+		return err
 	}
 	a.next++
 	a.stored = append(a.stored, d)
-	return outcomeIndexed, nil
+	return nil
 }
 
 // indexable tells whether a document has what Normalize guarantees and the index relies on.

@@ -94,9 +94,18 @@ type bucket struct {
 	t int64
 }
 
-// fresh is a bucket that nothing was taken from.
-func (l *limitState) fresh(now int64) bucket {
-	return bucket{unit: l.rate().unit, gen: l.lastGen(), t: now}
+// fresh is a counter without a row: a bucket that nothing was taken from. In a group whose
+// counters were all emptied at a time it is one that has refilled since; the caller settles it.
+func (l *limitState) fresh(now, emptied int64) bucket {
+	if emptied == 0 {
+		return bucket{unit: l.rate().unit, gen: l.lastGen(), t: now}
+	}
+	first := l.gens[0]
+	b := bucket{used: mul64(uint64(l.TokenBucket.Burst), first.rate.unit), unit: first.rate.unit, gen: l.firstGen, t: emptied}
+	if l.firstGen > 0 {
+		b.t = max(b.t, first.start) // what held before is forgotten: nothing flowed back
+	}
+	return b
 }
 
 // settle brings b to the present: it drains at each rate for as long as that one held.

@@ -134,7 +134,7 @@ func (m *Machine) change(tx *raftfsm.Tx, now int64, c Change) ([]byte, error) {
 		}
 	}
 	m.config = next
-	m.set = newLimitSet(next.version, sorted)
+	m.set = newLimitSet(next.version, sorted, m.set.emptied)
 	return appendVersionResult(nil, outcomeConfigured, next.version), nil
 }
 

@@ -53,12 +53,22 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 	if err != nil {
 		return err
 	}
-	m.set = newLimitSet(m.config.version, sorted)
+	emptied, err := loadEmptied(store)
+	if err != nil {
+		return err
+	}
+	m.set = newLimitSet(m.config.version, sorted, emptied)
 	m.published.Store(m.set)
 	return nil
 }
 
-func loadLimits(store *raftfsm.Store) ([]*limitState, error) {
+// rows are those of a store or of an entry.
+type rows interface {
+	Get(key []byte) ([]byte, error)
+	NewIter(lower, upper []byte) (*raftfsm.Iter, error)
+}
+
+func loadLimits(store rows) ([]*limitState, error) {
 	it, err := store.NewIter([]byte{tableLimit}, []byte{tableLimit + 1})
 	if err != nil {
 		return nil, fmt.Errorf("limiter: load limits: %w", err)
@@ -154,7 +164,7 @@ func (m *Machine) gather(r Request, now int64, read func(key []byte) (bucket, bo
 	}
 	m.levels = m.levels[:len(m.matched)]
 	for i, limit := range m.matched {
-		if err := m.levels[i].load(limit, r, now, read); err != nil {
+		if err := m.levels[i].load(limit, r, now, m.set.emptied, read); err != nil {
 			return err
 		}
 	}
@@ -162,7 +172,7 @@ func (m *Machine) gather(r Request, now int64, read func(key []byte) (bucket, bo
 }
 
 // load finds the counter of limit for a request and settles it to now.
-func (l *level) load(limit *limitState, r Request, now int64, read func(key []byte) (bucket, bool, error)) error {
+func (l *level) load(limit *limitState, r Request, now, emptied int64, read func(key []byte) (bucket, bool, error)) error {
 	l.limit = limit
 	l.key = appendBucketKey(l.key[:0], limit.uid, r.Tenant, limit.subject(r.Token, r.Key))
 	b, ok, err := read(l.key)
@@ -170,7 +180,7 @@ func (l *level) load(limit *limitState, r Request, now int64, read func(key []by
 		return fmt.Errorf("limiter: counter of %s: %w", limit.ID, err)
 	}
 	if !ok {
-		b = limit.fresh(now)
+		b = limit.fresh(now, emptied)
 	}
 	l.bucket = limit.settle(b, now)
 	return nil

@@ -59,6 +59,7 @@ func (p pattern) match(s string) bool {
 // once built, so that readers need no lock.
 type limitSet struct {
 	version uint32
+	emptied int64         // when a restore emptied all counters, in group time; 0 for never
 	sorted  []*limitState // by id
 	byID    map[string]*limitState
 	byUID   map[uint64]*limitState
@@ -80,9 +81,10 @@ type subjectIndex struct {
 }
 
 // newLimitSet indexes limits, which are sorted by id.
-func newLimitSet(version uint32, sorted []*limitState) *limitSet {
+func newLimitSet(version uint32, sorted []*limitState, emptied int64) *limitSet {
 	s := &limitSet{
 		version: version,
+		emptied: emptied,
 		sorted:  sorted,
 		byID:    make(map[string]*limitState, len(sorted)),
 		byUID:   make(map[uint64]*limitState, len(sorted)),

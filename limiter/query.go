@@ -41,7 +41,7 @@ func (m *Machine) peek(ctx context.Context, r Request) (answer []byte, err error
 	}
 	levels := make([]level, len(matched))
 	for i, limit := range matched {
-		err := levels[i].load(limit, r, now, func(key []byte) (bucket, bool, error) { return readRow(rows, key) })
+		err := levels[i].load(limit, r, now, set.emptied, func(key []byte) (bucket, bool, error) { return readRow(rows, key) })
 		if err != nil {
 			return nil, err
 		}

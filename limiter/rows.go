@@ -12,6 +12,7 @@ import (
 const (
 	tableBucket byte = 'b' // uid of the limit, tenant, subject -> bucket
 	tableConfig byte = 'c' // nothing -> version of the limits, next uid
+	tableEmpty  byte = 'e' // nothing -> when a restore emptied all counters
 	tableLimit  byte = 'l' // limit id -> limit with its rates
 	tablePart   byte = 'p' // part -> the steps of an incomplete change
 	tableStaged byte = 's' // nothing -> versions of an incomplete change, parts present

@@ -96,7 +96,7 @@ func (m *Machine) sweepRow(key, value []byte, now int64) (row swept, change bool
 	}
 	settled := limit.settle(b, now)
 	switch {
-	case settled.used.isZero():
+	case settled.used.isZero() && limit.settle(limit.fresh(now, m.set.emptied), now).used.isZero():
 		return swept{key: bytes.Clone(key)}, true, nil
 	case b.gen != settled.gen:
 		return swept{key: bytes.Clone(key), value: appendBucket(nil, settled)}, true, nil

@@ -39,9 +39,12 @@ type testRegion struct {
 func newRegion(t *testing.T) *testRegion { return newRegionOf(t, 3) }
 
 // newRegionOf prepares a region of n seeds.
-func newRegionOf(t *testing.T, n int) *testRegion {
+func newRegionOf(t *testing.T, n int) *testRegion { return newRegionNamed(t, n, 0) }
+
+// newRegionNamed prepares a region of n seeds, whose names count on after a number.
+func newRegionNamed(t *testing.T, n, after int) *testRegion {
 	t.Helper()
-	r := &testRegion{t: t, dir: t.TempDir()}
+	r := &testRegion{t: t, dir: t.TempDir(), placed: after}
 	check(t, certs.CreateCA(r.dir))
 	check(t, certs.IssueAdmin(r.dir))
 	var seeds []Seed

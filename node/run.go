@@ -244,7 +244,7 @@ func (n *Node) awaitStarted(ctx context.Context) bool {
 // deps are what the API serves. A service that is switched off stays nil.
 func (n *Node) deps() api.Deps {
 	d := api.Deps{
-		Authenticator: n.services, Freshness: n.services, Tokens: n.services, Cluster: n.services,
+		Authenticator: n.services, Freshness: n.services, Tokens: n.services, Cluster: n.services, Backups: n.services,
 		Region: n.cfg.Region, Now: n.clock.Now, Logger: n.log, Metrics: n.registry,
 		Serving: func(service string) bool { return n.ready() == nil },
 	}

@@ -23,6 +23,13 @@ const (
 	entryHeader  = 1 + 8 + 8 + 8 // version, term, group time, wall clock
 )
 
+// Kinds of commands in an entry.
+const (
+	commandPlain  = 0
+	commandWithID = 1
+	commandHost   = 2 // from level 2 on
+)
+
 var errEntryMalformed = errors.New("raftfsm: malformed log entry")
 
 // NewRequestID derives a request id from everything that names the request: who asks, what
@@ -54,10 +61,13 @@ func EncodeEntry(term uint64, groupTime, wall int64, cmds []Command) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(wall))
 	b = binary.AppendUvarint(b, uint64(len(cmds)))
 	for _, c := range cmds {
-		if c.RequestID == (RequestID{}) {
-			b = append(b, 0)
-		} else {
-			b = append(b, 1)
+		switch {
+		case c.host:
+			b = append(b, commandHost)
+		case c.RequestID == (RequestID{}):
+			b = append(b, commandPlain)
+		default:
+			b = append(b, commandWithID)
 			b = append(b, c.RequestID[:]...)
 		}
 		b = binary.AppendUvarint(b, uint64(len(c.Data)))
@@ -91,10 +101,12 @@ func decodeEntry(b []byte) (wall int64, cmds []Command, err error) {
 	b = b[w:]
 	cmds = make([]Command, n)
 	for i := range cmds {
-		if len(b) < 1 || b[0] > 1 {
+		// A command of the host is alone in its entry.
+		if len(b) < 1 || b[0] > commandHost || b[0] == commandHost && n != 1 {
 			return 0, nil, errEntryMalformed
 		}
-		withID := b[0] == 1
+		withID := b[0] == commandWithID
+		cmds[i].host = b[0] == commandHost
 		b = b[1:]
 		if withID {
 			if len(b) < len(RequestID{}) {

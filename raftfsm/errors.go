@@ -42,6 +42,15 @@ var (
 	ErrUnknownGroup = errors.New("unknown group")
 	// ErrLost means that leadership or the link was lost while the write was under way.
 	ErrLost = errors.New("leadership or link lost during the request")
+	// ErrRestoring means that the group is being restored from a backup and takes nothing else.
+	ErrRestoring = errors.New("the group is being restored from a backup")
+	// ErrNotEmpty means that a group to be restored was written to; the wrapping error says more.
+	ErrNotEmpty = errors.New("the group holds other data")
+	// ErrRestoreRefused means that a step of a restore does not fit; the wrapping error says why.
+	ErrRestoreRefused = errors.New("the restore was refused")
+	// ErrBackupGone means that a reading of a group for a backup was ended: its leader changed, or
+	// nobody read on. It has to begin anew.
+	ErrBackupGone = errors.New("the reading of the group was ended and has to begin anew")
 	// ErrShutdown means that the node is stopping.
 	ErrShutdown = errors.New("node is stopping")
 )

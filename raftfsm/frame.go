@@ -27,6 +27,8 @@ const (
 	kindDescribe     byte = 6
 	kindTransfer     byte = 7
 	kindBounded      byte = 8
+	kindRestore      byte = 9
+	kindBackup       byte = 10
 )
 
 // Statuses of an answer. The errors travel as codes, so that the caller can test for them.
@@ -49,6 +51,8 @@ var linkErrors = []error{
 	// Builds of level 1 show this one as its text.
 	10: ErrDiskFull,
 	11: ErrNotVoter,
+	12: ErrRestoring,
+	13: ErrBackupGone,
 }
 
 const requestHeader = 8 + 1 + 4 + 4 // id, kind, group, time left

@@ -69,7 +69,7 @@ func (f fsm) Restore(rc io.ReadCloser) error {
 	}
 	// A copy that was refused before the exchange has changed nothing; loading what is there
 	// puts the machine to work again in either case.
-	if err := f.g.snaps.views.drop(); err != nil {
+	if err := errors.Join(f.g.snaps.views.drop(), f.g.host.backups.drop(f.g)); err != nil {
 		f.g.log.Warn("a transfer of the old state did not end well", "err", err)
 	}
 	conflict := false

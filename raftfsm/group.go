@@ -125,7 +125,7 @@ func (g *group) watchLeadership(notify <-chan bool) {
 
 // dropCopies ends the transfers of the state that this node began while it led.
 func (g *group) dropCopies() {
-	if err := g.snaps.views.drop(); err != nil {
+	if err := errors.Join(g.snaps.views.drop(), g.host.backups.drop(g)); err != nil {
 		g.log.Warn("a transfer of the state did not end well", "err", err)
 	}
 }
@@ -219,20 +219,27 @@ func (g *group) voters() map[string]bool {
 
 // queryLeader answers a linearizable read on this node, which must lead.
 func (g *group) queryLeader(ctx context.Context, query []byte) (Answer, error) {
+	if err := g.confirmApplied(ctx); err != nil {
+		return Answer{}, g.fail("query", OutcomeDefinite, err)
+	}
+	return g.seat.queryLocal(ctx, query, g)
+}
+
+// confirmApplied returns once this node has confirmed that it leads, and has applied what was
+// committed before the call.
+func (g *group) confirmApplied(ctx context.Context) error {
 	ready, err := g.leading()
 	if err != nil {
-		return Answer{}, g.fail("query", OutcomeDefinite, err)
+		return err
 	}
 	index := g.raft.CommitIndex()
 	if err := g.host.confirmer.confirm(ctx, g, ready.term); err != nil {
-		return Answer{}, g.fail("query", OutcomeDefinite, err)
+		return err
 	}
 	if index > ready.index {
-		if err := g.replica.WaitApplied(ctx, index); err != nil {
-			return Answer{}, g.fail("query", OutcomeDefinite, err)
-		}
+		return g.replica.WaitApplied(ctx, index)
 	}
-	return g.seat.queryLocal(ctx, query, g)
+	return nil
 }
 
 // ask turns a panic of a query into an error: one read must not take the replicas of this
@@ -261,7 +268,7 @@ func (g *group) close() error {
 		g.host.fatal("raft_close_stuck", err)
 		return err
 	}
-	if err := g.snaps.close(); err != nil {
+	if err := errors.Join(g.snaps.close(), g.host.backups.drop(g)); err != nil {
 		errs = append(errs, fmt.Errorf("copies: %w", err))
 	}
 	if err := g.trans.Close(); err != nil {

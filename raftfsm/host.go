@@ -153,6 +153,7 @@ type Host struct {
 	copies     copies
 	turns      func() (rest func())
 	pace       func() float64
+	backups    backupSessions
 	seams      seams
 
 	ctx    context.Context

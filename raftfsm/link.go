@@ -338,6 +338,16 @@ func (h *Host) answer(ctx context.Context, req request) response {
 		if res.Repeated {
 			resp.status = statusRepeated
 		}
+	case kindRestore:
+		res, err := g.proposeHost(ctx, Command{Data: req.payload, host: true})
+		if err != nil {
+			return fail(err)
+		}
+		resp.index, resp.payload = res.Index, res.Data
+	case kindBackup:
+		if resp.payload, err = g.readBackup(ctx, req.payload); err != nil {
+			return fail(err)
+		}
 	case kindDescribe:
 		v, err := g.describe(ctx)
 		if err != nil {

@@ -58,6 +58,8 @@ type Command struct {
 	// RequestID, when not zero, makes the command take effect at most once: the group
 	// remembers the id with its result for RequestMemory and answers a repeat from it.
 	RequestID RequestID
+	// host commands are for the host, not the machine.
+	host bool
 }
 
 // RequestID identifies a write across retries. Build one with NewRequestID.

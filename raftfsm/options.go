@@ -110,6 +110,15 @@ const (
 	// longer than the leader will come back to them.
 	stagingIdle = copySessionIdle + time.Minute
 
+	// backupChunkBytes is how much of a group one answer to a backup carries, and one entry of a
+	// restore; a chunk of one row may be larger. Smaller means more round trips, larger delays the
+	// entries behind.
+	backupChunkBytes = 256 << 10
+	// backupSessionsMax bounds the readings for backups at a node, and backupSessionIdle is how long
+	// one is kept that nobody goes on with: each pins old rows on the disk.
+	backupSessionsMax = 4
+	backupSessionIdle = time.Minute
+
 	// pebbleCacheBytes holds uncompressed blocks. The off-heap cache is filled as data is
 	// read, so an empty node stays small.
 	pebbleCacheBytes = 256 << 20

@@ -18,6 +18,7 @@ var (
 	rowPosition     = []byte{'p'}
 	tableRequest    = byte('r') // request id -> expiry, fingerprint, result
 	tableRequestAge = byte('x') // expiry, request id -> nothing
+	rowRestore      = []byte{'b'}
 )
 
 // Position is how far a replica has applied its log.
@@ -52,6 +53,8 @@ type Replica struct {
 	index   atomic.Uint64
 	time    atomic.Int64
 	config  atomic.Pointer[appliedConfig]
+	// restored is how far a restore has come; nil when there was none.
+	restored atomic.Pointer[restoreRow]
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next step; nil when nobody waits
@@ -75,6 +78,9 @@ func (r *Replica) Open() error {
 		if r.pos, err = decodePosition(v); err != nil {
 			return err
 		}
+	}
+	if err := r.openRestore(); err != nil {
+		return err
 	}
 	if err := r.machine.Load(r.store); err != nil {
 		return fmt.Errorf("raftfsm: load group %d: %w", r.group, err)
@@ -115,7 +121,21 @@ func (r *Replica) Apply(index, term uint64, data []byte) ([]Applied, error) {
 	}
 	b := r.db.NewIndexedBatch()
 	defer b.Close()
-	out, commits, err := r.execute(b, Entry{Index: index, Term: term, Time: pos.Time, Wall: wall}, cmds)
+	e := Entry{Index: index, Term: term, Time: pos.Time, Wall: wall}
+	var out []Applied
+	var commits []func()
+	switch {
+	case len(cmds) == 1 && cmds[0].host:
+		out = make([]Applied, 1)
+		out[0], commits, err = r.restore(b, e, cmds[0].Data)
+	case r.closed():
+		out = make([]Applied, len(cmds))
+		for i := range out {
+			out[i] = Applied{Result: Result{Index: index}, Err: ErrRestoring}
+		}
+	default:
+		out, commits, err = r.execute(b, e, cmds)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("group %d index %d: %w", r.group, index, err)
 	}

@@ -212,6 +212,9 @@ func (s *seat) queryLocal(ctx context.Context, query []byte, of *group) (Answer,
 	if !s.loaded || g == nil || of != nil && of != g {
 		return Answer{}, s.fail("query", OutcomeDefinite, ErrNoLeader)
 	}
+	if s.replica.closed() {
+		return Answer{}, s.fail("query", OutcomeDefinite, ErrRestoring)
+	}
 	applied := s.replica.AppliedIndex()
 	data, err := g.ask(ctx, query)
 	if err != nil {

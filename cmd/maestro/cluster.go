@@ -17,10 +17,11 @@ import (
 )
 
 func (a *app) clusterCommand() *cobra.Command {
-	cmd := a.group(&cobra.Command{Use: "cluster", Short: "Start a region, look at it, and change its nodes"})
+	cmd := a.group(&cobra.Command{Use: "cluster", Short: "Start a region, look at it, change its nodes, back it up and restore it"})
 	cmd.AddCommand(
 		a.clusterInitCommand(), a.clusterStatusCommand(),
 		a.clusterAddCommand(), a.clusterRemoveCommand(), a.clusterReplaceCommand(), a.clusterTransferCommand(),
+		a.clusterBackupCommand(), a.clusterRestoreCommand(), a.clusterVerifyCommand(),
 	)
 	return cmd
 }

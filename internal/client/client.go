@@ -116,6 +116,11 @@ func (c *Client) Tokens() clusterv1connect.TokensClient {
 	return clusterv1connect.NewTokensClient(c.httpClient(), c.base(), connect.WithInterceptors(c))
 }
 
+// Backups calls mc.cluster.v1.Backups.
+func (c *Client) Backups() clusterv1connect.BackupsClient {
+	return clusterv1connect.NewBackupsClient(c.httpClient(), c.base(), connect.WithInterceptors(c))
+}
+
 // Close ends idle connections. Calls under way go on.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 

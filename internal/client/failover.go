@@ -124,6 +124,9 @@ func isRepeatable(req connect.AnyRequest) bool {
 		*clusterv1.RemoveRequest,
 		*clusterv1.ReplaceRequest,
 		*clusterv1.TransferRequest,
+		*clusterv1.DescribeRequest,
+		*clusterv1.ExportRequest,
+		*clusterv1.ImportRequest, // steps name their place in the backup
 		*clusterv1.ListTokensRequest,
 		*clusterv1.RevokeTokenRequest:
 		return true

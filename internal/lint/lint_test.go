@@ -35,6 +35,7 @@ var rooms = map[string][]string{
 
 // guests are packages under internal/ that stand above a room and may import it.
 var guests = map[string][]string{
+	"internal/backup":    {"api", "raftfsm"},
 	"internal/client":    {"api", "index"},
 	"internal/devregion": {"api", "limiter", "index", "node"},
 }

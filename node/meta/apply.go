@@ -210,7 +210,13 @@ func (w *writer) replace(before, after record) error {
 			return err
 		}
 	}
-	after.version, after.tableVersion, after.stamp = before.version+1, w.count.version, w.stamp
+	after.version, after.stamp = before.version+1, w.stamp
+	return w.put(after)
+}
+
+// put writes a record that has no row, as of the version that is being made.
+func (w *writer) put(after record) error {
+	after.tableVersion = w.count.version
 	keys := [][]byte{changeKey(spaceChange, w.table, after.tableVersion, after.key)}
 	if after.deleted {
 		w.count.tombstones++

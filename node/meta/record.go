@@ -46,6 +46,7 @@ const (
 	spaceClock     byte = 'h' // nothing -> clock
 	spaceRecord    byte = 'r' // table, key -> record
 	spaceTable     byte = 't' // table -> counters of the table
+	spaceStaged    byte = 'x' // key of a row that is being restored -> the row
 )
 
 const rowVersion = 1

@@ -102,6 +102,56 @@ func (d *Driver) StateHash() [32]byte {
 	return h
 }
 
+// Backup returns the rows that a backup of the machine takes, in chunks of at most n rows.
+func (d *Driver) Backup(n int) [][]byte {
+	d.t.Helper()
+	var chunks [][]byte
+	count := 0
+	for _, r := range d.machine.(raftfsm.Restorer).BackupRanges() {
+		prefix := []byte{0, 0, 0, byte(group), 2}
+		it, err := d.db.NewIter(&pebble.IterOptions{LowerBound: append(prefix[:5:5], r[0]...), UpperBound: append(prefix[:5:5], r[1]...)})
+		if err != nil {
+			d.t.Fatalf("backup: %v", err)
+		}
+		for ok := it.First(); ok; ok = it.Next() {
+			if count%n == 0 {
+				chunks = append(chunks, nil)
+			}
+			count++
+			last := &chunks[len(chunks)-1]
+			*last = raftfsm.AppendRow(*last, it.Key()[len(prefix):], it.Value())
+		}
+		if err := it.Close(); err != nil {
+			d.t.Fatalf("backup: %v", err)
+		}
+	}
+	return chunks
+}
+
+// Restore begins to restore from chunks of a backup, each applied twice, restarting the machine
+// after the first, and ends it. It returns the first refusal.
+func (d *Driver) Restore(chunks ...[]byte) error {
+	d.t.Helper()
+	backup := raftfsm.BackupID{1}
+	var sum raftfsm.RowsSum
+	steps := []raftfsm.RestoreStep{{Op: raftfsm.RestoreBegin, Backup: backup}}
+	for i, c := range chunks {
+		s := raftfsm.RestoreStep{Op: raftfsm.RestoreRows, Backup: backup, Chunk: uint64(i), Rows: c}
+		steps = append(steps, s, s)
+		sum = sum.Add(c)
+	}
+	steps = append(steps, raftfsm.RestoreStep{Op: raftfsm.RestoreEnd, Backup: backup, Chunk: uint64(len(chunks)), Sum: sum})
+	for i, s := range steps {
+		if i == 2 {
+			d.Restart()
+		}
+		if _, err := raftfsm.DecodeRestoreResult(d.Propose(s.Command())[0].Data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (d *Driver) open() {
 	d.t.Helper()
 	d.machine = d.make()

@@ -1,0 +1,64 @@
+package index
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+var _ raftfsm.Restorer = (*Machine)(nil)
+
+// BackupRanges implements raftfsm.Restorer: the documents, from which all else follows.
+func (m *Machine) BackupRanges() [][2][]byte {
+	return [][2][]byte{{{tableDocument}, {tableDocument + 1}}}
+}
+
+// ServesRestore implements raftfsm.Restorer: a search would find a part of the documents, and
+// a new one would take the number of an old one.
+func (m *Machine) ServesRestore() bool { return false }
+
+// RestoreBegin implements raftfsm.Restorer.
+func (m *Machine) RestoreBegin(*raftfsm.Tx) error {
+	if m.docs > 0 { // only Apply, Load and the restore write it, all on this goroutine
+		return fmt.Errorf("%w: it has %d documents", raftfsm.ErrNotEmpty, m.docs)
+	}
+	return nil
+}
+
+// RestoreRows implements raftfsm.Restorer: it stores documents under their old numbers, as if
+// they came in for the first time.
+func (m *Machine) RestoreRows(tx *raftfsm.Tx, _ raftfsm.Entry, rows []raftfsm.Row) error {
+	if err := m.waitForSealer(); err != nil {
+		return err
+	}
+	a := applier{tx: tx, next: m.docs, ids: m.knownIDs(), fresh: map[idHash]idHash{}}
+	for _, row := range rows {
+		if string(row.Key) != string(documentKey(a.next)) {
+			return fmt.Errorf("%w: the row %x is in the place of document %d", raftfsm.ErrRestoreRefused, row.Key, a.next)
+		}
+		d, err := DecodeDocument(row.Value)
+		if err != nil || !indexable(&d) {
+			return fmt.Errorf("%w: document %d cannot be read", raftfsm.ErrRestoreRefused, a.next)
+		}
+		id, content := identify(&d)
+		_, found, err := a.lookup(id, &d)
+		if err != nil {
+			return err
+		}
+		if found {
+			return fmt.Errorf("%w: document %d has the id of an earlier one", raftfsm.ErrRestoreRefused, a.next)
+		}
+		if err := a.store(id, content, row.Value, d); err != nil {
+			return err
+		}
+	}
+	if err := tx.Set([]byte{tableCount}, binary.BigEndian.AppendUint64(nil, a.next)); err != nil {
+		return err
+	}
+	tx.OnCommit(func() { m.publish(a.stored) })
+	return nil
+}
+
+// RestoreEnd implements raftfsm.Restorer.
+func (m *Machine) RestoreEnd(*raftfsm.Tx, raftfsm.Entry) error { return nil }
