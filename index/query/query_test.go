@@ -127,6 +127,21 @@ func TestStringRoundTrip(t *testing.T) {
 	})
 }
 
+// Amounts reach to both ends of what 64 bits of millionths express, and not beyond.
+func TestAmountsAtTheEnds(t *testing.T) {
+	for text, ok := range map[string]bool{
+		"cost:[-9223372036854.775808 TO *]": true,
+		"cost:[* TO -9223372036854.775808]": true,
+		"cost:[* TO 9223372036854.775807]":  true,
+		"cost:[-9223372036854.775809 TO *]": false,
+		"cost:[* TO 9223372036854.775808]":  false,
+	} {
+		if _, err := Parse(text); (err == nil) != ok {
+			t.Errorf("%s: error %v, want to be read: %t", text, err, ok)
+		}
+	}
+}
+
 func clearPositions(n Node) {
 	switch n := n.(type) {
 	case *Term:

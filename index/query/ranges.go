@@ -169,14 +169,14 @@ func costLiteral(text string) (span, *Error) {
 	if !digits(whole) || dot && !digits(frac) || len(frac) > 6 {
 		return span{}, bad
 	}
-	n, err := strconv.ParseUint(whole+(frac + "000000")[:6], 10, 64)
-	if err != nil || n > math.MaxInt64 {
+	sign := ""
+	if negative {
+		sign = "-"
+	}
+	v, err := strconv.ParseInt(sign+whole+(frac + "000000")[:6], 10, 64)
+	if err != nil {
 		bad.Message = fmt.Sprintf("%q is too large an amount", text)
 		return span{}, bad
-	}
-	v := int64(n)
-	if negative {
-		v = -v
 	}
 	return span{v, v}, nil
 }
