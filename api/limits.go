@@ -73,7 +73,7 @@ var classLimits = [classes]classLimit{
 	classIngest: {"ingest", 32, 64 << 20, MaxBodyBytes},
 	classStream: {"stream", 64, 64 << 20, MaxBodyBytes},
 	classAdmin:  {"admin", 64, 32 << 20, MaxBodyBytes},
-	// As many readers as a leader serves, and a restore beside them.
+	// Twice the readings that a leader serves.
 	classBackup: {"backup", 8, 8 << 20, MaxBodyBytes},
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -68,8 +69,9 @@ func TestALoadThatFailsIsNoFigure(t *testing.T) {
 // all the same, and wait from that moment.
 func TestOpenLoopChargesForTheQueue(t *testing.T) {
 	stall := make(chan struct{})
-	time.AfterFunc(100*time.Millisecond, func() { close(stall) })
+	var first sync.Once
 	m, err := openLoop(t.Context(), 1000, 50*time.Millisecond, func(context.Context, int, int) error {
+		first.Do(func() { time.AfterFunc(100*time.Millisecond, func() { close(stall) }) })
 		<-stall
 		return nil
 	})

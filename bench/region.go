@@ -33,7 +33,7 @@ type bench struct {
 	region  *devregion.Region
 	clients []*client.Client
 	loaded  bool         // the documents are in
-	written atomic.Int64 // documents that catchup has ingested
+	written atomic.Int64 // documents that writers have taken up
 }
 
 // up starts the region.

@@ -84,11 +84,11 @@ func (b *bench) startReplacing(ctx context.Context) (*replacing, error) {
 	if err := b.setLimits(ctx); err != nil {
 		return nil, err
 	}
-	r := &replacing{b: b, w: &writer{b: b, world: newWorld(1 << 30)}, longest: map[string]time.Duration{}}
-	var err error
-	if r.w.clients, err = b.newClients(ingestWorkers, true); err != nil {
+	w, err := b.newWriter()
+	if err != nil {
 		return nil, err
 	}
+	r := &replacing{b: b, w: w, longest: map[string]time.Duration{}}
 	if err := r.w.write(ctx, (b.replaced+ingestBatch-1)/ingestBatch); err != nil {
 		return nil, err
 	}

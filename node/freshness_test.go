@@ -84,7 +84,7 @@ func reasonOf(err error) string {
 }
 
 func (r *testRegion) tokens(i int) clusterv1connect.TokensClient {
-	return clusterv1connect.NewTokensClient(r.http(), "https://"+r.configs[i].API.Advertise)
+	return clusterv1connect.NewTokensClient(r.admin, "https://"+r.configs[i].API.Advertise)
 }
 
 func withToken[T any](secret string, m *T) *connect.Request[T] {
@@ -97,13 +97,7 @@ func withToken[T any](secret string, m *T) *connect.Request[T] {
 // off from meta refuses everybody, but lets an administrator look at it.
 func TestRevocationsReachEveryNode(t *testing.T) {
 	r := newRegion(t)
-	for i := range 3 {
-		r.Start(i)
-	}
-	r.init(0)
-	for i := range 3 {
-		r.await("readiness", func() bool { return r.ready(i) })
-	}
+	r.run()
 	ctx := context.Background()
 	create := func() *clusterv1.CreateTokenResponse {
 		res, err := r.tokens(0).CreateToken(ctx, connect.NewRequest(&clusterv1.CreateTokenRequest{Tenant: "acme", Role: api.RoleOperator}))
@@ -128,7 +122,7 @@ func TestRevocationsReachEveryNode(t *testing.T) {
 	r.Stop(1)
 	r.Stop(2)
 	base := "https://" + r.configs[0].API.Advertise
-	search := provenancev1connect.NewProvenanceClient(r.http(), base)
+	search := provenancev1connect.NewProvenanceClient(r.admin, base)
 	r.await("the lone node to know that it is cut off", func() bool { return reasonOf(call(0, kept.GetToken())) == "meta_stale" })
 	for what, err := range map[string]error{
 		"check":  call(0, kept.GetToken()),

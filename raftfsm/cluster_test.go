@@ -269,22 +269,11 @@ func TestRefusals(t *testing.T) {
 
 func awaitEqualStates(t *testing.T, c *hosttest.Cluster, g raftfsm.GroupID) {
 	t.Helper()
-	c.Await("equal states", func() bool {
-		first, err := c.Host(0).StateHash(g)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i := range c.Members() {
-			h, err := c.Host(i).StateHash(g)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if h != first {
-				return false
-			}
-		}
-		return true
-	})
+	var all []int
+	for i := range c.Members() {
+		all = append(all, i)
+	}
+	equalOn(t, c, g, all...)
 }
 
 // A leader whose followers have just gone still believes in itself for a while. It must not

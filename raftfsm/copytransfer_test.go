@@ -118,10 +118,7 @@ func leaveBehind(t *testing.T, c *hosttest.Cluster) (leader, away int) {
 	for i := range 200 {
 		add(t, c.Host(leader), groupA, longKey(i))
 	}
-	c.Await("the log to be truncated", func() bool {
-		first, err := raftfsm.FirstLogIndex(c.Host(leader), groupA)
-		return err == nil && first > 50
-	})
+	awaitTruncated(t, c, 50)
 	return leader, away
 }
 
@@ -289,10 +286,7 @@ func TestSnapshotThatConflictsWithTheLog(t *testing.T) {
 	for i := range 100 {
 		add(t, c.Host(leader), groupA, longKey(i))
 	}
-	c.Await("the log to be truncated", func() bool {
-		first, err := raftfsm.FirstLogIndex(c.Host(leader), groupA)
-		return err == nil && first > last+50
-	})
+	awaitTruncated(t, c, last+50)
 	// Entries of an earlier leader that never reached a majority, beyond where the copy will end.
 	log := filepath.Join(c.Dir(away), "raft", "a", "log.bolt")
 	if err := raftfsm.AppendToLog(log, last, term-1, 300, []byte("never")); err != nil {
@@ -303,12 +297,7 @@ func TestSnapshotThatConflictsWithTheLog(t *testing.T) {
 		return x.sum(t, away, "mc_watchdog_total", "a", raftfsm.ReasonSnapshotConflict) > 0
 	})
 	add(t, c.Host(leader), groupA, "after")
-	c.Await("equal states", func() bool {
-		// While the group's Raft is being started again there is no state to compare.
-		theirs, err := c.Host(leader).StateHash(groupA)
-		own, ownErr := c.Host(away).StateHash(groupA)
-		return err == nil && ownErr == nil && own == theirs
-	})
+	awaitEqualStates(t, c, groupA)
 }
 
 // Who sends a copy takes turns, and a node learns at what pace its peers go.

@@ -59,7 +59,11 @@ func (h *Host) Confirm(id GroupID) error {
 
 // FirstLogIndex is the first index of a group's log.
 func FirstLogIndex(h *Host, id GroupID) (uint64, error) {
-	return h.seats[id].current.Load().logs.FirstIndex()
+	g, err := h.hosted(id)
+	if err != nil {
+		return 0, err
+	}
+	return g.logs.FirstIndex()
 }
 
 // AppendToLog appends n entries of one command each to the log file at path, which ends at last.

@@ -17,6 +17,23 @@ import (
 // littleLog makes a follower that was away need the state itself.
 var littleLog = hosttest.Retain(raftfsm.Retention{SnapshotEntries: 20, SnapshotInterval: 20 * time.Millisecond, TrailingEntries: 5})
 
+// awaitTruncated waits until no running node has entries of group a up to index any more, so that
+// whoever leads must send the state.
+func awaitTruncated(t *testing.T, c *hosttest.Cluster, index uint64) {
+	t.Helper()
+	c.Await("the log to be truncated", func() bool {
+		for i := range c.Members() {
+			if c.Host(i) == nil {
+				continue
+			}
+			if first, err := raftfsm.FirstLogIndex(c.Host(i), groupA); err != nil || first <= index {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // A follower that is further behind than the log reaches receives the state, keeps nothing
 // of its old one, and then follows the log again.
 func TestFollowerCatchesUpFromASnapshot(t *testing.T) {
@@ -33,10 +50,7 @@ func TestFollowerCatchesUpFromASnapshot(t *testing.T) {
 	for i := range 300 {
 		add(t, c.Host(leader), groupA, fmt.Sprint("k", i%100))
 	}
-	c.Await("the log to be truncated", func() bool {
-		_, err := os.Stat(filepath.Join(c.Dir(leader), "raft", "a", "snapshots", "marker"))
-		return err == nil
-	})
+	awaitTruncated(t, c, 50)
 	c.Start(away)
 	awaitEqualStates(t, c, groupA)
 	if machines[len(machines)-1].suspended.Load() == 0 {
@@ -95,7 +109,7 @@ func TestLostLogIsRefused(t *testing.T) {
 // kept, however much is written.
 func TestLogFileStaysBounded(t *testing.T) {
 	const kept, written, value, workers = 4 << 20, 24 << 20, 256 << 10, 4
-	keep := raftfsm.Retention{SnapshotInterval: time.Hour, SnapshotBytes: kept / 2, TrailingBytes: kept / 2}
+	keep := raftfsm.Retention{SnapshotInterval: time.Hour, SnapshotBytes: kept / 2, TrailingBytes: kept / 2, HeldBytes: kept / 2}
 	c := hosttest.Start(t, 3, twoGroups, hosttest.Retain(keep))
 	ctx, cancel := context.WithTimeout(context.Background(), hosttest.Patience)
 	defer cancel()

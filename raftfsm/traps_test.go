@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -182,8 +183,8 @@ func TestRefusedAppendDoesNotStopReplication(t *testing.T) {
 	awaitEqualStates(t, c, groupA)
 }
 
-// deafTo is a transport that sends entries to nobody, but heartbeats to everybody, and takes a
-// wedged RPC to its end only when it is let go.
+// deafTo is a transport that sends its target no entries, but heartbeats, and takes a wedged RPC to
+// its end only when it is let go.
 type deafTo struct {
 	*raft.NetworkTransport
 	target *atomic.Pointer[raft.ServerID]
@@ -203,12 +204,12 @@ func (d deafTo) AppendEntries(id raft.ServerID, a raft.ServerAddress, args *raft
 // A voter that answers but gets no entries from its leader is noticed, and the leader's Raft is
 // ended.
 func TestWedgedReplicationIsEnded(t *testing.T) {
-	var target [3]atomic.Pointer[raft.ServerID]
+	var target atomic.Pointer[raft.ServerID]
 	var held atomic.Int64
 	let := make(chan struct{})
-	c := hosttest.Start(t, 3, twoGroups, hosttest.Configure(func(i int, o *raftfsm.Options) {
+	c := hosttest.Start(t, 3, twoGroups, hosttest.Configure(func(_ int, o *raftfsm.Options) {
 		o.WithTransport(func(t raft.Transport) raft.Transport {
-			return deafTo{t.(*raft.NetworkTransport), &target[i], &held, let}
+			return deafTo{t.(*raft.NetworkTransport), &target, &held, let}
 		})
 		o.WithBounds(time.Hour, time.Hour, 3*time.Second)
 	}))
@@ -219,20 +220,25 @@ func TestWedgedReplicationIsEnded(t *testing.T) {
 		}
 	}
 	defer release()
-	leader := c.AwaitLeader("a")
-	follower := (leader + 1) % 3
-	id := raft.ServerID(c.Members()[follower].ID)
-	r := c.Host(leader).Raft(groupA)
-	target[leader].Store(&id)
-	add(t, c.Host(leader), groupA, "k")
-	c.Await("replication to hang", func() bool { return held.Load() > 0 })
-	c.Await("the leadership to end", func() bool { return r.State() != raft.Leader })
-	release()
-	c.Await("the group to be open again", func() bool {
-		_, err := c.Host(leader).StateHash(groupA)
-		return err == nil && r.State() == raft.Shutdown
+	var rafts [3]*raft.Raft
+	for i := range rafts {
+		rafts[i] = c.Host(i).Raft(groupA)
+	}
+	// No leader reaches the follower, which cannot be elected itself once entries are committed
+	// without it.
+	c.Await("replication to hang", func() bool {
+		leader := c.AwaitLeader("a")
+		id := raft.ServerID(c.Members()[(leader+1)%3].ID)
+		target.Store(&id)
+		add(t, c.Host(leader), groupA, "k")
+		return held.Load() > 0
 	})
-	add(t, c.Host(leader), groupA, "k")
+	c.Await("the Raft of a leader to be ended", func() bool {
+		return slices.ContainsFunc(rafts[:], func(r *raft.Raft) bool { return r.State() == raft.Shutdown })
+	})
+	target.Store(nil)
+	release()
+	add(t, c.Host(0), groupA, "k")
 	awaitEqualStates(t, c, groupA)
 }
 
@@ -240,11 +246,13 @@ func TestWedgedReplicationIsEnded(t *testing.T) {
 // snapshot.
 func TestSnapshotAfterAMembershipEntry(t *testing.T) {
 	c := hosttest.Start(t, 3, twoGroups)
-	leader := c.AwaitLeader("a")
-	r := c.Host(leader).Raft(groupA)
-	if err := r.DemoteVoter(raft.ServerID(c.Members()[(leader+1)%3].ID), 0, hosttest.Patience).Error(); err != nil {
-		t.Fatal(err)
-	}
+	var leader int
+	var r *raft.Raft
+	c.Await("a follower to be demoted", func() bool {
+		leader = c.AwaitLeader("a")
+		r = c.Host(leader).Raft(groupA)
+		return r.DemoteVoter(raft.ServerID(c.Members()[(leader+1)%3].ID), 0, hosttest.Patience).Error() == nil
+	})
 	c.Await("the entry to be applied", func() bool { return r.AppliedIndex() >= r.LastIndex() })
 	if err := r.Snapshot().Error(); err != nil {
 		t.Fatalf("snapshot of an idle group: %v", err)
@@ -273,10 +281,7 @@ func TestIteratorOutlivesRestore(t *testing.T) {
 	for i := range 300 {
 		add(t, c.Host(leader), groupA, fmt.Sprint("new", i%100))
 	}
-	c.Await("the log to be truncated", func() bool {
-		first, err := raftfsm.FirstLogIndex(c.Host(leader), groupA)
-		return err == nil && first > keys+10
-	})
+	awaitTruncated(t, c, keys+10)
 	c.Start(away)
 	m := machines[len(machines)-1]
 	m.mu.Lock()

@@ -96,7 +96,7 @@ func backupError(err error) error {
 
 func (a *app) printBackup(m *backup.Manifest) error {
 	return a.print(m, func(w io.Writer) {
-		rows, bytes := m.Rows()
+		rows, bytes := m.Size()
 		fmt.Fprintf(w, "backup\t%s\nregion\t%s\nmade\t%s\nbuild\t%s\n\n", m.ID, m.Region, m.Ended.Format(time.RFC3339), m.Build)
 		fmt.Fprintln(w, "GROUP\tINDEX\tROWS\tBYTES")
 		for _, g := range m.Groups {

@@ -87,8 +87,8 @@ func (g Group) sum() (sum raftfsm.RowsSum) {
 	return sum
 }
 
-// Rows is how many rows all groups have, Bytes how long their files are.
-func (m *Manifest) Rows() (rows uint64, bytes int64) {
+// Size is how many rows all groups have, and how long their files are.
+func (m *Manifest) Size() (rows uint64, bytes int64) {
 	for _, g := range m.Groups {
 		rows += g.Rows
 		bytes += g.Bytes
@@ -282,8 +282,8 @@ func readSmall(dir, name string) ([]byte, error) {
 	return b, nil
 }
 
-// sameSet tells whether two lists have the same elements, and lists those of either alone.
-func sameSet(ours, theirs []string) (onlyOurs, onlyTheirs []string) {
+// differences lists the elements that only one of two lists has.
+func differences(ours, theirs []string) (onlyOurs, onlyTheirs []string) {
 	for _, s := range ours {
 		if !slices.Contains(theirs, s) {
 			onlyOurs = append(onlyOurs, s)

@@ -46,7 +46,7 @@ func TestVerifyAWholeBackup(t *testing.T) {
 	dir, want := sample(t)
 	m, err := Verify(dir)
 	check(t, err)
-	if rows, bytes := m.Rows(); rows != 6 || bytes == 0 || m.ID != want.ID || m.Groups[0].Chunks != 3 {
+	if rows, bytes := m.Size(); rows != 6 || bytes == 0 || m.ID != want.ID || m.Groups[0].Chunks != 3 {
 		t.Errorf("%+v", m)
 	}
 	if _, err := os.Stat(dir + ".partial"); !errors.Is(err, os.ErrNotExist) {

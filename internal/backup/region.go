@@ -173,7 +173,7 @@ func (m *Manifest) fits(d *clusterv1.DescribeResponse) error {
 	}
 	var problems []string
 	compare := func(what string, ours, theirs []string) {
-		missing, more := sameSet(ours, theirs)
+		missing, more := differences(ours, theirs)
 		if len(missing) > 0 {
 			problems = append(problems, fmt.Sprintf("the region lacks the %s %s of the backup", what, strings.Join(missing, ", ")))
 		}

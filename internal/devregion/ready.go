@@ -15,10 +15,7 @@ import (
 	"github.com/maestro-conductor/maestro/internal/client"
 )
 
-const (
-	readyPoll        = 25 * time.Millisecond
-	admissionTimeout = 10 * time.Second
-)
+const readyPoll = 25 * time.Millisecond
 
 // WaitReady returns when every node says that it can serve, spare ones left out.
 func (r *Region) WaitReady(ctx context.Context) error {
@@ -73,8 +70,6 @@ func (r *Region) waitAdmitted(ctx context.Context) error {
 }
 
 func awaitAdmission(ctx context.Context, c *client.Client) error {
-	ctx, cancel := context.WithTimeout(ctx, admissionTimeout)
-	defer cancel()
 	for {
 		_, err := c.Cluster().Status(ctx, connect.NewRequest(&clusterv1.StatusRequest{}))
 		var e *client.Error

@@ -31,9 +31,7 @@ import (
 const (
 	defaultNodes = 3
 	// startTimeout bounds the way to ready; a start takes a few seconds even on a busy machine.
-	startTimeout = time.Minute
-	// initTimeout bounds one try to start the region.
-	initTimeout = 20 * time.Second
+	startTimeout = 2 * time.Minute
 )
 
 var (
@@ -174,8 +172,6 @@ func (r *Region) initialise(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(ctx, initTimeout)
-	defer cancel()
 	token, err := r.firstToken(ctx, c)
 	if err != nil {
 		return fmt.Errorf("%w: initialise the region: %w", ErrStart, err)

@@ -22,10 +22,7 @@ import (
 // SampleTenant owns the sample content.
 const SampleTenant = "demo"
 
-const (
-	sampleRuns  = 12
-	seedTimeout = 20 * time.Second
-)
+const sampleRuns = 12
 
 // seed gives a new region something to look at. It may be interrupted and repeated: limits
 // and documents have fixed ids and content.
@@ -39,8 +36,6 @@ func (r *Region) seed(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(ctx, seedTimeout)
-	defer cancel()
 	if _, err := c.Limiter().SetLimits(ctx, connect.NewRequest(&limiterv1.SetLimitsRequest{
 		Limits: sampleLimits(), RequestId: "dev-seed-limits",
 	})); err != nil {
