@@ -369,7 +369,7 @@ func (h *Host) takesFiles(ctx context.Context, id string) bool {
 	if h.seams.wholeCopies {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, copyNewsWait)
+	ctx, cancel := context.WithTimeout(ctx, newsWait)
 	defer cancel()
 	tick := time.NewTicker(pulseInterval / 4)
 	defer tick.Stop()

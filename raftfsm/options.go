@@ -98,8 +98,8 @@ const (
 	copyPieceTimeout = 10 * time.Second
 	copyFileTimeout  = 30 * time.Second
 	copyBeginTimeout = 5 * time.Minute
-	// copyNewsWait is how long to wait for a peer to say what it understands: some pulses.
-	copyNewsWait = 5 * time.Second
+	// newsWait is how long to wait for a peer to say what it understands: some pulses.
+	newsWait = 5 * time.Second
 	// copySessionIdle is how long a leader keeps the view of an interrupted transfer: a node is
 	// back from a restart within a minute. Longer pins old rows on the disk and holds the log.
 	copySessionIdle = 5 * time.Minute

@@ -16,11 +16,13 @@ import (
 const (
 	// LevelFirst is spoken by builds that know nothing of levels; LevelCurrent by this one.
 	LevelFirst   = 1
-	LevelCurrent = 2
+	LevelCurrent = 3
 	// levelCopyFiles is from when on a peer takes transfers of the state by files.
 	levelCopyFiles = 2
 	// LevelMembers is the level from which on members and replicas can change.
 	LevelMembers = 2
+	// LevelBackups is the level from which on groups can be read for backups, and restored.
+	LevelBackups = 3
 
 	// pulseInterval is how often a node asks each peer how it is. Smaller costs idle CPU;
 	// larger lets a leader judge its followers by old news.
@@ -230,6 +232,23 @@ func (h *Host) level() int {
 // Level is the protocol level of the region: the highest that every member is known to have
 // spoken at some time.
 func (h *Host) Level() int { return h.level() }
+
+// AwaitLevel tells whether every member is known to speak a level. It waits for some pulses
+// before it denies: a node that has just started has not heard the others yet.
+func (h *Host) AwaitLevel(ctx context.Context, level int) bool {
+	ctx, cancel := context.WithTimeout(ctx, newsWait)
+	defer cancel()
+	tick := time.NewTicker(pulseInterval / 4)
+	defer tick.Stop()
+	for h.level() < level {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
 
 // ownPulse describes this node.
 func (h *Host) ownPulse() pulse {

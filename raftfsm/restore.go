@@ -344,7 +344,8 @@ func (g *group) proposeHost(ctx context.Context, cmd Command) (Result, error) {
 		return Result{}, g.fail("restore", OutcomeDefinite, err)
 	case len(cmd.Data) > chunkBytesMax+128:
 		return Result{}, g.fail("restore", OutcomeDefinite, ErrTooLarge)
-	case g.host.level() < LevelMembers:
+	// A restore that has begun is in every member's log.
+	case g.replica.restored.Load() == nil && !g.host.AwaitLevel(ctx, LevelBackups):
 		return Result{}, g.fail("restore", OutcomeDefinite, ErrVersion)
 	case g.guard.full.Load():
 		return Result{}, g.fail("restore", OutcomeDefinite, ErrDiskFull)
