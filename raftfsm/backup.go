@@ -171,7 +171,7 @@ func (b *backupSessions) open(id BackupID, g *group) (*backupSession, error) {
 	switch {
 	case g.ctx.Err() != nil:
 		return nil, ErrShutdown
-	case g.replica.closed():
+	case g.replica.restoring(): // also when it serves: it is not whole
 		return nil, ErrRestoring
 	case len(b.by) >= backupSessionsMax:
 		return nil, ErrOverloaded

@@ -155,6 +155,13 @@ func (r *Region) Restore(ctx context.Context, dir string) (*Manifest, error) {
 			return nil, fmt.Errorf("group %s: %w", g.Name, err)
 		}
 	}
+	// Then all are begun, so that the region serves nothing until it is whole, however often this
+	// is interrupted.
+	for _, g := range m.Groups {
+		if _, err := r.step(ctx, m, g, clusterv1.ImportStep_IMPORT_STEP_BEGIN, 0, nil); err != nil {
+			return nil, fmt.Errorf("group %s: %w", g.Name, err)
+		}
+	}
 	for _, g := range m.Groups {
 		if err := r.restoreGroup(ctx, dir, m, g); err != nil {
 			return nil, fmt.Errorf("group %s: %w", g.Name, err)
