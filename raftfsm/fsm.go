@@ -78,13 +78,14 @@ func (f fsm) Restore(rc io.ReadCloser) error {
 		return err
 	})
 	f.g.host.metrics.copyEnded(f.g.name, copyIn, err == nil)
-	if conflict {
-		// Not from here: Raft waits for its applying goroutine when it ends.
-		f.g.host.wg.Go(func() { f.g.again(ReasonSnapshotConflict, "its log conflicted with a snapshot") })
-	}
 	if err := f.g.replica.Open(); err != nil {
 		f.g.host.fatal("restore_failed", fmt.Errorf("group %s: %w", f.g.name, err))
 		return err
+	}
+	if conflict {
+		// Not from here: Raft waits for its applying goroutine when it ends. And not before the machine
+		// is loaded, which may take longer than closeTimeout.
+		f.g.host.wg.Go(func() { f.g.again(ReasonSnapshotConflict, "its log conflicted with a snapshot") })
 	}
 	if err != nil {
 		return fmt.Errorf("raftfsm: restore group %s: %w", f.g.name, err)
