@@ -70,7 +70,12 @@ func (g *group) send(ctx context.Context, v *copyView, s *copySend, to Member, r
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	rest := h.turns()
+	turn := h.turns()
+	rest := func() {
+		if g.spare() { // or the receiver is missed
+			turn()
+		}
+	}
 	w := &copyConn{Conn: conn, r: bufio.NewReader(conn), pace: &h.copies.pace, rest: rest, ctx: ctx}
 	have, err := w.begin(copyBegin{Version: copyTransferVersion, Copy: v.id, Term: term, Index: v.pos.Index, Replica: string(replica)})
 	if err != nil {

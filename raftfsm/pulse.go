@@ -9,8 +9,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/hashicorp/raft"
 )
 
 const (
@@ -175,14 +173,16 @@ func (h *Host) PeersPace() float64 {
 	return least
 }
 
-// Led tells whether this node leads a group, or has just heard its leader.
-func (h *Host) Led(id GroupID) bool {
+// MayRest tells whether background work on a group's state may rest: while this node leads the group
+// or hears its leader. While it loads a state that it received it cannot vote, so then only for a
+// part of the time that the leader waits for it, and while all other voters are there.
+func (h *Host) MayRest(id GroupID) bool {
 	s := h.seats[id]
 	if s == nil {
 		return false
 	}
 	g := s.current.Load()
-	return g != nil && (g.raft.State() == raft.Leader || g.heard())
+	return g != nil && g.mayRest()
 }
 
 // ClockError says how far this node's wall clock is off, if it differs from those of so many
