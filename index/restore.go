@@ -16,7 +16,7 @@ func (m *Machine) BackupRanges() [][2][]byte {
 
 // ServesRestore implements raftfsm.Restorer: a search would find a part of the documents, and
 // a new one would take the number of an old one.
-func (m *Machine) ServesRestore() bool { return false }
+func (m *Machine) ServesRestore([]byte) bool { return false }
 
 // RestoreBegin implements raftfsm.Restorer.
 func (m *Machine) RestoreBegin(*raftfsm.Tx) error {

@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -163,6 +164,18 @@ func TestPeekWaitsForPublishedLimits(t *testing.T) {
 	m.published.Store(after)
 	if got := <-answer; got.Version != 2 || got.Levels[0].Burst != 20 {
 		t.Errorf("%+v, want version 2 with burst 20", got)
+	}
+}
+
+// A query that a restore has overtaken gives up as those that come later are refused.
+func TestPeekGivesUpInARestore(t *testing.T) {
+	d := drive(t, 8)
+	m := d.Machine().(*Machine)
+	before := m.published.Load()
+	d.set(limit("a", ScopeTenant, "acme", "1/h", 20))
+	m.published.Store(before)
+	if _, err := d.service().Check(t.Context(), Request{Tenant: "acme"}); !errors.Is(err, raftfsm.ErrRestoring) {
+		t.Errorf("a query among rows of other limits: %v", err)
 	}
 }
 

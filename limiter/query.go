@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
@@ -50,9 +51,21 @@ func (m *Machine) peek(ctx context.Context, r Request) (answer []byte, err error
 	return appendDecision(nil, &d), nil
 }
 
-// view returns the rows as they are at one moment, and the limits of that moment.
+// viewTries is how often a query looks for a moment at which rows and limits agree. Between an entry's
+// commit and the publication of its limits they do not; a hundred tries take half a second at least.
+const viewTries = 100
+
+// view returns the rows as they are at one moment, and the limits of that moment. There is no such
+// moment while a restore that has begun since the query did writes limits.
 func (m *Machine) view(ctx context.Context) (*raftfsm.Iter, *limitSet, error) {
-	for ctx.Err() == nil {
+	for try := range viewTries {
+		if try > 0 {
+			select {
+			case <-time.After(time.Duration(min(try, 10)) * time.Millisecond):
+			case <-ctx.Done():
+				return nil, nil, fmt.Errorf("limiter: query: %w", ctx.Err())
+			}
+		}
 		rows, err := m.store.NewIter([]byte{tableBucket}, []byte{tableConfig + 1})
 		if err != nil {
 			return nil, nil, fmt.Errorf("limiter: query: %w", err)
@@ -67,7 +80,7 @@ func (m *Machine) view(ctx context.Context) (*raftfsm.Iter, *limitSet, error) {
 			return nil, nil, fmt.Errorf("limiter: query: %w", err)
 		}
 	}
-	return nil, nil, fmt.Errorf("limiter: query: %w", ctx.Err())
+	return nil, nil, fmt.Errorf("limiter: query: %w", raftfsm.ErrRestoring)
 }
 
 func versionOf(rows *raftfsm.Iter) (uint32, error) {

@@ -20,7 +20,7 @@ func (m *Machine) BackupRanges() [][2][]byte {
 }
 
 // ServesRestore implements raftfsm.Restorer: a check in between would find no limits.
-func (m *Machine) ServesRestore() bool { return false }
+func (m *Machine) ServesRestore([]byte) bool { return false }
 
 // RestoreBegin implements raftfsm.Restorer.
 func (m *Machine) RestoreBegin(*raftfsm.Tx) error {

@@ -26,7 +26,8 @@ func (s *services) BackupPlan(context.Context) (api.BackupPlan, error) {
 	}, nil
 }
 
-// ExportGroup reads a chunk of a group.
+// ExportGroup reads a chunk of a group. Only its leader has to know how: a region is backed up
+// also while a member is down.
 func (s *services) ExportGroup(ctx context.Context, group string, reading raftfsm.BackupID, chunk uint64) (raftfsm.BackupChunk, error) {
 	id, err := s.backupGroup(group)
 	if err != nil {
@@ -40,6 +41,12 @@ func (s *services) ImportGroup(ctx context.Context, group string, step raftfsm.R
 	id, err := s.backupGroup(group)
 	if err != nil {
 		return raftfsm.RestoreState{}, err
+	}
+	// The steps after the beginning are refused if there was none.
+	if step.Op <= raftfsm.RestoreBegin && !s.node.host.AwaitLevel(ctx, raftfsm.LevelBackups) {
+		if err := s.node.levelOf(raftfsm.LevelBackups); err != nil {
+			return raftfsm.RestoreState{}, err
+		}
 	}
 	if n := len(step.Rows); n > 0 {
 		notSent := func(err error) error {
@@ -56,12 +63,9 @@ func (s *services) ImportGroup(ctx context.Context, group string, step raftfsm.R
 	return s.node.host.Restore(ctx, id, step)
 }
 
-// backupGroup finds a group, once every member understands what is to be done with it.
+// backupGroup finds a group, once the region serves.
 func (s *services) backupGroup(name string) (raftfsm.GroupID, error) {
 	if _, err := s.get(); err != nil {
-		return 0, err
-	}
-	if err := s.node.levelOfMembers(); err != nil {
 		return 0, err
 	}
 	rec := s.node.boot.current()

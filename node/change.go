@@ -30,7 +30,7 @@ func (n *Node) changeMembers(ctx context.Context, c memberChange) (api.MemberCha
 	if err != nil {
 		return api.MemberChange{}, err
 	}
-	if err := n.levelOfMembers(); err != nil {
+	if err := n.levelOf(raftfsm.LevelMembers); err != nil {
 		return api.MemberChange{}, err
 	}
 	for range changeTries {
@@ -55,14 +55,14 @@ func (n *Node) changeMembers(ctx context.Context, c memberChange) (api.MemberCha
 	return api.MemberChange{}, api.ErrMembersChanged
 }
 
-// levelOfMembers refuses changes while a member would not understand them.
-func (n *Node) levelOfMembers() error {
-	if n.host.Level() >= raftfsm.LevelMembers {
+// levelOf refuses what a member that speaks less than the level would not understand.
+func (n *Node) levelOf(level int) error {
+	if n.host.Level() >= level {
 		return nil
 	}
 	heard := map[string]bool{n.boot.self(): true}
 	for _, p := range n.host.Peers() {
-		heard[p.ID] = p.Level >= raftfsm.LevelMembers
+		heard[p.ID] = p.Level >= level
 	}
 	var old []string
 	for _, m := range n.boot.current().Members {
@@ -129,8 +129,9 @@ func (a addition) ask(ctx context.Context, n *Node) (*hello, error) {
 func (n *Node) fitProblems(h *hello, m meta.Membership) []string {
 	var p problemList
 	rec := n.boot.current()
-	if h.Level < raftfsm.LevelMembers {
-		p.add("its build %s speaks level %d of the protocol, the region speaks %d; upgrade it", h.Version, max(raftfsm.LevelFirst, h.Level), raftfsm.LevelMembers)
+	// The region may speak what this build speaks, and goes on to.
+	if h.Level < raftfsm.LevelCurrent {
+		p.add("its build %s speaks level %d of the protocol, this node speaks %d; upgrade it", h.Version, max(raftfsm.LevelFirst, h.Level), raftfsm.LevelCurrent)
 	}
 	switch {
 	case h.Removed || m.Removed[h.ID]:
@@ -329,7 +330,7 @@ func (n *Node) transfer(ctx context.Context, group, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := n.levelOfMembers(); err != nil {
+	if err := n.levelOf(raftfsm.LevelMembers); err != nil {
 		return err
 	}
 	m, err := run.meta.ReadMembership(ctx)

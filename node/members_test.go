@@ -23,6 +23,7 @@ import (
 	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
 	"github.com/maestro-conductor/maestro/internal/certs"
 	"github.com/maestro-conductor/maestro/internal/client"
+	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
 // settlePatience bounds moves of replicas, which take some seconds each.
@@ -412,7 +413,7 @@ func TestFitProblems(t *testing.T) {
 	n := &Node{boot: &bootstrap{rec: &record{ClusterID: "c1", Region: "local", Limiter: 3, Index: 3, Services: []string{"index", "limiter"}, Members: []recordMember{{ID: "a.1", Name: "a"}}}}}
 	m := n.boot.rec.membership()
 	m.Removed = map[string]bool{"gone.1": true}
-	good := hello{Name: "d", ID: "d.1", Level: 2, Plan: plan{Region: "local", Limiter: 3, Index: 3, Run: []string{"index", "limiter"}}}
+	good := hello{Name: "d", ID: "d.1", Level: raftfsm.LevelCurrent, Plan: plan{Region: "local", Limiter: 3, Index: 3, Run: []string{"index", "limiter"}}}
 	if p := n.fitProblems(&good, m); len(p) > 0 {
 		t.Errorf("a good node: %q", p)
 	}

@@ -44,14 +44,14 @@ func newPacer(n *Node) *elastic.Pacer {
 	return p
 }
 
-// turnsOf is for background work on a group's state. It rests only while the group's leader is
-// heard: while a state is loaded that was received, this node cannot vote, and when it starts it
+// turnsOf is for background work on a group's state. It rests only while the group can do without
+// this node: while a state is loaded that was received, this node cannot vote, and when it starts it
 // serves nobody.
 func (n *Node) turnsOf(id raftfsm.GroupID) func() (rest func()) {
 	return func() func() {
 		rest := n.pacer.Turns()
 		return func() {
-			if n.isStarted() && n.host.Led(id) {
+			if n.isStarted() && n.host.MayRest(id) {
 				rest()
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"sync"
 	"time"
@@ -128,6 +129,9 @@ func (g *group) backupChunk(ctx context.Context, id BackupID, n uint64) (BackupC
 		if err := g.confirmApplied(ctx); err != nil {
 			return BackupChunk{}, err
 		}
+		if err := sessions.take(id); err != nil {
+			return BackupChunk{}, err
+		}
 		var err error
 		if s, err = sessions.open(id, g); err != nil {
 			return BackupChunk{}, err
@@ -152,7 +156,7 @@ func (b *backupSessions) find(id BackupID, g *group) *backupSession {
 	return nil
 }
 
-// open begins a reading in the place of an earlier one of the same id.
+// open begins a reading, now that no other has its id.
 func (b *backupSessions) open(id BackupID, g *group) (*backupSession, error) {
 	m, ok := g.machine.(Restorer)
 	if !ok {
@@ -162,16 +166,12 @@ func (b *backupSessions) open(id BackupID, g *group) (*backupSession, error) {
 	defer g.replacing.RUnlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if old := b.by[id]; old != nil {
-		delete(b.by, id)
-		if err := old.close(); err != nil {
-			return nil, err
-		}
-	}
 	switch {
+	case b.by[id] != nil:
+		return nil, ErrBackupGone // the same was asked for twice at a time
 	case g.ctx.Err() != nil:
 		return nil, ErrShutdown
-	case g.replica.closed():
+	case g.replica.restoring(): // also when it serves: it is not whole
 		return nil, ErrRestoring
 	case len(b.by) >= backupSessionsMax:
 		return nil, ErrOverloaded
@@ -193,26 +193,39 @@ func (b *backupSessions) open(id BackupID, g *group) (*backupSession, error) {
 	return s, nil
 }
 
-// end ends a reading, unless another one has taken its place.
-func (b *backupSessions) end(id BackupID, s *backupSession) error {
+// take ends the reading that has an id.
+func (b *backupSessions) take(id BackupID) error {
 	b.mu.Lock()
+	s := b.by[id]
+	b.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	return b.end(id, s)
+}
+
+// end ends a reading. A reading leaves the map last, so that drop waits for its rows too; and it
+// is closed without the lock, because others need not wait for the chunk that it collects.
+func (b *backupSessions) end(id BackupID, s *backupSession) error {
+	err := s.close()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.by[id] == s {
 		delete(b.by, id)
 	}
-	b.mu.Unlock()
-	return s.close()
+	return err
 }
 
 // drop ends all readings of a replica: it does not lead any more, its rows are about to be
 // replaced, or it stops.
 func (b *backupSessions) drop(g *group) error {
 	b.mu.Lock()
-	defer b.mu.Unlock()
+	all := maps.Clone(b.by)
+	b.mu.Unlock()
 	var errs []error
-	for id, s := range b.by {
+	for id, s := range all {
 		if s.g == g {
-			delete(b.by, id)
-			errs = append(errs, s.close())
+			errs = append(errs, b.end(id, s))
 		}
 	}
 	return errors.Join(errs...)

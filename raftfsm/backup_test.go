@@ -32,7 +32,7 @@ func (s *shelf) BackupRanges() [][2][]byte {
 	return [][2][]byte{{[]byte("a"), []byte("c")}, {[]byte("c"), []byte("n")}}
 }
 
-func (s *shelf) ServesRestore() bool { return s.serves }
+func (s *shelf) ServesRestore(command []byte) bool { return s.serves && string(command) != "no=" }
 
 func (s *shelf) RestoreBegin(tx *raftfsm.Tx) error {
 	it, err := tx.NewIter(nil, nil)
@@ -70,7 +70,7 @@ func shelves() []raftfsm.Group {
 // region do.
 func startShelves(t *testing.T, n int) *hosttest.Cluster {
 	t.Helper()
-	return hosttest.Start(t, n, shelves, hosttest.Configure(func(_ int, o *raftfsm.Options) { o.Level = raftfsm.LevelMembers }))
+	return hosttest.Start(t, n, shelves, hosttest.Configure(func(_ int, o *raftfsm.Options) { o.Level = raftfsm.LevelBackups }))
 }
 
 func patiently(t *testing.T) context.Context {
@@ -291,6 +291,19 @@ func TestRestoreRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, to.Host(0), groupB, "a=b")
+	one := raftfsm.Command{Data: []byte("no="), RequestID: raftfsm.NewRequestID("no")}
+	if _, err := to.Host(0).Propose(patiently(t), groupB, one); !errors.Is(err, raftfsm.ErrRestoring) {
+		t.Errorf("a command that it does not take: %v", err)
+	}
+	if _, err := to.Host(0).ReadBackup(patiently(t), groupB, raftfsm.BackupID{7}, 0); !errors.Is(err, raftfsm.ErrRestoring) {
+		t.Errorf("a backup of a group that serves meanwhile: %v", err)
+	}
+	if _, err := to.Host(0).Restore(patiently(t), groupB, raftfsm.RestoreStep{Op: raftfsm.RestoreEnd, Backup: raftfsm.BackupID{1}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := to.Host(0).Propose(patiently(t), groupB, one); err != nil {
+		t.Errorf("the same command after the end: %v", err)
+	}
 }
 
 // A node serves few readings; one that is begun again takes no second place.

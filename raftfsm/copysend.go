@@ -70,7 +70,12 @@ func (g *group) send(ctx context.Context, v *copyView, s *copySend, to Member, r
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	rest := h.turns()
+	turn := h.turns()
+	rest := func() {
+		if g.spare() { // or the receiver is missed
+			turn()
+		}
+	}
 	w := &copyConn{Conn: conn, r: bufio.NewReader(conn), pace: &h.copies.pace, rest: rest, ctx: ctx}
 	have, err := w.begin(copyBegin{Version: copyTransferVersion, Copy: v.id, Term: term, Index: v.pos.Index, Replica: string(replica)})
 	if err != nil {
@@ -369,7 +374,7 @@ func (h *Host) takesFiles(ctx context.Context, id string) bool {
 	if h.seams.wholeCopies {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, copyNewsWait)
+	ctx, cancel := context.WithTimeout(ctx, newsWait)
 	defer cancel()
 	tick := time.NewTicker(pulseInterval / 4)
 	defer tick.Stop()

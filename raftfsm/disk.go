@@ -104,6 +104,12 @@ func (h *Host) lookAtDisk() {
 				h.dir, s.Free, l.Critical, disk.BallastName))
 		case low && !was:
 			h.log.Warn("the disk is nearly full: what fills it is refused", append(room, "reason", ReasonDiskLow)...)
+			for _, g := range h.open() {
+				// They pin rows that would make room. Their readers begin anew.
+				if err := h.backups.drop(g); err != nil {
+					h.log.Warn("a reading for a backup did not end well", "err", err)
+				}
+			}
 		case was && !low:
 			h.log.Info("the disk has room again", room...)
 		}

@@ -48,6 +48,9 @@ func (o *Options) WithStaged(f func(ctx context.Context, group GroupID, n int)) 
 // Raft is the Raft of a group.
 func (h *Host) Raft(id GroupID) *raft.Raft { return h.seats[id].current.Load().raft }
 
+// Spare tells whether a group has a majority without this node.
+func (h *Host) Spare(id GroupID) bool { return h.seats[id].current.Load().spare() }
+
 // Restart closes and opens a group's Raft, as a watchdog does.
 func (h *Host) Restart(id GroupID) error { return h.seats[id].current.Load().restart("test") }
 

@@ -27,8 +27,9 @@ const (
 	kindDescribe     byte = 6
 	kindTransfer     byte = 7
 	kindBounded      byte = 8
-	kindRestore      byte = 9
-	kindBackup       byte = 10
+	// Those of level 3.
+	kindRestore byte = 9
+	kindBackup  byte = 10
 )
 
 // Statuses of an answer. The errors travel as codes, so that the caller can test for them.

@@ -43,18 +43,42 @@ func (f fsm) ApplyBatch(logs []*raft.Log) []any {
 }
 
 // restBehind lets a follower that is far behind rest after an entry, for the sake of others. Not one
-// that has lost its leader: it may be the next.
+// that has lost its leader, for it may be the next, nor one whom a majority may need.
 func (g *group) restBehind(index uint64) {
 	if g.seat.current.Load() != g || g.raft.CommitIndex() < index+applyBehind {
 		return // the first is so while the replica is opened
 	}
-	if g.raft.State() == raft.Follower && g.heard() {
+	if g.raft.State() == raft.Follower && g.heard() && g.spare() {
 		g.rest()
 	}
 }
 
 // heard tells whether the leader was there a moment ago.
 func (g *group) heard() bool { return time.Since(g.raft.LastContact()) < leaderHeartbeatTimeout }
+
+// mayRest tells whether background work on the state may rest.
+func (g *group) mayRest() bool {
+	if g.raft.State() != raft.Leader && !g.heard() {
+		return false
+	}
+	until := g.loading.Load()
+	return until == 0 || g.host.clock.Steady() < until && g.spare()
+}
+
+// spare tells whether the group has a majority without this replica, as far as fresh news say: all
+// other voters are there.
+func (g *group) spare() bool {
+	voters := g.configuration().voters
+	for _, id := range voters {
+		if id == g.self && len(voters) == 2 {
+			return false
+		}
+		if _, fresh := g.host.peer(MemberOf(id)); id != g.self && !fresh {
+			return false
+		}
+	}
+	return true
+}
 
 // Snapshot starts a local snapshot. Nothing is copied: the state is in Pebble already.
 func (f fsm) Snapshot() (raft.FSMSnapshot, error) { return marker(f), nil }
@@ -64,6 +88,9 @@ func (f fsm) Restore(rc io.ReadCloser) error {
 	defer rc.Close()
 	f.g.replacing.Lock()
 	defer f.g.replacing.Unlock()
+	began := f.g.host.clock.Steady()
+	f.g.loading.Store(max(1, began))
+	defer f.g.loading.Store(0)
 	if s, ok := f.g.machine.(Suspender); ok {
 		s.Suspend()
 	}
@@ -74,17 +101,19 @@ func (f fsm) Restore(rc io.ReadCloser) error {
 	}
 	conflict := false
 	err := f.g.snaps.ingest(rc, func(h copyHeader) (err error) {
+		f.g.loading.Store(began + int64(h.Files)*int64(loadRestsFor))
 		conflict, err = f.g.dropConflict(h)
 		return err
 	})
 	f.g.host.metrics.copyEnded(f.g.name, copyIn, err == nil)
-	if conflict {
-		// Not from here: Raft waits for its applying goroutine when it ends.
-		f.g.host.wg.Go(func() { f.g.again(ReasonSnapshotConflict, "its log conflicted with a snapshot") })
-	}
 	if err := f.g.replica.Open(); err != nil {
 		f.g.host.fatal("restore_failed", fmt.Errorf("group %s: %w", f.g.name, err))
 		return err
+	}
+	if conflict {
+		// Not from here: Raft waits for its applying goroutine when it ends. And not before the machine
+		// is loaded, which may take longer than closeTimeout.
+		f.g.host.wg.Go(func() { f.g.again(ReasonSnapshotConflict, "its log conflicted with a snapshot") })
 	}
 	if err != nil {
 		return fmt.Errorf("raftfsm: restore group %s: %w", f.g.name, err)

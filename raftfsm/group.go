@@ -71,6 +71,10 @@ type group struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
+	// loading is until when the load of a received state may rest, on the steady clock; 0 while none
+	// is under way.
+	loading atomic.Int64
+
 	mu    sync.Mutex
 	ready readiness
 }

@@ -68,10 +68,21 @@ func (l *link) call(ctx context.Context, kind byte, group GroupID, payload []byt
 	if err != nil {
 		return response{}, fmt.Errorf("%w: %w", errNotSent, err)
 	}
-	if kind >= kindReplicaTerms && c.level < LevelMembers {
+	if c.level < levelOfKind(kind) {
 		return response{}, fmt.Errorf("%w: node %s: %w", errNotSent, l.peer.Name, ErrVersion)
 	}
 	return l.send(ctx, c, kind, group, payload)
+}
+
+// levelOfKind is from when on a peer knows a kind of request.
+func levelOfKind(kind byte) int {
+	switch {
+	case kind >= kindRestore:
+		return LevelBackups
+	case kind >= kindReplicaTerms:
+		return LevelMembers
+	}
+	return LevelFirst
 }
 
 // send is call on a connection.

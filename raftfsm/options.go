@@ -66,6 +66,9 @@ const (
 	// give way to other work. An RPC that is given up means that the whole state is sent again; a
 	// follower that is gone is noticed by its connection.
 	installFileBytes = 128
+	// loadRestsFor is how long the load of each file may give way to other work: half of what the RPC
+	// gives it. After that it goes on at full speed, so that it ends before the RPC is given up.
+	loadRestsFor = installFileBytes / installTimeoutScale * transportTimeout / 2
 	// copySendBytes is about how large one file of a transfer becomes, and so how much is sent
 	// again after an interruption. It is held in memory on both sides; smaller ones mean more
 	// fsyncs and more files for Pebble to merge.
@@ -98,8 +101,8 @@ const (
 	copyPieceTimeout = 10 * time.Second
 	copyFileTimeout  = 30 * time.Second
 	copyBeginTimeout = 5 * time.Minute
-	// copyNewsWait is how long to wait for a peer to say what it understands: some pulses.
-	copyNewsWait = 5 * time.Second
+	// newsWait is how long to wait for a peer to say what it understands: some pulses.
+	newsWait = 5 * time.Second
 	// copySessionIdle is how long a leader keeps the view of an interrupted transfer: a node is
 	// back from a restart within a minute. Longer pins old rows on the disk and holds the log.
 	copySessionIdle = 5 * time.Minute

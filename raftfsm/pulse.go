@@ -9,18 +9,18 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/hashicorp/raft"
 )
 
 const (
 	// LevelFirst is spoken by builds that know nothing of levels; LevelCurrent by this one.
 	LevelFirst   = 1
-	LevelCurrent = 2
+	LevelCurrent = 3
 	// levelCopyFiles is from when on a peer takes transfers of the state by files.
 	levelCopyFiles = 2
 	// LevelMembers is the level from which on members and replicas can change.
 	LevelMembers = 2
+	// LevelBackups is the level from which on groups can be read for backups, and restored.
+	LevelBackups = 3
 
 	// pulseInterval is how often a node asks each peer how it is. Smaller costs idle CPU;
 	// larger lets a leader judge its followers by old news.
@@ -173,14 +173,16 @@ func (h *Host) PeersPace() float64 {
 	return least
 }
 
-// Led tells whether this node leads a group, or has just heard its leader.
-func (h *Host) Led(id GroupID) bool {
+// MayRest tells whether background work on a group's state may rest: while this node leads the group
+// or hears its leader. While it loads a state that it received it cannot vote, so then only for a
+// part of the time that the leader waits for it, and while all other voters are there.
+func (h *Host) MayRest(id GroupID) bool {
 	s := h.seats[id]
 	if s == nil {
 		return false
 	}
 	g := s.current.Load()
-	return g != nil && (g.raft.State() == raft.Leader || g.heard())
+	return g != nil && g.mayRest()
 }
 
 // ClockError says how far this node's wall clock is off, if it differs from those of so many
@@ -230,6 +232,23 @@ func (h *Host) level() int {
 // Level is the protocol level of the region: the highest that every member is known to have
 // spoken at some time.
 func (h *Host) Level() int { return h.level() }
+
+// AwaitLevel tells whether every member is known to speak a level. It waits for some pulses
+// before it denies: a node that has just started has not heard the others yet.
+func (h *Host) AwaitLevel(ctx context.Context, level int) bool {
+	ctx, cancel := context.WithTimeout(ctx, newsWait)
+	defer cancel()
+	tick := time.NewTicker(pulseInterval / 4)
+	defer tick.Stop()
+	for h.level() < level {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
 
 // ownPulse describes this node.
 func (h *Host) ownPulse() pulse {

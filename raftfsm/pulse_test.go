@@ -67,13 +67,25 @@ func TestLevel(t *testing.T) {
 		"all new":              {said(2, 0, 0), said(2, 0, 0), LevelFirst, 2},
 		"one old":              {said(2, 0, 0), said(1, 0, 0), LevelFirst, 1},
 		"one unknown":          {said(2, 0, 0), peerState{}, LevelFirst, 1},
-		"one newer":            {said(2, 0, 0), said(9, 0, 0), LevelFirst, LevelCurrent},
+		"one newer":            {said(LevelCurrent, 0, 0), said(9, 0, 0), LevelFirst, LevelCurrent},
 		"one unknown, settled": {said(2, 0, 0), peerState{}, 2, 2},
 	} {
 		h := hostKnowing(clk, c.b, c.c)
 		h.levelFloor.Store(int32(c.floor))
 		if got := h.level(); got != c.want {
 			t.Errorf("%s: level %d, want %d", name, got, c.want)
+		}
+	}
+}
+
+// A peer is asked nothing that its level does not know.
+func TestLevelOfKinds(t *testing.T) {
+	for kind, want := range map[byte]int{
+		kindPropose: LevelFirst, kindPulse: LevelFirst, kindReplicaTerms: LevelMembers, kindBounded: LevelMembers,
+		kindRestore: LevelBackups, kindBackup: LevelBackups,
+	} {
+		if got := levelOfKind(kind); got != want {
+			t.Errorf("kind %d: level %d, want %d", kind, got, want)
 		}
 	}
 }

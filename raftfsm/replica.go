@@ -128,11 +128,6 @@ func (r *Replica) Apply(index, term uint64, data []byte) ([]Applied, error) {
 	case len(cmds) == 1 && cmds[0].host:
 		out = make([]Applied, 1)
 		out[0], commits, err = r.restore(b, e, cmds[0].Data)
-	case r.closed():
-		out = make([]Applied, len(cmds))
-		for i := range out {
-			out[i] = Applied{Result: Result{Index: index}, Err: ErrRestoring}
-		}
 	default:
 		out, commits, err = r.execute(b, e, cmds)
 	}
@@ -230,6 +225,10 @@ func (r *Replica) execute(b *pebble.Batch, e Entry, cmds []Command) ([]Applied, 
 	inEntry := map[RequestID]int{} // first command of this entry with the id
 	fresh := make([]int, 0, len(cmds))
 	for i, c := range cmds {
+		if r.closed(c.Data) {
+			out[i] = Applied{Result: Result{Index: e.Index}, Err: ErrRestoring}
+			continue
+		}
 		if c.RequestID != (RequestID{}) {
 			if first, ok := inEntry[c.RequestID]; ok {
 				out[i].Repeated = true

@@ -24,8 +24,9 @@ type Restorer interface {
 	Machine
 	// BackupRanges are the ranges [lower, upper) of keys whose rows a backup takes, in order.
 	BackupRanges() [][2][]byte
-	// ServesRestore tells whether the group takes commands and queries before the end.
-	ServesRestore() bool
+	// ServesRestore tells whether the group takes a command before the end; nil stands for queries.
+	// A command that it does not take is refused with ErrRestoring, and nothing remembers it.
+	ServesRestore(command []byte) bool
 	// RestoreBegin returns an error that wraps ErrNotEmpty if the group was written to. It
 	// changes nothing.
 	RestoreBegin(tx *Tx) error
@@ -189,11 +190,20 @@ func (r *Replica) openRestore() error {
 	return err
 }
 
-// closed tells whether the group takes nothing but the next step of its restore.
-func (r *Replica) closed() bool {
-	m, ok := r.machine.(Restorer)
+// restoring tells whether a restore has begun and not ended.
+func (r *Replica) restoring() bool {
 	row := r.restored.Load()
-	return ok && row != nil && !row.done && !m.ServesRestore()
+	return row != nil && !row.done
+}
+
+// closed tells whether the group does not take a command, or queries for nil, because it is being
+// restored.
+func (r *Replica) closed(command []byte) bool {
+	if !r.restoring() {
+		return false
+	}
+	m, ok := r.machine.(Restorer)
+	return ok && !m.ServesRestore(command)
 }
 
 // restore executes one step. A refused one leaves the group as it was.
@@ -344,7 +354,8 @@ func (g *group) proposeHost(ctx context.Context, cmd Command) (Result, error) {
 		return Result{}, g.fail("restore", OutcomeDefinite, err)
 	case len(cmd.Data) > chunkBytesMax+128:
 		return Result{}, g.fail("restore", OutcomeDefinite, ErrTooLarge)
-	case g.host.level() < LevelMembers:
+	// A restore that has begun is in every member's log.
+	case g.replica.restored.Load() == nil && !g.host.AwaitLevel(ctx, LevelBackups):
 		return Result{}, g.fail("restore", OutcomeDefinite, ErrVersion)
 	case g.guard.full.Load():
 		return Result{}, g.fail("restore", OutcomeDefinite, ErrDiskFull)

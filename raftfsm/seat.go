@@ -212,7 +212,7 @@ func (s *seat) queryLocal(ctx context.Context, query []byte, of *group) (Answer,
 	if !s.loaded || g == nil || of != nil && of != g {
 		return Answer{}, s.fail("query", OutcomeDefinite, ErrNoLeader)
 	}
-	if s.replica.closed() {
+	if s.replica.closed(nil) {
 		return Answer{}, s.fail("query", OutcomeDefinite, ErrRestoring)
 	}
 	applied := s.replica.AppliedIndex()

@@ -2,6 +2,7 @@ package raftfsm
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -78,14 +79,24 @@ func (h *Host) Status() []GroupStatus {
 	return out
 }
 
+// errLoading keeps a node from being ready.
+var errLoading = errors.New("a copy of the state is being loaded, meanwhile this node does not vote")
+
 // Ready returns nil when every group has a leader that this node knows of, so that any
-// request can be served or forwarded.
+// request can be served or forwarded, and no vote of this node is missed.
 func (h *Host) Ready() error {
 	for _, s := range h.order {
 		if s.leaderMember() == "" {
 			return &Error{Op: "ready", Group: s.conf.Name, Err: ErrNoLeader}
 		}
-		if g := s.current.Load(); g != nil && g.raft.State() == raft.Leader {
+		g := s.current.Load()
+		if g == nil {
+			continue
+		}
+		if g.loading.Load() != 0 && g.voters()[g.self] {
+			return &Error{Op: "ready", Group: s.conf.Name, Err: errLoading}
+		}
+		if g.raft.State() == raft.Leader {
 			if _, err := g.leading(); err != nil {
 				return &Error{Op: "ready", Group: s.conf.Name, Err: err}
 			}

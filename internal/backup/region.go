@@ -16,12 +16,16 @@ import (
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-// readingsMax bounds how often a group is read anew because its leader changed. A region whose
+// readingsMax bounds how often a group is read anew because its leader changed, or
+// a call came late. A region whose
 // leaders change more often than a group can be read has other troubles.
 const readingsMax = 20
 
 // reasonGone is the API's reason for raftfsm.ErrBackupGone.
 const reasonGone = "backup_gone"
+
+// errMoved means that a reading was begun again by a call that came late.
+var errMoved = errors.New("the group was read as of two moments")
 
 // Region takes and restores backups of one region.
 type Region struct {
@@ -93,7 +97,7 @@ func (r *Region) takeGroup(ctx context.Context, w *writer, name string, reading 
 		err = r.readGroup(ctx, f, reading)
 		err = errors.Join(err, f.close())
 		var failed *client.Error
-		if errors.As(err, &failed) && failed.Reason == reasonGone {
+		if errors.Is(err, errMoved) || errors.As(err, &failed) && failed.Reason == reasonGone {
 			last = err
 			continue
 		}
@@ -112,7 +116,7 @@ func (r *Region) readGroup(ctx context.Context, f *groupFile, reading raftfsm.Ba
 			f.Index, f.Term, f.TimeMicros = c.GetIndex(), c.GetTerm(), c.GetGroupTimeUs()
 		}
 		if c.GetIndex() != f.Index || c.GetTerm() != f.Term {
-			return fmt.Errorf("chunk %d is as of index %d, the first as of %d", n, c.GetIndex(), f.Index)
+			return fmt.Errorf("%w: chunk %d is as of index %d, the first as of %d", errMoved, n, c.GetIndex(), f.Index)
 		}
 		if c.GetCount() > 0 {
 			if err := f.chunk(c.GetRows(), c.GetCount()); err != nil {
@@ -152,6 +156,13 @@ func (r *Region) Restore(ctx context.Context, dir string) (*Manifest, error) {
 	// All are asked first, so that a region that is in use stays as it is.
 	for _, g := range m.Groups {
 		if _, err := r.step(ctx, m, g, clusterv1.ImportStep_IMPORT_STEP_PROBE, 0, nil); err != nil {
+			return nil, fmt.Errorf("group %s: %w", g.Name, err)
+		}
+	}
+	// Then all are begun, so that the region serves nothing until it is whole, however often this
+	// is interrupted.
+	for _, g := range m.Groups {
+		if _, err := r.step(ctx, m, g, clusterv1.ImportStep_IMPORT_STEP_BEGIN, 0, nil); err != nil {
 			return nil, fmt.Errorf("group %s: %w", g.Name, err)
 		}
 	}

@@ -190,8 +190,11 @@ func (s *Service) PushLimits(ctx context.Context, group raftfsm.GroupID) error {
 		if err != nil {
 			return fmt.Errorf("meta: push limits to group %d: %w", group, err)
 		}
-		if c.To <= version {
+		if c.To == version {
 			return nil
+		}
+		if c.To < version {
+			return fmt.Errorf("meta: push limits to group %d: it is at version %d of the limits, the region at %d; if a restore was interrupted, repeat it", group, version, c.To)
 		}
 		needFull, reached, err := s.limiter.Configure(ctx, group, c)
 		if err != nil {

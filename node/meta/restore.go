@@ -20,8 +20,11 @@ func (m *Machine) BackupRanges() [][2][]byte {
 }
 
 // ServesRestore implements raftfsm.Restorer: without meta, nobody could go on restoring. Rows
-// wait aside until the end.
-func (m *Machine) ServesRestore() bool { return true }
+// wait aside until the end. Limits cannot change meanwhile: those of the backup would be refused.
+func (m *Machine) ServesRestore(command []byte) bool {
+	c, err := decodeChange(command)
+	return err != nil || c.table != tableLimits
+}
 
 // RestoreBegin implements raftfsm.Restorer. Tokens may be there: who restores needs one.
 func (m *Machine) RestoreBegin(tx *raftfsm.Tx) error {
@@ -69,7 +72,7 @@ func (m *Machine) restorable(row raftfsm.Row) error {
 // take later changes. Tokens of this region stay.
 func (m *Machine) RestoreEnd(tx *raftfsm.Tx, _ raftfsm.Entry) error {
 	if err := m.RestoreBegin(tx); err != nil {
-		return err // somebody set limits meanwhile
+		return err
 	}
 	clock, _, err := getRow(tx, []byte{spaceClock}, decodeClock)
 	if err != nil {

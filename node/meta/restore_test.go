@@ -35,9 +35,19 @@ func TestRestoredMetaAnswersTheSame(t *testing.T) {
 	now := newRegion(t, regionRules)
 	check(t, now.service().EnsureSettings(t.Context(), "new-cluster", "us-east"))
 	own, _ := token(now.service(), "*")
-	for _, g := range []raftfsm.GroupID{limitGroup, otherGroup, metaGroup} {
+	for _, g := range []raftfsm.GroupID{limitGroup, otherGroup} {
 		check(t, now.groups[g].Restore(old.groups[g].Backup(2)...))
 	}
+	// Groups that are ahead do not have the region's limits.
+	if err := now.service().PushLimits(t.Context(), limitGroup); err == nil {
+		t.Error("a group ahead of meta has been brought to its limits")
+	}
+	begin := raftfsm.RestoreStep{Op: raftfsm.RestoreBegin, Backup: raftfsm.BackupID{1}}
+	_, err = raftfsm.DecodeRestoreResult(now.meta.Propose(begin.Command())[0].Data)
+	check(t, err)
+	_, err = now.service().SetLimits(t.Context(), "*", []limiter.Limit{limit("b", "acme", 1)}, "once")
+	wantError(t, "limits meanwhile", err, raftfsm.ErrRestoring)
+	check(t, now.meta.Restore(old.meta.Backup(2)...))
 	for range 2 {
 		s := now.service()
 		for _, secret := range []string{good, own} {
