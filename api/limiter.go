@@ -41,11 +41,11 @@ func (s *server) check(ctx context.Context, c *call, r *limiterv1.CheckRequest) 
 
 func checkResponse(d limiter.Decision) *limiterv1.CheckResponse {
 	res := &limiterv1.CheckResponse{
-		Allow: d.Allow, RetryAfterMs: d.RetryAfterMs, Reason: d.Reason, LimitId: d.LimitID, LimitsVersion: d.Version,
+		Allow: d.Allow, RetryAfterMs: d.RetryAfterMs, Reason: d.Reason, LimitId: d.LimitID, Kind: d.Kind, LimitsVersion: d.Version,
 		Levels: make([]*limiterv1.Level, len(d.Levels)),
 	}
 	for i, l := range d.Levels {
-		res.Levels[i] = &limiterv1.Level{LimitId: l.LimitID, Scope: l.Scope, Limit: l.Burst, Remaining: l.Remaining}
+		res.Levels[i] = &limiterv1.Level{LimitId: l.LimitID, Scope: l.Scope, Kind: l.Kind, Limit: l.Limit, Remaining: l.Remaining}
 	}
 	return res
 }
@@ -60,9 +60,7 @@ func (s *server) setLimits(ctx context.Context, c *call, r *limiterv1.SetLimitsR
 	}
 	limits := make([]limiter.Limit, len(r.GetLimits()))
 	for i, l := range r.GetLimits() {
-		limits[i] = limiter.Limit{ID: l.GetId(), Scope: l.GetScope(), Selector: l.GetSelector(), TokenBucket: limiter.TokenBucket{
-			Rate: l.GetTokenBucket().GetRate(), Burst: l.GetTokenBucket().GetBurst(),
-		}}
+		limits[i] = limitFrom(l)
 	}
 	if err := limiter.Validate(limits); err != nil {
 		return nil, err
@@ -128,13 +126,31 @@ func (s *server) listLimits(ctx context.Context, c *call, r *limiterv1.ListLimit
 		visible := c.principal.Tenant == AllTenants || of == c.principal.Tenant || of == AllTenants
 		wanted := (tenant == "" || tenant == of) && (len(r.GetIds()) == 0 || slices.Contains(r.GetIds(), l.ID))
 		if visible && wanted {
-			res.Limits = append(res.Limits, &limiterv1.Limit{
-				Id: l.ID, Scope: l.Scope, Selector: l.Selector,
-				TokenBucket: &limiterv1.TokenBucket{Rate: l.TokenBucket.Rate, Burst: l.TokenBucket.Burst},
-			})
+			res.Limits = append(res.Limits, LimitMessage(l))
 		}
 	}
 	return res, nil
+}
+
+// limitFrom is the inverse of LimitMessage.
+func limitFrom(m *limiterv1.Limit) limiter.Limit {
+	return limiter.Limit{
+		ID: m.GetId(), Scope: m.GetScope(), Selector: m.GetSelector(),
+		TokenBucket: limiter.TokenBucket{Rate: m.GetTokenBucket().GetRate(), Burst: m.GetTokenBucket().GetBurst()},
+		Window:      limiter.Window{Limit: m.GetWindow().GetLimit(), Length: m.GetWindow().GetLength()},
+	}
+}
+
+// LimitMessage is a limit as it travels.
+func LimitMessage(l limiter.Limit) *limiterv1.Limit {
+	m := &limiterv1.Limit{Id: l.ID, Scope: l.Scope, Selector: l.Selector}
+	if l.TokenBucket != (limiter.TokenBucket{}) {
+		m.TokenBucket = &limiterv1.TokenBucket{Rate: l.TokenBucket.Rate, Burst: l.TokenBucket.Burst}
+	}
+	if l.Window != (limiter.Window{}) {
+		m.Window = &limiterv1.Window{Limit: l.Window.Limit, Length: l.Window.Length}
+	}
+	return m
 }
 
 // mayChangeLimits: an operator changes the limits of its own tenant. A limit for every tenant

@@ -42,8 +42,8 @@ var protocolOptions = map[string][]connect.ClientOption{
 }
 
 var deniedDecision = limiter.Decision{
-	RetryAfterMs: 120, Reason: limiter.ReasonLimited, LimitID: "acme-api", Version: 3,
-	Levels: []limiter.Level{{LimitID: "acme-api", Scope: limiter.ScopeTenant, Burst: 20}},
+	RetryAfterMs: 120, Reason: limiter.ReasonLimited, LimitID: "acme-api", Kind: limiter.KindTokenBucket, Version: 3,
+	Levels: []limiter.Level{{LimitID: "acme-api", Scope: limiter.ScopeTenant, Kind: limiter.KindTokenBucket, Limit: 20}},
 }
 
 // TestCheckInEveryProtocol: the same request gets the same answer, and the same refusal.

@@ -5,12 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/maestro-conductor/maestro/internal/wire"
+	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-// The layouts of commands, queries and results; DESIGN.md, "Formats", has them in words.
-const codecVersion = 1
+// The layouts of commands, queries and results; docs/FORMAT.md has them in words. What codecFirst
+// can say is said in it, so that builds of every level understand it; the rest is in
+// codecLimits, which is used from raftfsm.LevelLimits on.
+const (
+	codecFirst  = 1
+	codecLimits = 2
+)
 
 const (
 	opCheck     = 1
@@ -54,7 +61,7 @@ type configureCommand struct {
 }
 
 func appendCheck(b []byte, r Request) []byte {
-	b = append(b, codecVersion, opCheck)
+	b = append(b, codecFirst, opCheck)
 	b = wire.AppendString(b, r.Tenant)
 	b = wire.AppendString(b, r.Token)
 	b = wire.AppendString(b, r.Key)
@@ -62,19 +69,30 @@ func appendCheck(b []byte, r Request) []byte {
 }
 
 func appendConfigure(b []byte, c configureCommand) []byte {
-	b = append(b, codecVersion, opConfigure)
+	version := versionOfSteps(c.Puts)
+	b = append(b, version, opConfigure)
 	b = binary.AppendUvarint(b, uint64(c.From))
 	b = binary.AppendUvarint(b, uint64(c.To))
 	b = binary.AppendUvarint(b, uint64(c.part))
 	b = appendBool(b, c.last)
-	return appendSteps(b, c.Puts, c.Deletes)
+	return appendSteps(b, c.Puts, c.Deletes, version)
+}
+
+// versionOfSteps is the layout that limits need.
+func versionOfSteps(puts []Limit) byte {
+	for _, l := range puts {
+		if !l.plain() {
+			return codecLimits
+		}
+	}
+	return codecFirst
 }
 
 // appendSteps is what a change does, without its versions.
-func appendSteps(b []byte, puts []Limit, deletes []string) []byte {
+func appendSteps(b []byte, puts []Limit, deletes []string, version byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(puts)))
 	for _, l := range puts {
-		b = appendLimit(b, l)
+		b = appendLimit(b, l, version)
 	}
 	b = binary.AppendUvarint(b, uint64(len(deletes)))
 	for _, id := range deletes {
@@ -83,12 +101,68 @@ func appendSteps(b []byte, puts []Limit, deletes []string) []byte {
 	return b
 }
 
-func appendLimit(b []byte, l Limit) []byte {
+// Fields of a limit in the layout of codecLimits, in the order in which they are written.
+const (
+	fieldBucket = 1 << iota
+	fieldWindow
+	fieldsAll = fieldBucket | fieldWindow
+)
+
+func (l Limit) fields() uint64 {
+	var f uint64
+	if l.TokenBucket != (TokenBucket{}) {
+		f |= fieldBucket
+	}
+	if l.Window != (Window{}) {
+		f |= fieldWindow
+	}
+	return f
+}
+
+// plain tells whether the first layout can say all of l, and builds that know only that one take it.
+func (l Limit) plain() bool { return l.fields() == fieldBucket && l.TokenBucket.Burst > 0 }
+
+// appendLimit writes l in the layout of a version; the first one is for plain limits.
+func appendLimit(b []byte, l Limit, version byte) []byte {
 	b = wire.AppendString(b, l.ID)
 	b = append(b, scopeCode(l.Scope))
 	b = wire.AppendString(b, l.Selector)
-	b = wire.AppendString(b, l.TokenBucket.Rate)
-	return binary.AppendUvarint(b, uint64(l.TokenBucket.Burst))
+	if version == codecFirst {
+		b = wire.AppendString(b, l.TokenBucket.Rate)
+		return binary.AppendUvarint(b, uint64(l.TokenBucket.Burst))
+	}
+	fields := l.fields()
+	b = binary.AppendUvarint(b, fields)
+	if fields&fieldBucket != 0 {
+		b = wire.AppendString(b, l.TokenBucket.Rate)
+		b = binary.AppendUvarint(b, uint64(l.TokenBucket.Burst))
+	}
+	if fields&fieldWindow != 0 {
+		b = binary.AppendUvarint(b, uint64(l.Window.Limit))
+		b = wire.AppendString(b, l.Window.Length)
+	}
+	return b
+}
+
+// Level is the protocol level that every member must speak before l can be set.
+func (l Limit) Level() int {
+	if l.plain() {
+		return raftfsm.LevelFirst
+	}
+	return raftfsm.LevelLimits
+}
+
+// AppendLimit writes a limit in the layout of raftfsm.LevelLimits, for whoever keeps limits.
+func AppendLimit(b []byte, l Limit) []byte { return appendLimit(b, l, codecLimits) }
+
+// DecodeLimit is the inverse of AppendLimit.
+func DecodeLimit(b []byte) (Limit, error) {
+	r := wire.NewReader(b)
+	l := readLimit(r, codecLimits)
+	if err := r.Done(); err != nil {
+		return Limit{}, fmt.Errorf("%w: limit: %w", errCodec, err)
+	}
+	return l, nil
 }
 
 func appendBool(b []byte, v bool) []byte {
@@ -119,13 +193,15 @@ type command struct {
 // write for valid input, because what it lets through is executed.
 func decodeCommand(b []byte) (command, error) {
 	r := wire.NewReader(b)
-	switch v := r.Byte(math.MaxUint8); {
-	case v > codecVersion:
-		return command{}, fmt.Errorf("%w: version %d, this build knows %d", errNewer, v, codecVersion)
-	case v < codecVersion:
-		return command{}, fmt.Errorf("%w: version %d", errCodec, v)
+	version := r.Byte(math.MaxUint8)
+	switch {
+	case version > codecLimits:
+		return command{}, fmt.Errorf("%w: version %d, this build knows %d", errNewer, version, codecLimits)
+	case version < codecFirst:
+		return command{}, fmt.Errorf("%w: version %d", errCodec, version)
 	}
 	c := command{op: r.Byte(math.MaxUint8)}
+	spoken := byte(codecFirst) // what an append function would have written it in
 	switch c.op {
 	case opCheck:
 		c.check.Tenant = r.String(nameBytesMax)
@@ -140,7 +216,8 @@ func decodeCommand(b []byte) (command, error) {
 		c.configure.To = uint32(r.Uvarint(math.MaxUint32))
 		c.configure.part = uint32(r.Uvarint(partsMax - 1))
 		c.configure.last = r.Byte(1) == 1
-		c.configure.Puts, c.configure.Deletes = readSteps(r)
+		c.configure.Puts, c.configure.Deletes = readSteps(r, version)
+		spoken = versionOfSteps(c.configure.Puts)
 	case opSweep, opVersion:
 	case 0:
 		return command{}, fmt.Errorf("%w: no operation", errCodec)
@@ -150,15 +227,18 @@ func decodeCommand(b []byte) (command, error) {
 	if err := r.Done(); err != nil {
 		return command{}, fmt.Errorf("%w: operation %d: %w", errCodec, c.op, err)
 	}
+	if version != spoken {
+		return command{}, fmt.Errorf("%w: operation %d in version %d", errCodec, c.op, version)
+	}
 	if err := validSteps(c.configure.Change); err != nil {
 		return command{}, err
 	}
 	return c, nil
 }
 
-func readSteps(r *wire.Reader) (puts []Limit, deletes []string) {
+func readSteps(r *wire.Reader, version byte) (puts []Limit, deletes []string) {
 	for n := r.Count(LimitsMax); n > 0 && !r.Failed(); n-- {
-		puts = append(puts, readLimit(r))
+		puts = append(puts, readLimit(r, version))
 	}
 	for n := r.Count(LimitsMax); n > 0 && !r.Failed(); n-- {
 		deletes = append(deletes, r.String(nameBytesMax))
@@ -166,16 +246,26 @@ func readSteps(r *wire.Reader) (puts []Limit, deletes []string) {
 	return puts, deletes
 }
 
-func readLimit(r *wire.Reader) Limit {
-	return Limit{
+func readLimit(r *wire.Reader, version byte) Limit {
+	l := Limit{
 		ID:       r.String(nameBytesMax),
 		Scope:    scopes[r.Byte(byte(len(scopes)-1))],
 		Selector: r.String(SelectorBytesMax),
-		TokenBucket: TokenBucket{
-			Rate:  r.String(rateBytesMax),
-			Burst: uint32(r.Uvarint(math.MaxUint32)),
-		},
 	}
+	fields := uint64(fieldBucket)
+	if version != codecFirst {
+		fields = r.Uvarint(fieldsAll)
+	}
+	if fields&fieldBucket != 0 {
+		l.TokenBucket = TokenBucket{Rate: r.String(rateBytesMax), Burst: uint32(r.Uvarint(math.MaxUint32))}
+	}
+	if fields&fieldWindow != 0 {
+		l.Window = Window{Limit: uint32(r.Uvarint(math.MaxUint32)), Length: r.String(rateBytesMax)}
+	}
+	if fields != l.fields() {
+		r.Fail() // a field without content
+	}
+	return l
 }
 
 // validSteps refuses limits that Validate would refuse, and ids that occur twice.
@@ -198,46 +288,79 @@ func validSteps(c Change) error {
 
 var reasonCodes = [...]string{"", ReasonLimited, ReasonCostExceedsLimit}
 
-func appendDecision(b []byte, d *Decision) []byte {
-	b = append(b, codecVersion, byte(outcomeDecided))
-	b = appendBool(b, d.Allow)
-	for i, reason := range reasonCodes {
-		if reason == d.Reason {
-			b = append(b, byte(i))
+// kindCodes are the kinds of levels by their number on disk.
+var kindCodes = [...]string{KindTokenBucket, KindWindow}
+
+// plain tells whether the first layout can say all of d.
+func (d *Decision) plain() bool {
+	for _, l := range d.Levels {
+		if l.Kind != KindTokenBucket {
+			return false
 		}
 	}
+	return d.Kind == "" || d.Kind == KindTokenBucket
+}
+
+func appendDecision(b []byte, d *Decision) []byte {
+	version := byte(codecLimits)
+	if d.plain() {
+		version = codecFirst
+	}
+	b = append(b, version, byte(outcomeDecided))
+	b = appendBool(b, d.Allow)
+	b = append(b, codeOf(reasonCodes[:], d.Reason))
 	b = binary.AppendUvarint(b, uint64(d.RetryAfterMs))
 	b = wire.AppendString(b, d.LimitID)
+	if version != codecFirst {
+		b = append(b, 1+codeOf(kindCodes[:], d.Kind))
+	}
 	b = binary.AppendUvarint(b, uint64(d.Version))
 	b = binary.AppendUvarint(b, uint64(len(d.Levels)))
 	for _, l := range d.Levels {
 		b = wire.AppendString(b, l.LimitID)
 		b = append(b, scopeCode(l.Scope))
-		b = binary.AppendUvarint(b, uint64(l.Burst))
+		if version != codecFirst {
+			b = append(b, codeOf(kindCodes[:], l.Kind))
+		}
+		b = binary.AppendUvarint(b, uint64(l.Limit))
 		b = binary.AppendUvarint(b, uint64(l.Remaining))
 	}
 	return b
 }
 
-func readDecision(r *wire.Reader) Decision {
+// codeOf is the place of word in words; 255 for an unknown one, which no reader accepts.
+func codeOf(words []string, word string) byte { return byte(slices.Index(words, word)) }
+
+func readDecision(r *wire.Reader, version byte) Decision {
 	d := Decision{
 		Allow:        r.Byte(1) == 1,
 		Reason:       reasonCodes[r.Byte(byte(len(reasonCodes)-1))],
 		RetryAfterMs: uint32(r.Uvarint(math.MaxUint32)),
 		LimitID:      r.String(nameBytesMax),
-		Version:      uint32(r.Uvarint(math.MaxUint32)),
 	}
-	n := r.Count(levelsMax)
+	switch {
+	case version == codecFirst && !d.Allow:
+		d.Kind = KindTokenBucket
+	case version != codecFirst:
+		if k := r.Byte(byte(len(kindCodes))); k > 0 {
+			d.Kind = kindCodes[k-1]
+		}
+	}
+	d.Version = uint32(r.Uvarint(math.MaxUint32))
+	n := r.Count(levelsMax * len(kindCodes))
 	if n > 0 {
 		d.Levels = make([]Level, 0, n)
 	}
 	for ; n > 0 && !r.Failed(); n-- {
-		d.Levels = append(d.Levels, Level{
-			LimitID:   r.String(nameBytesMax),
-			Scope:     scopes[r.Byte(byte(len(scopes)-1))],
-			Burst:     uint32(r.Uvarint(math.MaxUint32)),
-			Remaining: uint32(r.Uvarint(math.MaxUint32)),
-		})
+		l := Level{LimitID: r.String(nameBytesMax), Scope: scopes[r.Byte(byte(len(scopes)-1))], Kind: KindTokenBucket}
+		if version != codecFirst {
+			l.Kind = kindCodes[r.Byte(byte(len(kindCodes)-1))]
+		}
+		l.Limit, l.Remaining = uint32(r.Uvarint(math.MaxUint32)), uint32(r.Uvarint(math.MaxUint32))
+		d.Levels = append(d.Levels, l)
+	}
+	if d.plain() != (version == codecFirst) {
+		r.Fail()
 	}
 	return d
 }
@@ -252,18 +375,19 @@ type result struct {
 }
 
 func appendVersionResult(b []byte, o outcome, version uint32) []byte {
-	return binary.AppendUvarint(append(b, codecVersion, byte(o)), uint64(version))
+	return binary.AppendUvarint(append(b, codecFirst, byte(o)), uint64(version))
 }
 
 func decodeResult(b []byte) (result, error) {
 	r := wire.NewReader(b)
-	if v := r.Byte(math.MaxUint8); v != codecVersion {
-		return result{}, fmt.Errorf("%w: result of version %d, this build knows %d", errCodec, v, codecVersion)
+	version := r.Byte(math.MaxUint8)
+	if version < codecFirst || version > codecLimits {
+		return result{}, fmt.Errorf("%w: result of version %d, this build knows %d", errCodec, version, codecLimits)
 	}
 	res := result{outcome: outcome(r.Byte(math.MaxUint8))}
 	switch res.outcome {
 	case outcomeDecided:
-		res.decision = readDecision(r)
+		res.decision = readDecision(r, version)
 	case outcomeTooManyLimits:
 	case outcomeConfigured, outcomeNeedFull, outcomeStaged, outcomeSuperseded:
 		res.version = uint32(r.Uvarint(math.MaxUint32))

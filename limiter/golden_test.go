@@ -40,7 +40,7 @@ func TestGolden(t *testing.T) {
 			case "sweep":
 				return fmt.Sprintf("more: %v", d.sweep())
 			case "rows":
-				return strconv.Itoa(d.buckets())
+				return strconv.Itoa(d.counters())
 			}
 			t.Fatalf("unknown command %q", words[0])
 			return ""

@@ -19,22 +19,41 @@ const (
 	ReasonCostExceedsLimit = "cost_exceeds_limit"
 )
 
-// Limit bounds the requests that match its scope and selector.
+// Kinds of levels: the parts of a limit that have room of their own.
+const (
+	KindTokenBucket = "token_bucket"
+	KindWindow      = "window"
+)
+
+// Limit bounds the requests that match its scope and selector. It has a token bucket, a
+// window, or both; a request passes when each has room.
 type Limit struct {
 	// ID names the limit in its region.
-	ID    string `yaml:"id"`
-	Scope string `yaml:"scope"`
+	ID    string
+	Scope string
 	// Selector is a tenant, or tenant/pattern for the scopes token and key. The tenant may be
 	// * for every tenant, the pattern may hold * wildcards.
-	Selector    string      `yaml:"selector"`
-	TokenBucket TokenBucket `yaml:"tokenBucket"`
+	Selector string
+	// TokenBucket is there when it has a rate.
+	TokenBucket TokenBucket
+	// Window is there when it has a length.
+	Window Window
 }
 
-// TokenBucket admits at most Burst + Rate*t tokens in any interval of length t.
+// TokenBucket admits at most Burst + Rate*t tokens in any interval of length t. A burst of 0
+// admits nothing.
 type TokenBucket struct {
 	// Rate is TOKENS/PERIOD, such as "100/s".
-	Rate  string `yaml:"rate"`
-	Burst uint32 `yaml:"burst"`
+	Rate  string
+	Burst uint32
+}
+
+// Window admits at most Limit tokens in any interval of length Length. A limit of 0 admits
+// nothing.
+type Window struct {
+	Limit uint32
+	// Length is a period such as "1h".
+	Length string
 }
 
 // Groups is what the limiter needs of the cluster; *raftfsm.Host provides it.
@@ -59,20 +78,23 @@ type Decision struct {
 	Allow bool
 	// RetryAfterMs is when the same request would pass if nobody else asked, in milliseconds.
 	RetryAfterMs uint32
-	// Reason is empty when allowed; LimitID names the limit that denies for longest.
+	// Reason is empty when allowed; LimitID and Kind name the level that denies for longest.
 	Reason  string
 	LimitID string
-	// Levels are the limits that matched, in the order they are evaluated.
+	Kind    string
+	// Levels are those of the limits that matched, in the order they are evaluated.
 	Levels []Level
 	// Version is the version of the limits that decided.
 	Version uint32
 }
 
-// Level is the state of one matching limit after the decision.
+// Level is the state of one part of a matching limit after the decision.
 type Level struct {
-	LimitID   string
-	Scope     string
-	Burst     uint32
+	LimitID string
+	Scope   string
+	Kind    string
+	// Limit is the most that can be taken at once: the burst, or what a window admits.
+	Limit     uint32
 	Remaining uint32
 }
 

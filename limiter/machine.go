@@ -8,14 +8,15 @@ import (
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-// cacheBuckets is how many buckets a group keeps in memory: about 20 MB when full. More save
-// Pebble reads when more counters than that are busy at once.
-const cacheBuckets = 1 << 16
+// cacheCounters is how many counters a group keeps in memory: about 20 MB of buckets when full, and
+// up to 1 KiB more for each that has a full window. More save Pebble reads when more counters
+// than that are busy at once.
+const cacheCounters = 1 << 16
 
 // Machine is the state machine of one limiter group.
 type Machine struct {
 	// Only the goroutine that applies uses these.
-	cache  *bucketCache
+	cache  *counterCache
 	set    *limitSet
 	config config
 	// Scratch of one check.
@@ -30,14 +31,14 @@ type Machine struct {
 }
 
 // NewMachine makes an empty machine; the host loads it.
-func NewMachine() *Machine { return newMachine(cacheBuckets) }
+func NewMachine() *Machine { return newMachine(cacheCounters) }
 
-func newMachine(buckets int) *Machine { return &Machine{cache: newBucketCache(buckets)} }
+func newMachine(counters int) *Machine { return &Machine{cache: newCounterCache(counters)} }
 
 // Load implements raftfsm.Machine.
 func (m *Machine) Load(store *raftfsm.Store) error {
 	m.store = store
-	m.cache = newBucketCache(m.cache.capacity)
+	m.cache = newCounterCache(m.cache.capacity)
 	m.time.Store(0)
 	m.config = config{nextUID: 1}
 	v, err := store.Get([]byte{tableConfig})
@@ -132,33 +133,33 @@ func (m *Machine) execute(tx *raftfsm.Tx, now int64, data []byte) ([]byte, error
 }
 
 func malformed(err error) []byte {
-	return append([]byte{codecVersion, byte(outcomeMalformed)}, err.Error()...)
+	return append([]byte{codecFirst, byte(outcomeMalformed)}, err.Error()...)
 }
 
 // check decides one request and stores its debits. A check that takes nothing writes nothing.
 func (m *Machine) check(tx *raftfsm.Tx, now int64, r Request) ([]byte, error) {
 	m.matched = m.set.match(m.matched[:0], r.Tenant, r.Token, r.Key)
 	if len(m.matched) > levelsMax {
-		return []byte{codecVersion, byte(outcomeTooManyLimits)}, nil
+		return []byte{codecFirst, byte(outcomeTooManyLimits)}, nil
 	}
-	if err := m.gather(r, now, func(key []byte) (bucket, bool, error) { return m.read(tx, key) }); err != nil {
+	if err := m.gather(r, now, func(key []byte) (counter, bool, error) { return m.read(tx, key) }); err != nil {
 		return nil, err
 	}
 	d := decide(m.levels, r.Cost, m.set.version)
 	if d.Allow && r.Cost > 0 {
 		for _, l := range m.levels {
-			m.value = appendBucket(m.value[:0], l.bucket)
+			m.value = appendCounter(m.value[:0], l.counter)
 			if err := tx.Set(l.key, m.value); err != nil {
 				return nil, fmt.Errorf("limiter: debit %s: %w", l.limit.ID, err)
 			}
-			m.cache.put(l.key, l.bucket)
+			m.cache.put(l.key, l.counter)
 		}
 	}
 	return appendDecision(nil, &d), nil
 }
 
 // gather fills m.levels with the counters of the limits that matched, settled to now.
-func (m *Machine) gather(r Request, now int64, read func(key []byte) (bucket, bool, error)) error {
+func (m *Machine) gather(r Request, now int64, read func(key []byte) (counter, bool, error)) error {
 	for len(m.levels) < len(m.matched) {
 		m.levels = append(m.levels, level{})
 	}
@@ -172,35 +173,36 @@ func (m *Machine) gather(r Request, now int64, read func(key []byte) (bucket, bo
 }
 
 // load finds the counter of limit for a request and settles it to now.
-func (l *level) load(limit *limitState, r Request, now, emptied int64, read func(key []byte) (bucket, bool, error)) error {
+func (l *level) load(limit *limitState, r Request, now, emptied int64, read func(key []byte) (counter, bool, error)) error {
 	l.limit = limit
-	l.key = appendBucketKey(l.key[:0], limit.uid, r.Tenant, limit.subject(r.Token, r.Key))
-	b, ok, err := read(l.key)
+	l.key = appendCounterKey(l.key[:0], limit.uid, r.Tenant, limit.subject(r.Token, r.Key))
+	c, ok, err := read(l.key)
 	if err != nil {
 		return fmt.Errorf("limiter: counter of %s: %w", limit.ID, err)
 	}
-	if !ok {
-		b = limit.fresh(now, emptied)
+	if ok {
+		l.counter = limit.settle(c, now)
+	} else {
+		l.counter = limit.fresh(now, emptied)
 	}
-	l.bucket = limit.settle(b, now)
 	return nil
 }
 
-// read finds a bucket in the cache or in its row.
-func (m *Machine) read(tx *raftfsm.Tx, key []byte) (bucket, bool, error) {
+// read finds a counter in the cache or in its row.
+func (m *Machine) read(tx *raftfsm.Tx, key []byte) (counter, bool, error) {
 	if b, ok := m.cache.get(key); ok {
 		return b, true, nil
 	}
 	v, err := tx.Get(key)
 	if errors.Is(err, raftfsm.ErrNotFound) {
-		return bucket{}, false, nil
+		return counter{}, false, nil
 	}
 	if err != nil {
-		return bucket{}, false, err
+		return counter{}, false, err
 	}
-	b, err := decodeBucket(v)
+	b, err := decodeCounter(v)
 	if err != nil {
-		return bucket{}, false, err
+		return counter{}, false, err
 	}
 	m.cache.put(key, b)
 	return b, true, nil

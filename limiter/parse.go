@@ -23,6 +23,7 @@ const FileBytesMax = 4 << 20
 //	    scope: tenant
 //	    selector: acme
 //	    tokenBucket: {rate: 100/s, burst: 20}
+//	    window: {limit: 10000, length: 1h}
 //
 // It is strict: unknown or repeated keys, several documents, aliases and values of another
 // type are refused. The error is what is wrong, up to 20 things, as joined *InvalidError with
@@ -96,7 +97,7 @@ func (p *parser) file(n *yaml.Node) []Limit {
 
 // limit reads one limit and checks it; a field that could not be read is reported once.
 func (p *parser) limit(n *yaml.Node, path string) Limit {
-	fields, ok := p.mapping(n, path, path+".", "id", "scope", "selector", "tokenBucket")
+	fields, ok := p.mapping(n, path, path+".", "id", "scope", "selector", "tokenBucket", "window")
 	if !ok {
 		return Limit{}
 	}
@@ -106,19 +107,37 @@ func (p *parser) limit(n *yaml.Node, path string) Limit {
 	l.ID = p.text(fields["id"], n.Line, path, "id", lines)
 	l.Scope = p.text(fields["scope"], n.Line, path, "scope", lines)
 	l.Selector = p.text(fields["selector"], n.Line, path, "selector", lines)
-	if b := fields["tokenBucket"]; b == nil {
-		p.fail(n.Line, path+".tokenBucket", "is missing")
-	} else if parts, ok := p.mapping(b, path+".tokenBucket", path+".tokenBucket.", "rate", "burst"); ok {
-		lines["tokenBucket"] = b.Line
+	if fields["tokenBucket"] == nil && fields["window"] == nil {
+		lines[""] = n.Line
+	}
+	if b, parts := p.part(fields, path, "tokenBucket", lines, "rate", "burst"); parts != nil {
 		l.TokenBucket.Rate = p.text(parts["rate"], b.Line, path, "tokenBucket.rate", lines)
 		l.TokenBucket.Burst = p.count(parts["burst"], b.Line, path, "tokenBucket.burst", lines)
 	}
+	if b, parts := p.part(fields, path, "window", lines, "limit", "length"); parts != nil {
+		l.Window.Limit = p.count(parts["limit"], b.Line, path, "window.limit", lines)
+		l.Window.Length = p.text(parts["length"], b.Line, path, "window.length", lines)
+	}
 	for _, problem := range problemsOf(l) {
 		if line, ok := lines[problem.field]; ok {
-			p.fail(line, path+"."+problem.field, "%s", problem.message)
+			p.fail(line, problem.path(path), "%s", problem.message)
 		}
 	}
 	return l
+}
+
+// part splits a part of a limit that is there.
+func (p *parser) part(fields map[string]*yaml.Node, path, name string, lines map[string]int, known ...string) (*yaml.Node, map[string]*yaml.Node) {
+	n := fields[name]
+	if n == nil {
+		return nil, nil
+	}
+	parts, ok := p.mapping(n, path+"."+name, path+"."+name+".", known...)
+	if !ok {
+		return nil, nil
+	}
+	lines[name] = n.Line
+	return n, parts
 }
 
 // mapping splits a mapping into its values and refuses keys that are unknown or repeated.
@@ -168,7 +187,7 @@ func (p *parser) count(n *yaml.Node, line int, path, field string, lines map[str
 	}
 	v, err := strconv.ParseUint(n.Value, 10, 32)
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || err != nil {
-		p.fail(n.Line, path+"."+field, "must be a whole number from 1 to 4294967295")
+		p.fail(n.Line, path+"."+field, "must be a whole number from 0 to 4294967295")
 		return 0
 	}
 	lines[field] = n.Line

@@ -3,6 +3,8 @@ package limiter
 import (
 	"fmt"
 	"math/big"
+	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -19,6 +21,16 @@ func genRate() *rapid.Generator[string] {
 	})
 }
 
+// genWindow draws logs and rings.
+func genWindow() *rapid.Generator[Window] {
+	return rapid.Custom(func(t *rapid.T) Window {
+		return Window{
+			Limit:  rapid.OneOf(rapid.Uint32Range(0, 40), rapid.Uint32Range(60, 90)).Draw(t, "limit"),
+			Length: rapid.SampledFrom([]string{"1ms", "7ms", "s", "30s", "m", "h", "13h", "d"}).Draw(t, "length"),
+		}
+	})
+}
+
 func genLimits() *rapid.Generator[[]Limit] {
 	return rapid.Custom(func(t *rapid.T) []Limit {
 		var out []Limit
@@ -28,7 +40,14 @@ func genLimits() *rapid.Generator[[]Limit] {
 			if scope != ScopeTenant {
 				selector += rapid.SampledFrom([]string{"", "/*", "/a", "/a*", "/*b", "/a*b*"}).Draw(t, "pattern")
 			}
-			l := limit(fmt.Sprintf("limit-%d", i), scope, selector, genRate().Draw(t, "rate"), rapid.Uint32Range(1, 40).Draw(t, "burst"))
+			l := Limit{ID: fmt.Sprintf("limit-%d", i), Scope: scope, Selector: selector}
+			parts := rapid.SampledFrom([]string{"bucket", "bucket", "window", "both"}).Draw(t, "parts")
+			if parts != "window" {
+				l.TokenBucket = TokenBucket{genRate().Draw(t, "rate"), rapid.Uint32Range(0, 40).Draw(t, "burst")}
+			}
+			if parts != "bucket" {
+				l.Window = genWindow().Draw(t, "window")
+			}
 			if len(problemsOf(l)) == 0 {
 				out = append(out, l)
 			}
@@ -75,9 +94,15 @@ func TestChecksAgreeWithOracle(t *testing.T) {
 			}
 			want.Version = version
 			for _, l := range o.matching(r) {
-				level := o.counter(l, r).level
-				whole := new(big.Int).Div(level.Num(), level.Denom()).Int64()
-				want.Levels = append(want.Levels, Level{LimitID: l.ID, Scope: l.Scope, Burst: l.TokenBucket.Burst, Remaining: uint32(max(0, whole))})
+				c := o.counter(l, r)
+				if l.hasBucket() {
+					whole := new(big.Int).Div(c.level.Num(), c.level.Denom()).Int64()
+					want.Levels = append(want.Levels, Level{l.ID, l.Scope, KindTokenBucket, l.TokenBucket.Burst, uint32(max(0, whole))})
+				}
+				if l.hasWindow() {
+					left := int64(l.Window.Limit) - c.inWindow(l, now.Microseconds())
+					want.Levels = append(want.Levels, Level{l.ID, l.Scope, KindWindow, l.Window.Limit, uint32(max(0, left))})
+				}
 			}
 			if fmt.Sprintf("%#v", got) != fmt.Sprintf("%#v", want) {
 				rt.Fatalf("at %v, %+v:\ngot  %+v\nwant %+v", now, r, got, want)
@@ -93,7 +118,7 @@ func TestChangedLimitsKeepWhatWasUsed(t *testing.T) {
 		d, o := drive(t, 3), newOracle()
 		tolerance := big.NewRat(1, 100)
 		var now time.Duration
-		limits := genLimits().Draw(rt, "limits")
+		limits := bucketsOnly(genLimits().Draw(rt, "limits"))
 		for range rapid.IntRange(1, 6).Draw(rt, "changes") {
 			d.Time = now
 			d.set(limits...)
@@ -117,9 +142,16 @@ func TestChangedLimitsKeepWhatWasUsed(t *testing.T) {
 				}
 			}
 			now += genPause().Draw(rt, "pause")
-			limits = changed(rt, limits)
+			limits = bucketsOnly(changed(rt, limits))
 		}
 	})
+}
+
+func bucketsOnly(limits []Limit) []Limit {
+	for i := range limits {
+		limits[i].Window = Window{}
+	}
+	return slices.DeleteFunc(limits, func(l Limit) bool { return !l.hasBucket() })
 }
 
 // changed draws other limits, most of them with ids and scopes that were there before.
@@ -135,8 +167,10 @@ func changed(t *rapid.T, limits []Limit) []Limit {
 		case 1:
 			l.Scope, l.Selector = ScopeToken, "acme/a*"
 		}
-		l.TokenBucket.Rate = genRate().Draw(t, "rate")
-		l.TokenBucket.Burst = rapid.Uint32Range(1, 40).Draw(t, "burst")
+		l.TokenBucket = TokenBucket{genRate().Draw(t, "rate"), rapid.Uint32Range(1, 40).Draw(t, "burst")}
+		if l.Window = (Window{}); rapid.Bool().Draw(t, "windowed") {
+			l.Window = genWindow().Draw(t, "window")
+		}
 		if len(problemsOf(l)) == 0 {
 			out = append(out, l)
 		}
@@ -148,9 +182,9 @@ func changed(t *rapid.T, limits []Limit) []Limit {
 // token, a third used is half a token.
 func TestUsedIsRoundedUp(t *testing.T) {
 	third, half := rate{refill: 1, unit: 3}, rate{refill: 1, unit: 2}
-	l := newLimitState(limit("a", ScopeTenant, "*", "1/s", 5), 1, 0, []generation{{0, third}, {10, half}})
-	got := l.settle(bucket{used: u128{0, 1}, unit: 3, t: 10}, 10)
-	if want := (bucket{used: u128{0, 1}, unit: 2, gen: 1, t: 10}); got != want {
+	l := newLimitState(limit("a", ScopeTenant, "*", "1/s", 5), 1, 0, []generation{{start: 0, rate: third}, {start: 10, rate: half}})
+	got := l.settle(counter{used: u128{0, 1}, unit: 3, t: 10}, 10)
+	if want := (counter{used: u128{0, 1}, unit: 2, gen: 1, t: 10}); !reflect.DeepEqual(got, want) {
 		t.Errorf("settled to %+v, want %+v", got, want)
 	}
 }
@@ -227,7 +261,7 @@ func TestReplayIsTheSame(t *testing.T) {
 		version := uint32(0)
 		for range rapid.IntRange(1, 40).Draw(rt, "commands") {
 			now += genPause().Draw(rt, "pause") * time.Duration(rapid.IntRange(0, 1).Draw(rt, "later"))
-			data := []byte{codecVersion, opSweep}
+			data := []byte{codecFirst, opSweep}
 			switch rapid.SampledFrom([]string{"check", "check", "check", "limits", "sweep", "noise"}).Draw(rt, "command") {
 			case "check":
 				data = appendCheck(nil, genRequest().Draw(rt, "request"))
@@ -235,7 +269,7 @@ func TestReplayIsTheSame(t *testing.T) {
 				version++
 				data = appendConfigure(nil, configureCommand{Change: Change{To: version, Puts: genLimits().Draw(rt, "limits")}, last: true})
 			case "noise":
-				data = append([]byte{codecVersion, rapid.ByteRange(opCheck, opVersion).Draw(rt, "operation")}, rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(rt, "noise")...)
+				data = append([]byte{codecFirst, rapid.ByteRange(opCheck, opVersion).Draw(rt, "operation")}, rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(rt, "noise")...)
 			}
 			log = append(log, timed{now, data})
 		}

@@ -37,11 +37,11 @@ func (m *Machine) peek(ctx context.Context, r Request) (answer []byte, err error
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	matched := set.match(nil, r.Tenant, r.Token, r.Key)
 	if len(matched) > levelsMax {
-		return []byte{codecVersion, byte(outcomeTooManyLimits)}, nil
+		return []byte{codecFirst, byte(outcomeTooManyLimits)}, nil
 	}
 	levels := make([]level, len(matched))
 	for i, limit := range matched {
-		err := levels[i].load(limit, r, now, set.emptied, func(key []byte) (bucket, bool, error) { return readRow(rows, key) })
+		err := levels[i].load(limit, r, now, set.emptied, func(key []byte) (counter, bool, error) { return readRow(rows, key) })
 		if err != nil {
 			return nil, err
 		}
@@ -53,7 +53,7 @@ func (m *Machine) peek(ctx context.Context, r Request) (answer []byte, err error
 // view returns the rows as they are at one moment, and the limits of that moment.
 func (m *Machine) view(ctx context.Context) (*raftfsm.Iter, *limitSet, error) {
 	for ctx.Err() == nil {
-		rows, err := m.store.NewIter([]byte{tableBucket}, []byte{tableConfig + 1})
+		rows, err := m.store.NewIter([]byte{tableCounter}, []byte{tableConfig + 1})
 		if err != nil {
 			return nil, nil, fmt.Errorf("limiter: query: %w", err)
 		}
@@ -82,14 +82,14 @@ func versionOf(rows *raftfsm.Iter) (uint32, error) {
 	return c.version, err
 }
 
-func readRow(rows *raftfsm.Iter, key []byte) (bucket, bool, error) {
+func readRow(rows *raftfsm.Iter, key []byte) (counter, bool, error) {
 	if !rows.SeekGE(key) || string(rows.Key()) != string(key) {
-		return bucket{}, false, rows.Error()
+		return counter{}, false, rows.Error()
 	}
 	v, err := rows.Value()
 	if err != nil {
-		return bucket{}, false, err
+		return counter{}, false, err
 	}
-	b, err := decodeBucket(v)
-	return b, true, err
+	c, err := decodeCounter(v)
+	return c, true, err
 }

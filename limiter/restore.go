@@ -40,7 +40,9 @@ func (m *Machine) RestoreRows(tx *raftfsm.Tx, e raftfsm.Entry, rows []raftfsm.Ro
 			if err != nil {
 				return fmt.Errorf("%w: row %q: %w", raftfsm.ErrRestoreRefused, row.Key, err)
 			}
-			value = encodeLimitRow(newLimitState(l.Limit, l.uid, 0, []generation{{start: e.Time, rate: l.rate()}}))
+			speed := l.speed()
+			speed.start = e.Time
+			value = encodeLimitRow(newLimitState(l.Limit, l.uid, 0, []generation{speed}))
 		} else if _, err := decodeConfig(value); err != nil {
 			return fmt.Errorf("%w: %w", raftfsm.ErrRestoreRefused, err)
 		}

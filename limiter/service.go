@@ -99,7 +99,7 @@ func (s *Service) Configure(ctx context.Context, group raftfsm.GroupID, changes 
 
 // Version is the version of the limits that a group applies.
 func (s *Service) Version(ctx context.Context, group raftfsm.GroupID, c raftfsm.Consistency) (uint32, error) {
-	res, err := s.query(ctx, group, []byte{codecVersion, opVersion}, c)
+	res, err := s.query(ctx, group, []byte{codecFirst, opVersion}, c)
 	if err != nil {
 		return 0, fmt.Errorf("limiter: version of the limits in group %d: %w", group, err)
 	}
@@ -112,7 +112,7 @@ func (s *Service) Version(ctx context.Context, group raftfsm.GroupID, c raftfsm.
 // Sweep removes counters that equal fresh ones, a bounded number a call; more tells whether
 // the walk over all counters has rows left. Calling it changes no answer.
 func (s *Service) Sweep(ctx context.Context, group raftfsm.GroupID) (more bool, err error) {
-	res, err := s.propose(ctx, group, raftfsm.Command{Data: []byte{codecVersion, opSweep}})
+	res, err := s.propose(ctx, group, raftfsm.Command{Data: []byte{codecFirst, opSweep}})
 	if err != nil {
 		return false, fmt.Errorf("limiter: sweep group %d: %w", group, err)
 	}
@@ -157,7 +157,7 @@ func splitChange(c Change) []configureCommand {
 		}
 	}
 	for _, l := range c.Puts {
-		room(len(appendLimit(nil, l)))
+		room(len(appendLimit(nil, l, codecLimits)))
 		part.Puts = append(part.Puts, l)
 	}
 	for _, id := range c.Deletes {

@@ -51,7 +51,7 @@ func Validate(limits []Limit) error {
 	seen := make(map[string]int, len(limits))
 	for i, l := range limits {
 		for _, p := range problemsOf(l) {
-			errs = append(errs, &InvalidError{Field: fmt.Sprintf("limits[%d].%s", i, p.field), Message: p.message})
+			errs = append(errs, &InvalidError{Field: p.path(fmt.Sprintf("limits[%d]", i)), Message: p.message})
 		}
 		if first, ok := seen[l.ID]; ok {
 			errs = append(errs, &InvalidError{
@@ -98,10 +98,22 @@ func (l Limit) Owner() string {
 	return tenant
 }
 
+func (l Limit) hasBucket() bool { return l.TokenBucket.Rate != "" }
+
+func (l Limit) hasWindow() bool { return l.Window.Length != "" }
+
 const nameRule = "must be 1 to 63 of the characters a-z 0-9 . _ -"
 
-// problem is one thing wrong with a limit; field is relative to it.
+// problem is one thing wrong with a limit; field is relative to it, and empty for the limit as a
+// whole.
 type problem struct{ field, message string }
+
+func (p problem) path(limit string) string {
+	if p.field == "" {
+		return limit
+	}
+	return limit + "." + p.field
+}
 
 func problemsOf(l Limit) []problem {
 	var out []problem
@@ -118,18 +130,31 @@ func problemsOf(l Limit) []problem {
 	if m := selectorProblem(l); m != "" {
 		out = append(out, problem{"selector", m})
 	}
-	r, err := parseRate(l.TokenBucket.Rate)
-	if err != nil {
-		out = append(out, problem{"tokenBucket.rate", err.Error()})
+	if l.fields()&(fieldBucket|fieldWindow) == 0 {
+		out = append(out, problem{"", "must have a tokenBucket, a window, or both"})
 	}
-	switch {
-	case l.TokenBucket.Burst == 0:
-		out = append(out, problem{"tokenBucket.burst", "must be at least 1"})
-	case err == nil && refillTooLong(r, l.TokenBucket.Burst):
-		out = append(out, problem{"tokenBucket", fmt.Sprintf(
-			"at this rate an empty bucket takes more than %d days to fill; raise the rate or lower the burst", RefillMax/(24*time.Hour))})
+	out = append(out, bucketProblems(l)...)
+	if l.Window != (Window{}) {
+		if m := windowProblem(l.Window); m != "" {
+			out = append(out, problem{"window.length", m})
+		}
 	}
 	return out
+}
+
+func bucketProblems(l Limit) []problem {
+	if l.TokenBucket == (TokenBucket{}) {
+		return nil
+	}
+	r, err := parseRate(l.TokenBucket.Rate)
+	switch {
+	case err != nil:
+		return []problem{{"tokenBucket.rate", err.Error()}}
+	case refillTooLong(r, l.TokenBucket.Burst):
+		return []problem{{"tokenBucket", fmt.Sprintf(
+			"at this rate an empty bucket takes more than %d days to fill; raise the rate or lower the burst", RefillMax/(24*time.Hour))}}
+	}
+	return nil
 }
 
 func selectorProblem(l Limit) string {

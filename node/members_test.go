@@ -416,7 +416,7 @@ func TestFitProblems(t *testing.T) {
 	m := n.boot.rec.membership()
 	m.Removed = map[string]bool{"gone.1": true}
 	good := hello{Name: "d", ID: "d.1", Level: 2, Plan: plan{Region: "local", Limiter: 3, Index: 3, Run: []string{"index", "limiter"}}}
-	if p := n.fitProblems(&good, m); len(p) > 0 {
+	if p := n.fitProblems(&good, m, 2); len(p) > 0 {
 		t.Errorf("a good node: %q", p)
 	}
 	for want, spoil := range map[string]func(*hello){
@@ -429,7 +429,7 @@ func TestFitProblems(t *testing.T) {
 		h := good
 		spoil(&h)
 		want = strings.TrimSuffix(want, "; empty it")
-		if p := n.fitProblems(&h, m); len(p) != 1 || !strings.Contains(p[0], want) {
+		if p := n.fitProblems(&h, m, 2); len(p) != 1 || !strings.Contains(p[0], want) {
 			t.Errorf("%s: %q", want, p)
 		}
 	}

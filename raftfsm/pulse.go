@@ -13,11 +13,13 @@ import (
 const (
 	// LevelFirst is spoken by builds that know nothing of levels; LevelCurrent by this one.
 	LevelFirst   = 1
-	LevelCurrent = 2
+	LevelCurrent = 3
 	// levelCopyFiles is from when on a peer takes transfers of the state by files.
 	levelCopyFiles = 2
 	// LevelMembers is the level from which on members and replicas can change.
 	LevelMembers = 2
+	// LevelLimits is the level from which on limits are more than token buckets.
+	LevelLimits = 3
 
 	// pulseInterval is how often a node asks each peer how it is. Smaller costs idle CPU;
 	// larger lets a leader judge its followers by old news.

@@ -66,7 +66,7 @@ func TestLevel(t *testing.T) {
 		"all new":              {said(2, 0, 0), said(2, 0, 0), LevelFirst, 2},
 		"one old":              {said(2, 0, 0), said(1, 0, 0), LevelFirst, 1},
 		"one unknown":          {said(2, 0, 0), peerState{}, LevelFirst, 1},
-		"one newer":            {said(2, 0, 0), said(9, 0, 0), LevelFirst, LevelCurrent},
+		"one newer":            {said(LevelCurrent, 0, 0), said(9, 0, 0), LevelFirst, LevelCurrent},
 		"one unknown, settled": {said(2, 0, 0), peerState{}, 2, 2},
 	} {
 		h := hostKnowing(clk, c.b, c.c)

@@ -344,7 +344,7 @@ func (g *group) proposeHost(ctx context.Context, cmd Command) (Result, error) {
 		return Result{}, g.fail("restore", OutcomeDefinite, err)
 	case len(cmd.Data) > chunkBytesMax+128:
 		return Result{}, g.fail("restore", OutcomeDefinite, ErrTooLarge)
-	case g.host.level() < LevelMembers:
+	case g.host.level() < LevelCurrent: // rows may be in any layout that this build knows
 		return Result{}, g.fail("restore", OutcomeDefinite, ErrVersion)
 	case g.guard.full.Load():
 		return Result{}, g.fail("restore", OutcomeDefinite, ErrDiskFull)

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"github.com/maestro-conductor/maestro/api"
 	limiterv1 "github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1"
 	"github.com/maestro-conductor/maestro/internal/client"
 	"github.com/maestro-conductor/maestro/limiter"
@@ -31,7 +33,10 @@ func (a *app) limitSetCommand() *cobra.Command {
     - id: acme-api
       scope: tenant            # tenant, token or key: what gets a counter of its own
       selector: acme           # TENANT, or TENANT/PATTERN for the scopes token and key
-      tokenBucket: {rate: 100/s, burst: 20}`,
+      tokenBucket: {rate: 100/s, burst: 20}
+      window: {limit: 10000, length: 1h}
+
+A limit has a tokenBucket, a window, or both. docs/limits.md explains every field.`,
 		Example: `  maestro limit set -f limits.yaml
   generate-limits | maestro limit set -f -`,
 		Args: cobra.NoArgs,
@@ -80,10 +85,7 @@ func (a *app) readLimits(file string) ([]*limiterv1.Limit, error) {
 	}
 	var out []*limiterv1.Limit
 	for _, l := range limits {
-		out = append(out, &limiterv1.Limit{
-			Id: l.ID, Scope: l.Scope, Selector: l.Selector,
-			TokenBucket: &limiterv1.TokenBucket{Rate: l.TokenBucket.Rate, Burst: l.TokenBucket.Burst},
-		})
+		out = append(out, api.LimitMessage(l))
 	}
 	return out, nil
 }
@@ -130,11 +132,23 @@ func (a *app) listLimits(ctx context.Context, r *limiterv1.ListLimitsRequest) er
 		return err
 	}
 	return a.print(resp.Msg, func(w io.Writer) {
-		fmt.Fprintln(w, "ID\tSCOPE\tSELECTOR\tRATE\tBURST")
+		fmt.Fprintln(w, "ID\tSCOPE\tSELECTOR\tLIMIT")
 		for _, l := range resp.Msg.GetLimits() {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\n", l.GetId(), l.GetScope(), l.GetSelector(), l.GetTokenBucket().GetRate(), l.GetTokenBucket().GetBurst())
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", l.GetId(), l.GetScope(), l.GetSelector(), strings.Join(partsOf(l), ", "))
 		}
 	})
+}
+
+// partsOf is what a limit lets pass, in a few words.
+func partsOf(l *limiterv1.Limit) []string {
+	var parts []string
+	if b := l.GetTokenBucket(); b != nil {
+		parts = append(parts, fmt.Sprintf("%s burst %d", b.GetRate(), b.GetBurst()))
+	}
+	if w := l.GetWindow(); w != nil {
+		parts = append(parts, fmt.Sprintf("%d in %s", w.GetLimit(), w.GetLength()))
+	}
+	return parts
 }
 
 func missingLimits(ids []string, limits []*limiterv1.Limit) error {

@@ -119,12 +119,14 @@ type CheckResponse struct {
 	RetryAfterMs uint32 `protobuf:"varint,2,opt,name=retryAfterMs,proto3" json:"retryAfterMs,omitempty"`
 	// reason is empty when allowed, else "limited" or "cost_exceeds_limit".
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// limit_id names the limit that denies for longest; empty when allowed.
+	// limit_id names the limit that denies for longest; empty when allowed. See kind.
 	LimitId string `protobuf:"bytes,4,opt,name=limit_id,json=limitId,proto3" json:"limit_id,omitempty"`
 	// levels reports every limit that matched, in the order they are evaluated.
 	Levels []*Level `protobuf:"bytes,5,rep,name=levels,proto3" json:"levels,omitempty"`
 	// limits_version is the version of the limits that decided.
 	LimitsVersion uint32 `protobuf:"varint,6,opt,name=limits_version,json=limitsVersion,proto3" json:"limits_version,omitempty"`
+	// kind is the level of that limit that denies; empty when allowed.
+	Kind          string `protobuf:"bytes,7,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -201,17 +203,26 @@ func (x *CheckResponse) GetLimitsVersion() uint32 {
 	return 0
 }
 
-// Level is the state of one matching limit after the decision.
+func (x *CheckResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+// Level is the state of one part of a matching limit after the decision.
 type Level struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// limit_id names the limit.
 	LimitId string `protobuf:"bytes,1,opt,name=limit_id,json=limitId,proto3" json:"limit_id,omitempty"`
 	// scope is "tenant", "token" or "key".
 	Scope string `protobuf:"bytes,2,opt,name=scope,proto3" json:"scope,omitempty"`
-	// limit is the burst: the most that can be taken at once.
+	// limit is the most that can be taken at once: the burst, or what a window admits.
 	Limit uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	// remaining is how many whole tokens are left.
-	Remaining     uint32 `protobuf:"varint,4,opt,name=remaining,proto3" json:"remaining,omitempty"`
+	Remaining uint32 `protobuf:"varint,4,opt,name=remaining,proto3" json:"remaining,omitempty"`
+	// kind is "token_bucket" or "window".
+	Kind          string `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -274,6 +285,13 @@ func (x *Level) GetRemaining() uint32 {
 	return 0
 }
 
+func (x *Level) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
 // Limit bounds what matches its scope and selector.
 type Limit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -285,8 +303,9 @@ type Limit struct {
 	// selector is a tenant, or tenant/pattern for the scopes token and key; the pattern may
 	// hold * wildcards, and the tenant may be * for every tenant.
 	Selector string `protobuf:"bytes,3,opt,name=selector,proto3" json:"selector,omitempty"`
-	// token_bucket is how much may pass.
+	// token_bucket and window are how much may pass; at least one is there, and both count.
 	TokenBucket   *TokenBucket `protobuf:"bytes,4,opt,name=token_bucket,json=tokenBucket,proto3" json:"token_bucket,omitempty"`
+	Window        *Window      `protobuf:"bytes,5,opt,name=window,proto3" json:"window,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -349,12 +368,19 @@ func (x *Limit) GetTokenBucket() *TokenBucket {
 	return nil
 }
 
+func (x *Limit) GetWindow() *Window {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
 // TokenBucket admits at most burst + rate * t tokens in any interval of length t.
 type TokenBucket struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// rate is TOKENS/PERIOD, such as "100/s", "6/m" or "1000/30s"; units ms, s, m, h, d.
 	Rate string `protobuf:"bytes,1,opt,name=rate,proto3" json:"rate,omitempty"`
-	// burst is the size of the bucket in tokens, at least 1.
+	// burst is the size of the bucket in tokens; 0 lets nothing pass.
 	Burst         uint32 `protobuf:"varint,2,opt,name=burst,proto3" json:"burst,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -404,6 +430,61 @@ func (x *TokenBucket) GetBurst() uint32 {
 	return 0
 }
 
+// Window admits at most limit tokens in any interval of the length.
+type Window struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// limit is in tokens; 0 lets nothing pass.
+	Limit uint32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// length is from 1ms to 31d: a whole number and one of the units ms, s, m, h, d.
+	Length        string `protobuf:"bytes,2,opt,name=length,proto3" json:"length,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Window) Reset() {
+	*x = Window{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Window) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Window) ProtoMessage() {}
+
+func (x *Window) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Window.ProtoReflect.Descriptor instead.
+func (*Window) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Window) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Window) GetLength() string {
+	if x != nil {
+		return x.Length
+	}
+	return ""
+}
+
 // SetLimitsRequest carries the limits to create or replace.
 type SetLimitsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -417,7 +498,7 @@ type SetLimitsRequest struct {
 
 func (x *SetLimitsRequest) Reset() {
 	*x = SetLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[5]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -429,7 +510,7 @@ func (x *SetLimitsRequest) String() string {
 func (*SetLimitsRequest) ProtoMessage() {}
 
 func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[5]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -442,7 +523,7 @@ func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsRequest.ProtoReflect.Descriptor instead.
 func (*SetLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{5}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SetLimitsRequest) GetLimits() []*Limit {
@@ -477,7 +558,7 @@ type SetLimitsResponse struct {
 
 func (x *SetLimitsResponse) Reset() {
 	*x = SetLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -489,7 +570,7 @@ func (x *SetLimitsResponse) String() string {
 func (*SetLimitsResponse) ProtoMessage() {}
 
 func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -502,7 +583,7 @@ func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsResponse.ProtoReflect.Descriptor instead.
 func (*SetLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{6}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SetLimitsResponse) GetVersion() uint32 {
@@ -553,7 +634,7 @@ type ListLimitsRequest struct {
 
 func (x *ListLimitsRequest) Reset() {
 	*x = ListLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -565,7 +646,7 @@ func (x *ListLimitsRequest) String() string {
 func (*ListLimitsRequest) ProtoMessage() {}
 
 func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -578,7 +659,7 @@ func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsRequest.ProtoReflect.Descriptor instead.
 func (*ListLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{7}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListLimitsRequest) GetTenant() string {
@@ -607,7 +688,7 @@ type ListLimitsResponse struct {
 
 func (x *ListLimitsResponse) Reset() {
 	*x = ListLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -619,7 +700,7 @@ func (x *ListLimitsResponse) String() string {
 func (*ListLimitsResponse) ProtoMessage() {}
 
 func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -632,7 +713,7 @@ func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsResponse.ProtoReflect.Descriptor instead.
 func (*ListLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{8}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListLimitsResponse) GetLimits() []*Limit {
@@ -662,7 +743,7 @@ type DeleteLimitsRequest struct {
 
 func (x *DeleteLimitsRequest) Reset() {
 	*x = DeleteLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +755,7 @@ func (x *DeleteLimitsRequest) String() string {
 func (*DeleteLimitsRequest) ProtoMessage() {}
 
 func (x *DeleteLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +768,7 @@ func (x *DeleteLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLimitsRequest.ProtoReflect.Descriptor instead.
 func (*DeleteLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{9}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteLimitsRequest) GetIds() []string {
@@ -716,7 +797,7 @@ type DeleteLimitsResponse struct {
 
 func (x *DeleteLimitsResponse) Reset() {
 	*x = DeleteLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +809,7 @@ func (x *DeleteLimitsResponse) String() string {
 func (*DeleteLimitsResponse) ProtoMessage() {}
 
 func (x *DeleteLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +822,7 @@ func (x *DeleteLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLimitsResponse.ProtoReflect.Descriptor instead.
 func (*DeleteLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{10}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeleteLimitsResponse) GetVersion() uint32 {
@@ -769,27 +850,33 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x03key\x18\x03 \x01(\tR\x03key\x12\x12\n" +
 	"\x04cost\x18\x04 \x01(\rR\x04cost\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tR\trequestId\"\xd1\x01\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"\xe5\x01\n" +
 	"\rCheckResponse\x12\x14\n" +
 	"\x05allow\x18\x01 \x01(\bR\x05allow\x12\"\n" +
 	"\fretryAfterMs\x18\x02 \x01(\rR\fretryAfterMs\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x19\n" +
 	"\blimit_id\x18\x04 \x01(\tR\alimitId\x12,\n" +
 	"\x06levels\x18\x05 \x03(\v2\x14.mc.limiter.v1.LevelR\x06levels\x12%\n" +
-	"\x0elimits_version\x18\x06 \x01(\rR\rlimitsVersion\"l\n" +
+	"\x0elimits_version\x18\x06 \x01(\rR\rlimitsVersion\x12\x12\n" +
+	"\x04kind\x18\a \x01(\tR\x04kind\"\x80\x01\n" +
 	"\x05Level\x12\x19\n" +
 	"\blimit_id\x18\x01 \x01(\tR\alimitId\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\x1c\n" +
-	"\tremaining\x18\x04 \x01(\rR\tremaining\"\x88\x01\n" +
+	"\tremaining\x18\x04 \x01(\rR\tremaining\x12\x12\n" +
+	"\x04kind\x18\x05 \x01(\tR\x04kind\"\xb7\x01\n" +
 	"\x05Limit\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x1a\n" +
 	"\bselector\x18\x03 \x01(\tR\bselector\x12=\n" +
-	"\ftoken_bucket\x18\x04 \x01(\v2\x1a.mc.limiter.v1.TokenBucketR\vtokenBucket\"7\n" +
+	"\ftoken_bucket\x18\x04 \x01(\v2\x1a.mc.limiter.v1.TokenBucketR\vtokenBucket\x12-\n" +
+	"\x06window\x18\x05 \x01(\v2\x15.mc.limiter.v1.WindowR\x06window\"7\n" +
 	"\vTokenBucket\x12\x12\n" +
 	"\x04rate\x18\x01 \x01(\tR\x04rate\x12\x14\n" +
-	"\x05burst\x18\x02 \x01(\rR\x05burst\"_\n" +
+	"\x05burst\x18\x02 \x01(\rR\x05burst\"6\n" +
+	"\x06Window\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\x12\x16\n" +
+	"\x06length\x18\x02 \x01(\tR\x06length\"_\n" +
 	"\x10SetLimitsRequest\x12,\n" +
 	"\x06limits\x18\x01 \x03(\v2\x14.mc.limiter.v1.LimitR\x06limits\x12\x1d\n" +
 	"\n" +
@@ -832,38 +919,40 @@ func file_mc_limiter_v1_limiter_proto_rawDescGZIP() []byte {
 	return file_mc_limiter_v1_limiter_proto_rawDescData
 }
 
-var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*CheckRequest)(nil),         // 0: mc.limiter.v1.CheckRequest
 	(*CheckResponse)(nil),        // 1: mc.limiter.v1.CheckResponse
 	(*Level)(nil),                // 2: mc.limiter.v1.Level
 	(*Limit)(nil),                // 3: mc.limiter.v1.Limit
 	(*TokenBucket)(nil),          // 4: mc.limiter.v1.TokenBucket
-	(*SetLimitsRequest)(nil),     // 5: mc.limiter.v1.SetLimitsRequest
-	(*SetLimitsResponse)(nil),    // 6: mc.limiter.v1.SetLimitsResponse
-	(*ListLimitsRequest)(nil),    // 7: mc.limiter.v1.ListLimitsRequest
-	(*ListLimitsResponse)(nil),   // 8: mc.limiter.v1.ListLimitsResponse
-	(*DeleteLimitsRequest)(nil),  // 9: mc.limiter.v1.DeleteLimitsRequest
-	(*DeleteLimitsResponse)(nil), // 10: mc.limiter.v1.DeleteLimitsResponse
+	(*Window)(nil),               // 5: mc.limiter.v1.Window
+	(*SetLimitsRequest)(nil),     // 6: mc.limiter.v1.SetLimitsRequest
+	(*SetLimitsResponse)(nil),    // 7: mc.limiter.v1.SetLimitsResponse
+	(*ListLimitsRequest)(nil),    // 8: mc.limiter.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),   // 9: mc.limiter.v1.ListLimitsResponse
+	(*DeleteLimitsRequest)(nil),  // 10: mc.limiter.v1.DeleteLimitsRequest
+	(*DeleteLimitsResponse)(nil), // 11: mc.limiter.v1.DeleteLimitsResponse
 }
 var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	2,  // 0: mc.limiter.v1.CheckResponse.levels:type_name -> mc.limiter.v1.Level
 	4,  // 1: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
-	3,  // 2: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
-	3,  // 3: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
-	0,  // 4: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
-	5,  // 5: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
-	7,  // 6: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
-	9,  // 7: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
-	1,  // 8: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
-	6,  // 9: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
-	8,  // 10: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
-	10, // 11: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
-	8,  // [8:12] is the sub-list for method output_type
-	4,  // [4:8] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	5,  // 2: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
+	3,  // 3: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
+	3,  // 4: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
+	0,  // 5: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
+	6,  // 6: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
+	8,  // 7: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
+	10, // 8: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
+	1,  // 9: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
+	7,  // 10: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
+	9,  // 11: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
+	11, // 12: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
+	9,  // [9:13] is the sub-list for method output_type
+	5,  // [5:9] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_mc_limiter_v1_limiter_proto_init() }
@@ -877,7 +966,7 @@ func file_mc_limiter_v1_limiter_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_limiter_v1_limiter_proto_rawDesc), len(file_mc_limiter_v1_limiter_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
