@@ -138,6 +138,10 @@ func limitFrom(m *limiterv1.Limit) limiter.Limit {
 		ID: m.GetId(), Scope: m.GetScope(), Selector: m.GetSelector(),
 		TokenBucket: limiter.TokenBucket{Rate: m.GetTokenBucket().GetRate(), Burst: m.GetTokenBucket().GetBurst()},
 		Window:      limiter.Window{Limit: m.GetWindow().GetLimit(), Length: m.GetWindow().GetLength()},
+		Calendar: limiter.Calendar{
+			Limit: m.GetCalendar().GetLimit(), Period: m.GetCalendar().GetPeriod(),
+			TimeZone: m.GetCalendar().GetTimeZone(), Anchor: m.GetCalendar().GetAnchor(),
+		},
 	}
 }
 
@@ -149,6 +153,9 @@ func LimitMessage(l limiter.Limit) *limiterv1.Limit {
 	}
 	if l.Window != (limiter.Window{}) {
 		m.Window = &limiterv1.Window{Limit: l.Window.Limit, Length: l.Window.Length}
+	}
+	if c := l.Calendar; c != (limiter.Calendar{}) {
+		m.Calendar = &limiterv1.Calendar{Limit: c.Limit, Period: c.Period, TimeZone: c.TimeZone, Anchor: c.Anchor}
 	}
 	return m
 }

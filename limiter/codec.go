@@ -24,6 +24,9 @@ const (
 	opConfigure = 2
 	opSweep     = 3
 	opVersion   = 4 // query only
+	// From here on in codecLimits.
+	opRoll      = 5
+	opCalendars = 6 // query only
 )
 
 // outcome is the second byte of a result.
@@ -38,6 +41,8 @@ const (
 	outcomeSuperseded    outcome = 6
 	outcomeSwept         outcome = 7 // whether rows are left follows
 	outcomeMalformed     outcome = 8
+	outcomeRolled        outcome = 9  // how many limits entered a period follows
+	outcomeCalendars     outcome = 10 // what is known of the wall clocks and of the periods follows
 )
 
 // partsMax bounds how many commands one change may be split into.
@@ -105,7 +110,8 @@ func appendSteps(b []byte, puts []Limit, deletes []string, version byte) []byte 
 const (
 	fieldBucket = 1 << iota
 	fieldWindow
-	fieldsAll = fieldBucket | fieldWindow
+	fieldCalendar
+	fieldsAll = fieldBucket | fieldWindow | fieldCalendar
 )
 
 func (l Limit) fields() uint64 {
@@ -115,6 +121,9 @@ func (l Limit) fields() uint64 {
 	}
 	if l.Window != (Window{}) {
 		f |= fieldWindow
+	}
+	if l.Calendar != (Calendar{}) {
+		f |= fieldCalendar
 	}
 	return f
 }
@@ -140,6 +149,10 @@ func appendLimit(b []byte, l Limit, version byte) []byte {
 	if fields&fieldWindow != 0 {
 		b = binary.AppendUvarint(b, uint64(l.Window.Limit))
 		b = wire.AppendString(b, l.Window.Length)
+	}
+	if fields&fieldCalendar != 0 {
+		b = binary.AppendUvarint(b, uint64(l.Calendar.Limit))
+		b = appendRule(b, l.Calendar)
 	}
 	return b
 }
@@ -187,6 +200,7 @@ type command struct {
 	op        byte
 	check     Request
 	configure configureCommand
+	roll      rollCommand
 }
 
 // decodeCommand reads a command or a query. It accepts exactly what the append functions
@@ -218,6 +232,11 @@ func decodeCommand(b []byte) (command, error) {
 		c.configure.last = r.Byte(1) == 1
 		c.configure.Puts, c.configure.Deletes = readSteps(r, version)
 		spoken = versionOfSteps(c.configure.Puts)
+	case opRoll:
+		spoken = codecLimits
+		c.roll = rollCommand{wall: readSeconds(r), periods: readPeriods(r)}
+	case opCalendars:
+		spoken = codecLimits
 	case opSweep, opVersion:
 	case 0:
 		return command{}, fmt.Errorf("%w: no operation", errCodec)
@@ -262,6 +281,11 @@ func readLimit(r *wire.Reader, version byte) Limit {
 	if fields&fieldWindow != 0 {
 		l.Window = Window{Limit: uint32(r.Uvarint(math.MaxUint32)), Length: r.String(rateBytesMax)}
 	}
+	if fields&fieldCalendar != 0 {
+		most := uint32(r.Uvarint(math.MaxUint32))
+		l.Calendar = readRule(r)
+		l.Calendar.Limit = most
+	}
 	if fields != l.fields() {
 		r.Fail() // a field without content
 	}
@@ -270,7 +294,7 @@ func readLimit(r *wire.Reader, version byte) Limit {
 
 // validSteps refuses limits that Validate would refuse, and ids that occur twice.
 func validSteps(c Change) error {
-	if err := Validate(c.Puts); err != nil {
+	if err := ValidateStored(c.Puts); err != nil {
 		return fmt.Errorf("%w: %w", errCodec, err)
 	}
 	seen := make(map[string]bool, len(c.Puts)+len(c.Deletes))
@@ -289,7 +313,7 @@ func validSteps(c Change) error {
 var reasonCodes = [...]string{"", ReasonLimited, ReasonCostExceedsLimit}
 
 // kindCodes are the kinds of levels by their number on disk.
-var kindCodes = [...]string{KindTokenBucket, KindWindow}
+var kindCodes = [...]string{KindTokenBucket, KindWindow, KindCalendar}
 
 // plain tells whether the first layout can say all of d.
 func (d *Decision) plain() bool {
@@ -372,6 +396,8 @@ type result struct {
 	version  uint32
 	more     bool
 	message  string
+	wall     wallState
+	periods  []period
 }
 
 func appendVersionResult(b []byte, o outcome, version uint32) []byte {
@@ -393,6 +419,11 @@ func decodeResult(b []byte) (result, error) {
 		res.version = uint32(r.Uvarint(math.MaxUint32))
 	case outcomeSwept:
 		res.more = r.Byte(1) == 1
+	case outcomeRolled:
+		r.Uvarint(LimitsMax)
+	case outcomeCalendars:
+		res.wall.passed = readSeconds(r)
+		res.periods = readPeriods(r)
 	case outcomeMalformed:
 		res.message = string(r.Rest())
 	default:

@@ -20,6 +20,8 @@ func FuzzCommand(f *testing.F) {
 	f.Add([]byte{codecFirst, opSweep})
 	f.Add([]byte{codecFirst, opVersion})
 	f.Add(appendConfigure(nil, configureCommand{last: true, Change: Change{To: 2, Puts: []Limit{windowed("a", "acme", 500, "1h")}}}))
+	f.Add(appendRoll(nil, rollCommand{wall: 5, periods: []period{{Calendar{Period: PeriodDay, TimeZone: "UTC", Anchor: "06:00"}, 3, 9}}}))
+	f.Add([]byte{codecLimits, opCalendars})
 	f.Add([]byte{codecLimits + 1, opCheck})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if c, err := decodeCommand(data); err == nil {
@@ -45,6 +47,10 @@ func encodeCommand(c command) []byte {
 		return appendCheck(nil, c.check)
 	case opConfigure:
 		return appendConfigure(nil, c.configure)
+	case opRoll:
+		return appendRoll(nil, c.roll)
+	case opCalendars:
+		return []byte{codecLimits, opCalendars}
 	}
 	return []byte{codecFirst, c.op}
 }
@@ -80,6 +86,7 @@ func FuzzRows(f *testing.F) {
 			t.Fatalf("limit %x does not survive", data)
 		}
 		decodeConfig(data)
+		decodeWall(data)
 		decodeStaged(data)
 	})
 }
@@ -93,8 +100,11 @@ func TestBytesStayTheSame(t *testing.T) {
 		"bucket":            {string(appendCounter(nil, counter{used: u128{0, 10_000}, unit: 10_000, gen: 1, t: 128})), "\x01\x01\x90\x4e\x80\x01\x90\x4e\x00"},
 		"key":               {string(appendCounterKey(nil, 2, "acme", "runs")), "b\x00\x00\x00\x00\x00\x00\x00\x02\x04acmeruns"},
 		"counter":           {string(appendCounter(nil, counter{used: u128{0, 5}, unit: 3, gen: 1, t: 128, tick: 7, slots: []slot{{300, 2}, {301, 1}}})), "\x02\x03\x01\x80\x01\x03\x05\x00\x07\x02\xac\x02\x02\x01\x01"},
-		"window":            {string(encodeLimitRow(newLimitState(windowed("a", "acme", 5, "1h"), 3, 1, []generation{{start: 9, ring: ring{1, 2}}}))), "\x02\x01a\x00\x04acme\x02\x05\x021h\x03\x01\x01\x09\x00\x00\x01\x02"},
+		"window":            {string(encodeLimitRow(newLimitState(windowed("a", "acme", 5, "1h"), 3, 1, []generation{{start: 9, ring: ring{1, 2}}}))), "\x02\x01a\x00\x04acme\x02\x05\x021h\x03\x01\x01\x09\x00\x00\x01\x02\x00\x00\x00"},
 		"configured window": {string(appendConfigure(nil, configureCommand{last: true, Change: Change{To: 2, Puts: []Limit{{ID: "a", Scope: ScopeKey, Selector: "*", TokenBucket: TokenBucket{"1/s", 5}, Window: Window{9, "1m"}}}}})), "\x02\x02\x00\x02\x00\x01\x01\x01a\x02\x01*\x03\x031/s\x05\x09\x021m\x00"},
+		"roll":              {string(appendRoll(nil, rollCommand{wall: 300, periods: []period{{Calendar{Period: PeriodMonth, TimeZone: "UTC", Anchor: "5"}, 1, 400}}})), "\x02\x05\xac\x02\x01\x01\x03UTC\x015\x01\x90\x03"},
+		"spent":             {string(appendCounter(nil, counter{gen: 1, t: 2, spent: 3, epoch: 4})), "\x02\x04\x01\x02\x04\x03"},
+		"wall":              {string(encodeWall(wallState{passed: 300, rolls: 2})), "\x01\xac\x02\x02"},
 		"windowed decision": {string(appendDecision(nil, &Decision{Reason: ReasonLimited, RetryAfterMs: 7, LimitID: "a", Kind: KindWindow, Version: 3, Levels: []Level{{"a", ScopeTenant, KindWindow, 5, 4}}})), "\x02\x01\x00\x01\x07\x01a\x02\x03\x01\x01a\x00\x01\x05\x04"},
 		"limit":             {string(encodeLimitRow(newLimitState(limit("a", ScopeKey, "acme/*", "1/s", 5), 3, 1, []generation{{start: 9, rate: rate{1, 1_000_000}}}))), "\x01\x01a\x02\x06acme/*\x031/s\x05\x03\x01\x01\x09\x01\xc0\x84\x3d"},
 		"config":            {string(encodeConfig(config{version: 4, nextUID: 5})), "\x01\x04\x05"},
@@ -110,13 +120,13 @@ func TestBytesStayTheSame(t *testing.T) {
 // let the replicas of a newer build, which execute it, differ.
 func TestNewerCommandsStopTheMachine(t *testing.T) {
 	m := NewMachine()
-	for _, data := range [][]byte{{codecLimits + 1, opCheck}, {codecFirst, opVersion + 1}} {
-		if _, err := m.execute(nil, 0, data); !errors.Is(err, errNewer) {
+	for _, data := range [][]byte{{codecLimits + 1, opCheck}, {codecFirst, opCalendars + 1}} {
+		if _, err := m.execute(nil, 0, 0, data); !errors.Is(err, errNewer) {
 			t.Errorf("command %x: %v", data, err)
 		}
 	}
 	for _, data := range [][]byte{nil, {codecFirst}, {codecFirst, opCheck}, {codecFirst, opVersion}} {
-		if out, err := m.execute(nil, 0, data); err != nil || len(out) < 2 || out[1] != byte(outcomeMalformed) {
+		if out, err := m.execute(nil, 0, 0, data); err != nil || len(out) < 2 || out[1] != byte(outcomeMalformed) {
 			t.Errorf("malformed command %x: %x, %v", data, out, err)
 		}
 	}

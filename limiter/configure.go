@@ -155,7 +155,7 @@ func (m *Machine) change(tx *raftfsm.Tx, now int64, c Change) ([]byte, error) {
 		}
 	}
 	m.config = next
-	m.set = newLimitSet(next.version, sorted, m.set.emptied)
+	m.set = newLimitSet(next.version, sorted, m.set.emptied, m.set.wall)
 	return appendVersionResult(nil, outcomeConfigured, next.version), nil
 }
 
@@ -168,7 +168,7 @@ func (m *Machine) put(tx *raftfsm.Tx, now int64, l Limit, next *config) (*limitS
 	}
 	var state *limitState
 	if old != nil && old.Scope == l.Scope {
-		changed, err := old.changed(l, now)
+		changed, err := old.changed(l, now, m.set.emptied)
 		if err != nil {
 			return nil, err
 		}
@@ -180,6 +180,9 @@ func (m *Machine) put(tx *raftfsm.Tx, now int64, l Limit, next *config) (*limitS
 		}
 		state = newLimitState(l, next.nextUID, 0, []generation{speed})
 		next.nextUID++
+		if l.hasCalendar() {
+			state.calendar.epoch = newEpoch(0, now, m.set.emptied)
+		}
 	}
 	if err := tx.Set(limitKey(l.ID), encodeLimitRow(state)); err != nil {
 		return nil, fmt.Errorf("limiter: put limit %s: %w", l.ID, err)

@@ -22,7 +22,7 @@ func (v verdict) worse(w verdict) bool {
 }
 
 // judge is the worst verdict of the level's parts.
-func (l *level) judge(cost uint32) verdict {
+func (l *level) judge(cost uint32, wall int64) verdict {
 	var worst verdict
 	if l.limit.hasBucket() {
 		if v := l.judgeBucket(cost); v.worse(worst) {
@@ -31,6 +31,11 @@ func (l *level) judge(cost uint32) verdict {
 	}
 	if l.limit.hasWindow() {
 		if v := l.judgeWindow(cost); v.worse(worst) {
+			worst = v
+		}
+	}
+	if l.limit.hasCalendar() {
+		if v := l.judgeCalendar(cost, wall); v.worse(worst) {
 			worst = v
 		}
 	}
@@ -56,13 +61,25 @@ func (l *level) judgeWindow(cost uint32) verdict {
 	return verdict{kind: KindWindow, wait: wait}
 }
 
+func (l *level) judgeCalendar(cost uint32, wall int64) verdict {
+	most := l.limit.Calendar.Limit
+	switch {
+	case cost > most:
+		return verdict{kind: KindCalendar, never: true}
+	case l.counter.spent+uint64(cost) <= uint64(most):
+		return verdict{}
+	}
+	return verdict{kind: KindCalendar, wait: mul64(l.limit.calendar.waitMs(wall), groupMicrosPerMs)}
+}
+
 // decide evaluates a check against its levels, and debits them all if each has room for
-// cost. The levels then hold what must be stored.
-func decide(levels []level, cost uint32, version uint32) Decision {
+// cost. The levels then hold what must be stored. wall is the leader's wall clock in
+// milliseconds; only advice about calendars depends on it.
+func decide(levels []level, cost uint32, version uint32, wall int64) Decision {
 	d := Decision{Allow: true, Version: version}
 	var worst verdict
 	for i := range levels {
-		if v := levels[i].judge(cost); v.worse(worst) {
+		if v := levels[i].judge(cost, wall); v.worse(worst) {
 			worst = v
 			d.Allow, d.Reason, d.LimitID, d.Kind = false, ReasonLimited, levels[i].limit.ID, v.kind
 			d.RetryAfterMs = retryAfterMs(v.wait)
@@ -73,7 +90,7 @@ func decide(levels []level, cost uint32, version uint32) Decision {
 	}
 	if d.Allow && cost > 0 {
 		for i := range levels {
-			levels[i].counter.debit(cost)
+			levels[i].counter.debit(levels[i].limit, cost)
 		}
 	}
 	if len(levels) > 0 {
@@ -99,6 +116,13 @@ func (l *level) report(dst []Level) []Level {
 		dst = append(dst, Level{
 			LimitID: l.limit.ID, Scope: l.limit.Scope, Kind: KindWindow,
 			Limit: most, Remaining: most - uint32(min(uint64(most), sumOf(l.counter.slots))),
+		})
+	}
+	if l.limit.hasCalendar() {
+		most := l.limit.Calendar.Limit
+		dst = append(dst, Level{
+			LimitID: l.limit.ID, Scope: l.limit.Scope, Kind: KindCalendar,
+			Limit: most, Remaining: most - uint32(min(uint64(most), l.counter.spent)),
 		})
 	}
 	return dst

@@ -23,10 +23,11 @@ const (
 const (
 	KindTokenBucket = "token_bucket"
 	KindWindow      = "window"
+	KindCalendar    = "calendar"
 )
 
 // Limit bounds the requests that match its scope and selector. It has a token bucket, a
-// window, or both; a request passes when each has room.
+// window, a calendar window, or several of them; a request passes when each has room.
 type Limit struct {
 	// ID names the limit in its region.
 	ID    string
@@ -38,6 +39,8 @@ type Limit struct {
 	TokenBucket TokenBucket
 	// Window is there when it has a length.
 	Window Window
+	// Calendar is there when it has a period.
+	Calendar Calendar
 }
 
 // TokenBucket admits at most Burst + Rate*t tokens in any interval of length t. A burst of 0

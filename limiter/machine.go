@@ -27,6 +27,7 @@ type Machine struct {
 	// Readers use these.
 	store     *raftfsm.Store
 	time      atomic.Int64             // group time of the last applied entry, in microseconds
+	wall      atomic.Int64             // wall clock of the leader at that entry, in milliseconds
 	published atomic.Pointer[limitSet] // the limits of the last commit
 }
 
@@ -40,6 +41,7 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 	m.store = store
 	m.cache = newCounterCache(m.cache.capacity)
 	m.time.Store(0)
+	m.wall.Store(0)
 	m.config = config{nextUID: 1}
 	v, err := store.Get([]byte{tableConfig})
 	if err != nil && !errors.Is(err, raftfsm.ErrNotFound) {
@@ -58,7 +60,11 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 	if err != nil {
 		return err
 	}
-	m.set = newLimitSet(m.config.version, sorted, emptied)
+	wall, err := loadWall(store)
+	if err != nil {
+		return err
+	}
+	m.set = newLimitSet(m.config.version, sorted, emptied, wall)
 	m.published.Store(m.set)
 	return nil
 }
@@ -95,9 +101,11 @@ func loadLimits(store rows) ([]*limitState, error) {
 // Apply implements raftfsm.Machine.
 func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 	before := m.set
+	wall := e.Wall / 1_000_000
+	m.wall.Store(wall)
 	results := make([][]byte, len(e.Commands))
 	for i, data := range e.Commands {
-		r, err := m.execute(tx, e.Time, data)
+		r, err := m.execute(tx, e.Time, wall, data)
 		if err != nil {
 			return nil, err
 		}
@@ -113,7 +121,7 @@ func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 // Close implements raftfsm.Machine.
 func (m *Machine) Close() error { return nil }
 
-func (m *Machine) execute(tx *raftfsm.Tx, now int64, data []byte) ([]byte, error) {
+func (m *Machine) execute(tx *raftfsm.Tx, now, wall int64, data []byte) ([]byte, error) {
 	c, err := decodeCommand(data)
 	if errors.Is(err, errNewer) {
 		return nil, err
@@ -123,11 +131,13 @@ func (m *Machine) execute(tx *raftfsm.Tx, now int64, data []byte) ([]byte, error
 	}
 	switch c.op {
 	case opCheck:
-		return m.check(tx, now, c.check)
+		return m.check(tx, now, wall, c.check)
 	case opConfigure:
 		return m.configure(tx, now, c.configure)
 	case opSweep:
 		return m.sweep(tx, now)
+	case opRoll:
+		return m.roll(tx, c.roll)
 	}
 	return malformed(fmt.Errorf("%w: operation %d is not a command", errCodec, c.op)), nil
 }
@@ -137,7 +147,7 @@ func malformed(err error) []byte {
 }
 
 // check decides one request and stores its debits. A check that takes nothing writes nothing.
-func (m *Machine) check(tx *raftfsm.Tx, now int64, r Request) ([]byte, error) {
+func (m *Machine) check(tx *raftfsm.Tx, now, wall int64, r Request) ([]byte, error) {
 	m.matched = m.set.match(m.matched[:0], r.Tenant, r.Token, r.Key)
 	if len(m.matched) > levelsMax {
 		return []byte{codecFirst, byte(outcomeTooManyLimits)}, nil
@@ -145,7 +155,7 @@ func (m *Machine) check(tx *raftfsm.Tx, now int64, r Request) ([]byte, error) {
 	if err := m.gather(r, now, func(key []byte) (counter, bool, error) { return m.read(tx, key) }); err != nil {
 		return nil, err
 	}
-	d := decide(m.levels, r.Cost, m.set.version)
+	d := decide(m.levels, r.Cost, m.set.version, wall)
 	if d.Allow && r.Cost > 0 {
 		for _, l := range m.levels {
 			m.value = appendCounter(m.value[:0], l.counter)

@@ -59,7 +59,8 @@ func (p pattern) match(s string) bool {
 // once built, so that readers need no lock.
 type limitSet struct {
 	version uint32
-	emptied int64         // when a restore emptied all counters, in group time; 0 for never
+	emptied int64 // when a restore emptied all counters, in group time; 0 for never
+	wall    wallState
 	sorted  []*limitState // by id
 	byID    map[string]*limitState
 	byUID   map[uint64]*limitState
@@ -81,10 +82,11 @@ type subjectIndex struct {
 }
 
 // newLimitSet indexes limits, which are sorted by id.
-func newLimitSet(version uint32, sorted []*limitState, emptied int64) *limitSet {
+func newLimitSet(version uint32, sorted []*limitState, emptied int64, wall wallState) *limitSet {
 	s := &limitSet{
 		version: version,
 		emptied: emptied,
+		wall:    wall,
 		sorted:  sorted,
 		byID:    make(map[string]*limitState, len(sorted)),
 		byUID:   make(map[uint64]*limitState, len(sorted)),

@@ -24,6 +24,7 @@ const FileBytesMax = 4 << 20
 //	    selector: acme
 //	    tokenBucket: {rate: 100/s, burst: 20}
 //	    window: {limit: 10000, length: 1h}
+//	    calendar: {limit: 1000000, period: month, timeZone: Europe/Berlin}
 //
 // It is strict: unknown or repeated keys, several documents, aliases and values of another
 // type are refused. The error is what is wrong, up to 20 things, as joined *InvalidError with
@@ -97,7 +98,7 @@ func (p *parser) file(n *yaml.Node) []Limit {
 
 // limit reads one limit and checks it; a field that could not be read is reported once.
 func (p *parser) limit(n *yaml.Node, path string) Limit {
-	fields, ok := p.mapping(n, path, path+".", "id", "scope", "selector", "tokenBucket", "window")
+	fields, ok := p.mapping(n, path, path+".", "id", "scope", "selector", "tokenBucket", "window", "calendar")
 	if !ok {
 		return Limit{}
 	}
@@ -107,7 +108,7 @@ func (p *parser) limit(n *yaml.Node, path string) Limit {
 	l.ID = p.text(fields["id"], n.Line, path, "id", lines)
 	l.Scope = p.text(fields["scope"], n.Line, path, "scope", lines)
 	l.Selector = p.text(fields["selector"], n.Line, path, "selector", lines)
-	if fields["tokenBucket"] == nil && fields["window"] == nil {
+	if fields["tokenBucket"] == nil && fields["window"] == nil && fields["calendar"] == nil {
 		lines[""] = n.Line
 	}
 	if b, parts := p.part(fields, path, "tokenBucket", lines, "rate", "burst"); parts != nil {
@@ -118,7 +119,13 @@ func (p *parser) limit(n *yaml.Node, path string) Limit {
 		l.Window.Limit = p.count(parts["limit"], b.Line, path, "window.limit", lines)
 		l.Window.Length = p.text(parts["length"], b.Line, path, "window.length", lines)
 	}
-	for _, problem := range problemsOf(l) {
+	if b, parts := p.part(fields, path, "calendar", lines, "limit", "period", "timeZone", "anchor"); parts != nil {
+		l.Calendar.Limit = p.count(parts["limit"], b.Line, path, "calendar.limit", lines)
+		l.Calendar.Period = p.text(parts["period"], b.Line, path, "calendar.period", lines)
+		l.Calendar.TimeZone = p.optional(parts["timeZone"], path, "calendar.timeZone", lines)
+		l.Calendar.Anchor = p.optional(parts["anchor"], path, "calendar.anchor", lines)
+	}
+	for _, problem := range append(problemsOf(l), zoneProblems(l)...) {
 		if line, ok := lines[problem.field]; ok {
 			p.fail(line, problem.path(path), "%s", problem.message)
 		}
@@ -177,6 +184,14 @@ func (p *parser) text(n *yaml.Node, line int, path, field string, lines map[stri
 	}
 	lines[field] = n.Line
 	return n.Value
+}
+
+// optional is text that may be missing.
+func (p *parser) optional(n *yaml.Node, path, field string, lines map[string]int) string {
+	if n == nil {
+		return ""
+	}
+	return p.text(n, n.Line, path, field, lines)
 }
 
 // count reads a scalar that is a whole number of at most 32 bits.

@@ -25,6 +25,9 @@ func TestParseLimits(t *testing.T) {
 				if l.hasWindow() {
 					out += fmt.Sprintf(" %d in %s", l.Window.Limit, l.Window.Length)
 				}
+				if l.hasCalendar() {
+					out += fmt.Sprintf(" %+v", l.Calendar)
+				}
 			}
 			return out
 		}

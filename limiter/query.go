@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -18,6 +19,10 @@ func (m *Machine) Query(ctx context.Context, query []byte) ([]byte, error) {
 	switch {
 	case c.op == opCheck && c.check.Cost == 0:
 		return m.peek(ctx, c.check)
+	case c.op == opCalendars:
+		set := m.published.Load()
+		b := binary.AppendUvarint([]byte{codecLimits, byte(outcomeCalendars)}, uint64(set.wall.passed))
+		return appendPeriods(b, set.calendars()), nil
 	case c.op == opVersion:
 		rows, set, err := m.view(ctx)
 		if err != nil {
@@ -29,7 +34,7 @@ func (m *Machine) Query(ctx context.Context, query []byte) ([]byte, error) {
 }
 
 func (m *Machine) peek(ctx context.Context, r Request) (answer []byte, err error) {
-	now := m.time.Load()
+	now, wall := m.time.Load(), m.wall.Load()
 	rows, set, err := m.view(ctx)
 	if err != nil {
 		return nil, err
@@ -41,24 +46,24 @@ func (m *Machine) peek(ctx context.Context, r Request) (answer []byte, err error
 	}
 	levels := make([]level, len(matched))
 	for i, limit := range matched {
-		err := levels[i].load(limit, r, now, set.emptied, func(key []byte) (counter, bool, error) { return readRow(rows, key) })
+		err := levels[i].load(limit, r, now, set.emptied, func(key []byte) (counter, bool, error) { return readRow(rows, key, decodeCounter) })
 		if err != nil {
 			return nil, err
 		}
 	}
-	d := decide(levels, 0, set.version)
+	d := decide(levels, 0, set.version, wall)
 	return appendDecision(nil, &d), nil
 }
 
 // view returns the rows as they are at one moment, and the limits of that moment.
 func (m *Machine) view(ctx context.Context) (*raftfsm.Iter, *limitSet, error) {
 	for ctx.Err() == nil {
-		rows, err := m.store.NewIter([]byte{tableCounter}, []byte{tableConfig + 1})
+		rows, err := m.store.NewIter([]byte{tableWall}, []byte{tableConfig + 1})
 		if err != nil {
 			return nil, nil, fmt.Errorf("limiter: query: %w", err)
 		}
-		version, err := versionOf(rows)
-		if set := m.published.Load(); err == nil && set.version == version {
+		version, rolls, err := versionOf(rows)
+		if set := m.published.Load(); err == nil && set.version == version && set.wall.rolls == rolls {
 			return rows, set, nil
 		}
 		// An entry that changes the limits was committed between the two reads, or is about to
@@ -70,26 +75,24 @@ func (m *Machine) view(ctx context.Context) (*raftfsm.Iter, *limitSet, error) {
 	return nil, nil, fmt.Errorf("limiter: query: %w", ctx.Err())
 }
 
-func versionOf(rows *raftfsm.Iter) (uint32, error) {
-	if !rows.SeekGE([]byte{tableConfig}) {
-		return 0, rows.Error()
-	}
-	v, err := rows.Value()
+// versionOf is what tells apart the limits that rows belong to.
+func versionOf(rows *raftfsm.Iter) (version uint32, rolls uint64, err error) {
+	wall, _, err := readRow(rows, []byte{tableWall}, decodeWall)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	c, err := decodeConfig(v)
-	return c.version, err
+	c, _, err := readRow(rows, []byte{tableConfig}, decodeConfig)
+	return c.version, wall.rolls, err
 }
 
-func readRow(rows *raftfsm.Iter, key []byte) (counter, bool, error) {
+func readRow[T any](rows *raftfsm.Iter, key []byte, decode func([]byte) (T, error)) (row T, found bool, err error) {
 	if !rows.SeekGE(key) || string(rows.Key()) != string(key) {
-		return counter{}, false, rows.Error()
+		return row, false, rows.Error()
 	}
 	v, err := rows.Value()
 	if err != nil {
-		return counter{}, false, err
+		return row, false, err
 	}
-	c, err := decodeCounter(v)
-	return c, true, err
+	row, err = decode(v)
+	return row, true, err
 }

@@ -10,6 +10,7 @@ import (
 
 // Tables: the first byte of a row's key.
 const (
+	tableWall    byte = 'a' // nothing -> what is known of the wall clocks
 	tableCounter byte = 'b' // uid of the limit, tenant, subject -> counter
 	tableConfig  byte = 'c' // nothing -> version of the limits, next uid
 	tableEmpty   byte = 'e' // nothing -> when a restore emptied all counters
@@ -53,7 +54,8 @@ func uidOfKey(key []byte) (uint64, error) {
 const (
 	partBucket = 1 << iota
 	partWindow
-	partsAll = partBucket | partWindow
+	partCalendar
+	partsAll = partBucket | partWindow | partCalendar
 )
 
 func (c *counter) parts() byte {
@@ -63,6 +65,9 @@ func (c *counter) parts() byte {
 	}
 	if c.tick != 0 {
 		parts |= partWindow
+	}
+	if c.spent != 0 {
+		parts |= partCalendar
 	}
 	return parts
 }
@@ -95,6 +100,10 @@ func appendCounter(b []byte, c counter) []byte {
 			at = s.at
 		}
 	}
+	if parts&partCalendar != 0 {
+		b = binary.AppendUvarint(b, c.epoch)
+		b = binary.AppendUvarint(b, c.spent)
+	}
 	return b
 }
 
@@ -122,6 +131,9 @@ func decodeCounter(b []byte) (counter, error) {
 		if parts&partWindow != 0 {
 			c.tick = r.Uvarint(math.MaxInt64)
 			readSlots(r, &c)
+		}
+		if parts&partCalendar != 0 {
+			c.epoch, c.spent = r.Uvarint(math.MaxUint64), r.Uvarint(slotTokensMax)
 		}
 	}
 	if err := r.Done(); err != nil || version == 0 || c.parts() != parts || (parts == partBucket) != (version == rowVersion) {
@@ -172,7 +184,7 @@ func encodeLimitRow(l *limitState) []byte {
 			version = rowVersion2
 		}
 	}
-	if !l.plain() {
+	if !l.plain() || l.calendar != (calendarState{}) {
 		version = rowVersion2
 	}
 	b := appendLimit([]byte{version}, l.Limit, version)
@@ -187,6 +199,11 @@ func encodeLimitRow(l *limitState) []byte {
 			b = binary.AppendUvarint(b, g.ring.tick)
 			b = binary.AppendUvarint(b, g.ring.span)
 		}
+	}
+	if version == rowVersion2 {
+		b = binary.AppendUvarint(b, l.calendar.epoch)
+		b = binary.AppendUvarint(b, uint64(l.calendar.begin))
+		b = binary.AppendUvarint(b, uint64(l.calendar.end))
 	}
 	return b
 }
@@ -210,10 +227,15 @@ func decodeLimitRow(b []byte) (*limitState, error) {
 		}
 		gens = append(gens, g)
 	}
+	var calendar calendarState
+	if version == rowVersion2 {
+		calendar = calendarState{epoch: r.Uvarint(math.MaxUint64), begin: readSeconds(r), end: readSeconds(r)}
+	}
 	if err := r.Done(); err != nil || version == 0 || len(gens) == 0 {
 		return nil, errRow("limit")
 	}
 	state := newLimitState(l, uid, firstGen, gens)
+	state.calendar = calendar
 	last := state.speed()
 	if l.hasBucket() != (last.rate.unit != 0) || l.hasWindow() != (last.ring.tick != 0) || encodeLimitRow(state)[0] != version {
 		return nil, errRow("limit")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 	"unicode/utf8"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
@@ -120,6 +121,45 @@ func (s *Service) Sweep(ctx context.Context, group raftfsm.GroupID) (more bool, 
 		return false, unexpected(res)
 	}
 	return res.more, nil
+}
+
+// Roll begins the calendar periods that have come in a group. wall is a moment that the clocks
+// of a majority of nodes have passed. Who leads the group calls it about once a second; calling it
+// more often, or from several nodes, does no harm.
+func (s *Service) Roll(ctx context.Context, group raftfsm.GroupID, wall time.Time) error {
+	res, err := s.query(ctx, group, []byte{codecLimits, opCalendars}, raftfsm.Bounded)
+	if err != nil {
+		return fmt.Errorf("limiter: calendars of group %d: %w", group, err)
+	}
+	if res.outcome != outcomeCalendars {
+		return unexpected(res)
+	}
+	c := rollCommand{wall: wall.Unix()}
+	var errs []error
+	known := map[Calendar]bool{}
+	for _, p := range res.periods {
+		if p.end > c.wall || known[p.rule] {
+			continue
+		}
+		known[p.rule] = true
+		next := period{rule: p.rule}
+		if next.begin, next.end, err = p.rule.periodOf(wall); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		c.periods = append(c.periods, next)
+	}
+	if len(c.periods) == 0 {
+		return errors.Join(errs...)
+	}
+	res, err = s.propose(ctx, group, raftfsm.Command{Data: appendRoll(nil, c)})
+	if err == nil && res.outcome != outcomeRolled {
+		err = unexpected(res)
+	}
+	if err != nil {
+		errs = append(errs, fmt.Errorf("limiter: next periods of group %d: %w", group, err))
+	}
+	return errors.Join(errs...)
 }
 
 func (s *Service) propose(ctx context.Context, group raftfsm.GroupID, cmd raftfsm.Command) (result, error) {

@@ -26,6 +26,7 @@ type limitState struct {
 	firstGen uint64
 	gens     []generation
 	capacity u128 // burst in units of the last generation
+	calendar calendarState
 }
 
 // generation is how fast what was used is given back, and the group time, in microseconds, from
@@ -71,7 +72,7 @@ func newLimitState(l Limit, uid, firstGen uint64, gens []generation) *limitState
 
 // changed is the limit after it was replaced by one of the same scope at the given time. What
 // was used stays used: counters keep their content, which drains at the new speed from now on.
-func (l *limitState) changed(to Limit, now int64) (*limitState, error) {
+func (l *limitState) changed(to Limit, now, emptied int64) (*limitState, error) {
 	next, err := speedOf(to, now)
 	if err != nil {
 		return nil, err
@@ -83,7 +84,16 @@ func (l *limitState) changed(to Limit, now int64) (*limitState, error) {
 			gens, firstGen = gens[drop:], firstGen+uint64(drop)
 		}
 	}
-	return newLimitState(to, l.uid, firstGen, gens), nil
+	state := newLimitState(to, l.uid, firstGen, gens)
+	state.calendar = l.calendar
+	switch {
+	case to.hasCalendar() && !l.hasCalendar():
+		state.calendar = calendarState{epoch: newEpoch(l.calendar.epoch, now, emptied)}
+	case to.Calendar.rule() != l.Calendar.rule():
+		// What was used counts until the end of the new period, which is not known yet.
+		state.calendar.begin, state.calendar.end = 0, 0
+	}
+	return state, nil
 }
 
 func (l *limitState) speed() generation { return l.gens[len(l.gens)-1] }
@@ -115,6 +125,8 @@ type counter struct {
 	// slots are what a window counts, and tick the width of a slot; 0 without a window.
 	slots []slot
 	tick  uint64
+	// spent is what a calendar window counts in the period epoch.
+	spent, epoch uint64
 }
 
 // fresh is a counter without a row: one that nothing was taken from. In a group whose counters
@@ -122,7 +134,7 @@ type counter struct {
 func (l *limitState) fresh(now, emptied int64) counter {
 	g := l.speed()
 	if emptied == 0 {
-		return counter{unit: g.rate.unit, tick: g.ring.tick, gen: l.lastGen(), t: now}
+		return counter{unit: g.rate.unit, tick: g.ring.tick, epoch: l.calendar.epoch, gen: l.lastGen(), t: now}
 	}
 	first := l.gens[0]
 	c := counter{used: mul64(uint64(l.TokenBucket.Burst), first.rate.unit), unit: first.rate.unit, gen: l.firstGen, t: emptied}
@@ -133,6 +145,9 @@ func (l *limitState) fresh(now, emptied int64) counter {
 	if g.ring.tick != 0 && l.Window.Limit > 0 {
 		// Full at that moment, whatever its length was then.
 		c.slots = g.ring.live([]slot{{at: uint64(emptied) / g.ring.tick, n: uint64(l.Window.Limit)}}, now)
+	}
+	if l.hasCalendar() && l.calendar.epoch == 0 {
+		c.spent = uint64(l.Calendar.Limit)
 	}
 	return c
 }
@@ -151,6 +166,9 @@ func (l *limitState) settle(c counter, now int64) counter {
 		c.enter(next, c.gen+1)
 	}
 	c.drain(l.speed(), now)
+	if c.epoch != l.calendar.epoch || !l.hasCalendar() {
+		c.spent, c.epoch = 0, l.calendar.epoch
+	}
 	return c
 }
 
@@ -180,15 +198,18 @@ func (c *counter) enter(g generation, number uint64) {
 }
 
 // unused tells whether c, which is settled, equals a fresh counter.
-func (c *counter) unused() bool { return c.used.isZero() && len(c.slots) == 0 }
+func (c *counter) unused() bool { return c.used.isZero() && len(c.slots) == 0 && c.spent == 0 }
 
-// debit takes cost tokens from a settled counter. It leaves what others share with c alone.
-func (c *counter) debit(cost uint32) {
+// debit takes cost tokens from a settled counter of limit. It leaves what others share with c alone.
+func (c *counter) debit(limit *limitState, cost uint32) {
 	if c.unit != 0 {
 		c.used = c.used.add(mul64(uint64(cost), c.unit))
 	}
 	if c.tick != 0 {
 		c.slots = addToSlots(c.slots, uint64(c.t)/c.tick, uint64(cost))
+	}
+	if limit.hasCalendar() {
+		c.spent += uint64(cost)
 	}
 }
 

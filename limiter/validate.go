@@ -46,11 +46,21 @@ func (e *InvalidError) Is(target error) bool { return target == ErrInvalid }
 
 // Validate checks limits that came through the API. It returns nil, or what is wrong, up to
 // 20 things, as joined *InvalidError.
-func Validate(limits []Limit) error {
+func Validate(limits []Limit) error { return validate(limits, zoneProblems) }
+
+// ValidateStored is Validate without what may differ between builds, such as the time zones that
+// exist, for state machines.
+func ValidateStored(limits []Limit) error { return validate(limits, nil) }
+
+func validate(limits []Limit, more func(Limit) []problem) error {
 	var errs []*InvalidError
 	seen := make(map[string]int, len(limits))
 	for i, l := range limits {
-		for _, p := range problemsOf(l) {
+		problems := problemsOf(l)
+		if more != nil {
+			problems = append(problems, more(l)...)
+		}
+		for _, p := range problems {
 			errs = append(errs, &InvalidError{Field: p.path(fmt.Sprintf("limits[%d]", i)), Message: p.message})
 		}
 		if first, ok := seen[l.ID]; ok {
@@ -100,6 +110,8 @@ func (l Limit) Owner() string {
 
 func (l Limit) hasBucket() bool { return l.TokenBucket.Rate != "" }
 
+func (l Limit) hasCalendar() bool { return l.Calendar.Period != "" }
+
 func (l Limit) hasWindow() bool { return l.Window.Length != "" }
 
 const nameRule = "must be 1 to 63 of the characters a-z 0-9 . _ -"
@@ -130,8 +142,8 @@ func problemsOf(l Limit) []problem {
 	if m := selectorProblem(l); m != "" {
 		out = append(out, problem{"selector", m})
 	}
-	if l.fields()&(fieldBucket|fieldWindow) == 0 {
-		out = append(out, problem{"", "must have a tokenBucket, a window, or both"})
+	if l.fields()&(fieldBucket|fieldWindow|fieldCalendar) == 0 {
+		out = append(out, problem{"", "must have a tokenBucket, a window, a calendar, or several of them"})
 	}
 	out = append(out, bucketProblems(l)...)
 	if l.Window != (Window{}) {
@@ -139,7 +151,19 @@ func problemsOf(l Limit) []problem {
 			out = append(out, problem{"window.length", m})
 		}
 	}
-	return out
+	return append(out, calendarProblems(l.Calendar)...)
+}
+
+// zoneProblems are what is wrong with a limit as far as this build knows. Replicas must not ask:
+// builds differ in the zones they know.
+func zoneProblems(l Limit) []problem {
+	if !l.hasCalendar() || !validZoneName(l.Calendar.TimeZone) {
+		return nil
+	}
+	if _, err := l.Calendar.zone(); err != nil {
+		return []problem{{"calendar.timeZone", fmt.Sprintf("%q is no time zone that this build knows: it %s", l.Calendar.TimeZone, zoneRule)}}
+	}
+	return nil
 }
 
 func bucketProblems(l Limit) []problem {

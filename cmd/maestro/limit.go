@@ -35,8 +35,9 @@ func (a *app) limitSetCommand() *cobra.Command {
       selector: acme           # TENANT, or TENANT/PATTERN for the scopes token and key
       tokenBucket: {rate: 100/s, burst: 20}
       window: {limit: 10000, length: 1h}
+      calendar: {limit: 1000000, period: month, timeZone: Europe/Berlin}
 
-A limit has a tokenBucket, a window, or both. docs/limits.md explains every field.`,
+A limit has a tokenBucket, a window, a calendar, or several of them. docs/limits.md explains every field.`,
 		Example: `  maestro limit set -f limits.yaml
   generate-limits | maestro limit set -f -`,
 		Args: cobra.NoArgs,
@@ -147,6 +148,16 @@ func partsOf(l *limiterv1.Limit) []string {
 	}
 	if w := l.GetWindow(); w != nil {
 		parts = append(parts, fmt.Sprintf("%d in %s", w.GetLimit(), w.GetLength()))
+	}
+	if c := l.GetCalendar(); c != nil {
+		part := fmt.Sprintf("%d a %s", c.GetLimit(), c.GetPeriod())
+		if c.GetAnchor() != "" {
+			part += " from " + c.GetAnchor()
+		}
+		if c.GetTimeZone() != "" {
+			part += " " + c.GetTimeZone()
+		}
+		parts = append(parts, part)
 	}
 	return parts
 }

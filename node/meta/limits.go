@@ -70,7 +70,7 @@ func validLimit(id string, value []byte) error {
 	if err != nil {
 		return err
 	}
-	return limiter.Validate([]limiter.Limit{l})
+	return limiter.ValidateStored([]limiter.Limit{l})
 }
 
 // SetLimits implements api.LimitAdmin. Beside its errors it returns *limiter.InvalidError for

@@ -221,7 +221,7 @@ type Level struct {
 	Limit uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	// remaining is how many whole tokens are left.
 	Remaining uint32 `protobuf:"varint,4,opt,name=remaining,proto3" json:"remaining,omitempty"`
-	// kind is "token_bucket" or "window".
+	// kind is "token_bucket", "window" or "calendar".
 	Kind          string `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -303,9 +303,11 @@ type Limit struct {
 	// selector is a tenant, or tenant/pattern for the scopes token and key; the pattern may
 	// hold * wildcards, and the tenant may be * for every tenant.
 	Selector string `protobuf:"bytes,3,opt,name=selector,proto3" json:"selector,omitempty"`
-	// token_bucket and window are how much may pass; at least one is there, and both count.
+	// token_bucket, window and calendar are how much may pass; at least one is there, and all
+	// that are there count.
 	TokenBucket   *TokenBucket `protobuf:"bytes,4,opt,name=token_bucket,json=tokenBucket,proto3" json:"token_bucket,omitempty"`
 	Window        *Window      `protobuf:"bytes,5,opt,name=window,proto3" json:"window,omitempty"`
+	Calendar      *Calendar    `protobuf:"bytes,6,opt,name=calendar,proto3" json:"calendar,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -371,6 +373,13 @@ func (x *Limit) GetTokenBucket() *TokenBucket {
 func (x *Limit) GetWindow() *Window {
 	if x != nil {
 		return x.Window
+	}
+	return nil
+}
+
+func (x *Limit) GetCalendar() *Calendar {
+	if x != nil {
+		return x.Calendar
 	}
 	return nil
 }
@@ -485,6 +494,81 @@ func (x *Window) GetLength() string {
 	return ""
 }
 
+// Calendar admits at most limit tokens in each period of the calendar. The next period begins
+// when the wall clocks of a majority of nodes have passed its boundary.
+type Calendar struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// limit is in tokens; 0 lets nothing pass.
+	Limit uint32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// period is "day" or "month".
+	Period string `protobuf:"bytes,2,opt,name=period,proto3" json:"period,omitempty"`
+	// time_zone is of the IANA database, such as "Europe/Berlin"; empty means UTC.
+	TimeZone string `protobuf:"bytes,3,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// anchor is where the period begins: the time of the day as HH:MM, empty for midnight; or the
+	// day of the month from 1 to 28, empty for the first.
+	Anchor        string `protobuf:"bytes,4,opt,name=anchor,proto3" json:"anchor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Calendar) Reset() {
+	*x = Calendar{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Calendar) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Calendar) ProtoMessage() {}
+
+func (x *Calendar) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Calendar.ProtoReflect.Descriptor instead.
+func (*Calendar) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Calendar) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Calendar) GetPeriod() string {
+	if x != nil {
+		return x.Period
+	}
+	return ""
+}
+
+func (x *Calendar) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *Calendar) GetAnchor() string {
+	if x != nil {
+		return x.Anchor
+	}
+	return ""
+}
+
 // SetLimitsRequest carries the limits to create or replace.
 type SetLimitsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -498,7 +582,7 @@ type SetLimitsRequest struct {
 
 func (x *SetLimitsRequest) Reset() {
 	*x = SetLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -510,7 +594,7 @@ func (x *SetLimitsRequest) String() string {
 func (*SetLimitsRequest) ProtoMessage() {}
 
 func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -523,7 +607,7 @@ func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsRequest.ProtoReflect.Descriptor instead.
 func (*SetLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{6}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SetLimitsRequest) GetLimits() []*Limit {
@@ -558,7 +642,7 @@ type SetLimitsResponse struct {
 
 func (x *SetLimitsResponse) Reset() {
 	*x = SetLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -570,7 +654,7 @@ func (x *SetLimitsResponse) String() string {
 func (*SetLimitsResponse) ProtoMessage() {}
 
 func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -583,7 +667,7 @@ func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsResponse.ProtoReflect.Descriptor instead.
 func (*SetLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{7}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SetLimitsResponse) GetVersion() uint32 {
@@ -634,7 +718,7 @@ type ListLimitsRequest struct {
 
 func (x *ListLimitsRequest) Reset() {
 	*x = ListLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +730,7 @@ func (x *ListLimitsRequest) String() string {
 func (*ListLimitsRequest) ProtoMessage() {}
 
 func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +743,7 @@ func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsRequest.ProtoReflect.Descriptor instead.
 func (*ListLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{8}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListLimitsRequest) GetTenant() string {
@@ -688,7 +772,7 @@ type ListLimitsResponse struct {
 
 func (x *ListLimitsResponse) Reset() {
 	*x = ListLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -700,7 +784,7 @@ func (x *ListLimitsResponse) String() string {
 func (*ListLimitsResponse) ProtoMessage() {}
 
 func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -713,7 +797,7 @@ func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsResponse.ProtoReflect.Descriptor instead.
 func (*ListLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{9}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListLimitsResponse) GetLimits() []*Limit {
@@ -743,7 +827,7 @@ type DeleteLimitsRequest struct {
 
 func (x *DeleteLimitsRequest) Reset() {
 	*x = DeleteLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +839,7 @@ func (x *DeleteLimitsRequest) String() string {
 func (*DeleteLimitsRequest) ProtoMessage() {}
 
 func (x *DeleteLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +852,7 @@ func (x *DeleteLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLimitsRequest.ProtoReflect.Descriptor instead.
 func (*DeleteLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{10}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeleteLimitsRequest) GetIds() []string {
@@ -797,7 +881,7 @@ type DeleteLimitsResponse struct {
 
 func (x *DeleteLimitsResponse) Reset() {
 	*x = DeleteLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +893,7 @@ func (x *DeleteLimitsResponse) String() string {
 func (*DeleteLimitsResponse) ProtoMessage() {}
 
 func (x *DeleteLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,7 +906,7 @@ func (x *DeleteLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLimitsResponse.ProtoReflect.Descriptor instead.
 func (*DeleteLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{11}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeleteLimitsResponse) GetVersion() uint32 {
@@ -864,19 +948,25 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\x1c\n" +
 	"\tremaining\x18\x04 \x01(\rR\tremaining\x12\x12\n" +
-	"\x04kind\x18\x05 \x01(\tR\x04kind\"\xb7\x01\n" +
+	"\x04kind\x18\x05 \x01(\tR\x04kind\"\xec\x01\n" +
 	"\x05Limit\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x1a\n" +
 	"\bselector\x18\x03 \x01(\tR\bselector\x12=\n" +
 	"\ftoken_bucket\x18\x04 \x01(\v2\x1a.mc.limiter.v1.TokenBucketR\vtokenBucket\x12-\n" +
-	"\x06window\x18\x05 \x01(\v2\x15.mc.limiter.v1.WindowR\x06window\"7\n" +
+	"\x06window\x18\x05 \x01(\v2\x15.mc.limiter.v1.WindowR\x06window\x123\n" +
+	"\bcalendar\x18\x06 \x01(\v2\x17.mc.limiter.v1.CalendarR\bcalendar\"7\n" +
 	"\vTokenBucket\x12\x12\n" +
 	"\x04rate\x18\x01 \x01(\tR\x04rate\x12\x14\n" +
 	"\x05burst\x18\x02 \x01(\rR\x05burst\"6\n" +
 	"\x06Window\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\rR\x05limit\x12\x16\n" +
-	"\x06length\x18\x02 \x01(\tR\x06length\"_\n" +
+	"\x06length\x18\x02 \x01(\tR\x06length\"m\n" +
+	"\bCalendar\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\x12\x16\n" +
+	"\x06period\x18\x02 \x01(\tR\x06period\x12\x1b\n" +
+	"\ttime_zone\x18\x03 \x01(\tR\btimeZone\x12\x16\n" +
+	"\x06anchor\x18\x04 \x01(\tR\x06anchor\"_\n" +
 	"\x10SetLimitsRequest\x12,\n" +
 	"\x06limits\x18\x01 \x03(\v2\x14.mc.limiter.v1.LimitR\x06limits\x12\x1d\n" +
 	"\n" +
@@ -919,7 +1009,7 @@ func file_mc_limiter_v1_limiter_proto_rawDescGZIP() []byte {
 	return file_mc_limiter_v1_limiter_proto_rawDescData
 }
 
-var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*CheckRequest)(nil),         // 0: mc.limiter.v1.CheckRequest
 	(*CheckResponse)(nil),        // 1: mc.limiter.v1.CheckResponse
@@ -927,32 +1017,34 @@ var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*Limit)(nil),                // 3: mc.limiter.v1.Limit
 	(*TokenBucket)(nil),          // 4: mc.limiter.v1.TokenBucket
 	(*Window)(nil),               // 5: mc.limiter.v1.Window
-	(*SetLimitsRequest)(nil),     // 6: mc.limiter.v1.SetLimitsRequest
-	(*SetLimitsResponse)(nil),    // 7: mc.limiter.v1.SetLimitsResponse
-	(*ListLimitsRequest)(nil),    // 8: mc.limiter.v1.ListLimitsRequest
-	(*ListLimitsResponse)(nil),   // 9: mc.limiter.v1.ListLimitsResponse
-	(*DeleteLimitsRequest)(nil),  // 10: mc.limiter.v1.DeleteLimitsRequest
-	(*DeleteLimitsResponse)(nil), // 11: mc.limiter.v1.DeleteLimitsResponse
+	(*Calendar)(nil),             // 6: mc.limiter.v1.Calendar
+	(*SetLimitsRequest)(nil),     // 7: mc.limiter.v1.SetLimitsRequest
+	(*SetLimitsResponse)(nil),    // 8: mc.limiter.v1.SetLimitsResponse
+	(*ListLimitsRequest)(nil),    // 9: mc.limiter.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),   // 10: mc.limiter.v1.ListLimitsResponse
+	(*DeleteLimitsRequest)(nil),  // 11: mc.limiter.v1.DeleteLimitsRequest
+	(*DeleteLimitsResponse)(nil), // 12: mc.limiter.v1.DeleteLimitsResponse
 }
 var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	2,  // 0: mc.limiter.v1.CheckResponse.levels:type_name -> mc.limiter.v1.Level
 	4,  // 1: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
 	5,  // 2: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
-	3,  // 3: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
-	3,  // 4: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
-	0,  // 5: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
-	6,  // 6: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
-	8,  // 7: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
-	10, // 8: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
-	1,  // 9: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
-	7,  // 10: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
-	9,  // 11: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
-	11, // 12: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
-	9,  // [9:13] is the sub-list for method output_type
-	5,  // [5:9] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	6,  // 3: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
+	3,  // 4: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
+	3,  // 5: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
+	0,  // 6: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
+	7,  // 7: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
+	9,  // 8: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
+	11, // 9: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
+	1,  // 10: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
+	8,  // 11: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
+	10, // 12: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
+	12, // 13: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
+	10, // [10:14] is the sub-list for method output_type
+	6,  // [6:10] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_mc_limiter_v1_limiter_proto_init() }
@@ -966,7 +1058,7 @@ func file_mc_limiter_v1_limiter_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_limiter_v1_limiter_proto_rawDesc), len(file_mc_limiter_v1_limiter_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
