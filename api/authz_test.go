@@ -122,6 +122,12 @@ var accessCases = []accessCase{
 		own: fromOper, foreign: operForeign, platform: adminOnly,
 	},
 	{
+		what: "ban acme", procedure: limiterv1connect.LimiterSetLimitsProcedure, request: &limiterv1.SetLimitsRequest{Limits: []*limiterv1.Limit{{
+			Id: "ban", Scope: "tenant", Selector: "acme", Access: "banned",
+		}}},
+		own: [5]string{low, low, low, "platform_only", "platform_only"}, foreign: [5]string{low, low, low, "tenant_foreign", "tenant_foreign"}, platform: [5]string{low, low, low, low, ""},
+	},
+	{
 		what: "limit every tenant", procedure: limiterv1connect.LimiterSetLimitsProcedure, request: acmeLimit("*"),
 		own: operForeign, foreign: operForeign, platform: adminOnly,
 	},

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	limiterv1 "github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1"
 	"github.com/maestro-conductor/maestro/limiter"
 )
@@ -36,16 +38,19 @@ func (s *server) check(ctx context.Context, c *call, r *limiterv1.CheckRequest) 
 	if !d.Allow {
 		s.metrics.denies.WithLabelValues(d.Reason).Inc()
 	}
+	if d.WouldDeny() {
+		s.metrics.wouldDeny.Inc()
+	}
 	return checkResponse(d), nil
 }
 
 func checkResponse(d limiter.Decision) *limiterv1.CheckResponse {
 	res := &limiterv1.CheckResponse{
-		Allow: d.Allow, RetryAfterMs: d.RetryAfterMs, Reason: d.Reason, LimitId: d.LimitID, Kind: d.Kind, LimitsVersion: d.Version,
+		Allow: d.Allow, RetryAfterMs: d.RetryAfterMs, Reason: d.Reason, LimitId: d.LimitID, Kind: d.Kind, WouldDeny: d.WouldDeny(), LimitsVersion: d.Version,
 		Levels: make([]*limiterv1.Level, len(d.Levels)),
 	}
 	for i, l := range d.Levels {
-		res.Levels[i] = &limiterv1.Level{LimitId: l.LimitID, Scope: l.Scope, Kind: l.Kind, Limit: l.Limit, Remaining: l.Remaining}
+		res.Levels[i] = &limiterv1.Level{LimitId: l.LimitID, Scope: l.Scope, Kind: l.Kind, Shadow: l.Shadow, WouldDeny: l.WouldDeny, Limit: l.Limit, Remaining: l.Remaining}
 	}
 	return res
 }
@@ -60,7 +65,10 @@ func (s *server) setLimits(ctx context.Context, c *call, r *limiterv1.SetLimitsR
 	}
 	limits := make([]limiter.Limit, len(r.GetLimits()))
 	for i, l := range r.GetLimits() {
-		limits[i] = limitFrom(l)
+		var f *fault
+		if limits[i], f = limitFrom(l); f != nil {
+			return nil, refuse(f.reason, "limits[%d].%s", i, f.message)
+		}
 	}
 	if err := limiter.Validate(limits); err != nil {
 		return nil, err
@@ -69,6 +77,9 @@ func (s *server) setLimits(ctx context.Context, c *call, r *limiterv1.SetLimitsR
 		if tenant := selectorTenant(l.Selector); c.principal.Tenant != AllTenants && tenant != c.principal.Tenant {
 			return nil, refuse(reasonTenantForeign, "limits[%d].selector: the identity belongs to tenant %s and cannot limit tenant %s",
 				i, c.principal.Tenant, tenant)
+		}
+		if c.principal.Tenant != AllTenants && l.Keeper() == AllTenants {
+			return nil, refuse(reasonPlatformOnly, "limits[%d]: access and overrides are for administrators of the platform, because they lift or close what others may", i)
 		}
 	}
 	change, err := s.deps.Limits.SetLimits(ctx, c.principal.Tenant, limits, r.GetRequestId())
@@ -133,7 +144,11 @@ func (s *server) listLimits(ctx context.Context, c *call, r *limiterv1.ListLimit
 }
 
 // limitFrom is the inverse of LimitMessage.
-func limitFrom(m *limiterv1.Limit) limiter.Limit {
+func limitFrom(m *limiterv1.Limit) (limiter.Limit, *fault) {
+	expires := m.GetExpires()
+	if expires != nil && (expires.CheckValid() != nil || expires.GetNanos() != 0 || expires.GetSeconds() < 1) {
+		return limiter.Limit{}, refuse(reasonFieldMalformed, "expires: must be a time after 1970, in whole seconds")
+	}
 	return limiter.Limit{
 		ID: m.GetId(), Scope: m.GetScope(), Selector: m.GetSelector(),
 		TokenBucket: limiter.TokenBucket{Rate: m.GetTokenBucket().GetRate(), Burst: m.GetTokenBucket().GetBurst()},
@@ -142,12 +157,29 @@ func limitFrom(m *limiterv1.Limit) limiter.Limit {
 			Limit: m.GetCalendar().GetLimit(), Period: m.GetCalendar().GetPeriod(),
 			TimeZone: m.GetCalendar().GetTimeZone(), Anchor: m.GetCalendar().GetAnchor(),
 		},
+		Enforcement: emptyIf("enforce", m.GetEnforcement()), Canary: m.GetCanaryPercent(),
+		Oversize: emptyIf("refuse", m.GetOversize()), Access: m.GetAccess(), Overrides: m.GetOverrides(),
+		Expires: expires.GetSeconds(),
+	}, nil
+}
+
+// emptyIf keeps one spelling of what is usual.
+func emptyIf(usual, s string) string {
+	if s == usual {
+		return ""
 	}
+	return s
 }
 
 // LimitMessage is a limit as it travels.
 func LimitMessage(l limiter.Limit) *limiterv1.Limit {
-	m := &limiterv1.Limit{Id: l.ID, Scope: l.Scope, Selector: l.Selector}
+	m := &limiterv1.Limit{
+		Id: l.ID, Scope: l.Scope, Selector: l.Selector, Enforcement: l.Enforcement, CanaryPercent: l.Canary,
+		Oversize: l.Oversize, Access: l.Access, Overrides: l.Overrides,
+	}
+	if l.Expires != 0 {
+		m.Expires = &timestamppb.Timestamp{Seconds: l.Expires}
+	}
 	if l.TokenBucket != (limiter.TokenBucket{}) {
 		m.TokenBucket = &limiterv1.TokenBucket{Rate: l.TokenBucket.Rate, Burst: l.TokenBucket.Burst}
 	}

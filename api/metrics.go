@@ -14,6 +14,7 @@ type metrics struct {
 	unknownRoute prometheus.Counter
 	checkMs      prometheus.Histogram
 	denies       *prometheus.CounterVec
+	wouldDeny    prometheus.Counter
 	searchMs     prometheus.Histogram
 	documents    *prometheus.CounterVec
 	shed         *prometheus.CounterVec
@@ -40,6 +41,10 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Name: "mc_rl_denies_total",
 			Help: "Denied checks by reason.",
 		}, []string{"reason"}),
+		wouldDeny: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "mc_rl_would_deny_total",
+			Help: "Checks that a limit in shadow would have denied.",
+		}),
 		searchMs: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "mc_prov_search_ms", Buckets: bucketsMs,
 			Help: "Time the index took to answer a search, in milliseconds.",
@@ -55,7 +60,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	}
 	m.unknownRoute = m.requests.WithLabelValues("unknown", connect.CodeUnimplemented.String())
 	if registry != nil {
-		registry.MustRegister(m.requests, m.requestMs, m.checkMs, m.denies, m.searchMs, m.documents, m.shed)
+		registry.MustRegister(m.requests, m.requestMs, m.checkMs, m.denies, m.wouldDeny, m.searchMs, m.documents, m.shed)
 	}
 	return m
 }

@@ -300,6 +300,17 @@ func newEpoch(old uint64, now, emptied int64) uint64 {
 	return old + 1
 }
 
+// nextExpiry is when the next limit ends, as far as the group does not know that it has; 0 for never.
+func (s *limitSet) nextExpiry() int64 {
+	next := int64(0)
+	for _, l := range s.sorted {
+		if l.Expires > s.wall.passed && (next == 0 || l.Expires < next) {
+			next = l.Expires
+		}
+	}
+	return next
+}
+
 // calendars are the distinct rules of the limits with their bounds.
 func (s *limitSet) calendars() []period {
 	var out []period

@@ -106,12 +106,25 @@ func appendSteps(b []byte, puts []Limit, deletes []string, version byte) []byte 
 	return b
 }
 
+// Words of a limit by their number on disk.
+var (
+	enforcementCodes = [...]string{EnforcementShadow, EnforcementOff}
+	oversizeCodes    = [...]string{OversizeDebt}
+	accessCodes      = [...]string{AccessUnlimited, AccessBanned}
+)
+
 // Fields of a limit in the layout of codecLimits, in the order in which they are written.
 const (
 	fieldBucket = 1 << iota
 	fieldWindow
 	fieldCalendar
-	fieldsAll = fieldBucket | fieldWindow | fieldCalendar
+	fieldEnforcement
+	fieldCanary
+	fieldOversize
+	fieldAccess
+	fieldOverrides
+	fieldExpires
+	fieldsAll = 1<<iota - 1
 )
 
 func (l Limit) fields() uint64 {
@@ -124,6 +137,24 @@ func (l Limit) fields() uint64 {
 	}
 	if l.Calendar != (Calendar{}) {
 		f |= fieldCalendar
+	}
+	if l.Enforcement != "" {
+		f |= fieldEnforcement
+	}
+	if l.Canary != 0 {
+		f |= fieldCanary
+	}
+	if l.Oversize != "" {
+		f |= fieldOversize
+	}
+	if l.Access != "" {
+		f |= fieldAccess
+	}
+	if l.Overrides != "" {
+		f |= fieldOverrides
+	}
+	if l.Expires != 0 {
+		f |= fieldExpires
 	}
 	return f
 }
@@ -153,6 +184,24 @@ func appendLimit(b []byte, l Limit, version byte) []byte {
 	if fields&fieldCalendar != 0 {
 		b = binary.AppendUvarint(b, uint64(l.Calendar.Limit))
 		b = appendRule(b, l.Calendar)
+	}
+	if fields&fieldEnforcement != 0 {
+		b = append(b, codeOf(enforcementCodes[:], l.Enforcement))
+	}
+	if fields&fieldCanary != 0 {
+		b = binary.AppendUvarint(b, uint64(l.Canary))
+	}
+	if fields&fieldOversize != 0 {
+		b = append(b, codeOf(oversizeCodes[:], l.Oversize))
+	}
+	if fields&fieldAccess != 0 {
+		b = append(b, codeOf(accessCodes[:], l.Access))
+	}
+	if fields&fieldOverrides != 0 {
+		b = wire.AppendString(b, l.Overrides)
+	}
+	if fields&fieldExpires != 0 {
+		b = binary.AppendUvarint(b, uint64(l.Expires))
 	}
 	return b
 }
@@ -286,6 +335,24 @@ func readLimit(r *wire.Reader, version byte) Limit {
 		l.Calendar = readRule(r)
 		l.Calendar.Limit = most
 	}
+	if fields&fieldEnforcement != 0 {
+		l.Enforcement = enforcementCodes[r.Byte(byte(len(enforcementCodes)-1))]
+	}
+	if fields&fieldCanary != 0 {
+		l.Canary = uint32(r.Uvarint(100))
+	}
+	if fields&fieldOversize != 0 {
+		l.Oversize = oversizeCodes[r.Byte(byte(len(oversizeCodes)-1))]
+	}
+	if fields&fieldAccess != 0 {
+		l.Access = accessCodes[r.Byte(byte(len(accessCodes)-1))]
+	}
+	if fields&fieldOverrides != 0 {
+		l.Overrides = r.String(nameBytesMax)
+	}
+	if fields&fieldExpires != 0 {
+		l.Expires = readSeconds(r)
+	}
 	if fields != l.fields() {
 		r.Fail() // a field without content
 	}
@@ -310,15 +377,15 @@ func validSteps(c Change) error {
 	return nil
 }
 
-var reasonCodes = [...]string{"", ReasonLimited, ReasonCostExceedsLimit}
+var reasonCodes = [...]string{"", ReasonLimited, ReasonCostExceedsLimit, ReasonBanned}
 
 // kindCodes are the kinds of levels by their number on disk.
-var kindCodes = [...]string{KindTokenBucket, KindWindow, KindCalendar}
+var kindCodes = [...]string{KindTokenBucket, KindWindow, KindCalendar, KindUnlimited, KindBanned}
 
 // plain tells whether the first layout can say all of d.
 func (d *Decision) plain() bool {
 	for _, l := range d.Levels {
-		if l.Kind != KindTokenBucket {
+		if l.Kind != KindTokenBucket || l.Shadow {
 			return false
 		}
 	}
@@ -345,6 +412,8 @@ func appendDecision(b []byte, d *Decision) []byte {
 		b = append(b, scopeCode(l.Scope))
 		if version != codecFirst {
 			b = append(b, codeOf(kindCodes[:], l.Kind))
+			b = appendBool(b, l.Shadow)
+			b = appendBool(b, l.WouldDeny)
 		}
 		b = binary.AppendUvarint(b, uint64(l.Limit))
 		b = binary.AppendUvarint(b, uint64(l.Remaining))
@@ -379,6 +448,7 @@ func readDecision(r *wire.Reader, version byte) Decision {
 		l := Level{LimitID: r.String(nameBytesMax), Scope: scopes[r.Byte(byte(len(scopes)-1))], Kind: KindTokenBucket}
 		if version != codecFirst {
 			l.Kind = kindCodes[r.Byte(byte(len(kindCodes)-1))]
+			l.Shadow, l.WouldDeny = r.Byte(1) == 1, r.Byte(1) == 1
 		}
 		l.Limit, l.Remaining = uint32(r.Uvarint(math.MaxUint32)), uint32(r.Uvarint(math.MaxUint32))
 		d.Levels = append(d.Levels, l)
@@ -397,6 +467,7 @@ type result struct {
 	more     bool
 	message  string
 	wall     wallState
+	expires  int64
 	periods  []period
 }
 
@@ -422,7 +493,7 @@ func decodeResult(b []byte) (result, error) {
 	case outcomeRolled:
 		r.Uvarint(LimitsMax)
 	case outcomeCalendars:
-		res.wall.passed = readSeconds(r)
+		res.wall.passed, res.expires = readSeconds(r), readSeconds(r)
 		res.periods = readPeriods(r)
 	case outcomeMalformed:
 		res.message = string(r.Rest())

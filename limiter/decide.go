@@ -1,10 +1,16 @@
 package limiter
 
+import "math"
+
 // level is one limit that matches a check, with its counter.
 type level struct {
 	limit   *limitState
 	key     []byte  // of the counter's row
 	counter counter // settled to the moment of the check
+	shadow  bool    // it only watches
+	debited bool
+	// verdict is about the check.
+	verdict verdict
 }
 
 // verdict is what one kind of a level says about a cost: how long to wait in group time, or
@@ -21,9 +27,24 @@ func (v verdict) worse(w verdict) bool {
 	return v.never && !w.never || v.never == w.never && w.wait.less(v.wait)
 }
 
+func (v verdict) denies() bool { return v.never || !v.wait.isZero() }
+
+func (v verdict) reason() string {
+	switch {
+	case v.kind == KindBanned:
+		return ReasonBanned
+	case v.never:
+		return ReasonCostExceedsLimit
+	}
+	return ReasonLimited
+}
+
 // judge is the worst verdict of the level's parts.
 func (l *level) judge(cost uint32, wall int64) verdict {
 	var worst verdict
+	if l.limit.Access == AccessBanned {
+		worst = verdict{kind: KindBanned, never: true}
+	}
 	if l.limit.hasBucket() {
 		if v := l.judgeBucket(cost); v.worse(worst) {
 			worst = v
@@ -44,7 +65,11 @@ func (l *level) judge(cost uint32, wall int64) verdict {
 
 func (l *level) judgeBucket(cost uint32) verdict {
 	if cost > l.limit.TokenBucket.Burst {
-		return verdict{kind: KindTokenBucket, never: true}
+		r := l.limit.speed().rate
+		if !l.mayOwe(l.limit.TokenBucket.Burst) || debtMax(r).less(u128{0, uint64(cost)}) {
+			return verdict{kind: KindTokenBucket, never: true}
+		}
+		return verdict{kind: KindTokenBucket, wait: l.counter.used.divCeil(r.refill)}
 	}
 	need := l.counter.used.add(mul64(uint64(cost), l.counter.unit)).sub(l.limit.capacity)
 	if need.isZero() {
@@ -55,7 +80,10 @@ func (l *level) judgeBucket(cost uint32) verdict {
 
 func (l *level) judgeWindow(cost uint32) verdict {
 	if cost > l.limit.Window.Limit {
-		return verdict{kind: KindWindow, never: true}
+		if !l.mayOwe(l.limit.Window.Limit) {
+			return verdict{kind: KindWindow, never: true}
+		}
+		return verdict{kind: KindWindow, wait: l.limit.speed().ring.waitEmpty(l.counter.slots, l.counter.t)}
 	}
 	wait := l.limit.speed().ring.wait(l.counter.slots, l.counter.t, cost, l.limit.Window.Limit)
 	return verdict{kind: KindWindow, wait: wait}
@@ -64,6 +92,10 @@ func (l *level) judgeWindow(cost uint32) verdict {
 func (l *level) judgeCalendar(cost uint32, wall int64) verdict {
 	most := l.limit.Calendar.Limit
 	switch {
+	case cost > most && l.mayOwe(most):
+		if l.counter.spent == 0 {
+			return verdict{}
+		}
 	case cost > most:
 		return verdict{kind: KindCalendar, never: true}
 	case l.counter.spent+uint64(cost) <= uint64(most):
@@ -72,6 +104,9 @@ func (l *level) judgeCalendar(cost uint32, wall int64) verdict {
 	return verdict{kind: KindCalendar, wait: mul64(l.limit.calendar.waitMs(wall), groupMicrosPerMs)}
 }
 
+// mayOwe tells whether a cost above most passes when nothing is used.
+func (l *level) mayOwe(most uint32) bool { return l.limit.Oversize == OversizeDebt && most > 0 }
+
 // decide evaluates a check against its levels, and debits them all if each has room for
 // cost. The levels then hold what must be stored. wall is the leader's wall clock in
 // milliseconds; only advice about calendars depends on it.
@@ -79,18 +114,21 @@ func decide(levels []level, cost uint32, version uint32, wall int64) Decision {
 	d := Decision{Allow: true, Version: version}
 	var worst verdict
 	for i := range levels {
-		if v := levels[i].judge(cost, wall); v.worse(worst) {
-			worst = v
-			d.Allow, d.Reason, d.LimitID, d.Kind = false, ReasonLimited, levels[i].limit.ID, v.kind
-			d.RetryAfterMs = retryAfterMs(v.wait)
-			if v.never {
-				d.Reason = ReasonCostExceedsLimit
-			}
+		l := &levels[i]
+		l.verdict, l.debited = l.judge(cost, wall), false
+		if !l.shadow && l.verdict.worse(worst) {
+			worst = l.verdict
+			d.Allow, d.Reason, d.LimitID, d.Kind = false, worst.reason(), l.limit.ID, worst.kind
+			d.RetryAfterMs = retryAfterMs(worst.wait)
 		}
 	}
 	if d.Allow && cost > 0 {
 		for i := range levels {
-			levels[i].counter.debit(levels[i].limit, cost)
+			// A shadow counts what would have passed, were it enforced beside those that are.
+			if l := &levels[i]; l.limit.Access == "" && !(l.shadow && l.verdict.denies()) {
+				l.counter.debit(l.limit, cost)
+				l.debited = true
+			}
 		}
 	}
 	if len(levels) > 0 {
@@ -104,6 +142,22 @@ func decide(levels []level, cost uint32, version uint32, wall int64) Decision {
 
 // report appends the state of the level's parts.
 func (l *level) report(dst []Level) []Level {
+	begin := len(dst)
+	dst = l.appendParts(dst)
+	for i := begin; i < len(dst); i++ {
+		dst[i].Shadow = l.shadow
+		dst[i].WouldDeny = l.shadow && l.verdict.denies() && l.verdict.kind == dst[i].Kind
+	}
+	return dst
+}
+
+func (l *level) appendParts(dst []Level) []Level {
+	switch l.limit.Access {
+	case AccessUnlimited:
+		return append(dst, Level{LimitID: l.limit.ID, Scope: l.limit.Scope, Kind: KindUnlimited, Limit: math.MaxUint32, Remaining: math.MaxUint32})
+	case AccessBanned:
+		return append(dst, Level{LimitID: l.limit.ID, Scope: l.limit.Scope, Kind: KindBanned})
+	}
 	if l.limit.hasBucket() {
 		left := l.limit.capacity.sub(l.counter.used).divFloor(l.counter.unit).clamp32()
 		dst = append(dst, Level{

@@ -97,6 +97,9 @@ func (d Decision) String() string {
 	}
 	for _, l := range d.Levels {
 		s += fmt.Sprintf("\n%s%s (%s): %d of %d left", l.LimitID, ofKind(l.Kind), l.Scope, l.Remaining, l.Limit)
+		if l.Shadow {
+			s += fmt.Sprintf("; watches, would deny: %v", l.WouldDeny)
+		}
 	}
 	return s
 }

@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"context"
+	"slices"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
@@ -17,6 +18,7 @@ const (
 const (
 	ReasonLimited          = "limited"
 	ReasonCostExceedsLimit = "cost_exceeds_limit"
+	ReasonBanned           = "banned"
 )
 
 // Kinds of levels: the parts of a limit that have room of their own.
@@ -24,6 +26,8 @@ const (
 	KindTokenBucket = "token_bucket"
 	KindWindow      = "window"
 	KindCalendar    = "calendar"
+	KindUnlimited   = "unlimited"
+	KindBanned      = "banned"
 )
 
 // Limit bounds the requests that match its scope and selector. It has a token bucket, a
@@ -41,6 +45,21 @@ type Limit struct {
 	Window Window
 	// Calendar is there when it has a period.
 	Calendar Calendar
+	// Enforcement is empty, EnforcementShadow or EnforcementOff. A shadow limit has counters of its
+	// own, reports what it would deny, and decides nothing.
+	Enforcement string
+	// Canary, when not 0, is the percentage of tenants for which the limit is enforced; for the
+	// others it is a shadow.
+	Canary uint32
+	// Oversize is empty or OversizeDebt.
+	Oversize string
+	// Access, when not empty, is AccessUnlimited or AccessBanned: what matches passes without any
+	// limit, or never, and there is nothing to count.
+	Access string
+	// Overrides names the limit that does not count where this one matches.
+	Overrides string
+	// Expires, when not 0, is when the limit stops to count, in seconds since 1970.
+	Expires int64
 }
 
 // TokenBucket admits at most Burst + Rate*t tokens in any interval of length t. A burst of 0
@@ -99,6 +118,14 @@ type Level struct {
 	// Limit is the most that can be taken at once: the burst, or what a window admits.
 	Limit     uint32
 	Remaining uint32
+	// Shadow is true for a limit that only watches, and WouldDeny when it would have denied.
+	Shadow    bool
+	WouldDeny bool
+}
+
+// WouldDeny tells whether a limit that only watches would have denied the request.
+func (d *Decision) WouldDeny() bool {
+	return slices.ContainsFunc(d.Levels, func(l Level) bool { return l.WouldDeny })
 }
 
 // Change is one step of the limits' history: what must be put and removed to come from any

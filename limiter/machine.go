@@ -156,8 +156,8 @@ func (m *Machine) check(tx *raftfsm.Tx, now, wall int64, r Request) ([]byte, err
 		return nil, err
 	}
 	d := decide(m.levels, r.Cost, m.set.version, wall)
-	if d.Allow && r.Cost > 0 {
-		for _, l := range m.levels {
+	for _, l := range m.levels {
+		if l.debited {
 			m.value = appendCounter(m.value[:0], l.counter)
 			if err := tx.Set(l.key, m.value); err != nil {
 				return nil, fmt.Errorf("limiter: debit %s: %w", l.limit.ID, err)
@@ -184,7 +184,10 @@ func (m *Machine) gather(r Request, now int64, read func(key []byte) (counter, b
 
 // load finds the counter of limit for a request and settles it to now.
 func (l *level) load(limit *limitState, r Request, now, emptied int64, read func(key []byte) (counter, bool, error)) error {
-	l.limit = limit
+	l.limit, l.shadow = limit, limit.shadows(r.Tenant)
+	if limit.Access != "" {
+		return nil // it counts nothing
+	}
 	l.key = appendCounterKey(l.key[:0], limit.uid, r.Tenant, limit.subject(r.Token, r.Key))
 	c, ok, err := read(l.key)
 	if err != nil {

@@ -98,7 +98,8 @@ func (p *parser) file(n *yaml.Node) []Limit {
 
 // limit reads one limit and checks it; a field that could not be read is reported once.
 func (p *parser) limit(n *yaml.Node, path string) Limit {
-	fields, ok := p.mapping(n, path, path+".", "id", "scope", "selector", "tokenBucket", "window", "calendar")
+	fields, ok := p.mapping(n, path, path+".", "id", "scope", "selector", "tokenBucket", "window", "calendar",
+		"enforcement", "canary", "oversize", "access", "overrides", "expires")
 	if !ok {
 		return Limit{}
 	}
@@ -108,7 +109,7 @@ func (p *parser) limit(n *yaml.Node, path string) Limit {
 	l.ID = p.text(fields["id"], n.Line, path, "id", lines)
 	l.Scope = p.text(fields["scope"], n.Line, path, "scope", lines)
 	l.Selector = p.text(fields["selector"], n.Line, path, "selector", lines)
-	if fields["tokenBucket"] == nil && fields["window"] == nil && fields["calendar"] == nil {
+	if fields["tokenBucket"] == nil && fields["window"] == nil && fields["calendar"] == nil && fields["access"] == nil {
 		lines[""] = n.Line
 	}
 	if b, parts := p.part(fields, path, "tokenBucket", lines, "rate", "burst"); parts != nil {
@@ -125,6 +126,12 @@ func (p *parser) limit(n *yaml.Node, path string) Limit {
 		l.Calendar.TimeZone = p.optional(parts["timeZone"], path, "calendar.timeZone", lines)
 		l.Calendar.Anchor = p.optional(parts["anchor"], path, "calendar.anchor", lines)
 	}
+	l.Enforcement = emptyIf("enforce", p.optional(fields["enforcement"], path, "enforcement", lines))
+	l.Oversize = emptyIf("refuse", p.optional(fields["oversize"], path, "oversize", lines))
+	l.Access = p.optional(fields["access"], path, "access", lines)
+	l.Overrides = p.optional(fields["overrides"], path, "overrides", lines)
+	l.Canary = p.percent(fields["canary"], path+".canary", lines)
+	l.Expires = p.time(fields["expires"], path+".expires", lines)
 	for _, problem := range append(problemsOf(l), zoneProblems(l)...) {
 		if line, ok := lines[problem.field]; ok {
 			p.fail(line, problem.path(path), "%s", problem.message)
@@ -184,6 +191,42 @@ func (p *parser) text(n *yaml.Node, line int, path, field string, lines map[stri
 	}
 	lines[field] = n.Line
 	return n.Value
+}
+
+func emptyIf(usual, s string) string {
+	if s == usual {
+		return ""
+	}
+	return s
+}
+
+// percent reads a share such as "5%"; a missing one is 0.
+func (p *parser) percent(n *yaml.Node, path string, lines map[string]int) uint32 {
+	if n == nil {
+		return 0
+	}
+	digits, ok := strings.CutSuffix(n.Value, "%")
+	v, err := strconv.ParseUint(digits, 10, 32)
+	if n.Kind != yaml.ScalarNode || !ok || err != nil || v < 1 || v > 100 {
+		p.fail(n.Line, path, "must be a whole share from 1%% to 100%%")
+		return 0
+	}
+	lines["canary"] = n.Line
+	return uint32(v)
+}
+
+// time reads a moment; a missing one is 0.
+func (p *parser) time(n *yaml.Node, path string, lines map[string]int) int64 {
+	if n == nil {
+		return 0
+	}
+	at, err := ParseExpires(n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil {
+		p.fail(n.Line, path, "must be a time such as 2027-01-31T00:00:00Z, in whole seconds")
+		return 0
+	}
+	lines["expires"] = n.Line
+	return at
 }
 
 // optional is text that may be missing.

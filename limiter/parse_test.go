@@ -28,6 +28,9 @@ func TestParseLimits(t *testing.T) {
 				if l.hasCalendar() {
 					out += fmt.Sprintf(" %+v", l.Calendar)
 				}
+				if l.fields() >= fieldEnforcement {
+					out += fmt.Sprintf(" enforcement %q canary %d oversize %q access %q overrides %q expires %d", l.Enforcement, l.Canary, l.Oversize, l.Access, l.Overrides, l.Expires)
+				}
 			}
 			return out
 		}

@@ -97,11 +97,11 @@ func TestChecksAgreeWithOracle(t *testing.T) {
 				c := o.counter(l, r)
 				if l.hasBucket() {
 					whole := new(big.Int).Div(c.level.Num(), c.level.Denom()).Int64()
-					want.Levels = append(want.Levels, Level{l.ID, l.Scope, KindTokenBucket, l.TokenBucket.Burst, uint32(max(0, whole))})
+					want.Levels = append(want.Levels, Level{LimitID: l.ID, Scope: l.Scope, Kind: KindTokenBucket, Limit: l.TokenBucket.Burst, Remaining: uint32(max(0, whole))})
 				}
 				if l.hasWindow() {
 					left := int64(l.Window.Limit) - c.inWindow(l, now.Microseconds())
-					want.Levels = append(want.Levels, Level{l.ID, l.Scope, KindWindow, l.Window.Limit, uint32(max(0, left))})
+					want.Levels = append(want.Levels, Level{LimitID: l.ID, Scope: l.Scope, Kind: KindWindow, Limit: l.Window.Limit, Remaining: uint32(max(0, left))})
 				}
 			}
 			if fmt.Sprintf("%#v", got) != fmt.Sprintf("%#v", want) {

@@ -22,6 +22,7 @@ func (m *Machine) Query(ctx context.Context, query []byte) ([]byte, error) {
 	case c.op == opCalendars:
 		set := m.published.Load()
 		b := binary.AppendUvarint([]byte{codecLimits, byte(outcomeCalendars)}, uint64(set.wall.passed))
+		b = binary.AppendUvarint(b, uint64(set.nextExpiry()))
 		return appendPeriods(b, set.calendars()), nil
 	case c.op == opVersion:
 		rows, set, err := m.view(ctx)

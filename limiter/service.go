@@ -123,7 +123,7 @@ func (s *Service) Sweep(ctx context.Context, group raftfsm.GroupID) (more bool, 
 	return res.more, nil
 }
 
-// Roll begins the calendar periods that have come in a group. wall is a moment that the clocks
+// Roll begins the calendar periods that have come in a group, and ends the limits that expire. wall is a moment that the clocks
 // of a majority of nodes have passed. Who leads the group calls it about once a second; calling it
 // more often, or from several nodes, does no harm.
 func (s *Service) Roll(ctx context.Context, group raftfsm.GroupID, wall time.Time) error {
@@ -149,7 +149,7 @@ func (s *Service) Roll(ctx context.Context, group raftfsm.GroupID, wall time.Tim
 		}
 		c.periods = append(c.periods, next)
 	}
-	if len(c.periods) == 0 {
+	if len(c.periods) == 0 && (res.expires == 0 || res.expires > c.wall) {
 		return errors.Join(errs...)
 	}
 	res, err = s.propose(ctx, group, raftfsm.Command{Data: appendRoll(nil, c)})

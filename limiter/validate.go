@@ -142,8 +142,8 @@ func problemsOf(l Limit) []problem {
 	if m := selectorProblem(l); m != "" {
 		out = append(out, problem{"selector", m})
 	}
-	if l.fields()&(fieldBucket|fieldWindow|fieldCalendar) == 0 {
-		out = append(out, problem{"", "must have a tokenBucket, a window, a calendar, or several of them"})
+	if l.fields()&(fieldBucket|fieldWindow|fieldCalendar|fieldAccess) == 0 {
+		out = append(out, problem{"", "must have a tokenBucket, a window, a calendar, or several of them; or access"})
 	}
 	out = append(out, bucketProblems(l)...)
 	if l.Window != (Window{}) {
@@ -151,7 +151,8 @@ func problemsOf(l Limit) []problem {
 			out = append(out, problem{"window.length", m})
 		}
 	}
-	return append(out, calendarProblems(l.Calendar)...)
+	out = append(out, calendarProblems(l.Calendar)...)
+	return append(out, policyProblems(l)...)
 }
 
 // zoneProblems are what is wrong with a limit as far as this build knows. Replicas must not ask:

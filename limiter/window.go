@@ -70,6 +70,14 @@ func (r ring) wait(slots []slot, now int64, cost, limit uint32) u128 {
 	return u128{}
 }
 
+// waitEmpty is how long, in group time, until nothing counts.
+func (r ring) waitEmpty(slots []slot, now int64) u128 {
+	if len(slots) == 0 {
+		return u128{}
+	}
+	return u128{0, r.freed(slots[len(slots)-1].at) - uint64(now)}
+}
+
 func sumOf(slots []slot) uint64 {
 	var sum uint64
 	for _, s := range slots {

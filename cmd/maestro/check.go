@@ -63,8 +63,19 @@ func checkTable(w io.Writer, r *limiterv1.CheckResponse) {
 		fmt.Fprintln(w, "no limit matches")
 		return
 	}
-	fmt.Fprintln(w, "\nLIMIT\tSCOPE\tKIND\tREMAINING\tOF")
+	fmt.Fprintln(w, "\nLIMIT\tSCOPE\tKIND\tREMAINING\tOF\tSHADOW")
 	for _, l := range r.GetLevels() {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\n", l.GetLimitId(), l.GetScope(), l.GetKind(), l.GetRemaining(), l.GetLimit())
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\n", l.GetLimitId(), l.GetScope(), l.GetKind(), l.GetRemaining(), l.GetLimit(), shadowOf(l))
 	}
+}
+
+// shadowOf says what a level that only watches would have done.
+func shadowOf(l *limiterv1.Level) string {
+	switch {
+	case l.GetWouldDeny():
+		return "would deny"
+	case l.GetShadow():
+		return "would allow"
+	}
+	return "-"
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -158,6 +159,20 @@ func partsOf(l *limiterv1.Limit) []string {
 			part += " " + c.GetTimeZone()
 		}
 		parts = append(parts, part)
+	}
+	for _, word := range []string{l.GetAccess(), l.GetEnforcement(), l.GetOversize()} {
+		if word != "" {
+			parts = append(parts, word)
+		}
+	}
+	if p := l.GetCanaryPercent(); p != 0 {
+		parts = append(parts, fmt.Sprintf("canary %d%%", p))
+	}
+	if id := l.GetOverrides(); id != "" {
+		parts = append(parts, "overrides "+id)
+	}
+	if t := l.GetExpires(); t != nil {
+		parts = append(parts, "until "+t.AsTime().Format(time.RFC3339))
 	}
 	return parts
 }

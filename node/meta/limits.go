@@ -87,7 +87,7 @@ func (s *Service) SetLimits(ctx context.Context, tenant string, limits []limiter
 		if l.Level() > s.groups.Level() {
 			return api.LimitChange{}, fmt.Errorf("limit %s: %w", l.ID, api.ErrLevel)
 		}
-		steps[i] = step{kind: kindPut, key: l.ID, owner: l.Owner(), value: encodeLimit(l)}
+		steps[i] = step{kind: kindPut, key: l.ID, owner: l.Keeper(), value: encodeLimit(l)}
 	}
 	return s.changeLimits(ctx, "meta.limits.set", tenant, steps, requestID)
 }

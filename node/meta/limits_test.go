@@ -301,3 +301,23 @@ func TestLimitsOfALaterLevel(t *testing.T) {
 		t.Errorf("limits %v, error %v", all, err)
 	}
 }
+
+// A tenant cannot lift what the platform imposed on it by name.
+func TestBansBelongToThePlatform(t *testing.T) {
+	s := newRegion(t, regionRules).service()
+	ban := limiter.Limit{ID: "ban", Scope: limiter.ScopeTenant, Selector: "acme", Access: limiter.AccessBanned}
+	if _, err := s.SetLimits(t.Context(), api.AllTenants, []limiter.Limit{ban}, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.DeleteLimits(t.Context(), "acme", []string{"ban"}, ""); !errors.Is(err, api.ErrLimitUnknown) {
+		t.Errorf("deleting it: %v", err)
+	}
+	for _, l := range []limiter.Limit{
+		{ID: "ban", Scope: limiter.ScopeTenant, Selector: "acme", TokenBucket: limiter.TokenBucket{Rate: "1/s", Burst: 1}},
+		{ID: "own", Scope: limiter.ScopeTenant, Selector: "acme", Access: limiter.AccessUnlimited},
+	} {
+		if _, err := s.SetLimits(t.Context(), "acme", []limiter.Limit{l}, ""); !errors.Is(err, api.ErrLimitForeign) {
+			t.Errorf("setting %s: %v", l.ID, err)
+		}
+	}
+}

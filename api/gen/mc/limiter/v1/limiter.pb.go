@@ -12,6 +12,7 @@ package limiterv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -117,7 +118,7 @@ type CheckResponse struct {
 	// milliseconds. 0 when allowed, and when it can never pass (see reason).
 	// buf:lint:ignore FIELD_LOWER_SNAKE_CASE
 	RetryAfterMs uint32 `protobuf:"varint,2,opt,name=retryAfterMs,proto3" json:"retryAfterMs,omitempty"`
-	// reason is empty when allowed, else "limited" or "cost_exceeds_limit".
+	// reason is empty when allowed, else "limited", "cost_exceeds_limit" or "banned".
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// limit_id names the limit that denies for longest; empty when allowed. See kind.
 	LimitId string `protobuf:"bytes,4,opt,name=limit_id,json=limitId,proto3" json:"limit_id,omitempty"`
@@ -126,7 +127,9 @@ type CheckResponse struct {
 	// limits_version is the version of the limits that decided.
 	LimitsVersion uint32 `protobuf:"varint,6,opt,name=limits_version,json=limitsVersion,proto3" json:"limits_version,omitempty"`
 	// kind is the level of that limit that denies; empty when allowed.
-	Kind          string `protobuf:"bytes,7,opt,name=kind,proto3" json:"kind,omitempty"`
+	Kind string `protobuf:"bytes,7,opt,name=kind,proto3" json:"kind,omitempty"`
+	// would_deny is true when a limit that only watches would have denied; see the levels.
+	WouldDeny     bool `protobuf:"varint,8,opt,name=would_deny,json=wouldDeny,proto3" json:"would_deny,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -210,6 +213,13 @@ func (x *CheckResponse) GetKind() string {
 	return ""
 }
 
+func (x *CheckResponse) GetWouldDeny() bool {
+	if x != nil {
+		return x.WouldDeny
+	}
+	return false
+}
+
 // Level is the state of one part of a matching limit after the decision.
 type Level struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -221,8 +231,11 @@ type Level struct {
 	Limit uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	// remaining is how many whole tokens are left.
 	Remaining uint32 `protobuf:"varint,4,opt,name=remaining,proto3" json:"remaining,omitempty"`
-	// kind is "token_bucket", "window" or "calendar".
-	Kind          string `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
+	// kind is "token_bucket", "window", "calendar", "unlimited" or "banned".
+	Kind string `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
+	// shadow is true for a limit that only watches, and would_deny when it would have denied.
+	Shadow        bool `protobuf:"varint,6,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	WouldDeny     bool `protobuf:"varint,7,opt,name=would_deny,json=wouldDeny,proto3" json:"would_deny,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -292,6 +305,20 @@ func (x *Level) GetKind() string {
 	return ""
 }
 
+func (x *Level) GetShadow() bool {
+	if x != nil {
+		return x.Shadow
+	}
+	return false
+}
+
+func (x *Level) GetWouldDeny() bool {
+	if x != nil {
+		return x.WouldDeny
+	}
+	return false
+}
+
 // Limit bounds what matches its scope and selector.
 type Limit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -303,11 +330,28 @@ type Limit struct {
 	// selector is a tenant, or tenant/pattern for the scopes token and key; the pattern may
 	// hold * wildcards, and the tenant may be * for every tenant.
 	Selector string `protobuf:"bytes,3,opt,name=selector,proto3" json:"selector,omitempty"`
-	// token_bucket, window and calendar are how much may pass; at least one is there, and all
-	// that are there count.
-	TokenBucket   *TokenBucket `protobuf:"bytes,4,opt,name=token_bucket,json=tokenBucket,proto3" json:"token_bucket,omitempty"`
-	Window        *Window      `protobuf:"bytes,5,opt,name=window,proto3" json:"window,omitempty"`
-	Calendar      *Calendar    `protobuf:"bytes,6,opt,name=calendar,proto3" json:"calendar,omitempty"`
+	// token_bucket, window and calendar are how much may pass; at least one is there, unless
+	// access is, and all that are there count.
+	TokenBucket *TokenBucket `protobuf:"bytes,4,opt,name=token_bucket,json=tokenBucket,proto3" json:"token_bucket,omitempty"`
+	Window      *Window      `protobuf:"bytes,5,opt,name=window,proto3" json:"window,omitempty"`
+	Calendar    *Calendar    `protobuf:"bytes,6,opt,name=calendar,proto3" json:"calendar,omitempty"`
+	// enforcement is "enforce", which is also meant by empty, "shadow" or "off". A shadow limit has
+	// counters of its own and decides nothing.
+	Enforcement string `protobuf:"bytes,7,opt,name=enforcement,proto3" json:"enforcement,omitempty"`
+	// canary_percent, when not 0, is the share of tenants for which the limit is enforced; it is a
+	// shadow for the others. The same tenants stay in when it grows.
+	CanaryPercent uint32 `protobuf:"varint,8,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
+	// oversize is "refuse", which is also meant by empty: a cost above the limit never passes; or
+	// "debt": it passes when nothing is used, and is paid back before anything else passes.
+	Oversize string `protobuf:"bytes,9,opt,name=oversize,proto3" json:"oversize,omitempty"`
+	// access, when not empty, is "unlimited" or "banned": what matches passes without any limit, or
+	// never. Only the platform sets it.
+	Access string `protobuf:"bytes,10,opt,name=access,proto3" json:"access,omitempty"`
+	// overrides is the id of the limit that does not count where this one matches, whose selector
+	// must name a tenant. Only the platform sets it.
+	Overrides string `protobuf:"bytes,11,opt,name=overrides,proto3" json:"overrides,omitempty"`
+	// expires, when there, is when the limit stops to count, in whole seconds.
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=expires,proto3" json:"expires,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -380,6 +424,48 @@ func (x *Limit) GetWindow() *Window {
 func (x *Limit) GetCalendar() *Calendar {
 	if x != nil {
 		return x.Calendar
+	}
+	return nil
+}
+
+func (x *Limit) GetEnforcement() string {
+	if x != nil {
+		return x.Enforcement
+	}
+	return ""
+}
+
+func (x *Limit) GetCanaryPercent() uint32 {
+	if x != nil {
+		return x.CanaryPercent
+	}
+	return 0
+}
+
+func (x *Limit) GetOversize() string {
+	if x != nil {
+		return x.Oversize
+	}
+	return ""
+}
+
+func (x *Limit) GetAccess() string {
+	if x != nil {
+		return x.Access
+	}
+	return ""
+}
+
+func (x *Limit) GetOverrides() string {
+	if x != nil {
+		return x.Overrides
+	}
+	return ""
+}
+
+func (x *Limit) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
 	}
 	return nil
 }
@@ -927,14 +1013,14 @@ var File_mc_limiter_v1_limiter_proto protoreflect.FileDescriptor
 
 const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\n" +
-	"\x1bmc/limiter/v1/limiter.proto\x12\rmc.limiter.v1\"\x81\x01\n" +
+	"\x1bmc/limiter/v1/limiter.proto\x12\rmc.limiter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x01\n" +
 	"\fCheckRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
 	"\x03key\x18\x03 \x01(\tR\x03key\x12\x12\n" +
 	"\x04cost\x18\x04 \x01(\rR\x04cost\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tR\trequestId\"\xe5\x01\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"\x84\x02\n" +
 	"\rCheckResponse\x12\x14\n" +
 	"\x05allow\x18\x01 \x01(\bR\x05allow\x12\"\n" +
 	"\fretryAfterMs\x18\x02 \x01(\rR\fretryAfterMs\x12\x16\n" +
@@ -942,20 +1028,32 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\blimit_id\x18\x04 \x01(\tR\alimitId\x12,\n" +
 	"\x06levels\x18\x05 \x03(\v2\x14.mc.limiter.v1.LevelR\x06levels\x12%\n" +
 	"\x0elimits_version\x18\x06 \x01(\rR\rlimitsVersion\x12\x12\n" +
-	"\x04kind\x18\a \x01(\tR\x04kind\"\x80\x01\n" +
+	"\x04kind\x18\a \x01(\tR\x04kind\x12\x1d\n" +
+	"\n" +
+	"would_deny\x18\b \x01(\bR\twouldDeny\"\xb7\x01\n" +
 	"\x05Level\x12\x19\n" +
 	"\blimit_id\x18\x01 \x01(\tR\alimitId\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\x1c\n" +
 	"\tremaining\x18\x04 \x01(\rR\tremaining\x12\x12\n" +
-	"\x04kind\x18\x05 \x01(\tR\x04kind\"\xec\x01\n" +
+	"\x04kind\x18\x05 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06shadow\x18\x06 \x01(\bR\x06shadow\x12\x1d\n" +
+	"\n" +
+	"would_deny\x18\a \x01(\bR\twouldDeny\"\xbd\x03\n" +
 	"\x05Limit\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x1a\n" +
 	"\bselector\x18\x03 \x01(\tR\bselector\x12=\n" +
 	"\ftoken_bucket\x18\x04 \x01(\v2\x1a.mc.limiter.v1.TokenBucketR\vtokenBucket\x12-\n" +
 	"\x06window\x18\x05 \x01(\v2\x15.mc.limiter.v1.WindowR\x06window\x123\n" +
-	"\bcalendar\x18\x06 \x01(\v2\x17.mc.limiter.v1.CalendarR\bcalendar\"7\n" +
+	"\bcalendar\x18\x06 \x01(\v2\x17.mc.limiter.v1.CalendarR\bcalendar\x12 \n" +
+	"\venforcement\x18\a \x01(\tR\venforcement\x12%\n" +
+	"\x0ecanary_percent\x18\b \x01(\rR\rcanaryPercent\x12\x1a\n" +
+	"\boversize\x18\t \x01(\tR\boversize\x12\x16\n" +
+	"\x06access\x18\n" +
+	" \x01(\tR\x06access\x12\x1c\n" +
+	"\toverrides\x18\v \x01(\tR\toverrides\x124\n" +
+	"\aexpires\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"7\n" +
 	"\vTokenBucket\x12\x12\n" +
 	"\x04rate\x18\x01 \x01(\tR\x04rate\x12\x14\n" +
 	"\x05burst\x18\x02 \x01(\rR\x05burst\"6\n" +
@@ -1011,40 +1109,42 @@ func file_mc_limiter_v1_limiter_proto_rawDescGZIP() []byte {
 
 var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_mc_limiter_v1_limiter_proto_goTypes = []any{
-	(*CheckRequest)(nil),         // 0: mc.limiter.v1.CheckRequest
-	(*CheckResponse)(nil),        // 1: mc.limiter.v1.CheckResponse
-	(*Level)(nil),                // 2: mc.limiter.v1.Level
-	(*Limit)(nil),                // 3: mc.limiter.v1.Limit
-	(*TokenBucket)(nil),          // 4: mc.limiter.v1.TokenBucket
-	(*Window)(nil),               // 5: mc.limiter.v1.Window
-	(*Calendar)(nil),             // 6: mc.limiter.v1.Calendar
-	(*SetLimitsRequest)(nil),     // 7: mc.limiter.v1.SetLimitsRequest
-	(*SetLimitsResponse)(nil),    // 8: mc.limiter.v1.SetLimitsResponse
-	(*ListLimitsRequest)(nil),    // 9: mc.limiter.v1.ListLimitsRequest
-	(*ListLimitsResponse)(nil),   // 10: mc.limiter.v1.ListLimitsResponse
-	(*DeleteLimitsRequest)(nil),  // 11: mc.limiter.v1.DeleteLimitsRequest
-	(*DeleteLimitsResponse)(nil), // 12: mc.limiter.v1.DeleteLimitsResponse
+	(*CheckRequest)(nil),          // 0: mc.limiter.v1.CheckRequest
+	(*CheckResponse)(nil),         // 1: mc.limiter.v1.CheckResponse
+	(*Level)(nil),                 // 2: mc.limiter.v1.Level
+	(*Limit)(nil),                 // 3: mc.limiter.v1.Limit
+	(*TokenBucket)(nil),           // 4: mc.limiter.v1.TokenBucket
+	(*Window)(nil),                // 5: mc.limiter.v1.Window
+	(*Calendar)(nil),              // 6: mc.limiter.v1.Calendar
+	(*SetLimitsRequest)(nil),      // 7: mc.limiter.v1.SetLimitsRequest
+	(*SetLimitsResponse)(nil),     // 8: mc.limiter.v1.SetLimitsResponse
+	(*ListLimitsRequest)(nil),     // 9: mc.limiter.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),    // 10: mc.limiter.v1.ListLimitsResponse
+	(*DeleteLimitsRequest)(nil),   // 11: mc.limiter.v1.DeleteLimitsRequest
+	(*DeleteLimitsResponse)(nil),  // 12: mc.limiter.v1.DeleteLimitsResponse
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
 }
 var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	2,  // 0: mc.limiter.v1.CheckResponse.levels:type_name -> mc.limiter.v1.Level
 	4,  // 1: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
 	5,  // 2: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
 	6,  // 3: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
-	3,  // 4: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
-	3,  // 5: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
-	0,  // 6: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
-	7,  // 7: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
-	9,  // 8: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
-	11, // 9: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
-	1,  // 10: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
-	8,  // 11: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
-	10, // 12: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
-	12, // 13: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
-	10, // [10:14] is the sub-list for method output_type
-	6,  // [6:10] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	13, // 4: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
+	3,  // 5: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
+	3,  // 6: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
+	0,  // 7: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
+	7,  // 8: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
+	9,  // 9: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
+	11, // 10: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
+	1,  // 11: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
+	8,  // 12: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
+	10, // 13: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
+	12, // 14: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
+	11, // [11:15] is the sub-list for method output_type
+	7,  // [7:11] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_mc_limiter_v1_limiter_proto_init() }
