@@ -16,41 +16,123 @@ func (s *server) check(ctx context.Context, c *call, r *limiterv1.CheckRequest) 
 	if s.deps.Checker == nil {
 		return nil, ErrServiceOff
 	}
-	tenant, f := oneTenant(c.principal, r.GetTenant())
-	if f != nil {
-		return nil, f
-	}
-	f = firstFault(
-		withinBytes("token", r.GetToken(), MaxTokenBytes),
-		withinBytes("key", r.GetKey(), MaxKeyBytes),
-		withinBytes("request_id", r.GetRequestId(), MaxRequestIDBytes))
+	q, f := checkRequest(c.principal, r)
 	if f != nil {
 		return nil, f
 	}
 	start := time.Now()
-	d, err := s.deps.Checker.Check(ctx, limiter.Request{
-		Tenant: tenant, Token: r.GetToken(), Key: r.GetKey(), Cost: r.GetCost(), RequestID: r.GetRequestId(),
-	})
+	d, err := s.deps.Checker.Check(ctx, q)
 	if err != nil {
 		return nil, err
 	}
 	s.metrics.checkMs.Observe(milliseconds(time.Since(start)))
-	if !d.Allow {
-		s.metrics.denies.WithLabelValues(d.Reason).Inc()
-	}
-	if d.WouldDeny() {
-		s.metrics.wouldDeny.Inc()
-	}
-	return checkResponse(d), nil
+	s.metrics.decided(&d)
+	return checkResponse(&d), nil
 }
 
-func checkResponse(d limiter.Decision) *limiterv1.CheckResponse {
+// subjectMessage is what every question about limits has.
+type subjectMessage interface {
+	GetTenant() string
+	GetToken() string
+	GetKey() string
+}
+
+// subjectOf is whom a question is about, within the bounds and the reach of who asks.
+func subjectOf(who Principal, m subjectMessage) (limiter.Request, *fault) {
+	tenant, f := oneTenant(who, m.GetTenant())
+	if f == nil {
+		f = firstFault(withinBytes("token", m.GetToken(), MaxTokenBytes), withinBytes("key", m.GetKey(), MaxKeyBytes))
+	}
+	return limiter.Request{Tenant: tenant, Token: m.GetToken(), Key: m.GetKey()}, f
+}
+
+func checkRequest(who Principal, r *limiterv1.CheckRequest) (limiter.Request, *fault) {
+	q, f := subjectOf(who, r)
+	if f == nil {
+		f = withinBytes("request_id", r.GetRequestId(), MaxRequestIDBytes)
+	}
+	q.Cost, q.RequestID = r.GetCost(), r.GetRequestId()
+	return q, f
+}
+
+func (s *server) checkBatch(ctx context.Context, c *call, r *limiterv1.CheckBatchRequest) (*limiterv1.CheckBatchResponse, error) {
+	if s.deps.Checker == nil {
+		return nil, ErrServiceOff
+	}
+	if f := withinItems("checks", len(r.GetChecks()), MaxBatchChecks); f != nil {
+		return nil, f
+	}
+	all := make([]limiter.Request, len(r.GetChecks()))
+	for i, m := range r.GetChecks() {
+		var f *fault
+		if all[i], f = checkRequest(c.principal, m); f != nil {
+			return nil, refuse(f.reason, "checks[%d]: %s", i, f.message)
+		}
+	}
+	outcomes, err := s.deps.Checker.CheckBatch(ctx, all)
+	if err != nil {
+		return nil, err
+	}
+	res := &limiterv1.CheckBatchResponse{Results: make([]*limiterv1.CheckResult, len(outcomes))}
+	for i, o := range outcomes {
+		if o.Err != nil {
+			res.Results[i] = &limiterv1.CheckResult{Error: c.note(s, o.Err).detail()}
+			continue
+		}
+		s.metrics.decided(&o.Decision)
+		res.Results[i] = &limiterv1.CheckResult{Decision: checkResponse(&o.Decision)}
+	}
+	c.fault = nil // the answer is one, whatever became of its parts
+	return res, nil
+}
+
+func (s *server) peek(ctx context.Context, c *call, r *limiterv1.PeekRequest) (*limiterv1.PeekResponse, error) {
+	d, err := s.look(ctx, c, r, r.GetCost())
+	if err != nil {
+		return nil, err
+	}
+	return &limiterv1.PeekResponse{Decision: checkResponse(&d)}, nil
+}
+
+func (s *server) usage(ctx context.Context, c *call, r *limiterv1.UsageRequest) (*limiterv1.UsageResponse, error) {
+	d, err := s.look(ctx, c, r, 0)
+	if err != nil {
+		return nil, err
+	}
+	res := &limiterv1.UsageResponse{LimitsVersion: d.Version, Levels: make([]*limiterv1.LevelUsage, len(d.Levels))}
+	for i, l := range d.Levels {
+		res.Levels[i] = &limiterv1.LevelUsage{Level: levelMessage(l), Used: l.Used, ResetMs: l.ResetMs}
+	}
+	return res, nil
+}
+
+// look asks without taking anything.
+func (s *server) look(ctx context.Context, c *call, m subjectMessage, cost uint32) (limiter.Decision, error) {
+	if s.deps.Checker == nil {
+		return limiter.Decision{}, ErrServiceOff
+	}
+	q, f := subjectOf(c.principal, m)
+	if f != nil {
+		return limiter.Decision{}, f
+	}
+	q.Cost = cost
+	return s.deps.Checker.Peek(ctx, q)
+}
+
+func levelMessage(l limiter.Level) *limiterv1.Level {
+	return &limiterv1.Level{
+		LimitId: l.LimitID, Scope: l.Scope, Kind: l.Kind, Shadow: l.Shadow, WouldDeny: l.WouldDeny,
+		Limit: l.Limit, Remaining: l.Remaining,
+	}
+}
+
+func checkResponse(d *limiter.Decision) *limiterv1.CheckResponse {
 	res := &limiterv1.CheckResponse{
 		Allow: d.Allow, RetryAfterMs: d.RetryAfterMs, Reason: d.Reason, LimitId: d.LimitID, Kind: d.Kind, WouldDeny: d.WouldDeny(), LimitsVersion: d.Version,
 		Levels: make([]*limiterv1.Level, len(d.Levels)),
 	}
 	for i, l := range d.Levels {
-		res.Levels[i] = &limiterv1.Level{LimitId: l.LimitID, Scope: l.Scope, Kind: l.Kind, Shadow: l.Shadow, WouldDeny: l.WouldDeny, Limit: l.Limit, Remaining: l.Remaining}
+		res.Levels[i] = levelMessage(l)
 	}
 	return res
 }

@@ -5,6 +5,8 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/maestro-conductor/maestro/limiter"
 )
 
 // metrics is what the API counts. Tenants are never a label: their number has no bound.
@@ -22,6 +24,16 @@ type metrics struct {
 
 // bucketsMs reach from a check answered in memory to the longest deadline, in milliseconds.
 var bucketsMs = []float64{0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000}
+
+// decided counts a decision.
+func (m *metrics) decided(d *limiter.Decision) {
+	if !d.Allow {
+		m.denies.WithLabelValues(d.Reason).Inc()
+	}
+	if d.WouldDeny() {
+		m.wouldDeny.Inc()
+	}
+}
 
 func newMetrics(registry prometheus.Registerer) *metrics {
 	m := &metrics{

@@ -27,6 +27,8 @@ const (
 	// From here on in codecLimits.
 	opRoll      = 5
 	opCalendars = 6 // query only
+	opPeek      = 7 // query only
+	opBatch     = 8
 )
 
 // outcome is the second byte of a result.
@@ -43,7 +45,13 @@ const (
 	outcomeMalformed     outcome = 8
 	outcomeRolled        outcome = 9  // how many limits entered a period follows
 	outcomeCalendars     outcome = 10 // what is known of the wall clocks and of the periods follows
+	outcomePeeked        outcome = 11 // a Decision with all that is known of its levels follows
+	outcomeBatch         outcome = 12 // the results of its checks follow
 )
+
+// batchCommandMax bounds the checks in one command, so that their results stay within some
+// megabytes however many limits match.
+const batchCommandMax = 500
 
 // partsMax bounds how many commands one change may be split into.
 const partsMax = 64
@@ -66,7 +74,22 @@ type configureCommand struct {
 }
 
 func appendCheck(b []byte, r Request) []byte {
-	b = append(b, codecFirst, opCheck)
+	return appendRequest(append(b, codecFirst, opCheck), r)
+}
+
+func appendPeek(b []byte, r Request) []byte {
+	return appendRequest(append(b, codecLimits, opPeek), r)
+}
+
+func appendBatch(b []byte, all []Request) []byte {
+	b = binary.AppendUvarint(append(b, codecLimits, opBatch), uint64(len(all)))
+	for _, r := range all {
+		b = appendRequest(b, r)
+	}
+	return b
+}
+
+func appendRequest(b []byte, r Request) []byte {
 	b = wire.AppendString(b, r.Tenant)
 	b = wire.AppendString(b, r.Token)
 	b = wire.AppendString(b, r.Key)
@@ -250,6 +273,7 @@ type command struct {
 	check     Request
 	configure configureCommand
 	roll      rollCommand
+	batch     []Request
 }
 
 // decodeCommand reads a command or a query. It accepts exactly what the append functions
@@ -267,12 +291,14 @@ func decodeCommand(b []byte) (command, error) {
 	spoken := byte(codecFirst) // what an append function would have written it in
 	switch c.op {
 	case opCheck:
-		c.check.Tenant = r.String(nameBytesMax)
-		c.check.Token = r.String(SubjectBytesMax)
-		c.check.Key = r.String(SubjectBytesMax)
-		c.check.Cost = uint32(r.Uvarint(math.MaxUint32))
-		if !ValidName(c.check.Tenant) {
-			return command{}, fmt.Errorf("%w: tenant %q", errCodec, c.check.Tenant)
+		c.check = readRequest(r)
+	case opPeek:
+		spoken = codecLimits
+		c.check = readRequest(r)
+	case opBatch:
+		spoken = codecLimits
+		for n := r.Count(batchCommandMax); n > 0 && !r.Failed(); n-- {
+			c.batch = append(c.batch, readRequest(r))
 		}
 	case opConfigure:
 		c.configure.From = uint32(r.Uvarint(math.MaxUint32))
@@ -302,6 +328,14 @@ func decodeCommand(b []byte) (command, error) {
 		return command{}, err
 	}
 	return c, nil
+}
+
+func readRequest(r *wire.Reader) Request {
+	q := Request{Tenant: r.String(nameBytesMax), Token: r.String(SubjectBytesMax), Key: r.String(SubjectBytesMax), Cost: uint32(r.Uvarint(math.MaxUint32))}
+	if !ValidName(q.Tenant) {
+		r.Fail()
+	}
+	return q
 }
 
 func readSteps(r *wire.Reader, version byte) (puts []Limit, deletes []string) {
@@ -397,7 +431,15 @@ func appendDecision(b []byte, d *Decision) []byte {
 	if d.plain() {
 		version = codecFirst
 	}
-	b = append(b, version, byte(outcomeDecided))
+	return appendAnswer(append(b, version, byte(outcomeDecided)), d, version, false)
+}
+
+// appendPeeked is the answer to a peek: all that is known of the levels.
+func appendPeeked(b []byte, d *Decision) []byte {
+	return appendAnswer(append(b, codecLimits, byte(outcomePeeked)), d, codecLimits, true)
+}
+
+func appendAnswer(b []byte, d *Decision, version byte, all bool) []byte {
 	b = appendBool(b, d.Allow)
 	b = append(b, codeOf(reasonCodes[:], d.Reason))
 	b = binary.AppendUvarint(b, uint64(d.RetryAfterMs))
@@ -417,6 +459,10 @@ func appendDecision(b []byte, d *Decision) []byte {
 		}
 		b = binary.AppendUvarint(b, uint64(l.Limit))
 		b = binary.AppendUvarint(b, uint64(l.Remaining))
+		if all {
+			b = binary.AppendUvarint(b, uint64(l.Used))
+			b = binary.AppendUvarint(b, uint64(l.ResetMs))
+		}
 	}
 	return b
 }
@@ -424,7 +470,7 @@ func appendDecision(b []byte, d *Decision) []byte {
 // codeOf is the place of word in words; 255 for an unknown one, which no reader accepts.
 func codeOf(words []string, word string) byte { return byte(slices.Index(words, word)) }
 
-func readDecision(r *wire.Reader, version byte) Decision {
+func readDecision(r *wire.Reader, version byte, all bool) Decision {
 	d := Decision{
 		Allow:        r.Byte(1) == 1,
 		Reason:       reasonCodes[r.Byte(byte(len(reasonCodes)-1))],
@@ -451,9 +497,12 @@ func readDecision(r *wire.Reader, version byte) Decision {
 			l.Shadow, l.WouldDeny = r.Byte(1) == 1, r.Byte(1) == 1
 		}
 		l.Limit, l.Remaining = uint32(r.Uvarint(math.MaxUint32)), uint32(r.Uvarint(math.MaxUint32))
+		if all {
+			l.Used, l.ResetMs = uint32(r.Uvarint(math.MaxUint32)), uint32(r.Uvarint(math.MaxUint32))
+		}
 		d.Levels = append(d.Levels, l)
 	}
-	if d.plain() != (version == codecFirst) {
+	if !all && d.plain() != (version == codecFirst) {
 		r.Fail()
 	}
 	return d
@@ -468,6 +517,7 @@ type result struct {
 	message  string
 	wall     wallState
 	expires  int64
+	batch    []result
 	periods  []period
 }
 
@@ -484,12 +534,22 @@ func decodeResult(b []byte) (result, error) {
 	res := result{outcome: outcome(r.Byte(math.MaxUint8))}
 	switch res.outcome {
 	case outcomeDecided:
-		res.decision = readDecision(r, version)
+		res.decision = readDecision(r, version, false)
 	case outcomeTooManyLimits:
 	case outcomeConfigured, outcomeNeedFull, outcomeStaged, outcomeSuperseded:
 		res.version = uint32(r.Uvarint(math.MaxUint32))
 	case outcomeSwept:
 		res.more = r.Byte(1) == 1
+	case outcomePeeked:
+		res.decision = readDecision(r, version, true)
+	case outcomeBatch:
+		for n := r.Count(batchCommandMax); n > 0 && !r.Failed(); n-- {
+			one, err := decodeResult(r.Bytes(raftfsm.FrameBytesMax))
+			if err != nil {
+				return result{}, err
+			}
+			res.batch = append(res.batch, one)
+		}
 	case outcomeRolled:
 		r.Uvarint(LimitsMax)
 	case outcomeCalendars:

@@ -22,6 +22,8 @@ func FuzzCommand(f *testing.F) {
 	f.Add(appendConfigure(nil, configureCommand{last: true, Change: Change{To: 2, Puts: []Limit{windowed("a", "acme", 500, "1h")}}}))
 	f.Add(appendRoll(nil, rollCommand{wall: 5, periods: []period{{Calendar{Period: PeriodDay, TimeZone: "UTC", Anchor: "06:00"}, 3, 9}}}))
 	f.Add([]byte{codecLimits, opCalendars})
+	f.Add(appendPeek(nil, Request{Tenant: "acme", Cost: 3}))
+	f.Add(appendBatch(nil, []Request{{Tenant: "acme", Cost: 3}, {Tenant: "globex", Key: "k"}}))
 	f.Add([]byte{codecLimits + 1, opCheck})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if c, err := decodeCommand(data); err == nil {
@@ -49,6 +51,10 @@ func encodeCommand(c command) []byte {
 		return appendConfigure(nil, c.configure)
 	case opRoll:
 		return appendRoll(nil, c.roll)
+	case opPeek:
+		return appendPeek(nil, c.check)
+	case opBatch:
+		return appendBatch(nil, c.batch)
 	case opCalendars:
 		return []byte{codecLimits, opCalendars}
 	}
@@ -103,6 +109,9 @@ func TestBytesStayTheSame(t *testing.T) {
 		"window":            {string(encodeLimitRow(newLimitState(windowed("a", "acme", 5, "1h"), 3, 1, []generation{{start: 9, ring: ring{1, 2}}}))), "\x02\x01a\x00\x04acme\x02\x05\x021h\x03\x01\x01\x09\x00\x00\x01\x02\x00\x00\x00"},
 		"configured window": {string(appendConfigure(nil, configureCommand{last: true, Change: Change{To: 2, Puts: []Limit{{ID: "a", Scope: ScopeKey, Selector: "*", TokenBucket: TokenBucket{"1/s", 5}, Window: Window{9, "1m"}}}}})), "\x02\x02\x00\x02\x00\x01\x01\x01a\x02\x01*\x03\x031/s\x05\x09\x021m\x00"},
 		"policies":          {string(AppendLimit(nil, Limit{ID: "a", Scope: ScopeTenant, Selector: "acme", Enforcement: EnforcementOff, Canary: 5, Oversize: OversizeDebt, Access: AccessBanned, Overrides: "b", Expires: 300})), "\x01a\x00\x04acme\xf8\x03\x01\x05\x00\x01\x01b\xac\x02"},
+		"peek":              {string(appendPeek(nil, Request{Tenant: "acme", Cost: 300})), "\x02\x07\x04acme\x00\x00\xac\x02"},
+		"batch":             {string(appendBatch(nil, []Request{{Tenant: "a", Cost: 1}, {Tenant: "b", Key: "k"}})), "\x02\x08\x02\x01a\x00\x00\x01\x01b\x00\x01k\x00"},
+		"peeked":            {string(appendPeeked(nil, &Decision{Allow: true, Version: 3, Levels: []Level{{LimitID: "a", Scope: ScopeTenant, Kind: KindWindow, Limit: 5, Remaining: 4, Used: 1, ResetMs: 7}}})), "\x02\x0b\x01\x00\x00\x00\x00\x03\x01\x01a\x00\x01\x00\x00\x05\x04\x01\x07"},
 		"roll":              {string(appendRoll(nil, rollCommand{wall: 300, periods: []period{{Calendar{Period: PeriodMonth, TimeZone: "UTC", Anchor: "5"}, 1, 400}}})), "\x02\x05\xac\x02\x01\x01\x03UTC\x015\x01\x90\x03"},
 		"spent":             {string(appendCounter(nil, counter{gen: 1, t: 2, spent: 3, epoch: 4})), "\x02\x04\x01\x02\x04\x03"},
 		"wall":              {string(encodeWall(wallState{passed: 300, rolls: 2})), "\x01\xac\x02\x02"},
@@ -121,7 +130,7 @@ func TestBytesStayTheSame(t *testing.T) {
 // let the replicas of a newer build, which execute it, differ.
 func TestNewerCommandsStopTheMachine(t *testing.T) {
 	m := NewMachine()
-	for _, data := range [][]byte{{codecLimits + 1, opCheck}, {codecFirst, opCalendars + 1}} {
+	for _, data := range [][]byte{{codecLimits + 1, opCheck}, {codecFirst, opBatch + 1}} {
 		if _, err := m.execute(nil, 0, 0, data); !errors.Is(err, errNewer) {
 			t.Errorf("command %x: %v", data, err)
 		}

@@ -108,9 +108,25 @@ func (l *level) judgeCalendar(cost uint32, wall int64) verdict {
 func (l *level) mayOwe(most uint32) bool { return l.limit.Oversize == OversizeDebt && most > 0 }
 
 // decide evaluates a check against its levels, and debits them all if each has room for
-// cost. The levels then hold what must be stored. wall is the leader's wall clock in
-// milliseconds; only advice about calendars depends on it.
+// cost. The levels then hold what must be stored.
 func decide(levels []level, cost uint32, version uint32, wall int64) Decision {
+	d := judgeAll(levels, cost, version, wall)
+	if d.Allow && cost > 0 {
+		for i := range levels {
+			// A shadow counts what would have passed, were it enforced beside those that are.
+			if l := &levels[i]; l.limit.Access == "" && !(l.shadow && l.verdict.denies()) {
+				l.counter.debit(l.limit, cost)
+				l.debited = true
+			}
+		}
+	}
+	d.Levels = reportAll(levels)
+	return d
+}
+
+// judgeAll decides without a debit. wall is the leader's wall clock in milliseconds; only advice
+// about calendars depends on it.
+func judgeAll(levels []level, cost uint32, version uint32, wall int64) Decision {
 	d := Decision{Allow: true, Version: version}
 	var worst verdict
 	for i := range levels {
@@ -122,22 +138,40 @@ func decide(levels []level, cost uint32, version uint32, wall int64) Decision {
 			d.RetryAfterMs = retryAfterMs(worst.wait)
 		}
 	}
-	if d.Allow && cost > 0 {
-		for i := range levels {
-			// A shadow counts what would have passed, were it enforced beside those that are.
-			if l := &levels[i]; l.limit.Access == "" && !(l.shadow && l.verdict.denies()) {
-				l.counter.debit(l.limit, cost)
-				l.debited = true
+	return d
+}
+
+func reportAll(levels []level) []Level {
+	if len(levels) == 0 {
+		return nil
+	}
+	out := make([]Level, 0, len(levels))
+	for i := range levels {
+		out = levels[i].report(out)
+	}
+	return out
+}
+
+// detail is report with what is used of each part and when it will not be.
+func (l *level) detail(dst []Level, wall int64) []Level {
+	begin := len(dst)
+	dst = l.report(dst)
+	for i := begin; i < len(dst); i++ {
+		part := &dst[i]
+		switch part.Kind {
+		case KindTokenBucket:
+			part.Used = l.counter.used.divCeil(l.counter.unit).clamp32()
+			part.ResetMs = retryAfterMs(l.counter.used.divCeil(l.limit.speed().rate.refill))
+		case KindWindow:
+			part.Used = u128{0, sumOf(l.counter.slots)}.clamp32()
+			part.ResetMs = retryAfterMs(l.limit.speed().ring.waitEmpty(l.counter.slots, l.counter.t))
+		case KindCalendar:
+			if part.Used = (u128{0, l.counter.spent}).clamp32(); part.Used > 0 {
+				part.ResetMs = (u128{0, l.limit.calendar.waitMs(wall)}).clamp32()
 			}
 		}
 	}
-	if len(levels) > 0 {
-		d.Levels = make([]Level, 0, len(levels))
-	}
-	for i := range levels {
-		d.Levels = levels[i].report(d.Levels)
-	}
-	return d
+	return dst
 }
 
 // report appends the state of the level's parts.

@@ -32,6 +32,8 @@ func (d *driven) Query(ctx context.Context, _ raftfsm.GroupID, q []byte, _ raftf
 	return raftfsm.Answer{Data: data}, err
 }
 
+func (d *driven) Level() int { return raftfsm.LevelCurrent }
+
 func (d *driven) service() *Service { return NewService(d, []raftfsm.GroupID{testGroup}) }
 
 // set puts exactly these limits in force.

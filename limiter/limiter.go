@@ -82,6 +82,8 @@ type Window struct {
 type Groups interface {
 	Propose(ctx context.Context, group raftfsm.GroupID, cmd raftfsm.Command) (raftfsm.Result, error)
 	Query(ctx context.Context, group raftfsm.GroupID, query []byte, c raftfsm.Consistency) (raftfsm.Answer, error)
+	// Level is the protocol level of the region.
+	Level() int
 }
 
 // Request asks whether one request may pass.
@@ -121,6 +123,17 @@ type Level struct {
 	// Shadow is true for a limit that only watches, and WouldDeny when it would have denied.
 	Shadow    bool
 	WouldDeny bool
+	// Used and ResetMs are known to Service.Peek only: what is used, which debt takes above Limit,
+	// and when nothing will be if nobody asks, in milliseconds.
+	Used    uint32
+	ResetMs uint32
+}
+
+// Outcome is what became of one check of a batch.
+type Outcome struct {
+	Decision Decision
+	// Err is as from Service.Check; the Decision then means nothing.
+	Err error
 }
 
 // WouldDeny tells whether a limit that only watches would have denied the request.

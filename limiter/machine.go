@@ -1,10 +1,12 @@
 package limiter
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
 
+	"github.com/maestro-conductor/maestro/internal/wire"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
@@ -136,6 +138,8 @@ func (m *Machine) execute(tx *raftfsm.Tx, now, wall int64, data []byte) ([]byte,
 		return m.configure(tx, now, c.configure)
 	case opSweep:
 		return m.sweep(tx, now)
+	case opBatch:
+		return m.batch(tx, now, wall, c.batch)
 	case opRoll:
 		return m.roll(tx, c.roll)
 	}
@@ -166,6 +170,19 @@ func (m *Machine) check(tx *raftfsm.Tx, now, wall int64, r Request) ([]byte, err
 		}
 	}
 	return appendDecision(nil, &d), nil
+}
+
+// batch decides checks one after the other: each sees the debits of those before it.
+func (m *Machine) batch(tx *raftfsm.Tx, now, wall int64, all []Request) ([]byte, error) {
+	b := binary.AppendUvarint([]byte{codecLimits, byte(outcomeBatch)}, uint64(len(all)))
+	for _, r := range all {
+		one, err := m.check(tx, now, wall, r)
+		if err != nil {
+			return nil, err
+		}
+		b = wire.AppendString(b, one)
+	}
+	return b, nil
 }
 
 // gather fills m.levels with the counters of the limits that matched, settled to now.

@@ -18,7 +18,15 @@ func (m *Machine) Query(ctx context.Context, query []byte) ([]byte, error) {
 	}
 	switch {
 	case c.op == opCheck && c.check.Cost == 0:
-		return m.peek(ctx, c.check)
+		return m.peek(ctx, c.check, func(d *Decision, _ []level, _ int64) []byte { return appendDecision(nil, d) })
+	case c.op == opPeek:
+		return m.peek(ctx, c.check, func(d *Decision, levels []level, wall int64) []byte {
+			d.Levels = d.Levels[:0]
+			for i := range levels {
+				d.Levels = levels[i].detail(d.Levels, wall)
+			}
+			return appendPeeked(nil, d)
+		})
 	case c.op == opCalendars:
 		set := m.published.Load()
 		b := binary.AppendUvarint([]byte{codecLimits, byte(outcomeCalendars)}, uint64(set.wall.passed))
@@ -34,7 +42,7 @@ func (m *Machine) Query(ctx context.Context, query []byte) ([]byte, error) {
 	return malformed(fmt.Errorf("%w: operation %d is not a query, or takes something", errCodec, c.op)), nil
 }
 
-func (m *Machine) peek(ctx context.Context, r Request) (answer []byte, err error) {
+func (m *Machine) peek(ctx context.Context, r Request, encode func(*Decision, []level, int64) []byte) (answer []byte, err error) {
 	now, wall := m.time.Load(), m.wall.Load()
 	rows, set, err := m.view(ctx)
 	if err != nil {
@@ -52,8 +60,9 @@ func (m *Machine) peek(ctx context.Context, r Request) (answer []byte, err error
 			return nil, err
 		}
 	}
-	d := decide(levels, 0, set.version, wall)
-	return appendDecision(nil, &d), nil
+	d := judgeAll(levels, r.Cost, set.version, wall)
+	d.Levels = reportAll(levels)
+	return encode(&d, levels, wall), nil
 }
 
 // view returns the rows as they are at one moment, and the limits of that moment.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -66,11 +67,92 @@ func (s *Service) Check(ctx context.Context, r Request) (Decision, error) {
 	if err != nil {
 		return Decision{}, fmt.Errorf("limiter: check for tenant %s: %w", r.Tenant, err)
 	}
+	return decisionOf(res, outcomeDecided, r.Tenant)
+}
+
+// Peek tells what Check would answer now, with all that is known of the levels, and takes nothing.
+// It sees the counters as of the group's last entry.
+func (s *Service) Peek(ctx context.Context, r Request) (Decision, error) {
+	if err := validRequest(r); err != nil {
+		return Decision{}, err
+	}
+	res, err := s.query(ctx, s.Group(r.Tenant), appendPeek(nil, r), raftfsm.Linearizable)
+	if err != nil {
+		return Decision{}, fmt.Errorf("limiter: peek for tenant %s: %w", r.Tenant, err)
+	}
+	return decisionOf(res, outcomePeeked, r.Tenant)
+}
+
+// CheckBatch decides checks with as few log entries as it can, those of one tenant in their order.
+// It is not atomic: each check is decided for itself. Request ids are not taken. The error is
+// an *InvalidError, and then nothing was done.
+func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, error) {
+	var errs []error
+	for i, r := range all {
+		if r.RequestID != "" {
+			errs = append(errs, &InvalidError{Field: fmt.Sprintf("checks[%d].request_id", i), Message: "is not taken in a batch; send the check alone"})
+		}
+		if err := validRequest(r); err != nil && len(errs) < problemsMax {
+			errs = append(errs, fmt.Errorf("checks[%d]: %w", i, err))
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	out := make([]Outcome, len(all))
+	byGroup := map[raftfsm.GroupID][]int{}
+	for i, r := range all {
+		g := s.Group(r.Tenant)
+		byGroup[g] = append(byGroup[g], i)
+	}
+	var wg sync.WaitGroup
+	for group, places := range byGroup {
+		wg.Go(func() { s.checkBatch(ctx, group, all, places, out) })
+	}
+	wg.Wait()
+	return out, nil
+}
+
+// checkBatch decides the checks of one group at places.
+func (s *Service) checkBatch(ctx context.Context, group raftfsm.GroupID, all []Request, places []int, out []Outcome) {
+	if s.groups.Level() < raftfsm.LevelLimits {
+		for _, i := range places { // a member does not know batches yet
+			out[i].Decision, out[i].Err = s.Check(ctx, all[i])
+		}
+		return
+	}
+	for len(places) > 0 {
+		n, size := 0, 0
+		part := make([]Request, 0, min(len(places), batchCommandMax))
+		for ; n < len(places) && n < batchCommandMax; n++ {
+			r := all[places[n]]
+			if size += len(r.Tenant) + len(r.Token) + len(r.Key) + 16; size > partBytes {
+				break
+			}
+			part = append(part, r)
+		}
+		res, err := s.propose(ctx, group, raftfsm.Command{Data: appendBatch(nil, part)})
+		if err == nil && (res.outcome != outcomeBatch || len(res.batch) != n) {
+			err = unexpected(res)
+		}
+		for at, i := range places[:n] {
+			if err != nil {
+				out[i].Err = fmt.Errorf("limiter: check for tenant %s: %w", all[i].Tenant, err)
+				continue
+			}
+			out[i].Decision, out[i].Err = decisionOf(res.batch[at], outcomeDecided, all[i].Tenant)
+		}
+		places = places[n:]
+	}
+}
+
+// decisionOf is the decision in a result that should have one.
+func decisionOf(res result, want outcome, tenant string) (Decision, error) {
 	switch res.outcome {
-	case outcomeDecided:
+	case want:
 		return res.decision, nil
 	case outcomeTooManyLimits:
-		return Decision{}, fmt.Errorf("tenant %s: %w", r.Tenant, ErrTooManyLimits)
+		return Decision{}, fmt.Errorf("tenant %s: %w", tenant, ErrTooManyLimits)
 	}
 	return Decision{}, unexpected(res)
 }

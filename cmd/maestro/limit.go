@@ -19,7 +19,7 @@ import (
 
 func (a *app) limitCommand() *cobra.Command {
 	cmd := a.group(&cobra.Command{Use: "limit", Short: "Set, show and delete limits"})
-	cmd.AddCommand(a.limitSetCommand(), a.limitListCommand(), a.limitGetCommand(), a.limitDeleteCommand())
+	cmd.AddCommand(a.limitSetCommand(), a.limitListCommand(), a.limitGetCommand(), a.limitUsageCommand(), a.limitDeleteCommand())
 	return cmd
 }
 
@@ -219,4 +219,54 @@ func inForce(everywhere bool) string {
 		return ", in force"
 	}
 	return ", in force as soon as every limiter group has a leader"
+}
+
+func (a *app) limitUsageCommand() *cobra.Command {
+	r := &limiterv1.UsageRequest{}
+	cmd := &cobra.Command{
+		Use:   "usage --tenant T [--token K] [--key X]",
+		Short: "Show what is used of every limit that bounds a tenant",
+		Long: `Show every limit that bounds a tenant, token and key: what is used, what is left, and in how long
+nothing will be used if nobody asks. Nothing is taken. Limits of the scopes token and key are
+those that match the given token and key, which may be empty.`,
+		Example: `  maestro limit usage --tenant acme
+  maestro limit usage --tenant acme --token ana --key export -o json`,
+		Args: cobra.NoArgs,
+	}
+	f := cmd.Flags()
+	f.StringVar(&r.Tenant, "tenant", "", "whose limits (default: the context's tenant)")
+	f.StringVar(&r.Token, "token", "", "the credential or user inside the tenant")
+	f.StringVar(&r.Key, "key", "", "what is asked for, such as a route or a resource")
+	cmd.RunE = a.action(func(ctx context.Context, _ []string) error {
+		c, tenant, err := a.connect(r.GetTenant())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		r.Tenant = tenant
+		ctx, cancel := a.request(ctx)
+		defer cancel()
+		resp, err := c.Limiter().Usage(ctx, connect.NewRequest(r))
+		if err != nil {
+			return err
+		}
+		return a.print(resp.Msg, func(w io.Writer) { usageTable(w, resp.Msg) })
+	})
+	return cmd
+}
+
+func usageTable(w io.Writer, r *limiterv1.UsageResponse) {
+	if len(r.GetLevels()) == 0 {
+		fmt.Fprintln(w, "no limit matches")
+		return
+	}
+	fmt.Fprintln(w, "LIMIT\tSCOPE\tKIND\tUSED\tREMAINING\tOF\tRESET\tSHADOW")
+	for _, u := range r.GetLevels() {
+		l, reset := u.GetLevel(), "-"
+		if ms := u.GetResetMs(); ms > 0 {
+			reset = (time.Duration(ms) * time.Millisecond).String()
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", l.GetLimitId(), l.GetScope(), l.GetKind(),
+			u.GetUsed(), l.GetRemaining(), l.GetLimit(), reset, shadowOf(l))
+	}
 }

@@ -10,6 +10,7 @@
 package limiterv1
 
 import (
+	v1 "github.com/maestro-conductor/maestro/api/gen/mc/common/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -319,6 +320,447 @@ func (x *Level) GetWouldDeny() bool {
 	return false
 }
 
+// CheckBatchRequest carries at most 1000 checks, without request ids: repeating a batch may debit
+// twice. Nothing is done when one of them is not valid.
+type CheckBatchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Checks        []*CheckRequest        `protobuf:"bytes,1,rep,name=checks,proto3" json:"checks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckBatchRequest) Reset() {
+	*x = CheckBatchRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckBatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckBatchRequest) ProtoMessage() {}
+
+func (x *CheckBatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckBatchRequest.ProtoReflect.Descriptor instead.
+func (*CheckBatchRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CheckBatchRequest) GetChecks() []*CheckRequest {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+// CheckBatchResponse has a result for each check, in their order.
+type CheckBatchResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Results       []*CheckResult         `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckBatchResponse) Reset() {
+	*x = CheckBatchResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckBatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckBatchResponse) ProtoMessage() {}
+
+func (x *CheckBatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckBatchResponse.ProtoReflect.Descriptor instead.
+func (*CheckBatchResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CheckBatchResponse) GetResults() []*CheckResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// CheckResult is what became of one check of a batch: a decision or an error.
+type CheckResult struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Decision *CheckResponse         `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
+	// error is there when the check could not be decided; its outcome says whether it may have
+	// taken tokens.
+	Error         *v1.ErrorDetail `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckResult) Reset() {
+	*x = CheckResult{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckResult) ProtoMessage() {}
+
+func (x *CheckResult) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckResult.ProtoReflect.Descriptor instead.
+func (*CheckResult) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CheckResult) GetDecision() *CheckResponse {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+func (x *CheckResult) GetError() *v1.ErrorDetail {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+// PeekRequest is a CheckRequest that takes nothing.
+type PeekRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant, token, key and cost are as in CheckRequest.
+	Tenant        string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Token         string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Key           string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	Cost          uint32 `protobuf:"varint,4,opt,name=cost,proto3" json:"cost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeekRequest) Reset() {
+	*x = PeekRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeekRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeekRequest) ProtoMessage() {}
+
+func (x *PeekRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeekRequest.ProtoReflect.Descriptor instead.
+func (*PeekRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PeekRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *PeekRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *PeekRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *PeekRequest) GetCost() uint32 {
+	if x != nil {
+		return x.Cost
+	}
+	return 0
+}
+
+// PeekResponse is what the check would be answered.
+type PeekResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Decision      *CheckResponse         `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeekResponse) Reset() {
+	*x = PeekResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeekResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeekResponse) ProtoMessage() {}
+
+func (x *PeekResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeekResponse.ProtoReflect.Descriptor instead.
+func (*PeekResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PeekResponse) GetDecision() *CheckResponse {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+// UsageRequest names whose limits are wanted.
+type UsageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant, token and key are as in CheckRequest.
+	Tenant        string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Token         string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Key           string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageRequest) Reset() {
+	*x = UsageRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageRequest) ProtoMessage() {}
+
+func (x *UsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
+func (*UsageRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *UsageRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *UsageRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *UsageRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+// UsageResponse has the levels in the order they are evaluated. They are as of the last decision in
+// the tenant's group.
+type UsageResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Levels []*LevelUsage          `protobuf:"bytes,1,rep,name=levels,proto3" json:"levels,omitempty"`
+	// limits_version is the version of the limits.
+	LimitsVersion uint32 `protobuf:"varint,2,opt,name=limits_version,json=limitsVersion,proto3" json:"limits_version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageResponse) Reset() {
+	*x = UsageResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageResponse) ProtoMessage() {}
+
+func (x *UsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageResponse.ProtoReflect.Descriptor instead.
+func (*UsageResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *UsageResponse) GetLevels() []*LevelUsage {
+	if x != nil {
+		return x.Levels
+	}
+	return nil
+}
+
+func (x *UsageResponse) GetLimitsVersion() uint32 {
+	if x != nil {
+		return x.LimitsVersion
+	}
+	return 0
+}
+
+// LevelUsage is how much of a level is used.
+type LevelUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Level *Level                 `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"`
+	// used is in whole tokens, rounded up; debt takes it above the limit.
+	Used uint32 `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"`
+	// reset_ms is when nothing will be used if nobody asks, in milliseconds; 0 when nothing is.
+	ResetMs       uint32 `protobuf:"varint,3,opt,name=reset_ms,json=resetMs,proto3" json:"reset_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LevelUsage) Reset() {
+	*x = LevelUsage{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LevelUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LevelUsage) ProtoMessage() {}
+
+func (x *LevelUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LevelUsage.ProtoReflect.Descriptor instead.
+func (*LevelUsage) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LevelUsage) GetLevel() *Level {
+	if x != nil {
+		return x.Level
+	}
+	return nil
+}
+
+func (x *LevelUsage) GetUsed() uint32 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *LevelUsage) GetResetMs() uint32 {
+	if x != nil {
+		return x.ResetMs
+	}
+	return 0
+}
+
 // Limit bounds what matches its scope and selector.
 type Limit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -358,7 +800,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[3]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -370,7 +812,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[3]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -383,7 +825,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{3}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Limit) GetId() string {
@@ -483,7 +925,7 @@ type TokenBucket struct {
 
 func (x *TokenBucket) Reset() {
 	*x = TokenBucket{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[4]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -495,7 +937,7 @@ func (x *TokenBucket) String() string {
 func (*TokenBucket) ProtoMessage() {}
 
 func (x *TokenBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[4]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -508,7 +950,7 @@ func (x *TokenBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenBucket.ProtoReflect.Descriptor instead.
 func (*TokenBucket) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{4}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TokenBucket) GetRate() string {
@@ -538,7 +980,7 @@ type Window struct {
 
 func (x *Window) Reset() {
 	*x = Window{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[5]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -550,7 +992,7 @@ func (x *Window) String() string {
 func (*Window) ProtoMessage() {}
 
 func (x *Window) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[5]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -563,7 +1005,7 @@ func (x *Window) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Window.ProtoReflect.Descriptor instead.
 func (*Window) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{5}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Window) GetLimit() uint32 {
@@ -599,7 +1041,7 @@ type Calendar struct {
 
 func (x *Calendar) Reset() {
 	*x = Calendar{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -611,7 +1053,7 @@ func (x *Calendar) String() string {
 func (*Calendar) ProtoMessage() {}
 
 func (x *Calendar) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -624,7 +1066,7 @@ func (x *Calendar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Calendar.ProtoReflect.Descriptor instead.
 func (*Calendar) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{6}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Calendar) GetLimit() uint32 {
@@ -668,7 +1110,7 @@ type SetLimitsRequest struct {
 
 func (x *SetLimitsRequest) Reset() {
 	*x = SetLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +1122,7 @@ func (x *SetLimitsRequest) String() string {
 func (*SetLimitsRequest) ProtoMessage() {}
 
 func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +1135,7 @@ func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsRequest.ProtoReflect.Descriptor instead.
 func (*SetLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{7}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SetLimitsRequest) GetLimits() []*Limit {
@@ -728,7 +1170,7 @@ type SetLimitsResponse struct {
 
 func (x *SetLimitsResponse) Reset() {
 	*x = SetLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +1182,7 @@ func (x *SetLimitsResponse) String() string {
 func (*SetLimitsResponse) ProtoMessage() {}
 
 func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +1195,7 @@ func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsResponse.ProtoReflect.Descriptor instead.
 func (*SetLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{8}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SetLimitsResponse) GetVersion() uint32 {
@@ -804,7 +1246,7 @@ type ListLimitsRequest struct {
 
 func (x *ListLimitsRequest) Reset() {
 	*x = ListLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -816,7 +1258,7 @@ func (x *ListLimitsRequest) String() string {
 func (*ListLimitsRequest) ProtoMessage() {}
 
 func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -829,7 +1271,7 @@ func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsRequest.ProtoReflect.Descriptor instead.
 func (*ListLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{9}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListLimitsRequest) GetTenant() string {
@@ -858,7 +1300,7 @@ type ListLimitsResponse struct {
 
 func (x *ListLimitsResponse) Reset() {
 	*x = ListLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -870,7 +1312,7 @@ func (x *ListLimitsResponse) String() string {
 func (*ListLimitsResponse) ProtoMessage() {}
 
 func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -883,7 +1325,7 @@ func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsResponse.ProtoReflect.Descriptor instead.
 func (*ListLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{10}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListLimitsResponse) GetLimits() []*Limit {
@@ -913,7 +1355,7 @@ type DeleteLimitsRequest struct {
 
 func (x *DeleteLimitsRequest) Reset() {
 	*x = DeleteLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -925,7 +1367,7 @@ func (x *DeleteLimitsRequest) String() string {
 func (*DeleteLimitsRequest) ProtoMessage() {}
 
 func (x *DeleteLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +1380,7 @@ func (x *DeleteLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLimitsRequest.ProtoReflect.Descriptor instead.
 func (*DeleteLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{11}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeleteLimitsRequest) GetIds() []string {
@@ -967,7 +1409,7 @@ type DeleteLimitsResponse struct {
 
 func (x *DeleteLimitsResponse) Reset() {
 	*x = DeleteLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1421,7 @@ func (x *DeleteLimitsResponse) String() string {
 func (*DeleteLimitsResponse) ProtoMessage() {}
 
 func (x *DeleteLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1434,7 @@ func (x *DeleteLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLimitsResponse.ProtoReflect.Descriptor instead.
 func (*DeleteLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{12}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteLimitsResponse) GetVersion() uint32 {
@@ -1013,7 +1455,7 @@ var File_mc_limiter_v1_limiter_proto protoreflect.FileDescriptor
 
 const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\n" +
-	"\x1bmc/limiter/v1/limiter.proto\x12\rmc.limiter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x01\n" +
+	"\x1bmc/limiter/v1/limiter.proto\x12\rmc.limiter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mc/common/v1/error.proto\"\x81\x01\n" +
 	"\fCheckRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
@@ -1039,7 +1481,33 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x04kind\x18\x05 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06shadow\x18\x06 \x01(\bR\x06shadow\x12\x1d\n" +
 	"\n" +
-	"would_deny\x18\a \x01(\bR\twouldDeny\"\xbd\x03\n" +
+	"would_deny\x18\a \x01(\bR\twouldDeny\"H\n" +
+	"\x11CheckBatchRequest\x123\n" +
+	"\x06checks\x18\x01 \x03(\v2\x1b.mc.limiter.v1.CheckRequestR\x06checks\"J\n" +
+	"\x12CheckBatchResponse\x124\n" +
+	"\aresults\x18\x01 \x03(\v2\x1a.mc.limiter.v1.CheckResultR\aresults\"x\n" +
+	"\vCheckResult\x128\n" +
+	"\bdecision\x18\x01 \x01(\v2\x1c.mc.limiter.v1.CheckResponseR\bdecision\x12/\n" +
+	"\x05error\x18\x02 \x01(\v2\x19.mc.common.v1.ErrorDetailR\x05error\"a\n" +
+	"\vPeekRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12\x12\n" +
+	"\x04cost\x18\x04 \x01(\rR\x04cost\"H\n" +
+	"\fPeekResponse\x128\n" +
+	"\bdecision\x18\x01 \x01(\v2\x1c.mc.limiter.v1.CheckResponseR\bdecision\"N\n" +
+	"\fUsageRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\"i\n" +
+	"\rUsageResponse\x121\n" +
+	"\x06levels\x18\x01 \x03(\v2\x19.mc.limiter.v1.LevelUsageR\x06levels\x12%\n" +
+	"\x0elimits_version\x18\x02 \x01(\rR\rlimitsVersion\"g\n" +
+	"\n" +
+	"LevelUsage\x12*\n" +
+	"\x05level\x18\x01 \x01(\v2\x14.mc.limiter.v1.LevelR\x05level\x12\x12\n" +
+	"\x04used\x18\x02 \x01(\rR\x04used\x12\x19\n" +
+	"\breset_ms\x18\x03 \x01(\rR\aresetMs\"\xbd\x03\n" +
 	"\x05Limit\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x1a\n" +
@@ -1087,9 +1555,13 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tR\trequestId\"K\n" +
 	"\x14DeleteLimitsResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x19\n" +
-	"\bin_force\x18\x02 \x01(\bR\ainForce2\xc9\x02\n" +
+	"\bin_force\x18\x02 \x01(\bR\ainForce2\xa1\x04\n" +
 	"\aLimiter\x12B\n" +
-	"\x05Check\x12\x1b.mc.limiter.v1.CheckRequest\x1a\x1c.mc.limiter.v1.CheckResponse\x12N\n" +
+	"\x05Check\x12\x1b.mc.limiter.v1.CheckRequest\x1a\x1c.mc.limiter.v1.CheckResponse\x12Q\n" +
+	"\n" +
+	"CheckBatch\x12 .mc.limiter.v1.CheckBatchRequest\x1a!.mc.limiter.v1.CheckBatchResponse\x12?\n" +
+	"\x04Peek\x12\x1a.mc.limiter.v1.PeekRequest\x1a\x1b.mc.limiter.v1.PeekResponse\x12B\n" +
+	"\x05Usage\x12\x1b.mc.limiter.v1.UsageRequest\x1a\x1c.mc.limiter.v1.UsageResponse\x12N\n" +
 	"\tSetLimits\x12\x1f.mc.limiter.v1.SetLimitsRequest\x1a .mc.limiter.v1.SetLimitsResponse\x12Q\n" +
 	"\n" +
 	"ListLimits\x12 .mc.limiter.v1.ListLimitsRequest\x1a!.mc.limiter.v1.ListLimitsResponse\x12W\n" +
@@ -1107,44 +1579,66 @@ func file_mc_limiter_v1_limiter_proto_rawDescGZIP() []byte {
 	return file_mc_limiter_v1_limiter_proto_rawDescData
 }
 
-var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*CheckRequest)(nil),          // 0: mc.limiter.v1.CheckRequest
 	(*CheckResponse)(nil),         // 1: mc.limiter.v1.CheckResponse
 	(*Level)(nil),                 // 2: mc.limiter.v1.Level
-	(*Limit)(nil),                 // 3: mc.limiter.v1.Limit
-	(*TokenBucket)(nil),           // 4: mc.limiter.v1.TokenBucket
-	(*Window)(nil),                // 5: mc.limiter.v1.Window
-	(*Calendar)(nil),              // 6: mc.limiter.v1.Calendar
-	(*SetLimitsRequest)(nil),      // 7: mc.limiter.v1.SetLimitsRequest
-	(*SetLimitsResponse)(nil),     // 8: mc.limiter.v1.SetLimitsResponse
-	(*ListLimitsRequest)(nil),     // 9: mc.limiter.v1.ListLimitsRequest
-	(*ListLimitsResponse)(nil),    // 10: mc.limiter.v1.ListLimitsResponse
-	(*DeleteLimitsRequest)(nil),   // 11: mc.limiter.v1.DeleteLimitsRequest
-	(*DeleteLimitsResponse)(nil),  // 12: mc.limiter.v1.DeleteLimitsResponse
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*CheckBatchRequest)(nil),     // 3: mc.limiter.v1.CheckBatchRequest
+	(*CheckBatchResponse)(nil),    // 4: mc.limiter.v1.CheckBatchResponse
+	(*CheckResult)(nil),           // 5: mc.limiter.v1.CheckResult
+	(*PeekRequest)(nil),           // 6: mc.limiter.v1.PeekRequest
+	(*PeekResponse)(nil),          // 7: mc.limiter.v1.PeekResponse
+	(*UsageRequest)(nil),          // 8: mc.limiter.v1.UsageRequest
+	(*UsageResponse)(nil),         // 9: mc.limiter.v1.UsageResponse
+	(*LevelUsage)(nil),            // 10: mc.limiter.v1.LevelUsage
+	(*Limit)(nil),                 // 11: mc.limiter.v1.Limit
+	(*TokenBucket)(nil),           // 12: mc.limiter.v1.TokenBucket
+	(*Window)(nil),                // 13: mc.limiter.v1.Window
+	(*Calendar)(nil),              // 14: mc.limiter.v1.Calendar
+	(*SetLimitsRequest)(nil),      // 15: mc.limiter.v1.SetLimitsRequest
+	(*SetLimitsResponse)(nil),     // 16: mc.limiter.v1.SetLimitsResponse
+	(*ListLimitsRequest)(nil),     // 17: mc.limiter.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),    // 18: mc.limiter.v1.ListLimitsResponse
+	(*DeleteLimitsRequest)(nil),   // 19: mc.limiter.v1.DeleteLimitsRequest
+	(*DeleteLimitsResponse)(nil),  // 20: mc.limiter.v1.DeleteLimitsResponse
+	(*v1.ErrorDetail)(nil),        // 21: mc.common.v1.ErrorDetail
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
 }
 var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	2,  // 0: mc.limiter.v1.CheckResponse.levels:type_name -> mc.limiter.v1.Level
-	4,  // 1: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
-	5,  // 2: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
-	6,  // 3: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
-	13, // 4: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
-	3,  // 5: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
-	3,  // 6: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
-	0,  // 7: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
-	7,  // 8: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
-	9,  // 9: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
-	11, // 10: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
-	1,  // 11: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
-	8,  // 12: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
-	10, // 13: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
-	12, // 14: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
-	11, // [11:15] is the sub-list for method output_type
-	7,  // [7:11] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	0,  // 1: mc.limiter.v1.CheckBatchRequest.checks:type_name -> mc.limiter.v1.CheckRequest
+	5,  // 2: mc.limiter.v1.CheckBatchResponse.results:type_name -> mc.limiter.v1.CheckResult
+	1,  // 3: mc.limiter.v1.CheckResult.decision:type_name -> mc.limiter.v1.CheckResponse
+	21, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
+	1,  // 5: mc.limiter.v1.PeekResponse.decision:type_name -> mc.limiter.v1.CheckResponse
+	10, // 6: mc.limiter.v1.UsageResponse.levels:type_name -> mc.limiter.v1.LevelUsage
+	2,  // 7: mc.limiter.v1.LevelUsage.level:type_name -> mc.limiter.v1.Level
+	12, // 8: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
+	13, // 9: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
+	14, // 10: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
+	22, // 11: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
+	11, // 12: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
+	11, // 13: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
+	0,  // 14: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
+	3,  // 15: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
+	6,  // 16: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
+	8,  // 17: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
+	15, // 18: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
+	17, // 19: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
+	19, // 20: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
+	1,  // 21: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
+	4,  // 22: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
+	7,  // 23: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
+	9,  // 24: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
+	16, // 25: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
+	18, // 26: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
+	20, // 27: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
+	21, // [21:28] is the sub-list for method output_type
+	14, // [14:21] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_mc_limiter_v1_limiter_proto_init() }
@@ -1158,7 +1652,7 @@ func file_mc_limiter_v1_limiter_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_limiter_v1_limiter_proto_rawDesc), len(file_mc_limiter_v1_limiter_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
