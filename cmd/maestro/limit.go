@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -25,8 +24,9 @@ func (a *app) limitCommand() *cobra.Command {
 
 func (a *app) limitSetCommand() *cobra.Command {
 	var file string
+	var dryRun bool
 	cmd := &cobra.Command{
-		Use:   "set -f FILE",
+		Use:   "set -f FILE [--dry-run]",
 		Short: "Create or replace limits from a YAML file, all or none",
 		Long: `Create or replace limits, all of them or none. The file is checked before anything is sent:
 
@@ -38,13 +38,16 @@ func (a *app) limitSetCommand() *cobra.Command {
       window: {limit: 10000, length: 1h}
       calendar: {limit: 1000000, period: month, timeZone: Europe/Berlin}
 
-A limit has a tokenBucket, a window, a calendar, or several of them. docs/limits.md explains every field.`,
-		Example: `  maestro limit set -f limits.yaml
+A limit has a tokenBucket, a window, a calendar, or several of them. docs/limits.md explains every field.
+What changes is shown, one limit a line: - what goes, + what comes. With --dry-run nothing is set.`,
+		Example: `  maestro limit set -f limits.yaml --dry-run
+  maestro limit set -f limits.yaml
   generate-limits | maestro limit set -f -`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "YAML file of limits; - reads stdin (required)")
 	must(cmd.MarkFlagRequired("file"))
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check the file and show what would change, and set nothing")
 	cmd.RunE = a.action(func(ctx context.Context, _ []string) error {
 		limits, err := a.readLimits(file)
 		if err != nil {
@@ -57,12 +60,25 @@ A limit has a tokenBucket, a window, a calendar, or several of them. docs/limits
 		defer c.Close()
 		ctx, cancel := a.request(ctx)
 		defer cancel()
+		there, err := c.Limiter().ListLimits(ctx, connect.NewRequest(&limiterv1.ListLimitsRequest{}))
+		if err != nil {
+			return err
+		}
+		diff := diffLimits(limits, there.Msg)
+		if dryRun {
+			return a.print(diff, func(w io.Writer) {
+				diff.table(w)
+				fmt.Fprintf(w, "%d would be created, %d replaced, %d unchanged; limits are at version %d\n",
+					len(diff.Created), len(diff.Replaced), len(diff.Unchanged), diff.Version)
+			})
+		}
 		resp, err := c.Limiter().SetLimits(ctx, connect.NewRequest(&limiterv1.SetLimitsRequest{Limits: limits, RequestId: client.NewRequestID()}))
 		if err != nil {
 			return err
 		}
 		m := resp.Msg
 		return a.print(m, func(w io.Writer) {
+			diff.table(w)
 			fmt.Fprintf(w, "%d created, %d replaced, %d unchanged; limits are at version %d%s\n",
 				m.GetCreated(), m.GetReplaced(), m.GetUnchanged(), m.GetVersion(), inForce(m.GetInForce()))
 		})
@@ -136,7 +152,7 @@ func (a *app) listLimits(ctx context.Context, r *limiterv1.ListLimitsRequest) er
 	return a.print(resp.Msg, func(w io.Writer) {
 		fmt.Fprintln(w, "ID\tSCOPE\tSELECTOR\tLIMIT")
 		for _, l := range resp.Msg.GetLimits() {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", l.GetId(), l.GetScope(), l.GetSelector(), strings.Join(partsOf(l), ", "))
+			fmt.Fprintln(w, limitLine(l))
 		}
 	})
 }
