@@ -56,6 +56,40 @@ func genLimits() *rapid.Generator[[]Limit] {
 	})
 }
 
+// genAnything draws limits of every kind and policy.
+func genAnything() *rapid.Generator[[]Limit] {
+	return rapid.Custom(func(t *rapid.T) []Limit {
+		limits := genLimits().Draw(t, "limits")
+		for i := range limits {
+			l := &limits[i]
+			switch rapid.IntRange(0, 8).Draw(t, "more") {
+			case 0:
+				l.Calendar = Calendar{
+					Limit:    rapid.Uint32Range(0, 20).Draw(t, "most"),
+					Period:   rapid.SampledFrom([]string{PeriodDay, PeriodMonth}).Draw(t, "of"),
+					TimeZone: rapid.SampledFrom([]string{"", "Europe/Berlin"}).Draw(t, "zone"),
+				}
+			case 1:
+				l.Enforcement = rapid.SampledFrom([]string{EnforcementShadow, EnforcementOff}).Draw(t, "enforcement")
+			case 2:
+				l.Canary = rapid.Uint32Range(1, 100).Draw(t, "canary")
+			case 3:
+				l.Oversize = OversizeDebt
+			case 4:
+				*l = Limit{ID: l.ID, Scope: l.Scope, Selector: l.Selector, Access: rapid.SampledFrom([]string{AccessUnlimited, AccessBanned}).Draw(t, "access")}
+			case 5:
+				l.Overrides = "limit-0"
+			case 6:
+				l.Expires = someDay.Unix() + rapid.Int64Range(-100, 4_000_000).Draw(t, "expires")
+			}
+		}
+		return slices.DeleteFunc(limits, func(l Limit) bool { return len(problemsOf(l)) > 0 })
+	})
+}
+
+// someDay is about when the calendars of these tests are.
+var someDay = day("2026-11-25 00:00:00")
+
 func genRequest() *rapid.Generator[Request] {
 	return rapid.Custom(func(t *rapid.T) Request {
 		subject := rapid.SampledFrom([]string{"", "a", "ab", "axb", "b"})
@@ -189,6 +223,33 @@ func TestUsedIsRoundedUp(t *testing.T) {
 	}
 }
 
+// Whatever a limit is made of, the checker finds nothing.
+func TestNeverOver(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		l := Limit{ID: "a", Scope: ScopeTenant, Selector: "acme", Window: genWindow().Draw(rt, "window")}
+		if rapid.Bool().Draw(rt, "bucket too") {
+			l.TokenBucket = TokenBucket{genRate().Draw(rt, "rate"), rapid.Uint32Range(1, 90).Draw(rt, "burst")}
+		}
+		if len(problemsOf(l)) > 0 {
+			rt.Skip("refused by Validate")
+		}
+		allow, length := machineOf(t, l), microsOf(l.Window.Length)
+		var all []passed
+		now := time.Duration(rapid.Int64Range(0, 2*length).Draw(rt, "begin")) * time.Microsecond
+		for range rapid.IntRange(1, 60).Draw(rt, "checks") {
+			// Steps around the width of a slot find its edges.
+			now += time.Duration(rapid.SampledFrom([]int64{0, 1, length / 65, length / 64, length/64 + 1, length / 7, length}).Draw(rt, "step")) * time.Microsecond
+			cost := rapid.Uint32Range(1, max(1, l.Window.Limit/2)).Draw(rt, "cost")
+			if allow(now, cost) {
+				all = append(all, passed{now.Microseconds(), int64(cost)})
+			}
+		}
+		if v := violation(l, all); v != "" {
+			rt.Fatal(v)
+		}
+	})
+}
+
 // In any interval, at most burst + rate*length passes.
 func TestArrivalCurve(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
@@ -262,14 +323,18 @@ func TestReplayIsTheSame(t *testing.T) {
 		for range rapid.IntRange(1, 40).Draw(rt, "commands") {
 			now += genPause().Draw(rt, "pause") * time.Duration(rapid.IntRange(0, 1).Draw(rt, "later"))
 			data := []byte{codecFirst, opSweep}
-			switch rapid.SampledFrom([]string{"check", "check", "check", "limits", "sweep", "noise"}).Draw(rt, "command") {
+			switch rapid.SampledFrom([]string{"check", "check", "check", "batch", "limits", "sweep", "roll", "noise"}).Draw(rt, "command") {
 			case "check":
 				data = appendCheck(nil, genRequest().Draw(rt, "request"))
+			case "batch":
+				data = appendBatch(nil, rapid.SliceOfN(genRequest(), 0, 4).Draw(rt, "requests"))
+			case "roll":
+				data = genRoll().Draw(rt, "roll")
 			case "limits":
 				version++
-				data = appendConfigure(nil, configureCommand{Change: Change{To: version, Puts: genLimits().Draw(rt, "limits")}, last: true})
+				data = appendConfigure(nil, configureCommand{Change: Change{To: version, Puts: genAnything().Draw(rt, "limits")}, last: true})
 			case "noise":
-				data = append([]byte{codecFirst, rapid.ByteRange(opCheck, opVersion).Draw(rt, "operation")}, rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(rt, "noise")...)
+				data = append([]byte{rapid.ByteRange(codecFirst, codecLimits).Draw(rt, "version"), rapid.ByteRange(opCheck, opBatch).Draw(rt, "operation")}, rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(rt, "noise")...)
 			}
 			log = append(log, timed{now, data})
 		}
@@ -306,11 +371,27 @@ func TestReplayIsTheSame(t *testing.T) {
 	})
 }
 
+// genRoll draws what a leader says when clocks have passed some moment.
+func genRoll() *rapid.Generator[[]byte] {
+	return rapid.Custom(func(t *rapid.T) []byte {
+		wall := someDay.Add(time.Duration(rapid.IntRange(0, 1200).Draw(t, "hours")) * time.Hour)
+		c := rollCommand{wall: wall.Unix()}
+		for _, rule := range []Calendar{{Period: PeriodDay}, {Period: PeriodMonth}, {Period: PeriodDay, TimeZone: "Europe/Berlin"}, {Period: PeriodMonth, TimeZone: "Europe/Berlin"}} {
+			begin, end, err := rule.periodOf(wall)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.periods = append(c.periods, period{rule, begin, end})
+		}
+		return appendRoll(nil, c)
+	})
+}
+
 // Sweeping at any moment changes no answer.
 func TestSweepChangesNoAnswer(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		plain, swept := drive(t, 8), drive(t, 8)
-		limits := genLimits().Draw(rt, "limits")
+		limits := genAnything().Draw(rt, "limits")
 		plain.set(limits...)
 		swept.set(limits...)
 		var now time.Duration
@@ -321,6 +402,11 @@ func TestSweepChangesNoAnswer(t *testing.T) {
 				limits = changed(rt, limits)
 				plain.set(limits...)
 				swept.set(limits...)
+			}
+			if rapid.IntRange(0, 9).Draw(rt, "periods") == 0 {
+				roll := genRoll().Draw(rt, "roll")
+				plain.Apply(roll)
+				swept.Apply(roll)
 			}
 			if rapid.Bool().Draw(rt, "sweep") {
 				swept.sweep()
