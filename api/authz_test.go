@@ -110,6 +110,19 @@ var accessCases = []accessCase{
 		own: fromRunner, foreign: fromRunner, platform: noTenant,
 	},
 	{
+		what: "check a batch", procedure: limiterv1connect.LimiterCheckBatchProcedure,
+		request: &limiterv1.CheckBatchRequest{Checks: []*limiterv1.CheckRequest{{Tenant: "acme"}, {Tenant: "acme", Key: "lost"}}},
+		own:     fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "peek", procedure: limiterv1connect.LimiterPeekProcedure, request: &limiterv1.PeekRequest{Tenant: "acme"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "usage", procedure: limiterv1connect.LimiterUsageProcedure, request: &limiterv1.UsageRequest{Tenant: "acme"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
 		what: "list the limits of acme", procedure: limiterv1connect.LimiterListLimitsProcedure, request: &limiterv1.ListLimitsRequest{Tenant: "acme"},
 		own: fromOper, foreign: operForeign, platform: fromOper,
 	},
@@ -120,6 +133,12 @@ var accessCases = []accessCase{
 	{
 		what: "limit acme", procedure: limiterv1connect.LimiterSetLimitsProcedure, request: acmeLimit("acme"),
 		own: fromOper, foreign: operForeign, platform: adminOnly,
+	},
+	{
+		what: "ban acme", procedure: limiterv1connect.LimiterSetLimitsProcedure, request: &limiterv1.SetLimitsRequest{Limits: []*limiterv1.Limit{{
+			Id: "ban", Scope: "tenant", Selector: "acme", Access: "banned",
+		}}},
+		own: [5]string{low, low, low, "platform_only", "platform_only"}, foreign: [5]string{low, low, low, "tenant_foreign", "tenant_foreign"}, platform: [5]string{low, low, low, low, ""},
 	},
 	{
 		what: "limit every tenant", procedure: limiterv1connect.LimiterSetLimitsProcedure, request: acmeLimit("*"),
@@ -277,6 +296,12 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 	switch m := c.request.(type) {
 	case *limiterv1.CheckRequest:
 		return callOne[limiterv1.CheckResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.CheckBatchRequest:
+		return callOne[limiterv1.CheckBatchResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.PeekRequest:
+		return callOne[limiterv1.PeekResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.UsageRequest:
+		return callOne[limiterv1.UsageResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.ListLimitsRequest:
 		return callOne[limiterv1.ListLimitsResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.SetLimitsRequest:

@@ -48,6 +48,10 @@ type Freshness interface {
 // Checker decides checks; *limiter.Service is one.
 type Checker interface {
 	Check(ctx context.Context, r limiter.Request) (limiter.Decision, error)
+	// CheckBatch returns an outcome for each check, or an error before anything was done.
+	CheckBatch(ctx context.Context, all []limiter.Request) ([]limiter.Outcome, error)
+	// Peek decides without taking anything, and knows what is used of each level.
+	Peek(ctx context.Context, r limiter.Request) (limiter.Decision, error)
 }
 
 // LimitChange is what became of a change to the limits.

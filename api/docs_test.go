@@ -76,7 +76,7 @@ func errorsDocument(t *testing.T) []byte {
 		fmt.Fprintf(&b, "| <a id=\"%[1]s\"></a>`%[1]s` | %s | %d | %s | %d | %s | %s |\n",
 			r.name, r.code, r.httpStatus(), outcomeInDocument(r), r.retryAfterMs, r.title, r.hint)
 	}
-	fmt.Fprintf(&b, "\nA denied check says `%s` (time helps: see `retryAfterMs`) or `%s` (it never passes).\n", limiter.ReasonLimited, limiter.ReasonCostExceedsLimit)
+	fmt.Fprintf(&b, "\nA denied check says `%s` (time helps: see `retryAfterMs`) `%s` (it never passes) or `%s`.\n", limiter.ReasonLimited, limiter.ReasonCostExceedsLimit, limiter.ReasonBanned)
 	b.WriteString("\n## Reasons of refused documents\n\nAn ingest takes the good documents of a batch and lists the others with these reasons.\n\n| reason | what it means |\n|---|---|\n")
 	fmt.Fprintf(&b, "| `%s` | %s |\n", reasonTenantForeign.name, reasonTenantForeign.title)
 	fmt.Fprintf(&b, "| `%s` | %s |\n", reasonTenantMissing.name, reasonTenantMissing.title)
@@ -171,6 +171,8 @@ var documentedLimits = func() []struct{ what, value, beyond string } {
 		{"body of a check or search, as sent and inflated", bytesText(classLimits[classCheck].body), text(reasonBodyTooLarge)},
 		{"body of other requests, message of a stream, as sent and inflated", bytesText(MaxBodyBytes), text(reasonBodyTooLarge)},
 		{"header of a request", bytesText(MaxHeaderBytes), "HTTP 431, or the connection's limit in HTTP/2"},
+		{"body of a batch of checks, as sent and inflated", bytesText(classLimits[classBatch].body), text(reasonBodyTooLarge)},
+		{"checks of one batch", strconv.Itoa(MaxBatchChecks), text(reasonBatchTooLarge)},
 		{"documents of one ingest, those in records included", strconv.Itoa(MaxBatchDocuments), text(reasonBatchTooLarge)},
 		{"one document", bytesText(index.MaxDocumentBytes), "refused: `" + index.ReasonDocumentTooLarge + "`"},
 		{"mapping of an ingest", bytesText(ingest.MaxMappingBytes), text(reasonMappingMalformed)},
@@ -181,6 +183,7 @@ var documentedLimits = func() []struct{ what, value, beyond string } {
 		{"request id", bytesText(MaxRequestIDBytes), text(reasonFieldTooLong)},
 		{"description of a token", bytesText(MaxDescriptionBytes), text(reasonFieldTooLong)},
 		{"checks under way on a node; bytes of their bodies", each(classCheck), tooMany},
+		{"batches of checks under way on a node; bytes of their bodies", each(classBatch), tooMany},
 		{"searches under way on a node; bytes of their bodies", each(classSearch), tooMany},
 		{"ingests under way on a node; bytes of their bodies", each(classIngest), tooMany},
 		{"ingest streams open on a node; bytes of their messages", each(classStream), tooMany},

@@ -59,6 +59,20 @@ func (f *fakeServices) Check(ctx context.Context, r limiter.Request) (limiter.De
 	return f.decision, f.err
 }
 
+func (f *fakeServices) CheckBatch(ctx context.Context, all []limiter.Request) ([]limiter.Outcome, error) {
+	out := make([]limiter.Outcome, len(all))
+	for i, r := range all {
+		if out[i].Decision, out[i].Err = f.Check(ctx, r); r.Key == "lost" {
+			out[i].Err = &raftfsm.Error{Op: "propose", Group: "limiter-0", Outcome: raftfsm.OutcomeUnknown, Err: raftfsm.ErrLost}
+		}
+	}
+	return out, nil
+}
+
+func (f *fakeServices) Peek(ctx context.Context, r limiter.Request) (limiter.Decision, error) {
+	return f.Check(ctx, r)
+}
+
 func (f *fakeServices) SetLimits(_ context.Context, tenant string, limits []limiter.Limit, _ string) (LimitChange, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -118,12 +118,15 @@ func newFaultID() string {
 	return hex.EncodeToString(b[:])
 }
 
+// detail is what callers may compare.
+func (f *fault) detail() *commonv1.ErrorDetail {
+	return &commonv1.ErrorDetail{Reason: f.name, Hint: f.hint, Outcome: f.outcome.String(), RetryAfterMs: f.retryAfterMs}
+}
+
 // wire is the fault as Connect, gRPC and gRPC-Web carry it.
 func (f *fault) wire() *connect.Error {
 	e := connect.NewError(f.code, f)
-	detail, err := connect.NewErrorDetail(&commonv1.ErrorDetail{
-		Reason: f.name, Hint: f.hint, Outcome: f.outcome.String(), RetryAfterMs: f.retryAfterMs,
-	})
+	detail, err := connect.NewErrorDetail(f.detail())
 	if err == nil { // a generated message always marshals
 		e.AddDetail(detail)
 	}

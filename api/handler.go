@@ -113,6 +113,9 @@ func (s *server) handlers() map[string]http.Handler {
 	_, v1Alpha := grpcreflect.NewHandlerV1Alpha(reflector, connect.WithReadMaxBytes(MaxBodyBytes))
 	return map[string]http.Handler{
 		limiterv1connect.LimiterCheckProcedure:        unary(s, limiterv1connect.LimiterCheckProcedure, s.check),
+		limiterv1connect.LimiterCheckBatchProcedure:   unary(s, limiterv1connect.LimiterCheckBatchProcedure, s.checkBatch),
+		limiterv1connect.LimiterPeekProcedure:         unary(s, limiterv1connect.LimiterPeekProcedure, s.peek),
+		limiterv1connect.LimiterUsageProcedure:        unary(s, limiterv1connect.LimiterUsageProcedure, s.usage),
 		limiterv1connect.LimiterListLimitsProcedure:   unary(s, limiterv1connect.LimiterListLimitsProcedure, s.listLimits),
 		limiterv1connect.LimiterSetLimitsProcedure:    unary(s, limiterv1connect.LimiterSetLimitsProcedure, s.setLimits),
 		limiterv1connect.LimiterDeleteLimitsProcedure: unary(s, limiterv1connect.LimiterDeleteLimitsProcedure, s.deleteLimits),

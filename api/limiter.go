@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	limiterv1 "github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1"
 	"github.com/maestro-conductor/maestro/limiter"
 )
@@ -14,38 +16,123 @@ func (s *server) check(ctx context.Context, c *call, r *limiterv1.CheckRequest) 
 	if s.deps.Checker == nil {
 		return nil, ErrServiceOff
 	}
-	tenant, f := oneTenant(c.principal, r.GetTenant())
-	if f != nil {
-		return nil, f
-	}
-	f = firstFault(
-		withinBytes("token", r.GetToken(), MaxTokenBytes),
-		withinBytes("key", r.GetKey(), MaxKeyBytes),
-		withinBytes("request_id", r.GetRequestId(), MaxRequestIDBytes))
+	q, f := checkRequest(c.principal, r)
 	if f != nil {
 		return nil, f
 	}
 	start := time.Now()
-	d, err := s.deps.Checker.Check(ctx, limiter.Request{
-		Tenant: tenant, Token: r.GetToken(), Key: r.GetKey(), Cost: r.GetCost(), RequestID: r.GetRequestId(),
-	})
+	d, err := s.deps.Checker.Check(ctx, q)
 	if err != nil {
 		return nil, err
 	}
 	s.metrics.checkMs.Observe(milliseconds(time.Since(start)))
-	if !d.Allow {
-		s.metrics.denies.WithLabelValues(d.Reason).Inc()
-	}
-	return checkResponse(d), nil
+	s.metrics.decided(&d)
+	return checkResponse(&d), nil
 }
 
-func checkResponse(d limiter.Decision) *limiterv1.CheckResponse {
+// subjectMessage is what every question about limits has.
+type subjectMessage interface {
+	GetTenant() string
+	GetToken() string
+	GetKey() string
+}
+
+// subjectOf is whom a question is about, within the bounds and the reach of who asks.
+func subjectOf(who Principal, m subjectMessage) (limiter.Request, *fault) {
+	tenant, f := oneTenant(who, m.GetTenant())
+	if f == nil {
+		f = firstFault(withinBytes("token", m.GetToken(), MaxTokenBytes), withinBytes("key", m.GetKey(), MaxKeyBytes))
+	}
+	return limiter.Request{Tenant: tenant, Token: m.GetToken(), Key: m.GetKey()}, f
+}
+
+func checkRequest(who Principal, r *limiterv1.CheckRequest) (limiter.Request, *fault) {
+	q, f := subjectOf(who, r)
+	if f == nil {
+		f = withinBytes("request_id", r.GetRequestId(), MaxRequestIDBytes)
+	}
+	q.Cost, q.RequestID = r.GetCost(), r.GetRequestId()
+	return q, f
+}
+
+func (s *server) checkBatch(ctx context.Context, c *call, r *limiterv1.CheckBatchRequest) (*limiterv1.CheckBatchResponse, error) {
+	if s.deps.Checker == nil {
+		return nil, ErrServiceOff
+	}
+	if f := withinItems("checks", len(r.GetChecks()), MaxBatchChecks); f != nil {
+		return nil, f
+	}
+	all := make([]limiter.Request, len(r.GetChecks()))
+	for i, m := range r.GetChecks() {
+		var f *fault
+		if all[i], f = checkRequest(c.principal, m); f != nil {
+			return nil, refuse(f.reason, "checks[%d]: %s", i, f.message)
+		}
+	}
+	outcomes, err := s.deps.Checker.CheckBatch(ctx, all)
+	if err != nil {
+		return nil, err
+	}
+	res := &limiterv1.CheckBatchResponse{Results: make([]*limiterv1.CheckResult, len(outcomes))}
+	for i, o := range outcomes {
+		if o.Err != nil {
+			res.Results[i] = &limiterv1.CheckResult{Error: c.note(s, o.Err).detail()}
+			continue
+		}
+		s.metrics.decided(&o.Decision)
+		res.Results[i] = &limiterv1.CheckResult{Decision: checkResponse(&o.Decision)}
+	}
+	c.fault = nil // the answer is one, whatever became of its parts
+	return res, nil
+}
+
+func (s *server) peek(ctx context.Context, c *call, r *limiterv1.PeekRequest) (*limiterv1.PeekResponse, error) {
+	d, err := s.look(ctx, c, r, r.GetCost())
+	if err != nil {
+		return nil, err
+	}
+	return &limiterv1.PeekResponse{Decision: checkResponse(&d)}, nil
+}
+
+func (s *server) usage(ctx context.Context, c *call, r *limiterv1.UsageRequest) (*limiterv1.UsageResponse, error) {
+	d, err := s.look(ctx, c, r, 0)
+	if err != nil {
+		return nil, err
+	}
+	res := &limiterv1.UsageResponse{LimitsVersion: d.Version, Levels: make([]*limiterv1.LevelUsage, len(d.Levels))}
+	for i, l := range d.Levels {
+		res.Levels[i] = &limiterv1.LevelUsage{Level: levelMessage(l), Used: l.Used, ResetMs: l.ResetMs}
+	}
+	return res, nil
+}
+
+// look asks without taking anything.
+func (s *server) look(ctx context.Context, c *call, m subjectMessage, cost uint32) (limiter.Decision, error) {
+	if s.deps.Checker == nil {
+		return limiter.Decision{}, ErrServiceOff
+	}
+	q, f := subjectOf(c.principal, m)
+	if f != nil {
+		return limiter.Decision{}, f
+	}
+	q.Cost = cost
+	return s.deps.Checker.Peek(ctx, q)
+}
+
+func levelMessage(l limiter.Level) *limiterv1.Level {
+	return &limiterv1.Level{
+		LimitId: l.LimitID, Scope: l.Scope, Kind: l.Kind, Shadow: l.Shadow, WouldDeny: l.WouldDeny,
+		Limit: l.Limit, Remaining: l.Remaining,
+	}
+}
+
+func checkResponse(d *limiter.Decision) *limiterv1.CheckResponse {
 	res := &limiterv1.CheckResponse{
-		Allow: d.Allow, RetryAfterMs: d.RetryAfterMs, Reason: d.Reason, LimitId: d.LimitID, LimitsVersion: d.Version,
+		Allow: d.Allow, RetryAfterMs: d.RetryAfterMs, Reason: d.Reason, LimitId: d.LimitID, Kind: d.Kind, WouldDeny: d.WouldDeny(), LimitsVersion: d.Version,
 		Levels: make([]*limiterv1.Level, len(d.Levels)),
 	}
 	for i, l := range d.Levels {
-		res.Levels[i] = &limiterv1.Level{LimitId: l.LimitID, Scope: l.Scope, Limit: l.Burst, Remaining: l.Remaining}
+		res.Levels[i] = levelMessage(l)
 	}
 	return res
 }
@@ -60,9 +147,10 @@ func (s *server) setLimits(ctx context.Context, c *call, r *limiterv1.SetLimitsR
 	}
 	limits := make([]limiter.Limit, len(r.GetLimits()))
 	for i, l := range r.GetLimits() {
-		limits[i] = limiter.Limit{ID: l.GetId(), Scope: l.GetScope(), Selector: l.GetSelector(), TokenBucket: limiter.TokenBucket{
-			Rate: l.GetTokenBucket().GetRate(), Burst: l.GetTokenBucket().GetBurst(),
-		}}
+		var f *fault
+		if limits[i], f = limitFrom(l); f != nil {
+			return nil, refuse(f.reason, "limits[%d].%s", i, f.message)
+		}
 	}
 	if err := limiter.Validate(limits); err != nil {
 		return nil, err
@@ -71,6 +159,9 @@ func (s *server) setLimits(ctx context.Context, c *call, r *limiterv1.SetLimitsR
 		if tenant := selectorTenant(l.Selector); c.principal.Tenant != AllTenants && tenant != c.principal.Tenant {
 			return nil, refuse(reasonTenantForeign, "limits[%d].selector: the identity belongs to tenant %s and cannot limit tenant %s",
 				i, c.principal.Tenant, tenant)
+		}
+		if c.principal.Tenant != AllTenants && l.Keeper() == AllTenants {
+			return nil, refuse(reasonPlatformOnly, "limits[%d]: access and overrides are for administrators of the platform, because they lift or close what others may", i)
 		}
 	}
 	change, err := s.deps.Limits.SetLimits(ctx, c.principal.Tenant, limits, r.GetRequestId())
@@ -128,13 +219,59 @@ func (s *server) listLimits(ctx context.Context, c *call, r *limiterv1.ListLimit
 		visible := c.principal.Tenant == AllTenants || of == c.principal.Tenant || of == AllTenants
 		wanted := (tenant == "" || tenant == of) && (len(r.GetIds()) == 0 || slices.Contains(r.GetIds(), l.ID))
 		if visible && wanted {
-			res.Limits = append(res.Limits, &limiterv1.Limit{
-				Id: l.ID, Scope: l.Scope, Selector: l.Selector,
-				TokenBucket: &limiterv1.TokenBucket{Rate: l.TokenBucket.Rate, Burst: l.TokenBucket.Burst},
-			})
+			res.Limits = append(res.Limits, LimitMessage(l))
 		}
 	}
 	return res, nil
+}
+
+// limitFrom is the inverse of LimitMessage.
+func limitFrom(m *limiterv1.Limit) (limiter.Limit, *fault) {
+	expires := m.GetExpires()
+	if expires != nil && (expires.CheckValid() != nil || expires.GetNanos() != 0 || expires.GetSeconds() < 1) {
+		return limiter.Limit{}, refuse(reasonFieldMalformed, "expires: must be a time after 1970, in whole seconds")
+	}
+	return limiter.Limit{
+		ID: m.GetId(), Scope: m.GetScope(), Selector: m.GetSelector(),
+		TokenBucket: limiter.TokenBucket{Rate: m.GetTokenBucket().GetRate(), Burst: m.GetTokenBucket().GetBurst()},
+		Window:      limiter.Window{Limit: m.GetWindow().GetLimit(), Length: m.GetWindow().GetLength()},
+		Calendar: limiter.Calendar{
+			Limit: m.GetCalendar().GetLimit(), Period: m.GetCalendar().GetPeriod(),
+			TimeZone: m.GetCalendar().GetTimeZone(), Anchor: m.GetCalendar().GetAnchor(),
+		},
+		Enforcement: emptyIf("enforce", m.GetEnforcement()), Canary: m.GetCanaryPercent(),
+		Oversize: emptyIf("refuse", m.GetOversize()), Access: m.GetAccess(), Overrides: m.GetOverrides(),
+		Expires: expires.GetSeconds(),
+	}, nil
+}
+
+// emptyIf keeps one spelling of what is usual.
+func emptyIf(usual, s string) string {
+	if s == usual {
+		return ""
+	}
+	return s
+}
+
+// LimitMessage is a limit as it travels.
+func LimitMessage(l limiter.Limit) *limiterv1.Limit {
+	m := &limiterv1.Limit{
+		Id: l.ID, Scope: l.Scope, Selector: l.Selector, Enforcement: l.Enforcement, CanaryPercent: l.Canary,
+		Oversize: l.Oversize, Access: l.Access, Overrides: l.Overrides,
+	}
+	if l.Expires != 0 {
+		m.Expires = &timestamppb.Timestamp{Seconds: l.Expires}
+	}
+	if l.TokenBucket != (limiter.TokenBucket{}) {
+		m.TokenBucket = &limiterv1.TokenBucket{Rate: l.TokenBucket.Rate, Burst: l.TokenBucket.Burst}
+	}
+	if l.Window != (limiter.Window{}) {
+		m.Window = &limiterv1.Window{Limit: l.Window.Limit, Length: l.Window.Length}
+	}
+	if c := l.Calendar; c != (limiter.Calendar{}) {
+		m.Calendar = &limiterv1.Calendar{Limit: c.Limit, Period: c.Period, TimeZone: c.TimeZone, Anchor: c.Anchor}
+	}
+	return m
 }
 
 // mayChangeLimits: an operator changes the limits of its own tenant. A limit for every tenant

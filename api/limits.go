@@ -21,6 +21,8 @@ const (
 	MaxBatchDocuments = 5000
 	// MaxBatchLimits bounds the limits, and the ids of limits, in one request.
 	MaxBatchLimits = 1000
+	// MaxBatchChecks bounds the checks in one request.
+	MaxBatchChecks = 1000
 	// MaxTokenBytes and MaxKeyBytes bound what a check names.
 	MaxTokenBytes = limiter.SubjectBytesMax
 	MaxKeyBytes   = limiter.SubjectBytesMax
@@ -75,6 +77,8 @@ var classLimits = [classes]classLimit{
 	classAdmin:  {"admin", 64, 32 << 20, MaxBodyBytes},
 	// Twice the readings that a leader serves.
 	classBackup: {"backup", 8, 8 << 20, MaxBodyBytes},
+	// A batch of checks whose fields are all at their longest.
+	classBatch: {"batch", 128, 32 << 20, 1 << 20},
 }
 
 // Connections of the listener; see NewServer.

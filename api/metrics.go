@@ -5,6 +5,8 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/maestro-conductor/maestro/limiter"
 )
 
 // metrics is what the API counts. Tenants are never a label: their number has no bound.
@@ -14,6 +16,7 @@ type metrics struct {
 	unknownRoute prometheus.Counter
 	checkMs      prometheus.Histogram
 	denies       *prometheus.CounterVec
+	wouldDeny    prometheus.Counter
 	searchMs     prometheus.Histogram
 	documents    *prometheus.CounterVec
 	shed         *prometheus.CounterVec
@@ -21,6 +24,16 @@ type metrics struct {
 
 // bucketsMs reach from a check answered in memory to the longest deadline, in milliseconds.
 var bucketsMs = []float64{0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000}
+
+// decided counts a decision.
+func (m *metrics) decided(d *limiter.Decision) {
+	if !d.Allow {
+		m.denies.WithLabelValues(d.Reason).Inc()
+	}
+	if d.WouldDeny() {
+		m.wouldDeny.Inc()
+	}
+}
 
 func newMetrics(registry prometheus.Registerer) *metrics {
 	m := &metrics{
@@ -40,6 +53,10 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Name: "mc_rl_denies_total",
 			Help: "Denied checks by reason.",
 		}, []string{"reason"}),
+		wouldDeny: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "mc_rl_would_deny_total",
+			Help: "Checks that a limit in shadow would have denied.",
+		}),
 		searchMs: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "mc_prov_search_ms", Buckets: bucketsMs,
 			Help: "Time the index took to answer a search, in milliseconds.",
@@ -55,7 +72,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	}
 	m.unknownRoute = m.requests.WithLabelValues("unknown", connect.CodeUnimplemented.String())
 	if registry != nil {
-		registry.MustRegister(m.requests, m.requestMs, m.checkMs, m.denies, m.searchMs, m.documents, m.shed)
+		registry.MustRegister(m.requests, m.requestMs, m.checkMs, m.denies, m.wouldDeny, m.searchMs, m.documents, m.shed)
 	}
 	return m
 }

@@ -42,8 +42,8 @@ var protocolOptions = map[string][]connect.ClientOption{
 }
 
 var deniedDecision = limiter.Decision{
-	RetryAfterMs: 120, Reason: limiter.ReasonLimited, LimitID: "acme-api", Version: 3,
-	Levels: []limiter.Level{{LimitID: "acme-api", Scope: limiter.ScopeTenant, Burst: 20}},
+	RetryAfterMs: 120, Reason: limiter.ReasonLimited, LimitID: "acme-api", Kind: limiter.KindTokenBucket, Version: 3,
+	Levels: []limiter.Level{{LimitID: "acme-api", Scope: limiter.ScopeTenant, Kind: limiter.KindTokenBucket, Limit: 20}},
 }
 
 // TestCheckInEveryProtocol: the same request gets the same answer, and the same refusal.
@@ -344,5 +344,65 @@ func waitRefused(t *testing.T, address string) {
 			return
 		}
 		conn.Close()
+	}
+}
+
+// Each check of a batch has its own answer: a decision, or what went wrong with it alone.
+func TestCheckBatch(t *testing.T) {
+	e := newEnv(t, nil)
+	e.services.decision = deniedDecision
+	client := limiterv1connect.NewLimiterClient(e.client(secretOf("acme", RoleRunner)), e.url)
+	res, err := client.CheckBatch(t.Context(), connect.NewRequest(&limiterv1.CheckBatchRequest{
+		Checks: []*limiterv1.CheckRequest{{Cost: 1}, {Cost: 1, Key: "lost"}},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := res.Msg.GetResults()[0], res.Msg.GetResults()[1]
+	if first.GetDecision().GetReason() != limiter.ReasonLimited || first.GetDecision().GetKind() != limiter.KindTokenBucket || first.GetError() != nil {
+		t.Errorf("the first: %v", first)
+	}
+	if second.GetDecision() != nil || second.GetError().GetOutcome() != "unknown" {
+		t.Errorf("the second: %v", second)
+	}
+	for what, checks := range map[string][]*limiterv1.CheckRequest{
+		"tenant_foreign":  {{}, {Tenant: "globex"}},
+		"field_too_long":  {{}, {Key: strings.Repeat("k", MaxKeyBytes+1)}},
+		"batch_too_large": make([]*limiterv1.CheckRequest, MaxBatchChecks+1),
+	} {
+		asked := len(e.services.checks)
+		for i := range checks {
+			if checks[i] == nil {
+				checks[i] = &limiterv1.CheckRequest{}
+			}
+		}
+		_, err := client.CheckBatch(t.Context(), connect.NewRequest(&limiterv1.CheckBatchRequest{Checks: checks}))
+		if got := detailOf(t, err).GetReason(); got != what || len(e.services.checks) != asked {
+			t.Errorf("reason %s, want %s, with nothing asked", got, what)
+		}
+	}
+}
+
+// Usage tells what is used of each level; a peek is the answer of a check.
+func TestUsageAndPeek(t *testing.T) {
+	e := newEnv(t, nil)
+	e.services.decision = limiter.Decision{Allow: true, Version: 3, Levels: []limiter.Level{{
+		LimitID: "w", Scope: limiter.ScopeTenant, Kind: limiter.KindWindow, Limit: 5, Used: 7, ResetMs: 9, Shadow: true, WouldDeny: true,
+	}}}
+	client := limiterv1connect.NewLimiterClient(e.client(secretOf("acme", RoleRunner)), e.url)
+	usage, err := client.Usage(t.Context(), connect.NewRequest(&limiterv1.UsageRequest{Token: "t"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u := usage.Msg.GetLevels()[0]; u.GetUsed() != 7 || u.GetResetMs() != 9 || u.GetLevel().GetKind() != limiter.KindWindow || !u.GetLevel().GetShadow() {
+		t.Errorf("usage %v", u)
+	}
+	peek, err := client.Peek(t.Context(), connect.NewRequest(&limiterv1.PeekRequest{Cost: 3}))
+	if err != nil || !peek.Msg.GetDecision().GetAllow() || !peek.Msg.GetDecision().GetWouldDeny() {
+		t.Errorf("peek %v, %v", peek, err)
+	}
+	want := []limiter.Request{{Tenant: "acme", Token: "t"}, {Tenant: "acme", Cost: 3}}
+	if got := e.services.checks; len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
+		t.Errorf("the limiter was asked %v, want %v", got, want)
 	}
 }

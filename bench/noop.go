@@ -43,10 +43,10 @@ func (noopLimiter) Check(context.Context, *connect.Request[limiterv1.CheckReques
 }
 
 // noopServices stand behind the API.
-type noopServices struct{}
+type noopServices struct{ api.Checker }
 
 func (noopServices) Check(context.Context, limiter.Request) (limiter.Decision, error) {
-	return limiter.Decision{Allow: true, Levels: []limiter.Level{{LimitID: "bench-0", Scope: limiter.ScopeTenant, Burst: 1, Remaining: 1}}}, nil
+	return limiter.Decision{Allow: true, Levels: []limiter.Level{{LimitID: "bench-0", Scope: limiter.ScopeTenant, Limit: 1, Kind: limiter.KindTokenBucket, Remaining: 1}}}, nil
 }
 
 func (noopServices) Authenticate(context.Context, string) (api.Principal, error) {

@@ -1,9 +1,9 @@
 package limiter
 
-// bucketCache keeps recently used buckets by row key. It holds exactly what the rows hold,
+// counterCache keeps recently used counters by row key. It holds exactly what the rows hold,
 // so that dropping an entry never changes an answer. Eviction is CLOCK: a hand goes round
 // the slots and takes the first one not used since it last came by.
-type bucketCache struct {
+type counterCache struct {
 	capacity int
 	at       map[string]int
 	slots    []cacheSlot
@@ -11,36 +11,36 @@ type bucketCache struct {
 }
 
 type cacheSlot struct {
-	key    string // empty when the slot is free
-	bucket bucket
-	used   bool
+	key     string // empty when the slot is free
+	counter counter
+	used    bool
 }
 
-func newBucketCache(capacity int) *bucketCache {
-	return &bucketCache{capacity: capacity, at: map[string]int{}}
+func newCounterCache(capacity int) *counterCache {
+	return &counterCache{capacity: capacity, at: map[string]int{}}
 }
 
-func (c *bucketCache) get(key []byte) (bucket, bool) {
+func (c *counterCache) get(key []byte) (counter, bool) {
 	i, ok := c.at[string(key)]
 	if !ok {
-		return bucket{}, false
+		return counter{}, false
 	}
 	c.slots[i].used = true
-	return c.slots[i].bucket, true
+	return c.slots[i].counter, true
 }
 
-func (c *bucketCache) put(key []byte, b bucket) {
+func (c *counterCache) put(key []byte, v counter) {
 	if i, ok := c.at[string(key)]; ok {
-		c.slots[i].bucket, c.slots[i].used = b, true
+		c.slots[i].counter, c.slots[i].used = v, true
 		return
 	}
 	i := c.free()
 	k := string(key)
-	c.slots[i] = cacheSlot{key: k, bucket: b}
+	c.slots[i] = cacheSlot{key: k, counter: v}
 	c.at[k] = i
 }
 
-func (c *bucketCache) remove(key []byte) {
+func (c *counterCache) remove(key []byte) {
 	if i, ok := c.at[string(key)]; ok {
 		delete(c.at, c.slots[i].key)
 		c.slots[i] = cacheSlot{}
@@ -48,7 +48,7 @@ func (c *bucketCache) remove(key []byte) {
 }
 
 // free makes room and returns the slot.
-func (c *bucketCache) free() int {
+func (c *counterCache) free() int {
 	if len(c.slots) < c.capacity {
 		c.slots = append(c.slots, cacheSlot{})
 		return len(c.slots) - 1

@@ -5,18 +5,30 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/maestro-conductor/maestro/internal/wire"
+	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-// The layouts of commands, queries and results; DESIGN.md, "Formats", has them in words.
-const codecVersion = 1
+// The layouts of commands, queries and results; docs/FORMAT.md has them in words. What codecFirst
+// can say is said in it, so that builds of every level understand it; the rest is in
+// codecLimits, which is used from raftfsm.LevelLimits on.
+const (
+	codecFirst  = 1
+	codecLimits = 2
+)
 
 const (
 	opCheck     = 1
 	opConfigure = 2
 	opSweep     = 3
 	opVersion   = 4 // query only
+	// From here on in codecLimits.
+	opRoll      = 5
+	opCalendars = 6 // query only
+	opPeek      = 7 // query only
+	opBatch     = 8
 )
 
 // outcome is the second byte of a result.
@@ -31,7 +43,15 @@ const (
 	outcomeSuperseded    outcome = 6
 	outcomeSwept         outcome = 7 // whether rows are left follows
 	outcomeMalformed     outcome = 8
+	outcomeRolled        outcome = 9  // how many limits entered a period follows
+	outcomeCalendars     outcome = 10 // what is known of the wall clocks and of the periods follows
+	outcomePeeked        outcome = 11 // a Decision with all that is known of its levels follows
+	outcomeBatch         outcome = 12 // the results of its checks follow
 )
+
+// batchCommandMax bounds the checks in one command, so that their results stay within some
+// megabytes however many limits match.
+const batchCommandMax = 500
 
 // partsMax bounds how many commands one change may be split into.
 const partsMax = 64
@@ -54,7 +74,22 @@ type configureCommand struct {
 }
 
 func appendCheck(b []byte, r Request) []byte {
-	b = append(b, codecVersion, opCheck)
+	return appendRequest(append(b, codecFirst, opCheck), r)
+}
+
+func appendPeek(b []byte, r Request) []byte {
+	return appendRequest(append(b, codecLimits, opPeek), r)
+}
+
+func appendBatch(b []byte, all []Request) []byte {
+	b = binary.AppendUvarint(append(b, codecLimits, opBatch), uint64(len(all)))
+	for _, r := range all {
+		b = appendRequest(b, r)
+	}
+	return b
+}
+
+func appendRequest(b []byte, r Request) []byte {
 	b = wire.AppendString(b, r.Tenant)
 	b = wire.AppendString(b, r.Token)
 	b = wire.AppendString(b, r.Key)
@@ -62,19 +97,30 @@ func appendCheck(b []byte, r Request) []byte {
 }
 
 func appendConfigure(b []byte, c configureCommand) []byte {
-	b = append(b, codecVersion, opConfigure)
+	version := versionOfSteps(c.Puts)
+	b = append(b, version, opConfigure)
 	b = binary.AppendUvarint(b, uint64(c.From))
 	b = binary.AppendUvarint(b, uint64(c.To))
 	b = binary.AppendUvarint(b, uint64(c.part))
 	b = appendBool(b, c.last)
-	return appendSteps(b, c.Puts, c.Deletes)
+	return appendSteps(b, c.Puts, c.Deletes, version)
+}
+
+// versionOfSteps is the layout that limits need.
+func versionOfSteps(puts []Limit) byte {
+	for _, l := range puts {
+		if !l.plain() {
+			return codecLimits
+		}
+	}
+	return codecFirst
 }
 
 // appendSteps is what a change does, without its versions.
-func appendSteps(b []byte, puts []Limit, deletes []string) []byte {
+func appendSteps(b []byte, puts []Limit, deletes []string, version byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(puts)))
 	for _, l := range puts {
-		b = appendLimit(b, l)
+		b = appendLimit(b, l, version)
 	}
 	b = binary.AppendUvarint(b, uint64(len(deletes)))
 	for _, id := range deletes {
@@ -83,12 +129,125 @@ func appendSteps(b []byte, puts []Limit, deletes []string) []byte {
 	return b
 }
 
-func appendLimit(b []byte, l Limit) []byte {
+// Words of a limit by their number on disk.
+var (
+	enforcementCodes = [...]string{EnforcementShadow, EnforcementOff}
+	oversizeCodes    = [...]string{OversizeDebt}
+	accessCodes      = [...]string{AccessUnlimited, AccessBanned}
+)
+
+// Fields of a limit in the layout of codecLimits, in the order in which they are written.
+const (
+	fieldBucket = 1 << iota
+	fieldWindow
+	fieldCalendar
+	fieldEnforcement
+	fieldCanary
+	fieldOversize
+	fieldAccess
+	fieldOverrides
+	fieldExpires
+	fieldsAll = 1<<iota - 1
+)
+
+func (l Limit) fields() uint64 {
+	var f uint64
+	if l.TokenBucket != (TokenBucket{}) {
+		f |= fieldBucket
+	}
+	if l.Window != (Window{}) {
+		f |= fieldWindow
+	}
+	if l.Calendar != (Calendar{}) {
+		f |= fieldCalendar
+	}
+	if l.Enforcement != "" {
+		f |= fieldEnforcement
+	}
+	if l.Canary != 0 {
+		f |= fieldCanary
+	}
+	if l.Oversize != "" {
+		f |= fieldOversize
+	}
+	if l.Access != "" {
+		f |= fieldAccess
+	}
+	if l.Overrides != "" {
+		f |= fieldOverrides
+	}
+	if l.Expires != 0 {
+		f |= fieldExpires
+	}
+	return f
+}
+
+// plain tells whether the first layout can say all of l, and builds that know only that one take it.
+func (l Limit) plain() bool { return l.fields() == fieldBucket && l.TokenBucket.Burst > 0 }
+
+// appendLimit writes l in the layout of a version; the first one is for plain limits.
+func appendLimit(b []byte, l Limit, version byte) []byte {
 	b = wire.AppendString(b, l.ID)
 	b = append(b, scopeCode(l.Scope))
 	b = wire.AppendString(b, l.Selector)
-	b = wire.AppendString(b, l.TokenBucket.Rate)
-	return binary.AppendUvarint(b, uint64(l.TokenBucket.Burst))
+	if version == codecFirst {
+		b = wire.AppendString(b, l.TokenBucket.Rate)
+		return binary.AppendUvarint(b, uint64(l.TokenBucket.Burst))
+	}
+	fields := l.fields()
+	b = binary.AppendUvarint(b, fields)
+	if fields&fieldBucket != 0 {
+		b = wire.AppendString(b, l.TokenBucket.Rate)
+		b = binary.AppendUvarint(b, uint64(l.TokenBucket.Burst))
+	}
+	if fields&fieldWindow != 0 {
+		b = binary.AppendUvarint(b, uint64(l.Window.Limit))
+		b = wire.AppendString(b, l.Window.Length)
+	}
+	if fields&fieldCalendar != 0 {
+		b = binary.AppendUvarint(b, uint64(l.Calendar.Limit))
+		b = appendRule(b, l.Calendar)
+	}
+	if fields&fieldEnforcement != 0 {
+		b = append(b, codeOf(enforcementCodes[:], l.Enforcement))
+	}
+	if fields&fieldCanary != 0 {
+		b = binary.AppendUvarint(b, uint64(l.Canary))
+	}
+	if fields&fieldOversize != 0 {
+		b = append(b, codeOf(oversizeCodes[:], l.Oversize))
+	}
+	if fields&fieldAccess != 0 {
+		b = append(b, codeOf(accessCodes[:], l.Access))
+	}
+	if fields&fieldOverrides != 0 {
+		b = wire.AppendString(b, l.Overrides)
+	}
+	if fields&fieldExpires != 0 {
+		b = binary.AppendUvarint(b, uint64(l.Expires))
+	}
+	return b
+}
+
+// Level is the protocol level that every member must speak before l can be set.
+func (l Limit) Level() int {
+	if l.plain() {
+		return raftfsm.LevelFirst
+	}
+	return raftfsm.LevelLimits
+}
+
+// AppendLimit writes a limit in the layout of raftfsm.LevelLimits, for whoever keeps limits.
+func AppendLimit(b []byte, l Limit) []byte { return appendLimit(b, l, codecLimits) }
+
+// DecodeLimit is the inverse of AppendLimit.
+func DecodeLimit(b []byte) (Limit, error) {
+	r := wire.NewReader(b)
+	l := readLimit(r, codecLimits)
+	if err := r.Done(); err != nil {
+		return Limit{}, fmt.Errorf("%w: limit: %w", errCodec, err)
+	}
+	return l, nil
 }
 
 func appendBool(b []byte, v bool) []byte {
@@ -113,34 +272,46 @@ type command struct {
 	op        byte
 	check     Request
 	configure configureCommand
+	roll      rollCommand
+	batch     []Request
 }
 
 // decodeCommand reads a command or a query. It accepts exactly what the append functions
 // write for valid input, because what it lets through is executed.
 func decodeCommand(b []byte) (command, error) {
 	r := wire.NewReader(b)
-	switch v := r.Byte(math.MaxUint8); {
-	case v > codecVersion:
-		return command{}, fmt.Errorf("%w: version %d, this build knows %d", errNewer, v, codecVersion)
-	case v < codecVersion:
-		return command{}, fmt.Errorf("%w: version %d", errCodec, v)
+	version := r.Byte(math.MaxUint8)
+	switch {
+	case version > codecLimits:
+		return command{}, fmt.Errorf("%w: version %d, this build knows %d", errNewer, version, codecLimits)
+	case version < codecFirst:
+		return command{}, fmt.Errorf("%w: version %d", errCodec, version)
 	}
 	c := command{op: r.Byte(math.MaxUint8)}
+	spoken := byte(codecFirst) // what an append function would have written it in
 	switch c.op {
 	case opCheck:
-		c.check.Tenant = r.String(nameBytesMax)
-		c.check.Token = r.String(SubjectBytesMax)
-		c.check.Key = r.String(SubjectBytesMax)
-		c.check.Cost = uint32(r.Uvarint(math.MaxUint32))
-		if !ValidName(c.check.Tenant) {
-			return command{}, fmt.Errorf("%w: tenant %q", errCodec, c.check.Tenant)
+		c.check = readRequest(r)
+	case opPeek:
+		spoken = codecLimits
+		c.check = readRequest(r)
+	case opBatch:
+		spoken = codecLimits
+		for n := r.Count(batchCommandMax); n > 0 && !r.Failed(); n-- {
+			c.batch = append(c.batch, readRequest(r))
 		}
 	case opConfigure:
 		c.configure.From = uint32(r.Uvarint(math.MaxUint32))
 		c.configure.To = uint32(r.Uvarint(math.MaxUint32))
 		c.configure.part = uint32(r.Uvarint(partsMax - 1))
 		c.configure.last = r.Byte(1) == 1
-		c.configure.Puts, c.configure.Deletes = readSteps(r)
+		c.configure.Puts, c.configure.Deletes = readSteps(r, version)
+		spoken = versionOfSteps(c.configure.Puts)
+	case opRoll:
+		spoken = codecLimits
+		c.roll = rollCommand{wall: readSeconds(r), periods: readPeriods(r)}
+	case opCalendars:
+		spoken = codecLimits
 	case opSweep, opVersion:
 	case 0:
 		return command{}, fmt.Errorf("%w: no operation", errCodec)
@@ -150,15 +321,26 @@ func decodeCommand(b []byte) (command, error) {
 	if err := r.Done(); err != nil {
 		return command{}, fmt.Errorf("%w: operation %d: %w", errCodec, c.op, err)
 	}
+	if version != spoken {
+		return command{}, fmt.Errorf("%w: operation %d in version %d", errCodec, c.op, version)
+	}
 	if err := validSteps(c.configure.Change); err != nil {
 		return command{}, err
 	}
 	return c, nil
 }
 
-func readSteps(r *wire.Reader) (puts []Limit, deletes []string) {
+func readRequest(r *wire.Reader) Request {
+	q := Request{Tenant: r.String(nameBytesMax), Token: r.String(SubjectBytesMax), Key: r.String(SubjectBytesMax), Cost: uint32(r.Uvarint(math.MaxUint32))}
+	if !ValidName(q.Tenant) {
+		r.Fail()
+	}
+	return q
+}
+
+func readSteps(r *wire.Reader, version byte) (puts []Limit, deletes []string) {
 	for n := r.Count(LimitsMax); n > 0 && !r.Failed(); n-- {
-		puts = append(puts, readLimit(r))
+		puts = append(puts, readLimit(r, version))
 	}
 	for n := r.Count(LimitsMax); n > 0 && !r.Failed(); n-- {
 		deletes = append(deletes, r.String(nameBytesMax))
@@ -166,21 +348,54 @@ func readSteps(r *wire.Reader) (puts []Limit, deletes []string) {
 	return puts, deletes
 }
 
-func readLimit(r *wire.Reader) Limit {
-	return Limit{
+func readLimit(r *wire.Reader, version byte) Limit {
+	l := Limit{
 		ID:       r.String(nameBytesMax),
 		Scope:    scopes[r.Byte(byte(len(scopes)-1))],
 		Selector: r.String(SelectorBytesMax),
-		TokenBucket: TokenBucket{
-			Rate:  r.String(rateBytesMax),
-			Burst: uint32(r.Uvarint(math.MaxUint32)),
-		},
 	}
+	fields := uint64(fieldBucket)
+	if version != codecFirst {
+		fields = r.Uvarint(fieldsAll)
+	}
+	if fields&fieldBucket != 0 {
+		l.TokenBucket = TokenBucket{Rate: r.String(rateBytesMax), Burst: uint32(r.Uvarint(math.MaxUint32))}
+	}
+	if fields&fieldWindow != 0 {
+		l.Window = Window{Limit: uint32(r.Uvarint(math.MaxUint32)), Length: r.String(rateBytesMax)}
+	}
+	if fields&fieldCalendar != 0 {
+		most := uint32(r.Uvarint(math.MaxUint32))
+		l.Calendar = readRule(r)
+		l.Calendar.Limit = most
+	}
+	if fields&fieldEnforcement != 0 {
+		l.Enforcement = enforcementCodes[r.Byte(byte(len(enforcementCodes)-1))]
+	}
+	if fields&fieldCanary != 0 {
+		l.Canary = uint32(r.Uvarint(100))
+	}
+	if fields&fieldOversize != 0 {
+		l.Oversize = oversizeCodes[r.Byte(byte(len(oversizeCodes)-1))]
+	}
+	if fields&fieldAccess != 0 {
+		l.Access = accessCodes[r.Byte(byte(len(accessCodes)-1))]
+	}
+	if fields&fieldOverrides != 0 {
+		l.Overrides = r.String(nameBytesMax)
+	}
+	if fields&fieldExpires != 0 {
+		l.Expires = readSeconds(r)
+	}
+	if fields != l.fields() {
+		r.Fail() // a field without content
+	}
+	return l
 }
 
 // validSteps refuses limits that Validate would refuse, and ids that occur twice.
 func validSteps(c Change) error {
-	if err := Validate(c.Puts); err != nil {
+	if err := ValidateStored(c.Puts); err != nil {
 		return fmt.Errorf("%w: %w", errCodec, err)
 	}
 	seen := make(map[string]bool, len(c.Puts)+len(c.Deletes))
@@ -196,48 +411,99 @@ func validSteps(c Change) error {
 	return nil
 }
 
-var reasonCodes = [...]string{"", ReasonLimited, ReasonCostExceedsLimit}
+var reasonCodes = [...]string{"", ReasonLimited, ReasonCostExceedsLimit, ReasonBanned}
 
-func appendDecision(b []byte, d *Decision) []byte {
-	b = append(b, codecVersion, byte(outcomeDecided))
-	b = appendBool(b, d.Allow)
-	for i, reason := range reasonCodes {
-		if reason == d.Reason {
-			b = append(b, byte(i))
+// kindCodes are the kinds of levels by their number on disk.
+var kindCodes = [...]string{KindTokenBucket, KindWindow, KindCalendar, KindUnlimited, KindBanned}
+
+// plain tells whether the first layout can say all of d.
+func (d *Decision) plain() bool {
+	for _, l := range d.Levels {
+		if l.Kind != KindTokenBucket || l.Shadow {
+			return false
 		}
 	}
+	return d.Kind == "" || d.Kind == KindTokenBucket
+}
+
+func appendDecision(b []byte, d *Decision) []byte {
+	version := byte(codecLimits)
+	if d.plain() {
+		version = codecFirst
+	}
+	return appendAnswer(append(b, version, byte(outcomeDecided)), d, version, false)
+}
+
+// appendPeeked is the answer to a peek: all that is known of the levels.
+func appendPeeked(b []byte, d *Decision) []byte {
+	return appendAnswer(append(b, codecLimits, byte(outcomePeeked)), d, codecLimits, true)
+}
+
+func appendAnswer(b []byte, d *Decision, version byte, all bool) []byte {
+	b = appendBool(b, d.Allow)
+	b = append(b, codeOf(reasonCodes[:], d.Reason))
 	b = binary.AppendUvarint(b, uint64(d.RetryAfterMs))
 	b = wire.AppendString(b, d.LimitID)
+	if version != codecFirst {
+		b = append(b, 1+codeOf(kindCodes[:], d.Kind))
+	}
 	b = binary.AppendUvarint(b, uint64(d.Version))
 	b = binary.AppendUvarint(b, uint64(len(d.Levels)))
 	for _, l := range d.Levels {
 		b = wire.AppendString(b, l.LimitID)
 		b = append(b, scopeCode(l.Scope))
-		b = binary.AppendUvarint(b, uint64(l.Burst))
+		if version != codecFirst {
+			b = append(b, codeOf(kindCodes[:], l.Kind))
+			b = appendBool(b, l.Shadow)
+			b = appendBool(b, l.WouldDeny)
+		}
+		b = binary.AppendUvarint(b, uint64(l.Limit))
 		b = binary.AppendUvarint(b, uint64(l.Remaining))
+		if all {
+			b = binary.AppendUvarint(b, uint64(l.Used))
+			b = binary.AppendUvarint(b, uint64(l.ResetMs))
+		}
 	}
 	return b
 }
 
-func readDecision(r *wire.Reader) Decision {
+// codeOf is the place of word in words; 255 for an unknown one, which no reader accepts.
+func codeOf(words []string, word string) byte { return byte(slices.Index(words, word)) }
+
+func readDecision(r *wire.Reader, version byte, all bool) Decision {
 	d := Decision{
 		Allow:        r.Byte(1) == 1,
 		Reason:       reasonCodes[r.Byte(byte(len(reasonCodes)-1))],
 		RetryAfterMs: uint32(r.Uvarint(math.MaxUint32)),
 		LimitID:      r.String(nameBytesMax),
-		Version:      uint32(r.Uvarint(math.MaxUint32)),
 	}
-	n := r.Count(levelsMax)
+	switch {
+	case version == codecFirst && !d.Allow:
+		d.Kind = KindTokenBucket
+	case version != codecFirst:
+		if k := r.Byte(byte(len(kindCodes))); k > 0 {
+			d.Kind = kindCodes[k-1]
+		}
+	}
+	d.Version = uint32(r.Uvarint(math.MaxUint32))
+	n := r.Count(levelsMax * len(kindCodes))
 	if n > 0 {
 		d.Levels = make([]Level, 0, n)
 	}
 	for ; n > 0 && !r.Failed(); n-- {
-		d.Levels = append(d.Levels, Level{
-			LimitID:   r.String(nameBytesMax),
-			Scope:     scopes[r.Byte(byte(len(scopes)-1))],
-			Burst:     uint32(r.Uvarint(math.MaxUint32)),
-			Remaining: uint32(r.Uvarint(math.MaxUint32)),
-		})
+		l := Level{LimitID: r.String(nameBytesMax), Scope: scopes[r.Byte(byte(len(scopes)-1))], Kind: KindTokenBucket}
+		if version != codecFirst {
+			l.Kind = kindCodes[r.Byte(byte(len(kindCodes)-1))]
+			l.Shadow, l.WouldDeny = r.Byte(1) == 1, r.Byte(1) == 1
+		}
+		l.Limit, l.Remaining = uint32(r.Uvarint(math.MaxUint32)), uint32(r.Uvarint(math.MaxUint32))
+		if all {
+			l.Used, l.ResetMs = uint32(r.Uvarint(math.MaxUint32)), uint32(r.Uvarint(math.MaxUint32))
+		}
+		d.Levels = append(d.Levels, l)
+	}
+	if !all && d.plain() != (version == codecFirst) {
+		r.Fail()
 	}
 	return d
 }
@@ -249,26 +515,46 @@ type result struct {
 	version  uint32
 	more     bool
 	message  string
+	wall     wallState
+	expires  int64
+	batch    []result
+	periods  []period
 }
 
 func appendVersionResult(b []byte, o outcome, version uint32) []byte {
-	return binary.AppendUvarint(append(b, codecVersion, byte(o)), uint64(version))
+	return binary.AppendUvarint(append(b, codecFirst, byte(o)), uint64(version))
 }
 
 func decodeResult(b []byte) (result, error) {
 	r := wire.NewReader(b)
-	if v := r.Byte(math.MaxUint8); v != codecVersion {
-		return result{}, fmt.Errorf("%w: result of version %d, this build knows %d", errCodec, v, codecVersion)
+	version := r.Byte(math.MaxUint8)
+	if version < codecFirst || version > codecLimits {
+		return result{}, fmt.Errorf("%w: result of version %d, this build knows %d", errCodec, version, codecLimits)
 	}
 	res := result{outcome: outcome(r.Byte(math.MaxUint8))}
 	switch res.outcome {
 	case outcomeDecided:
-		res.decision = readDecision(r)
+		res.decision = readDecision(r, version, false)
 	case outcomeTooManyLimits:
 	case outcomeConfigured, outcomeNeedFull, outcomeStaged, outcomeSuperseded:
 		res.version = uint32(r.Uvarint(math.MaxUint32))
 	case outcomeSwept:
 		res.more = r.Byte(1) == 1
+	case outcomePeeked:
+		res.decision = readDecision(r, version, true)
+	case outcomeBatch:
+		for n := r.Count(batchCommandMax); n > 0 && !r.Failed(); n-- {
+			one, err := decodeResult(r.Bytes(raftfsm.FrameBytesMax))
+			if err != nil {
+				return result{}, err
+			}
+			res.batch = append(res.batch, one)
+		}
+	case outcomeRolled:
+		r.Uvarint(LimitsMax)
+	case outcomeCalendars:
+		res.wall.passed, res.expires = readSeconds(r), readSeconds(r)
+		res.periods = readPeriods(r)
 	case outcomeMalformed:
 		res.message = string(r.Rest())
 	default:

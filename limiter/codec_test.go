@@ -17,9 +17,14 @@ func FuzzCommand(f *testing.F) {
 		From: 1, To: 300, Puts: []Limit{limit("a", ScopeKey, "acme/x*", "10/s", 500)}, Deletes: []string{"b"},
 	}}))
 	f.Add(appendConfigure(nil, configureCommand{part: 3, Change: Change{To: 7}}))
-	f.Add([]byte{codecVersion, opSweep})
-	f.Add([]byte{codecVersion, opVersion})
-	f.Add([]byte{codecVersion + 1, opCheck})
+	f.Add([]byte{codecFirst, opSweep})
+	f.Add([]byte{codecFirst, opVersion})
+	f.Add(appendConfigure(nil, configureCommand{last: true, Change: Change{To: 2, Puts: []Limit{windowed("a", "acme", 500, "1h")}}}))
+	f.Add(appendRoll(nil, rollCommand{wall: 5, periods: []period{{Calendar{Period: PeriodDay, TimeZone: "UTC", Anchor: "06:00"}, 3, 9}}}))
+	f.Add([]byte{codecLimits, opCalendars})
+	f.Add(appendPeek(nil, Request{Tenant: "acme", Cost: 3}))
+	f.Add(appendBatch(nil, []Request{{Tenant: "acme", Cost: 3}, {Tenant: "globex", Key: "k"}}))
+	f.Add([]byte{codecLimits + 1, opCheck})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if c, err := decodeCommand(data); err == nil {
 			if again := encodeCommand(c); !bytes.Equal(again, data) {
@@ -44,17 +49,25 @@ func encodeCommand(c command) []byte {
 		return appendCheck(nil, c.check)
 	case opConfigure:
 		return appendConfigure(nil, c.configure)
+	case opRoll:
+		return appendRoll(nil, c.roll)
+	case opPeek:
+		return appendPeek(nil, c.check)
+	case opBatch:
+		return appendBatch(nil, c.batch)
+	case opCalendars:
+		return []byte{codecLimits, opCalendars}
 	}
-	return []byte{codecVersion, c.op}
+	return []byte{codecFirst, c.op}
 }
 
 func FuzzResult(f *testing.F) {
 	f.Add(appendDecision(nil, &Decision{
-		Reason: ReasonLimited, LimitID: "a", RetryAfterMs: 400, Version: 9,
-		Levels: []Level{{LimitID: "a", Scope: ScopeKey, Burst: 10, Remaining: 3}},
+		Reason: ReasonLimited, LimitID: "a", Kind: KindTokenBucket, RetryAfterMs: 400, Version: 9,
+		Levels: []Level{{LimitID: "a", Scope: ScopeKey, Kind: KindTokenBucket, Limit: 10, Remaining: 3}},
 	}))
 	f.Add(appendVersionResult(nil, outcomeNeedFull, 5))
-	f.Add([]byte{codecVersion, byte(outcomeSwept), 1})
+	f.Add([]byte{codecFirst, byte(outcomeSwept), 1})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		res, err := decodeResult(data)
 		if err != nil || res.outcome != outcomeDecided {
@@ -67,16 +80,19 @@ func FuzzResult(f *testing.F) {
 }
 
 func FuzzRows(f *testing.F) {
-	f.Add(appendBucket(nil, bucket{used: u128{1, 2}, unit: 3, gen: 4, t: 5}))
+	f.Add(appendCounter(nil, counter{used: u128{1, 2}, unit: 3, gen: 4, t: 5}))
 	f.Add(encodeLimitRow(newLimitState(limit("a", ScopeKey, "acme/x*", "10/s", 500), 7, 2, []generation{{start: 1, rate: rate{1, 2}}})))
+	f.Add(appendCounter(nil, counter{used: u128{1, 2}, unit: 3, gen: 4, t: 5, tick: 6, slots: []slot{{7, 8}, {9, 10}}}))
+	f.Add(encodeLimitRow(newLimitState(windowed("a", "acme", 100, "1h"), 7, 2, []generation{{start: 1, ring: ring{2, 3}}})))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if b, err := decodeBucket(data); err == nil && !bytes.Equal(appendBucket(nil, b), data) {
+		if b, err := decodeCounter(data); err == nil && !bytes.Equal(appendCounter(nil, b), data) {
 			t.Fatalf("bucket %x does not survive", data)
 		}
 		if l, err := decodeLimitRow(data); err == nil && !bytes.Equal(encodeLimitRow(l), data) {
 			t.Fatalf("limit %x does not survive", data)
 		}
 		decodeConfig(data)
+		decodeWall(data)
 		decodeStaged(data)
 	})
 }
@@ -84,14 +100,25 @@ func FuzzRows(f *testing.F) {
 // What was written stays readable: these bytes are on people's disks and in their logs.
 func TestBytesStayTheSame(t *testing.T) {
 	for name, pair := range map[string][2]string{
-		"check":     {string(appendCheck(nil, Request{Tenant: "acme", Token: "t", Key: "k", Cost: 300})), "\x01\x01\x04acme\x01t\x01k\xac\x02"},
-		"configure": {string(appendConfigure(nil, configureCommand{part: 2, last: true, Change: Change{From: 1, To: 2, Puts: []Limit{limit("a", ScopeToken, "*", "1/s", 5)}, Deletes: []string{"b"}}})), "\x01\x02\x01\x02\x02\x01\x01\x01a\x01\x01*\x031/s\x05\x01\x01b"},
-		"decision":  {string(appendDecision(nil, &Decision{Reason: ReasonCostExceedsLimit, LimitID: "a", Version: 3, Levels: []Level{{"a", ScopeTenant, 5, 4}}})), "\x01\x01\x00\x02\x00\x01a\x03\x01\x01a\x00\x05\x04"},
-		"bucket":    {string(appendBucket(nil, bucket{used: u128{0, 10_000}, unit: 10_000, gen: 1, t: 128})), "\x01\x01\x90\x4e\x80\x01\x90\x4e\x00"},
-		"key":       {string(appendBucketKey(nil, 2, "acme", "runs")), "b\x00\x00\x00\x00\x00\x00\x00\x02\x04acmeruns"},
-		"limit":     {string(encodeLimitRow(newLimitState(limit("a", ScopeKey, "acme/*", "1/s", 5), 3, 1, []generation{{start: 9, rate: rate{1, 1_000_000}}}))), "\x01\x01a\x02\x06acme/*\x031/s\x05\x03\x01\x01\x09\x01\xc0\x84\x3d"},
-		"config":    {string(encodeConfig(config{version: 4, nextUID: 5})), "\x01\x04\x05"},
-		"staged":    {string(encodeStaged(staged{from: 1, to: 2, parts: 3})), "\x01\x01\x02\x03"},
+		"check":             {string(appendCheck(nil, Request{Tenant: "acme", Token: "t", Key: "k", Cost: 300})), "\x01\x01\x04acme\x01t\x01k\xac\x02"},
+		"configure":         {string(appendConfigure(nil, configureCommand{part: 2, last: true, Change: Change{From: 1, To: 2, Puts: []Limit{limit("a", ScopeToken, "*", "1/s", 5)}, Deletes: []string{"b"}}})), "\x01\x02\x01\x02\x02\x01\x01\x01a\x01\x01*\x031/s\x05\x01\x01b"},
+		"decision":          {string(appendDecision(nil, &Decision{Reason: ReasonCostExceedsLimit, LimitID: "a", Kind: KindTokenBucket, Version: 3, Levels: []Level{{LimitID: "a", Scope: ScopeTenant, Kind: KindTokenBucket, Limit: 5, Remaining: 4}}})), "\x01\x01\x00\x02\x00\x01a\x03\x01\x01a\x00\x05\x04"},
+		"bucket":            {string(appendCounter(nil, counter{used: u128{0, 10_000}, unit: 10_000, gen: 1, t: 128})), "\x01\x01\x90\x4e\x80\x01\x90\x4e\x00"},
+		"key":               {string(appendCounterKey(nil, 2, "acme", "runs")), "b\x00\x00\x00\x00\x00\x00\x00\x02\x04acmeruns"},
+		"counter":           {string(appendCounter(nil, counter{used: u128{0, 5}, unit: 3, gen: 1, t: 128, tick: 7, slots: []slot{{300, 2}, {301, 1}}})), "\x02\x03\x01\x80\x01\x03\x05\x00\x07\x02\xac\x02\x02\x01\x01"},
+		"window":            {string(encodeLimitRow(newLimitState(windowed("a", "acme", 5, "1h"), 3, 1, []generation{{start: 9, ring: ring{1, 2}}}))), "\x02\x01a\x00\x04acme\x02\x05\x021h\x03\x01\x01\x09\x00\x00\x01\x02\x00\x00\x00"},
+		"configured window": {string(appendConfigure(nil, configureCommand{last: true, Change: Change{To: 2, Puts: []Limit{{ID: "a", Scope: ScopeKey, Selector: "*", TokenBucket: TokenBucket{"1/s", 5}, Window: Window{9, "1m"}}}}})), "\x02\x02\x00\x02\x00\x01\x01\x01a\x02\x01*\x03\x031/s\x05\x09\x021m\x00"},
+		"policies":          {string(AppendLimit(nil, Limit{ID: "a", Scope: ScopeTenant, Selector: "acme", Enforcement: EnforcementOff, Canary: 5, Oversize: OversizeDebt, Access: AccessBanned, Overrides: "b", Expires: 300})), "\x01a\x00\x04acme\xf8\x03\x01\x05\x00\x01\x01b\xac\x02"},
+		"peek":              {string(appendPeek(nil, Request{Tenant: "acme", Cost: 300})), "\x02\x07\x04acme\x00\x00\xac\x02"},
+		"batch":             {string(appendBatch(nil, []Request{{Tenant: "a", Cost: 1}, {Tenant: "b", Key: "k"}})), "\x02\x08\x02\x01a\x00\x00\x01\x01b\x00\x01k\x00"},
+		"peeked":            {string(appendPeeked(nil, &Decision{Allow: true, Version: 3, Levels: []Level{{LimitID: "a", Scope: ScopeTenant, Kind: KindWindow, Limit: 5, Remaining: 4, Used: 1, ResetMs: 7}}})), "\x02\x0b\x01\x00\x00\x00\x00\x03\x01\x01a\x00\x01\x00\x00\x05\x04\x01\x07"},
+		"roll":              {string(appendRoll(nil, rollCommand{wall: 300, periods: []period{{Calendar{Period: PeriodMonth, TimeZone: "UTC", Anchor: "5"}, 1, 400}}})), "\x02\x05\xac\x02\x01\x01\x03UTC\x015\x01\x90\x03"},
+		"spent":             {string(appendCounter(nil, counter{gen: 1, t: 2, spent: 3, epoch: 4})), "\x02\x04\x01\x02\x04\x03"},
+		"wall":              {string(encodeWall(wallState{passed: 300, rolls: 2})), "\x01\xac\x02\x02"},
+		"windowed decision": {string(appendDecision(nil, &Decision{Reason: ReasonLimited, RetryAfterMs: 7, LimitID: "a", Kind: KindWindow, Version: 3, Levels: []Level{{LimitID: "a", Scope: ScopeTenant, Kind: KindWindow, Limit: 5, Remaining: 4}}})), "\x02\x01\x00\x01\x07\x01a\x02\x03\x01\x01a\x00\x01\x00\x00\x05\x04"},
+		"limit":             {string(encodeLimitRow(newLimitState(limit("a", ScopeKey, "acme/*", "1/s", 5), 3, 1, []generation{{start: 9, rate: rate{1, 1_000_000}}}))), "\x01\x01a\x02\x06acme/*\x031/s\x05\x03\x01\x01\x09\x01\xc0\x84\x3d"},
+		"config":            {string(encodeConfig(config{version: 4, nextUID: 5})), "\x01\x04\x05"},
+		"staged":            {string(encodeStaged(staged{from: 1, to: 2, parts: 3})), "\x01\x01\x02\x03"},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s is now %q, was %q", name, pair[0], pair[1])
@@ -103,13 +130,13 @@ func TestBytesStayTheSame(t *testing.T) {
 // let the replicas of a newer build, which execute it, differ.
 func TestNewerCommandsStopTheMachine(t *testing.T) {
 	m := NewMachine()
-	for _, data := range [][]byte{{codecVersion + 1, opCheck}, {codecVersion, opVersion + 1}} {
-		if _, err := m.execute(nil, 0, data); !errors.Is(err, errNewer) {
+	for _, data := range [][]byte{{codecLimits + 1, opCheck}, {codecFirst, opBatch + 1}} {
+		if _, err := m.execute(nil, 0, 0, data); !errors.Is(err, errNewer) {
 			t.Errorf("command %x: %v", data, err)
 		}
 	}
-	for _, data := range [][]byte{nil, {codecVersion}, {codecVersion, opCheck}, {codecVersion, opVersion}} {
-		if out, err := m.execute(nil, 0, data); err != nil || len(out) < 2 || out[1] != byte(outcomeMalformed) {
+	for _, data := range [][]byte{nil, {codecFirst}, {codecFirst, opCheck}, {codecFirst, opVersion}} {
+		if out, err := m.execute(nil, 0, 0, data); err != nil || len(out) < 2 || out[1] != byte(outcomeMalformed) {
 			t.Errorf("malformed command %x: %x, %v", data, out, err)
 		}
 	}

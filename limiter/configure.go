@@ -68,7 +68,15 @@ func (m *Machine) stagedChange(tx *raftfsm.Tx) (staged, error) {
 
 // stage keeps one part; the parts of an older change are overwritten or ignored.
 func (m *Machine) stage(tx *raftfsm.Tx, s staged, c configureCommand) error {
-	if err := tx.Set(partKey(c.part), appendSteps(nil, c.Puts, c.Deletes)); err != nil {
+	key, other := partKey(c.part), part2Key(c.part)
+	version := versionOfSteps(c.Puts)
+	if version != codecFirst {
+		key, other = other, key
+	}
+	if err := tx.Delete(other); err != nil {
+		return fmt.Errorf("limiter: stage part %d: %w", c.part, err)
+	}
+	if err := tx.Set(key, appendSteps(nil, c.Puts, c.Deletes, version)); err != nil {
 		return fmt.Errorf("limiter: stage part %d: %w", c.part, err)
 	}
 	if err := tx.Set([]byte{tableStaged}, encodeStaged(s)); err != nil {
@@ -81,19 +89,32 @@ func (m *Machine) stage(tx *raftfsm.Tx, s staged, c configureCommand) error {
 func (m *Machine) unstage(tx *raftfsm.Tx, s staged) (Change, error) {
 	whole := Change{From: s.from, To: s.to}
 	for part := range s.parts {
-		v, err := tx.Get(partKey(part))
+		puts, deletes, err := readPart(tx, part)
 		if err != nil {
-			return Change{}, fmt.Errorf("limiter: staged part %d: %w", part, err)
-		}
-		r := wire.NewReader(v)
-		puts, deletes := readSteps(r)
-		if err := r.Done(); err != nil {
-			return Change{}, errRow("staged part")
+			return Change{}, err
 		}
 		whole.Puts = append(whole.Puts, puts...)
 		whole.Deletes = append(whole.Deletes, deletes...)
 	}
 	return whole, nil
+}
+
+func readPart(tx *raftfsm.Tx, part uint32) (puts []Limit, deletes []string, err error) {
+	version := byte(codecFirst)
+	v, err := tx.Get(partKey(part))
+	if errors.Is(err, raftfsm.ErrNotFound) {
+		version = codecLimits
+		v, err = tx.Get(part2Key(part))
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("limiter: staged part %d: %w", part, err)
+	}
+	r := wire.NewReader(v)
+	puts, deletes = readSteps(r, version)
+	if err := r.Done(); err != nil {
+		return nil, nil, errRow("staged part")
+	}
+	return puts, deletes, nil
 }
 
 // change puts a whole, valid change in force.
@@ -128,13 +149,13 @@ func (m *Machine) change(tx *raftfsm.Tx, now int64, c Change) ([]byte, error) {
 	if err := tx.Set([]byte{tableConfig}, encodeConfig(next)); err != nil {
 		return nil, fmt.Errorf("limiter: version %d: %w", next.version, err)
 	}
-	for _, table := range []byte{tablePart, tableStaged} {
+	for _, table := range []byte{tablePart, tablePart2, tableStaged} {
 		if err := tx.DeleteRange([]byte{table}, []byte{table + 1}); err != nil {
 			return nil, fmt.Errorf("limiter: forget staged parts: %w", err)
 		}
 	}
 	m.config = next
-	m.set = newLimitSet(next.version, sorted, m.set.emptied)
+	m.set = newLimitSet(next.version, sorted, m.set.emptied, m.set.wall)
 	return appendVersionResult(nil, outcomeConfigured, next.version), nil
 }
 
@@ -147,18 +168,21 @@ func (m *Machine) put(tx *raftfsm.Tx, now int64, l Limit, next *config) (*limitS
 	}
 	var state *limitState
 	if old != nil && old.Scope == l.Scope {
-		changed, err := old.changed(l, now)
+		changed, err := old.changed(l, now, m.set.emptied)
 		if err != nil {
 			return nil, err
 		}
 		state = changed
 	} else {
-		r, err := parseRate(l.TokenBucket.Rate)
+		speed, err := speedOf(l, now)
 		if err != nil {
-			return nil, fmt.Errorf("limiter: limit %s: %w", l.ID, err)
+			return nil, err
 		}
-		state = newLimitState(l, next.nextUID, 0, []generation{{start: now, rate: r}})
+		state = newLimitState(l, next.nextUID, 0, []generation{speed})
 		next.nextUID++
+		if l.hasCalendar() {
+			state.calendar.epoch = newEpoch(0, now, m.set.emptied)
+		}
 	}
 	if err := tx.Set(limitKey(l.ID), encodeLimitRow(state)); err != nil {
 		return nil, fmt.Errorf("limiter: put limit %s: %w", l.ID, err)

@@ -37,10 +37,13 @@ func TestGolden(t *testing.T) {
 				return d.check(d.Time, Request{
 					Tenant: words[1], Token: text.Replace(words[2]), Key: text.Replace(words[3]), Cost: uint32(cost),
 				}).String()
+			case "roll":
+				d.roll(day(strings.Join(words[1:], " ")))
+				return "rolled"
 			case "sweep":
 				return fmt.Sprintf("more: %v", d.sweep())
 			case "rows":
-				return strconv.Itoa(d.buckets())
+				return strconv.Itoa(d.counters())
 			}
 			t.Fatalf("unknown command %q", words[0])
 			return ""

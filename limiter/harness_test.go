@@ -18,8 +18,8 @@ type driven struct {
 
 const testGroup raftfsm.GroupID = 7
 
-func drive(t testing.TB, cacheBuckets int) *driven {
-	return &driven{Driver: fsmtest.New(t, func() raftfsm.Machine { return newMachine(cacheBuckets) }), t: t}
+func drive(t testing.TB, cacheCounters int) *driven {
+	return &driven{Driver: fsmtest.New(t, func() raftfsm.Machine { return newMachine(cacheCounters) }), t: t}
 }
 
 func (d *driven) Propose(_ context.Context, _ raftfsm.GroupID, cmd raftfsm.Command) (raftfsm.Result, error) {
@@ -31,6 +31,8 @@ func (d *driven) Query(ctx context.Context, _ raftfsm.GroupID, q []byte, _ raftf
 	data, err := d.Machine().Query(ctx, q)
 	return raftfsm.Answer{Data: data}, err
 }
+
+func (d *driven) Level() int { return raftfsm.LevelCurrent }
 
 func (d *driven) service() *Service { return NewService(d, []raftfsm.GroupID{testGroup}) }
 
@@ -68,10 +70,10 @@ func (d *driven) sweep() (more bool) {
 	return more
 }
 
-// buckets counts the rows of counters.
-func (d *driven) buckets() int {
+// counters counts the rows of counters.
+func (d *driven) counters() int {
 	d.t.Helper()
-	it, err := d.Machine().(*Machine).store.NewIter([]byte{tableBucket}, []byte{tableBucket + 1})
+	it, err := d.Machine().(*Machine).store.NewIter([]byte{tableCounter}, []byte{tableCounter + 1})
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -93,10 +95,25 @@ func limit(id, scope, selector, rate string, burst uint32) Limit {
 func (d Decision) String() string {
 	s := "allow"
 	if !d.Allow {
-		s = fmt.Sprintf("deny %s by %s, retry after %d ms", d.Reason, d.LimitID, d.RetryAfterMs)
+		s = fmt.Sprintf("deny %s by %s%s, retry after %d ms", d.Reason, d.LimitID, ofKind(d.Kind), d.RetryAfterMs)
 	}
 	for _, l := range d.Levels {
-		s += fmt.Sprintf("\n%s (%s): %d of %d left", l.LimitID, l.Scope, l.Remaining, l.Burst)
+		s += fmt.Sprintf("\n%s%s (%s): %d of %d left", l.LimitID, ofKind(l.Kind), l.Scope, l.Remaining, l.Limit)
+		if l.Shadow {
+			s += fmt.Sprintf("; watches, would deny: %v", l.WouldDeny)
+		}
 	}
 	return s
+}
+
+func ofKind(kind string) string {
+	if kind == KindTokenBucket {
+		return ""
+	}
+	return " " + kind
+}
+
+// windowed is a limit that is a window alone.
+func windowed(id, selector string, most uint32, length string) Limit {
+	return Limit{ID: id, Scope: ScopeTenant, Selector: selector, Window: Window{Limit: most, Length: length}}
 }

@@ -1,21 +1,24 @@
 package limiter
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
 
+	"github.com/maestro-conductor/maestro/internal/wire"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-// cacheBuckets is how many buckets a group keeps in memory: about 20 MB when full. More save
-// Pebble reads when more counters than that are busy at once.
-const cacheBuckets = 1 << 16
+// cacheCounters is how many counters a group keeps in memory: about 20 MB of buckets when full, and
+// up to 1 KiB more for each that has a full window. More save Pebble reads when more counters
+// than that are busy at once.
+const cacheCounters = 1 << 16
 
 // Machine is the state machine of one limiter group.
 type Machine struct {
 	// Only the goroutine that applies uses these.
-	cache  *bucketCache
+	cache  *counterCache
 	set    *limitSet
 	config config
 	// Scratch of one check.
@@ -26,19 +29,21 @@ type Machine struct {
 	// Readers use these.
 	store     *raftfsm.Store
 	time      atomic.Int64             // group time of the last applied entry, in microseconds
+	wall      atomic.Int64             // wall clock of the leader at that entry, in milliseconds
 	published atomic.Pointer[limitSet] // the limits of the last commit
 }
 
 // NewMachine makes an empty machine; the host loads it.
-func NewMachine() *Machine { return newMachine(cacheBuckets) }
+func NewMachine() *Machine { return newMachine(cacheCounters) }
 
-func newMachine(buckets int) *Machine { return &Machine{cache: newBucketCache(buckets)} }
+func newMachine(counters int) *Machine { return &Machine{cache: newCounterCache(counters)} }
 
 // Load implements raftfsm.Machine.
 func (m *Machine) Load(store *raftfsm.Store) error {
 	m.store = store
-	m.cache = newBucketCache(m.cache.capacity)
+	m.cache = newCounterCache(m.cache.capacity)
 	m.time.Store(0)
+	m.wall.Store(0)
 	m.config = config{nextUID: 1}
 	v, err := store.Get([]byte{tableConfig})
 	if err != nil && !errors.Is(err, raftfsm.ErrNotFound) {
@@ -57,7 +62,11 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 	if err != nil {
 		return err
 	}
-	m.set = newLimitSet(m.config.version, sorted, emptied)
+	wall, err := loadWall(store)
+	if err != nil {
+		return err
+	}
+	m.set = newLimitSet(m.config.version, sorted, emptied, wall)
 	m.published.Store(m.set)
 	return nil
 }
@@ -94,9 +103,11 @@ func loadLimits(store rows) ([]*limitState, error) {
 // Apply implements raftfsm.Machine.
 func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 	before := m.set
+	wall := e.Wall / 1_000_000
+	m.wall.Store(wall)
 	results := make([][]byte, len(e.Commands))
 	for i, data := range e.Commands {
-		r, err := m.execute(tx, e.Time, data)
+		r, err := m.execute(tx, e.Time, wall, data)
 		if err != nil {
 			return nil, err
 		}
@@ -112,7 +123,7 @@ func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 // Close implements raftfsm.Machine.
 func (m *Machine) Close() error { return nil }
 
-func (m *Machine) execute(tx *raftfsm.Tx, now int64, data []byte) ([]byte, error) {
+func (m *Machine) execute(tx *raftfsm.Tx, now, wall int64, data []byte) ([]byte, error) {
 	c, err := decodeCommand(data)
 	if errors.Is(err, errNewer) {
 		return nil, err
@@ -122,43 +133,60 @@ func (m *Machine) execute(tx *raftfsm.Tx, now int64, data []byte) ([]byte, error
 	}
 	switch c.op {
 	case opCheck:
-		return m.check(tx, now, c.check)
+		return m.check(tx, now, wall, c.check)
 	case opConfigure:
 		return m.configure(tx, now, c.configure)
 	case opSweep:
 		return m.sweep(tx, now)
+	case opBatch:
+		return m.batch(tx, now, wall, c.batch)
+	case opRoll:
+		return m.roll(tx, c.roll)
 	}
 	return malformed(fmt.Errorf("%w: operation %d is not a command", errCodec, c.op)), nil
 }
 
 func malformed(err error) []byte {
-	return append([]byte{codecVersion, byte(outcomeMalformed)}, err.Error()...)
+	return append([]byte{codecFirst, byte(outcomeMalformed)}, err.Error()...)
 }
 
 // check decides one request and stores its debits. A check that takes nothing writes nothing.
-func (m *Machine) check(tx *raftfsm.Tx, now int64, r Request) ([]byte, error) {
+func (m *Machine) check(tx *raftfsm.Tx, now, wall int64, r Request) ([]byte, error) {
 	m.matched = m.set.match(m.matched[:0], r.Tenant, r.Token, r.Key)
 	if len(m.matched) > levelsMax {
-		return []byte{codecVersion, byte(outcomeTooManyLimits)}, nil
+		return []byte{codecFirst, byte(outcomeTooManyLimits)}, nil
 	}
-	if err := m.gather(r, now, func(key []byte) (bucket, bool, error) { return m.read(tx, key) }); err != nil {
+	if err := m.gather(r, now, func(key []byte) (counter, bool, error) { return m.read(tx, key) }); err != nil {
 		return nil, err
 	}
-	d := decide(m.levels, r.Cost, m.set.version)
-	if d.Allow && r.Cost > 0 {
-		for _, l := range m.levels {
-			m.value = appendBucket(m.value[:0], l.bucket)
+	d := decide(m.levels, r.Cost, m.set.version, wall)
+	for _, l := range m.levels {
+		if l.debited {
+			m.value = appendCounter(m.value[:0], l.counter)
 			if err := tx.Set(l.key, m.value); err != nil {
 				return nil, fmt.Errorf("limiter: debit %s: %w", l.limit.ID, err)
 			}
-			m.cache.put(l.key, l.bucket)
+			m.cache.put(l.key, l.counter)
 		}
 	}
 	return appendDecision(nil, &d), nil
 }
 
+// batch decides checks one after the other: each sees the debits of those before it.
+func (m *Machine) batch(tx *raftfsm.Tx, now, wall int64, all []Request) ([]byte, error) {
+	b := binary.AppendUvarint([]byte{codecLimits, byte(outcomeBatch)}, uint64(len(all)))
+	for _, r := range all {
+		one, err := m.check(tx, now, wall, r)
+		if err != nil {
+			return nil, err
+		}
+		b = wire.AppendString(b, one)
+	}
+	return b, nil
+}
+
 // gather fills m.levels with the counters of the limits that matched, settled to now.
-func (m *Machine) gather(r Request, now int64, read func(key []byte) (bucket, bool, error)) error {
+func (m *Machine) gather(r Request, now int64, read func(key []byte) (counter, bool, error)) error {
 	for len(m.levels) < len(m.matched) {
 		m.levels = append(m.levels, level{})
 	}
@@ -172,35 +200,39 @@ func (m *Machine) gather(r Request, now int64, read func(key []byte) (bucket, bo
 }
 
 // load finds the counter of limit for a request and settles it to now.
-func (l *level) load(limit *limitState, r Request, now, emptied int64, read func(key []byte) (bucket, bool, error)) error {
-	l.limit = limit
-	l.key = appendBucketKey(l.key[:0], limit.uid, r.Tenant, limit.subject(r.Token, r.Key))
-	b, ok, err := read(l.key)
+func (l *level) load(limit *limitState, r Request, now, emptied int64, read func(key []byte) (counter, bool, error)) error {
+	l.limit, l.shadow = limit, limit.shadows(r.Tenant)
+	if limit.Access != "" {
+		return nil // it counts nothing
+	}
+	l.key = appendCounterKey(l.key[:0], limit.uid, r.Tenant, limit.subject(r.Token, r.Key))
+	c, ok, err := read(l.key)
 	if err != nil {
 		return fmt.Errorf("limiter: counter of %s: %w", limit.ID, err)
 	}
-	if !ok {
-		b = limit.fresh(now, emptied)
+	if ok {
+		l.counter = limit.settle(c, now)
+	} else {
+		l.counter = limit.fresh(now, emptied)
 	}
-	l.bucket = limit.settle(b, now)
 	return nil
 }
 
-// read finds a bucket in the cache or in its row.
-func (m *Machine) read(tx *raftfsm.Tx, key []byte) (bucket, bool, error) {
+// read finds a counter in the cache or in its row.
+func (m *Machine) read(tx *raftfsm.Tx, key []byte) (counter, bool, error) {
 	if b, ok := m.cache.get(key); ok {
 		return b, true, nil
 	}
 	v, err := tx.Get(key)
 	if errors.Is(err, raftfsm.ErrNotFound) {
-		return bucket{}, false, nil
+		return counter{}, false, nil
 	}
 	if err != nil {
-		return bucket{}, false, err
+		return counter{}, false, err
 	}
-	b, err := decodeBucket(v)
+	b, err := decodeCounter(v)
 	if err != nil {
-		return bucket{}, false, err
+		return counter{}, false, err
 	}
 	m.cache.put(key, b)
 	return b, true, nil

@@ -29,7 +29,7 @@ func TestFloodOfKeysResetsNothing(t *testing.T) {
 	if n := len(d.Machine().(*Machine).cache.at); n > 8 {
 		t.Errorf("%d buckets in a cache of 8", n)
 	}
-	if n := d.buckets(); n != 5001 {
+	if n := d.counters(); n != 5001 {
 		t.Errorf("%d rows, want 5001", n)
 	}
 }
@@ -55,8 +55,8 @@ func TestSweepIsBoundedAndComplete(t *testing.T) {
 		{keys, true},                  // and from the start again
 		{keys, false},
 	} {
-		if more := d.sweep(); more != want.more || d.buckets() != want.rows {
-			t.Errorf("sweep %d: %d rows left, more %v; want %+v", i, d.buckets(), more, want)
+		if more := d.sweep(); more != want.more || d.counters() != want.rows {
+			t.Errorf("sweep %d: %d rows left, more %v; want %+v", i, d.counters(), more, want)
 		}
 		d.Restart()
 	}
@@ -126,8 +126,8 @@ func TestPeeksBesideChanges(t *testing.T) {
 				// The limit has burst 10 at odd versions and 20 at even ones, and loses its
 				// only debit whenever its scope changes.
 				l := got.Levels[0]
-				if want := uint32(20 - 10*(got.Version%2)); l.Burst != want || l.Remaining != want && l.Remaining != want-1 {
-					t.Errorf("version %d: %d of %d left", got.Version, l.Remaining, l.Burst)
+				if want := uint32(20 - 10*(got.Version%2)); l.Limit != want || l.Remaining != want && l.Remaining != want-1 {
+					t.Errorf("version %d: %d of %d left", got.Version, l.Remaining, l.Limit)
 					return
 				}
 			}
@@ -162,7 +162,7 @@ func TestPeekWaitsForPublishedLimits(t *testing.T) {
 		answer <- got
 	}()
 	m.published.Store(after)
-	if got := <-answer; got.Version != 2 || got.Levels[0].Burst != 20 {
+	if got := <-answer; got.Version != 2 || got.Levels[0].Limit != 20 {
 		t.Errorf("%+v, want version 2 with burst 20", got)
 	}
 }
@@ -189,7 +189,7 @@ func BenchmarkApplyCheck(b *testing.B) {
 		{"3 levels of 1000 limits, 200000 keys", 1000, 200_000},
 	} {
 		b.Run(size.name, func(b *testing.B) {
-			d := drive(b, cacheBuckets)
+			d := drive(b, cacheCounters)
 			limits := []Limit{limit("tenant", ScopeTenant, "acme", "1000000/s", 1<<30)}
 			if size.limits > 1 {
 				limits = append(limits, limit("token", ScopeToken, "acme/*", "1000000/s", 1<<30), limit("key", ScopeKey, "*/route*", "1000000/s", 1<<30))

@@ -59,7 +59,9 @@ func (p pattern) match(s string) bool {
 // once built, so that readers need no lock.
 type limitSet struct {
 	version uint32
-	emptied int64         // when a restore emptied all counters, in group time; 0 for never
+	emptied int64 // when a restore emptied all counters, in group time; 0 for never
+	wall    wallState
+	related bool          // some limits say something about others: see narrow
 	sorted  []*limitState // by id
 	byID    map[string]*limitState
 	byUID   map[uint64]*limitState
@@ -81,10 +83,11 @@ type subjectIndex struct {
 }
 
 // newLimitSet indexes limits, which are sorted by id.
-func newLimitSet(version uint32, sorted []*limitState, emptied int64) *limitSet {
+func newLimitSet(version uint32, sorted []*limitState, emptied int64, wall wallState) *limitSet {
 	s := &limitSet{
 		version: version,
 		emptied: emptied,
+		wall:    wall,
 		sorted:  sorted,
 		byID:    make(map[string]*limitState, len(sorted)),
 		byUID:   make(map[uint64]*limitState, len(sorted)),
@@ -93,6 +96,10 @@ func newLimitSet(version uint32, sorted []*limitState, emptied int64) *limitSet 
 	for _, l := range sorted {
 		s.byID[l.ID] = l
 		s.byUID[l.uid] = l
+		if l.over(wall.passed) {
+			continue
+		}
+		s.related = s.related || l.Access != "" || l.Overrides != ""
 		t := s.tenants[l.Owner()]
 		if t == nil {
 			t = &tenantLimits{}
@@ -143,7 +150,7 @@ func (x *subjectIndex) match(dst []*limitState, subject string) []*limitState {
 	return dst
 }
 
-// match appends the limits that apply to a request in the order they are evaluated: scope
+// match finds the limits that apply to a request in the order they are evaluated: scope
 // tenant, then token, then key, and by id within a scope. An empty token or key is a subject
 // like any other, so that leaving it out evades nothing.
 func (s *limitSet) match(dst []*limitState, tenant, token, key string) []*limitState {
@@ -164,6 +171,9 @@ func (s *limitSet) match(dst []*limitState, tenant, token, key string) []*limitS
 			}
 		}
 		slices.SortFunc(dst[begin:], func(a, b *limitState) int { return strings.Compare(a.ID, b.ID) })
+	}
+	if s.related {
+		return narrow(dst, tenant)
 	}
 	return dst
 }

@@ -22,6 +22,49 @@ type oracleCounter struct {
 	limit string
 	level *big.Rat
 	t     int64
+	// taken is everything that ever passed.
+	taken []passed
+}
+
+type passed struct{ at, cost int64 }
+
+// slotOf is how the window of l cuts time: width of a slot in microseconds, and how many slots
+// before the present one count.
+func slotOf(l Limit) (width, before int64) {
+	length := microsOf(l.Window.Length)
+	if l.Window.Limit <= 64 {
+		return 1, length
+	}
+	width = (length + 63) / 64
+	return width, (length + width - 1) / width
+}
+
+// inWindow adds up what the window counts at a time.
+func (c *oracleCounter) inWindow(l Limit, now int64) int64 {
+	width, before := slotOf(l)
+	sum := int64(0)
+	for _, p := range c.taken {
+		if p.at/width >= now/width-before {
+			sum += p.cost
+		}
+	}
+	return sum
+}
+
+// windowWait looks for the first moment at which cost fits.
+func (c *oracleCounter) windowWait(l Limit, now, cost int64) int64 {
+	fits := func(at int64) bool { return c.inWindow(l, at)+cost <= int64(l.Window.Limit) }
+	if fits(now) {
+		return 0
+	}
+	width, before := slotOf(l)
+	best := int64(math.MaxInt64)
+	for _, p := range c.taken { // room appears only when something leaves
+		if leaves := (p.at/width + before + 1) * width; leaves > now && leaves < best && fits(leaves) {
+			best = leaves
+		}
+	}
+	return best - now
 }
 
 func newOracle() *oracle { return &oracle{counters: map[string]*oracleCounter{}} }
@@ -29,6 +72,11 @@ func newOracle() *oracle { return &oracle{counters: map[string]*oracleCounter{}}
 // perMicro is the rate in tokens per microsecond.
 func perMicro(l Limit) *big.Rat {
 	tokens, period, _ := strings.Cut(l.TokenBucket.Rate, "/")
+	n, _ := new(big.Int).SetString(tokens, 10)
+	return new(big.Rat).SetFrac(n, big.NewInt(microsOf(period)))
+}
+
+func microsOf(period string) int64 {
 	if period[0] < '0' || period[0] > '9' {
 		period = "1" + period
 	}
@@ -40,8 +88,7 @@ func perMicro(l Limit) *big.Rat {
 	if err != nil {
 		panic(err)
 	}
-	n, _ := new(big.Int).SetString(tokens, 10)
-	return new(big.Rat).SetFrac(n, big.NewInt(d.Microseconds()))
+	return d.Microseconds()
 }
 
 func burstOf(l Limit) *big.Rat { return new(big.Rat).SetInt64(int64(l.TokenBucket.Burst)) }
@@ -64,6 +111,9 @@ func (o *oracle) counter(l Limit, r Request) *oracleCounter {
 }
 
 func (c *oracleCounter) settle(l Limit, now int64) {
+	if !l.hasBucket() {
+		return
+	}
 	gained := new(big.Rat).Mul(perMicro(l), new(big.Rat).SetInt64(now-c.t))
 	c.level.Add(c.level, gained)
 	if b := burstOf(l); c.level.Cmp(b) > 0 {
@@ -102,25 +152,40 @@ func (o *oracle) decide(now int64, r Request) (d Decision, slack *big.Rat) {
 	d.Allow = true
 	cost := new(big.Rat).SetInt64(int64(r.Cost))
 	var longest int64
+	never := false
 	for _, l := range o.matching(r) {
 		c := o.counter(l, r)
 		room := new(big.Rat).Sub(c.level, cost)
 		if slack == nil || room.Cmp(slack) < 0 {
 			slack = room
 		}
-		if r.Cost > l.TokenBucket.Burst {
-			return Decision{Reason: ReasonCostExceedsLimit, LimitID: l.ID}, room
-		}
-		if room.Sign() >= 0 {
-			continue
-		}
 		// Whole microseconds of group time, the unit in which checks are stamped.
-		micros := ceil(new(big.Rat).Quo(new(big.Rat).Neg(room), perMicro(l)))
-		if micros > longest {
-			longest = micros
-			real := new(big.Rat).SetFrac64(micros*1000, 999)
-			ms := ceil(real.Quo(real, big.NewRat(1000, 1)))
-			d = Decision{Reason: ReasonLimited, LimitID: l.ID, RetryAfterMs: uint32(min(ms, math.MaxUint32))}
+		deny := func(kind string, most uint32, micros int64) {
+			switch {
+			case never:
+			case r.Cost > most:
+				never = true
+				d = Decision{Reason: ReasonCostExceedsLimit, LimitID: l.ID, Kind: kind}
+			case micros > longest:
+				longest = micros
+				real := new(big.Rat).SetFrac64(micros*1000, 999)
+				ms := ceil(real.Quo(real, big.NewRat(1000, 1)))
+				d = Decision{Reason: ReasonLimited, LimitID: l.ID, Kind: kind, RetryAfterMs: uint32(min(ms, math.MaxUint32))}
+			}
+		}
+		if l.hasBucket() {
+			micros := int64(0)
+			if room.Sign() < 0 {
+				micros = ceil(new(big.Rat).Quo(new(big.Rat).Neg(room), perMicro(l)))
+			}
+			deny(KindTokenBucket, l.TokenBucket.Burst, micros)
+		}
+		if l.hasWindow() {
+			micros := int64(0)
+			if r.Cost <= l.Window.Limit {
+				micros = c.windowWait(l, now, int64(r.Cost))
+			}
+			deny(KindWindow, l.Window.Limit, micros)
 		}
 	}
 	return d, slack
@@ -131,6 +196,7 @@ func (o *oracle) take(r Request) {
 	for _, l := range o.matching(r) {
 		c := o.counter(l, r)
 		c.level.Sub(c.level, new(big.Rat).SetInt64(int64(r.Cost)))
+		c.taken = append(c.taken, passed{o.now, int64(r.Cost)})
 	}
 }
 

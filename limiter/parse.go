@@ -23,6 +23,8 @@ const FileBytesMax = 4 << 20
 //	    scope: tenant
 //	    selector: acme
 //	    tokenBucket: {rate: 100/s, burst: 20}
+//	    window: {limit: 10000, length: 1h}
+//	    calendar: {limit: 1000000, period: month, timeZone: Europe/Berlin}
 //
 // It is strict: unknown or repeated keys, several documents, aliases and values of another
 // type are refused. The error is what is wrong, up to 20 things, as joined *InvalidError with
@@ -96,7 +98,8 @@ func (p *parser) file(n *yaml.Node) []Limit {
 
 // limit reads one limit and checks it; a field that could not be read is reported once.
 func (p *parser) limit(n *yaml.Node, path string) Limit {
-	fields, ok := p.mapping(n, path, path+".", "id", "scope", "selector", "tokenBucket")
+	fields, ok := p.mapping(n, path, path+".", "id", "scope", "selector", "tokenBucket", "window", "calendar",
+		"enforcement", "canary", "oversize", "access", "overrides", "expires")
 	if !ok {
 		return Limit{}
 	}
@@ -106,19 +109,49 @@ func (p *parser) limit(n *yaml.Node, path string) Limit {
 	l.ID = p.text(fields["id"], n.Line, path, "id", lines)
 	l.Scope = p.text(fields["scope"], n.Line, path, "scope", lines)
 	l.Selector = p.text(fields["selector"], n.Line, path, "selector", lines)
-	if b := fields["tokenBucket"]; b == nil {
-		p.fail(n.Line, path+".tokenBucket", "is missing")
-	} else if parts, ok := p.mapping(b, path+".tokenBucket", path+".tokenBucket.", "rate", "burst"); ok {
-		lines["tokenBucket"] = b.Line
+	if fields["tokenBucket"] == nil && fields["window"] == nil && fields["calendar"] == nil && fields["access"] == nil {
+		lines[""] = n.Line
+	}
+	if b, parts := p.part(fields, path, "tokenBucket", lines, "rate", "burst"); parts != nil {
 		l.TokenBucket.Rate = p.text(parts["rate"], b.Line, path, "tokenBucket.rate", lines)
 		l.TokenBucket.Burst = p.count(parts["burst"], b.Line, path, "tokenBucket.burst", lines)
 	}
-	for _, problem := range problemsOf(l) {
+	if b, parts := p.part(fields, path, "window", lines, "limit", "length"); parts != nil {
+		l.Window.Limit = p.count(parts["limit"], b.Line, path, "window.limit", lines)
+		l.Window.Length = p.text(parts["length"], b.Line, path, "window.length", lines)
+	}
+	if b, parts := p.part(fields, path, "calendar", lines, "limit", "period", "timeZone", "anchor"); parts != nil {
+		l.Calendar.Limit = p.count(parts["limit"], b.Line, path, "calendar.limit", lines)
+		l.Calendar.Period = p.text(parts["period"], b.Line, path, "calendar.period", lines)
+		l.Calendar.TimeZone = p.optional(parts["timeZone"], path, "calendar.timeZone", lines)
+		l.Calendar.Anchor = p.optional(parts["anchor"], path, "calendar.anchor", lines)
+	}
+	l.Enforcement = emptyIf("enforce", p.optional(fields["enforcement"], path, "enforcement", lines))
+	l.Oversize = emptyIf("refuse", p.optional(fields["oversize"], path, "oversize", lines))
+	l.Access = p.optional(fields["access"], path, "access", lines)
+	l.Overrides = p.optional(fields["overrides"], path, "overrides", lines)
+	l.Canary = p.percent(fields["canary"], path+".canary", lines)
+	l.Expires = p.time(fields["expires"], path+".expires", lines)
+	for _, problem := range append(problemsOf(l), zoneProblems(l)...) {
 		if line, ok := lines[problem.field]; ok {
-			p.fail(line, path+"."+problem.field, "%s", problem.message)
+			p.fail(line, problem.path(path), "%s", problem.message)
 		}
 	}
 	return l
+}
+
+// part splits a part of a limit that is there.
+func (p *parser) part(fields map[string]*yaml.Node, path, name string, lines map[string]int, known ...string) (*yaml.Node, map[string]*yaml.Node) {
+	n := fields[name]
+	if n == nil {
+		return nil, nil
+	}
+	parts, ok := p.mapping(n, path+"."+name, path+"."+name+".", known...)
+	if !ok {
+		return nil, nil
+	}
+	lines[name] = n.Line
+	return n, parts
 }
 
 // mapping splits a mapping into its values and refuses keys that are unknown or repeated.
@@ -160,6 +193,50 @@ func (p *parser) text(n *yaml.Node, line int, path, field string, lines map[stri
 	return n.Value
 }
 
+func emptyIf(usual, s string) string {
+	if s == usual {
+		return ""
+	}
+	return s
+}
+
+// percent reads a share such as "5%"; a missing one is 0.
+func (p *parser) percent(n *yaml.Node, path string, lines map[string]int) uint32 {
+	if n == nil {
+		return 0
+	}
+	digits, ok := strings.CutSuffix(n.Value, "%")
+	v, err := strconv.ParseUint(digits, 10, 32)
+	if n.Kind != yaml.ScalarNode || !ok || err != nil || v < 1 || v > 100 {
+		p.fail(n.Line, path, "must be a whole share from 1%% to 100%%")
+		return 0
+	}
+	lines["canary"] = n.Line
+	return uint32(v)
+}
+
+// time reads a moment; a missing one is 0.
+func (p *parser) time(n *yaml.Node, path string, lines map[string]int) int64 {
+	if n == nil {
+		return 0
+	}
+	at, err := ParseExpires(n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil {
+		p.fail(n.Line, path, "must be a time such as 2027-01-31T00:00:00Z, in whole seconds")
+		return 0
+	}
+	lines["expires"] = n.Line
+	return at
+}
+
+// optional is text that may be missing.
+func (p *parser) optional(n *yaml.Node, path, field string, lines map[string]int) string {
+	if n == nil {
+		return ""
+	}
+	return p.text(n, n.Line, path, field, lines)
+}
+
 // count reads a scalar that is a whole number of at most 32 bits.
 func (p *parser) count(n *yaml.Node, line int, path, field string, lines map[string]int) uint32 {
 	if n == nil {
@@ -168,7 +245,7 @@ func (p *parser) count(n *yaml.Node, line int, path, field string, lines map[str
 	}
 	v, err := strconv.ParseUint(n.Value, 10, 32)
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || err != nil {
-		p.fail(n.Line, path+"."+field, "must be a whole number from 1 to 4294967295")
+		p.fail(n.Line, path+"."+field, "must be a whole number from 0 to 4294967295")
 		return 0
 	}
 	lines[field] = n.Line

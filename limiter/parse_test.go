@@ -18,7 +18,19 @@ func TestParseLimits(t *testing.T) {
 			}
 			out := fmt.Sprintf("%d limits", len(limits))
 			for _, l := range limits {
-				out += fmt.Sprintf("\n%s: %s %s %s burst %d", l.ID, l.Scope, l.Selector, l.TokenBucket.Rate, l.TokenBucket.Burst)
+				out += fmt.Sprintf("\n%s: %s %s", l.ID, l.Scope, l.Selector)
+				if l.hasBucket() {
+					out += fmt.Sprintf(" %s burst %d", l.TokenBucket.Rate, l.TokenBucket.Burst)
+				}
+				if l.hasWindow() {
+					out += fmt.Sprintf(" %d in %s", l.Window.Limit, l.Window.Length)
+				}
+				if l.hasCalendar() {
+					out += fmt.Sprintf(" %+v", l.Calendar)
+				}
+				if l.fields() >= fieldEnforcement {
+					out += fmt.Sprintf(" enforcement %q canary %d oversize %q access %q overrides %q expires %d", l.Enforcement, l.Canary, l.Oversize, l.Access, l.Overrides, l.Expires)
+				}
 			}
 			return out
 		}
@@ -46,7 +58,6 @@ func TestValidateReportsEverything(t *testing.T) {
 limits[1].id: "a" is the id of limits[0] already
 limits[2].scope: global is not supported yet; use tenant, token or key
 limits[2].tokenBucket.rate: must be TOKENS/PERIOD such as "100/s", "6/m" or "1000/30s", with whole numbers and the units ms, s, m, h, d
-limits[2].tokenBucket.burst: must be at least 1
 limits[3].selector: must be valid UTF-8`
 	if err.Error() != want {
 		t.Errorf("got:\n%v\nwant:\n%s", err, want)

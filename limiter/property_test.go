@@ -3,6 +3,8 @@ package limiter
 import (
 	"fmt"
 	"math/big"
+	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -19,6 +21,16 @@ func genRate() *rapid.Generator[string] {
 	})
 }
 
+// genWindow draws logs and rings.
+func genWindow() *rapid.Generator[Window] {
+	return rapid.Custom(func(t *rapid.T) Window {
+		return Window{
+			Limit:  rapid.OneOf(rapid.Uint32Range(0, 40), rapid.Uint32Range(60, 90)).Draw(t, "limit"),
+			Length: rapid.SampledFrom([]string{"1ms", "7ms", "s", "30s", "m", "h", "13h", "d"}).Draw(t, "length"),
+		}
+	})
+}
+
 func genLimits() *rapid.Generator[[]Limit] {
 	return rapid.Custom(func(t *rapid.T) []Limit {
 		var out []Limit
@@ -28,7 +40,14 @@ func genLimits() *rapid.Generator[[]Limit] {
 			if scope != ScopeTenant {
 				selector += rapid.SampledFrom([]string{"", "/*", "/a", "/a*", "/*b", "/a*b*"}).Draw(t, "pattern")
 			}
-			l := limit(fmt.Sprintf("limit-%d", i), scope, selector, genRate().Draw(t, "rate"), rapid.Uint32Range(1, 40).Draw(t, "burst"))
+			l := Limit{ID: fmt.Sprintf("limit-%d", i), Scope: scope, Selector: selector}
+			parts := rapid.SampledFrom([]string{"bucket", "bucket", "window", "both"}).Draw(t, "parts")
+			if parts != "window" {
+				l.TokenBucket = TokenBucket{genRate().Draw(t, "rate"), rapid.Uint32Range(0, 40).Draw(t, "burst")}
+			}
+			if parts != "bucket" {
+				l.Window = genWindow().Draw(t, "window")
+			}
 			if len(problemsOf(l)) == 0 {
 				out = append(out, l)
 			}
@@ -36,6 +55,40 @@ func genLimits() *rapid.Generator[[]Limit] {
 		return out
 	})
 }
+
+// genAnything draws limits of every kind and policy.
+func genAnything() *rapid.Generator[[]Limit] {
+	return rapid.Custom(func(t *rapid.T) []Limit {
+		limits := genLimits().Draw(t, "limits")
+		for i := range limits {
+			l := &limits[i]
+			switch rapid.IntRange(0, 8).Draw(t, "more") {
+			case 0:
+				l.Calendar = Calendar{
+					Limit:    rapid.Uint32Range(0, 20).Draw(t, "most"),
+					Period:   rapid.SampledFrom([]string{PeriodDay, PeriodMonth}).Draw(t, "of"),
+					TimeZone: rapid.SampledFrom([]string{"", "Europe/Berlin"}).Draw(t, "zone"),
+				}
+			case 1:
+				l.Enforcement = rapid.SampledFrom([]string{EnforcementShadow, EnforcementOff}).Draw(t, "enforcement")
+			case 2:
+				l.Canary = rapid.Uint32Range(1, 100).Draw(t, "canary")
+			case 3:
+				l.Oversize = OversizeDebt
+			case 4:
+				*l = Limit{ID: l.ID, Scope: l.Scope, Selector: l.Selector, Access: rapid.SampledFrom([]string{AccessUnlimited, AccessBanned}).Draw(t, "access")}
+			case 5:
+				l.Overrides = "limit-0"
+			case 6:
+				l.Expires = someDay.Unix() + rapid.Int64Range(-100, 4_000_000).Draw(t, "expires")
+			}
+		}
+		return slices.DeleteFunc(limits, func(l Limit) bool { return len(problemsOf(l)) > 0 })
+	})
+}
+
+// someDay is about when the calendars of these tests are.
+var someDay = day("2026-11-25 00:00:00")
 
 func genRequest() *rapid.Generator[Request] {
 	return rapid.Custom(func(t *rapid.T) Request {
@@ -75,9 +128,15 @@ func TestChecksAgreeWithOracle(t *testing.T) {
 			}
 			want.Version = version
 			for _, l := range o.matching(r) {
-				level := o.counter(l, r).level
-				whole := new(big.Int).Div(level.Num(), level.Denom()).Int64()
-				want.Levels = append(want.Levels, Level{LimitID: l.ID, Scope: l.Scope, Burst: l.TokenBucket.Burst, Remaining: uint32(max(0, whole))})
+				c := o.counter(l, r)
+				if l.hasBucket() {
+					whole := new(big.Int).Div(c.level.Num(), c.level.Denom()).Int64()
+					want.Levels = append(want.Levels, Level{LimitID: l.ID, Scope: l.Scope, Kind: KindTokenBucket, Limit: l.TokenBucket.Burst, Remaining: uint32(max(0, whole))})
+				}
+				if l.hasWindow() {
+					left := int64(l.Window.Limit) - c.inWindow(l, now.Microseconds())
+					want.Levels = append(want.Levels, Level{LimitID: l.ID, Scope: l.Scope, Kind: KindWindow, Limit: l.Window.Limit, Remaining: uint32(max(0, left))})
+				}
 			}
 			if fmt.Sprintf("%#v", got) != fmt.Sprintf("%#v", want) {
 				rt.Fatalf("at %v, %+v:\ngot  %+v\nwant %+v", now, r, got, want)
@@ -93,7 +152,7 @@ func TestChangedLimitsKeepWhatWasUsed(t *testing.T) {
 		d, o := drive(t, 3), newOracle()
 		tolerance := big.NewRat(1, 100)
 		var now time.Duration
-		limits := genLimits().Draw(rt, "limits")
+		limits := bucketsOnly(genLimits().Draw(rt, "limits"))
 		for range rapid.IntRange(1, 6).Draw(rt, "changes") {
 			d.Time = now
 			d.set(limits...)
@@ -117,9 +176,16 @@ func TestChangedLimitsKeepWhatWasUsed(t *testing.T) {
 				}
 			}
 			now += genPause().Draw(rt, "pause")
-			limits = changed(rt, limits)
+			limits = bucketsOnly(changed(rt, limits))
 		}
 	})
+}
+
+func bucketsOnly(limits []Limit) []Limit {
+	for i := range limits {
+		limits[i].Window = Window{}
+	}
+	return slices.DeleteFunc(limits, func(l Limit) bool { return !l.hasBucket() })
 }
 
 // changed draws other limits, most of them with ids and scopes that were there before.
@@ -135,8 +201,10 @@ func changed(t *rapid.T, limits []Limit) []Limit {
 		case 1:
 			l.Scope, l.Selector = ScopeToken, "acme/a*"
 		}
-		l.TokenBucket.Rate = genRate().Draw(t, "rate")
-		l.TokenBucket.Burst = rapid.Uint32Range(1, 40).Draw(t, "burst")
+		l.TokenBucket = TokenBucket{genRate().Draw(t, "rate"), rapid.Uint32Range(1, 40).Draw(t, "burst")}
+		if l.Window = (Window{}); rapid.Bool().Draw(t, "windowed") {
+			l.Window = genWindow().Draw(t, "window")
+		}
 		if len(problemsOf(l)) == 0 {
 			out = append(out, l)
 		}
@@ -148,11 +216,38 @@ func changed(t *rapid.T, limits []Limit) []Limit {
 // token, a third used is half a token.
 func TestUsedIsRoundedUp(t *testing.T) {
 	third, half := rate{refill: 1, unit: 3}, rate{refill: 1, unit: 2}
-	l := newLimitState(limit("a", ScopeTenant, "*", "1/s", 5), 1, 0, []generation{{0, third}, {10, half}})
-	got := l.settle(bucket{used: u128{0, 1}, unit: 3, t: 10}, 10)
-	if want := (bucket{used: u128{0, 1}, unit: 2, gen: 1, t: 10}); got != want {
+	l := newLimitState(limit("a", ScopeTenant, "*", "1/s", 5), 1, 0, []generation{{start: 0, rate: third}, {start: 10, rate: half}})
+	got := l.settle(counter{used: u128{0, 1}, unit: 3, t: 10}, 10)
+	if want := (counter{used: u128{0, 1}, unit: 2, gen: 1, t: 10}); !reflect.DeepEqual(got, want) {
 		t.Errorf("settled to %+v, want %+v", got, want)
 	}
+}
+
+// Whatever a limit is made of, the checker finds nothing.
+func TestNeverOver(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		l := Limit{ID: "a", Scope: ScopeTenant, Selector: "acme", Window: genWindow().Draw(rt, "window")}
+		if rapid.Bool().Draw(rt, "bucket too") {
+			l.TokenBucket = TokenBucket{genRate().Draw(rt, "rate"), rapid.Uint32Range(1, 90).Draw(rt, "burst")}
+		}
+		if len(problemsOf(l)) > 0 {
+			rt.Skip("refused by Validate")
+		}
+		allow, length := machineOf(t, l), microsOf(l.Window.Length)
+		var all []passed
+		now := time.Duration(rapid.Int64Range(0, 2*length).Draw(rt, "begin")) * time.Microsecond
+		for range rapid.IntRange(1, 60).Draw(rt, "checks") {
+			// Steps around the width of a slot find its edges.
+			now += time.Duration(rapid.SampledFrom([]int64{0, 1, length / 65, length / 64, length/64 + 1, length / 7, length}).Draw(rt, "step")) * time.Microsecond
+			cost := rapid.Uint32Range(1, max(1, l.Window.Limit/2)).Draw(rt, "cost")
+			if allow(now, cost) {
+				all = append(all, passed{now.Microseconds(), int64(cost)})
+			}
+		}
+		if v := violation(l, all); v != "" {
+			rt.Fatal(v)
+		}
+	})
 }
 
 // In any interval, at most burst + rate*length passes.
@@ -227,15 +322,19 @@ func TestReplayIsTheSame(t *testing.T) {
 		version := uint32(0)
 		for range rapid.IntRange(1, 40).Draw(rt, "commands") {
 			now += genPause().Draw(rt, "pause") * time.Duration(rapid.IntRange(0, 1).Draw(rt, "later"))
-			data := []byte{codecVersion, opSweep}
-			switch rapid.SampledFrom([]string{"check", "check", "check", "limits", "sweep", "noise"}).Draw(rt, "command") {
+			data := []byte{codecFirst, opSweep}
+			switch rapid.SampledFrom([]string{"check", "check", "check", "batch", "limits", "sweep", "roll", "noise"}).Draw(rt, "command") {
 			case "check":
 				data = appendCheck(nil, genRequest().Draw(rt, "request"))
+			case "batch":
+				data = appendBatch(nil, rapid.SliceOfN(genRequest(), 0, 4).Draw(rt, "requests"))
+			case "roll":
+				data = genRoll().Draw(rt, "roll")
 			case "limits":
 				version++
-				data = appendConfigure(nil, configureCommand{Change: Change{To: version, Puts: genLimits().Draw(rt, "limits")}, last: true})
+				data = appendConfigure(nil, configureCommand{Change: Change{To: version, Puts: genAnything().Draw(rt, "limits")}, last: true})
 			case "noise":
-				data = append([]byte{codecVersion, rapid.ByteRange(opCheck, opVersion).Draw(rt, "operation")}, rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(rt, "noise")...)
+				data = append([]byte{rapid.ByteRange(codecFirst, codecLimits).Draw(rt, "version"), rapid.ByteRange(opCheck, opBatch).Draw(rt, "operation")}, rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(rt, "noise")...)
 			}
 			log = append(log, timed{now, data})
 		}
@@ -272,11 +371,27 @@ func TestReplayIsTheSame(t *testing.T) {
 	})
 }
 
+// genRoll draws what a leader says when clocks have passed some moment.
+func genRoll() *rapid.Generator[[]byte] {
+	return rapid.Custom(func(t *rapid.T) []byte {
+		wall := someDay.Add(time.Duration(rapid.IntRange(0, 1200).Draw(t, "hours")) * time.Hour)
+		c := rollCommand{wall: wall.Unix()}
+		for _, rule := range []Calendar{{Period: PeriodDay}, {Period: PeriodMonth}, {Period: PeriodDay, TimeZone: "Europe/Berlin"}, {Period: PeriodMonth, TimeZone: "Europe/Berlin"}} {
+			begin, end, err := rule.periodOf(wall)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.periods = append(c.periods, period{rule, begin, end})
+		}
+		return appendRoll(nil, c)
+	})
+}
+
 // Sweeping at any moment changes no answer.
 func TestSweepChangesNoAnswer(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		plain, swept := drive(t, 8), drive(t, 8)
-		limits := genLimits().Draw(rt, "limits")
+		limits := genAnything().Draw(rt, "limits")
 		plain.set(limits...)
 		swept.set(limits...)
 		var now time.Duration
@@ -287,6 +402,11 @@ func TestSweepChangesNoAnswer(t *testing.T) {
 				limits = changed(rt, limits)
 				plain.set(limits...)
 				swept.set(limits...)
+			}
+			if rapid.IntRange(0, 9).Draw(rt, "periods") == 0 {
+				roll := genRoll().Draw(rt, "roll")
+				plain.Apply(roll)
+				swept.Apply(roll)
 			}
 			if rapid.Bool().Draw(rt, "sweep") {
 				swept.sweep()

@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -18,7 +19,20 @@ func (m *Machine) Query(ctx context.Context, query []byte) ([]byte, error) {
 	}
 	switch {
 	case c.op == opCheck && c.check.Cost == 0:
-		return m.peek(ctx, c.check)
+		return m.peek(ctx, c.check, func(d *Decision, _ []level, _ int64) []byte { return appendDecision(nil, d) })
+	case c.op == opPeek:
+		return m.peek(ctx, c.check, func(d *Decision, levels []level, wall int64) []byte {
+			d.Levels = d.Levels[:0]
+			for i := range levels {
+				d.Levels = levels[i].detail(d.Levels, wall)
+			}
+			return appendPeeked(nil, d)
+		})
+	case c.op == opCalendars:
+		set := m.published.Load()
+		b := binary.AppendUvarint([]byte{codecLimits, byte(outcomeCalendars)}, uint64(set.wall.passed))
+		b = binary.AppendUvarint(b, uint64(set.nextExpiry()))
+		return appendPeriods(b, set.calendars()), nil
 	case c.op == opVersion:
 		rows, set, err := m.view(ctx)
 		if err != nil {
@@ -29,8 +43,8 @@ func (m *Machine) Query(ctx context.Context, query []byte) ([]byte, error) {
 	return malformed(fmt.Errorf("%w: operation %d is not a query, or takes something", errCodec, c.op)), nil
 }
 
-func (m *Machine) peek(ctx context.Context, r Request) (answer []byte, err error) {
-	now := m.time.Load()
+func (m *Machine) peek(ctx context.Context, r Request, encode func(*Decision, []level, int64) []byte) (answer []byte, err error) {
+	now, wall := m.time.Load(), m.wall.Load()
 	rows, set, err := m.view(ctx)
 	if err != nil {
 		return nil, err
@@ -38,17 +52,18 @@ func (m *Machine) peek(ctx context.Context, r Request) (answer []byte, err error
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	matched := set.match(nil, r.Tenant, r.Token, r.Key)
 	if len(matched) > levelsMax {
-		return []byte{codecVersion, byte(outcomeTooManyLimits)}, nil
+		return []byte{codecFirst, byte(outcomeTooManyLimits)}, nil
 	}
 	levels := make([]level, len(matched))
 	for i, limit := range matched {
-		err := levels[i].load(limit, r, now, set.emptied, func(key []byte) (bucket, bool, error) { return readRow(rows, key) })
+		err := levels[i].load(limit, r, now, set.emptied, func(key []byte) (counter, bool, error) { return readRow(rows, key, decodeCounter) })
 		if err != nil {
 			return nil, err
 		}
 	}
-	d := decide(levels, 0, set.version)
-	return appendDecision(nil, &d), nil
+	d := judgeAll(levels, r.Cost, set.version, wall)
+	d.Levels = reportAll(levels)
+	return encode(&d, levels, wall), nil
 }
 
 // viewTries is how often a query looks for a moment at which rows and limits agree. Between an entry's
@@ -66,12 +81,12 @@ func (m *Machine) view(ctx context.Context) (*raftfsm.Iter, *limitSet, error) {
 				return nil, nil, fmt.Errorf("limiter: query: %w", ctx.Err())
 			}
 		}
-		rows, err := m.store.NewIter([]byte{tableBucket}, []byte{tableConfig + 1})
+		rows, err := m.store.NewIter([]byte{tableWall}, []byte{tableConfig + 1})
 		if err != nil {
 			return nil, nil, fmt.Errorf("limiter: query: %w", err)
 		}
-		version, err := versionOf(rows)
-		if set := m.published.Load(); err == nil && set.version == version {
+		version, rolls, err := versionOf(rows)
+		if set := m.published.Load(); err == nil && set.version == version && set.wall.rolls == rolls {
 			return rows, set, nil
 		}
 		// An entry that changes the limits was committed between the two reads, or is about to
@@ -83,26 +98,24 @@ func (m *Machine) view(ctx context.Context) (*raftfsm.Iter, *limitSet, error) {
 	return nil, nil, fmt.Errorf("limiter: query: %w", raftfsm.ErrRestoring)
 }
 
-func versionOf(rows *raftfsm.Iter) (uint32, error) {
-	if !rows.SeekGE([]byte{tableConfig}) {
-		return 0, rows.Error()
-	}
-	v, err := rows.Value()
+// versionOf is what tells apart the limits that rows belong to.
+func versionOf(rows *raftfsm.Iter) (version uint32, rolls uint64, err error) {
+	wall, _, err := readRow(rows, []byte{tableWall}, decodeWall)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	c, err := decodeConfig(v)
-	return c.version, err
+	c, _, err := readRow(rows, []byte{tableConfig}, decodeConfig)
+	return c.version, wall.rolls, err
 }
 
-func readRow(rows *raftfsm.Iter, key []byte) (bucket, bool, error) {
+func readRow[T any](rows *raftfsm.Iter, key []byte, decode func([]byte) (T, error)) (row T, found bool, err error) {
 	if !rows.SeekGE(key) || string(rows.Key()) != string(key) {
-		return bucket{}, false, rows.Error()
+		return row, false, rows.Error()
 	}
 	v, err := rows.Value()
 	if err != nil {
-		return bucket{}, false, err
+		return row, false, err
 	}
-	b, err := decodeBucket(v)
-	return b, true, err
+	row, err = decode(v)
+	return row, true, err
 }

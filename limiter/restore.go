@@ -40,7 +40,9 @@ func (m *Machine) RestoreRows(tx *raftfsm.Tx, e raftfsm.Entry, rows []raftfsm.Ro
 			if err != nil {
 				return fmt.Errorf("%w: row %q: %w", raftfsm.ErrRestoreRefused, row.Key, err)
 			}
-			value = encodeLimitRow(newLimitState(l.Limit, l.uid, 0, []generation{{start: e.Time, rate: l.rate()}}))
+			speed := l.speed()
+			speed.start = e.Time
+			value = encodeLimitRow(newLimitState(l.Limit, l.uid, 0, []generation{speed}))
 		} else if _, err := decodeConfig(value); err != nil {
 			return fmt.Errorf("%w: %w", raftfsm.ErrRestoreRefused, err)
 		}
@@ -59,7 +61,7 @@ func restoredLimit(row raftfsm.Row) (*limitState, error) {
 	if string(row.Key) != string(limitKey(l.ID)) {
 		return nil, errors.New("it is not a limit's")
 	}
-	return l, Validate([]Limit{l.Limit})
+	return l, ValidateStored([]Limit{l.Limit})
 }
 
 // RestoreEnd implements raftfsm.Restorer. All counters are empty from here on, and refill.
@@ -85,7 +87,7 @@ func (m *Machine) RestoreEnd(tx *raftfsm.Tx, e raftfsm.Entry) error {
 	if err := tx.Set([]byte{tableEmpty}, binary.AppendUvarint([]byte{rowVersion}, uint64(emptied))); err != nil {
 		return fmt.Errorf("limiter: restore: %w", err)
 	}
-	m.config, m.set = next, newLimitSet(next.version, sorted, emptied)
+	m.config, m.set = next, newLimitSet(next.version, sorted, emptied, m.set.wall)
 	set := m.set
 	tx.OnCommit(func() { m.published.Store(set) })
 	m.time.Store(e.Time)

@@ -38,10 +38,10 @@ func TestRestoredCountersAreEmpty(t *testing.T) {
 	}
 	// The sweep forgets no counter that would come back emptier.
 	to.set(limit("t", ScopeTenant, "acme", "2/s", 20), limit("k", ScopeKey, "acme/*", "1/s", 50), limit("new", ScopeTenant, "beta", "1/s", 100))
-	rows := to.buckets()
+	rows := to.counters()
 	to.Time = time.Minute + 30*time.Second
 	to.sweep()
-	if got := to.buckets(); got != rows-1 {
+	if got := to.counters(); got != rows-1 {
 		t.Errorf("%d counters of %d are left, want all but the full one of 2/s", got, rows)
 	}
 	if d := to.check(time.Minute+30*time.Second, Request{Tenant: "beta"}); d.Levels[0].Remaining != 30 {
@@ -83,7 +83,7 @@ func TestRestoreRefusesOtherRows(t *testing.T) {
 	}
 	good := used.Machine().(*Machine).set.byID["t"]
 	for what, chunk := range map[string][]byte{
-		"a counter":          raftfsm.AppendRow(nil, appendBucketKey(nil, 1, "acme", ""), appendBucket(nil, bucket{unit: 1})),
+		"a counter":          raftfsm.AppendRow(nil, appendCounterKey(nil, 1, "acme", ""), appendCounter(nil, counter{unit: 1})),
 		"another limit's id": raftfsm.AppendRow(nil, limitKey("u"), encodeLimitRow(good)),
 		"a bad version":      raftfsm.AppendRow(nil, []byte{tableConfig}, []byte{9}),
 		"no version":         raftfsm.AppendRow(nil, limitKey("t"), encodeLimitRow(good)),

@@ -10,16 +10,23 @@ import (
 
 // Tables: the first byte of a row's key.
 const (
-	tableBucket byte = 'b' // uid of the limit, tenant, subject -> bucket
-	tableConfig byte = 'c' // nothing -> version of the limits, next uid
-	tableEmpty  byte = 'e' // nothing -> when a restore emptied all counters
-	tableLimit  byte = 'l' // limit id -> limit with its rates
-	tablePart   byte = 'p' // part -> the steps of an incomplete change
-	tableStaged byte = 's' // nothing -> versions of an incomplete change, parts present
-	tableCursor byte = 'w' // nothing -> where the sweep goes on
+	tableWall    byte = 'a' // nothing -> what is known of the wall clocks
+	tableCounter byte = 'b' // uid of the limit, tenant, subject -> counter
+	tableConfig  byte = 'c' // nothing -> version of the limits, next uid
+	tableEmpty   byte = 'e' // nothing -> when a restore emptied all counters
+	tableLimit   byte = 'l' // limit id -> limit with its rates
+	tablePart    byte = 'p' // part -> the steps of an incomplete change, all in the first layout
+	tablePart2   byte = 'q' // part -> steps of which a limit needs a later layout
+	tableStaged  byte = 's' // nothing -> versions of an incomplete change, parts present
+	tableCursor  byte = 'w' // nothing -> where the sweep goes on
 )
 
-const rowVersion = 1
+// rowVersion is the layout that builds of every level read. A counter that is only a bucket and
+// a plain limit keep it; others have rowVersion2, which is written from raftfsm.LevelLimits on.
+const (
+	rowVersion  = 1
+	rowVersion2 = 2
+)
 
 // config is what a group knows besides the limits themselves.
 type config struct {
@@ -27,8 +34,8 @@ type config struct {
 	nextUID uint64
 }
 
-func appendBucketKey(b []byte, uid uint64, tenant, subject string) []byte {
-	b = append(b, tableBucket)
+func appendCounterKey(b []byte, uid uint64, tenant, subject string) []byte {
+	b = append(b, tableCounter)
 	b = binary.BigEndian.AppendUint64(b, uid)
 	b = append(b, byte(len(tenant)))
 	b = append(b, tenant...)
@@ -43,29 +50,113 @@ func uidOfKey(key []byte) (uint64, error) {
 	return binary.BigEndian.Uint64(key[1:]), nil
 }
 
-func appendBucket(b []byte, v bucket) []byte {
-	b = append(b, rowVersion)
-	b = binary.AppendUvarint(b, v.gen)
-	b = binary.AppendUvarint(b, v.unit)
-	b = binary.AppendUvarint(b, uint64(v.t))
-	b = binary.AppendUvarint(b, v.used.lo)
-	return binary.AppendUvarint(b, v.used.hi)
+// Parts of a counter's row.
+const (
+	partBucket = 1 << iota
+	partWindow
+	partCalendar
+	partsAll = partBucket | partWindow | partCalendar
+)
+
+func (c *counter) parts() byte {
+	var parts byte
+	if c.unit != 0 {
+		parts |= partBucket
+	}
+	if c.tick != 0 {
+		parts |= partWindow
+	}
+	if c.spent != 0 {
+		parts |= partCalendar
+	}
+	return parts
 }
 
-func decodeBucket(b []byte) (bucket, error) {
+func appendCounter(b []byte, c counter) []byte {
+	parts := c.parts()
+	if parts == partBucket {
+		b = append(b, rowVersion)
+		b = binary.AppendUvarint(b, c.gen)
+		b = binary.AppendUvarint(b, c.unit)
+		b = binary.AppendUvarint(b, uint64(c.t))
+		b = binary.AppendUvarint(b, c.used.lo)
+		return binary.AppendUvarint(b, c.used.hi)
+	}
+	b = append(b, rowVersion2, parts)
+	b = binary.AppendUvarint(b, c.gen)
+	b = binary.AppendUvarint(b, uint64(c.t))
+	if parts&partBucket != 0 {
+		b = binary.AppendUvarint(b, c.unit)
+		b = binary.AppendUvarint(b, c.used.lo)
+		b = binary.AppendUvarint(b, c.used.hi)
+	}
+	if parts&partWindow != 0 {
+		b = binary.AppendUvarint(b, c.tick)
+		b = binary.AppendUvarint(b, uint64(len(c.slots)))
+		at := uint64(0)
+		for _, s := range c.slots {
+			b = binary.AppendUvarint(b, s.at-at)
+			b = binary.AppendUvarint(b, s.n)
+			at = s.at
+		}
+	}
+	if parts&partCalendar != 0 {
+		b = binary.AppendUvarint(b, c.epoch)
+		b = binary.AppendUvarint(b, c.spent)
+	}
+	return b
+}
+
+func decodeCounter(b []byte) (counter, error) {
 	r := wire.NewReader(b)
-	r.Byte(rowVersion)
-	v := bucket{
-		gen:  r.Uvarint(math.MaxUint64),
-		unit: r.Uvarint(math.MaxUint64),
-		t:    int64(r.Uvarint(math.MaxInt64)),
+	var c counter
+	parts := byte(partBucket)
+	version := r.Byte(rowVersion2)
+	switch version {
+	case rowVersion:
+		c.gen = r.Uvarint(math.MaxUint64)
+		c.unit = r.Uvarint(math.MaxUint64)
+		c.t = int64(r.Uvarint(math.MaxInt64))
+		c.used.lo = r.Uvarint(math.MaxUint64)
+		c.used.hi = r.Uvarint(math.MaxUint64)
+	case rowVersion2:
+		parts = r.Byte(partsAll)
+		c.gen = r.Uvarint(math.MaxUint64)
+		c.t = int64(r.Uvarint(math.MaxInt64))
+		if parts&partBucket != 0 {
+			c.unit = r.Uvarint(math.MaxUint64)
+			c.used.lo = r.Uvarint(math.MaxUint64)
+			c.used.hi = r.Uvarint(math.MaxUint64)
+		}
+		if parts&partWindow != 0 {
+			c.tick = r.Uvarint(math.MaxInt64)
+			readSlots(r, &c)
+		}
+		if parts&partCalendar != 0 {
+			c.epoch, c.spent = r.Uvarint(math.MaxUint64), r.Uvarint(slotTokensMax)
+		}
 	}
-	v.used.lo = r.Uvarint(math.MaxUint64)
-	v.used.hi = r.Uvarint(math.MaxUint64)
-	if err := r.Done(); err != nil || v.unit == 0 || b[0] != rowVersion {
-		return bucket{}, errRow("bucket")
+	if err := r.Done(); err != nil || version == 0 || c.parts() != parts || (parts == partBucket) != (version == rowVersion) {
+		return counter{}, errRow("counter")
 	}
-	return v, nil
+	return c, nil
+}
+
+// readSlots takes slots in the order of time.
+func readSlots(r *wire.Reader, c *counter) {
+	n := r.Count(slotsMax)
+	if n > 0 {
+		c.slots = make([]slot, 0, n)
+	}
+	at := uint64(0)
+	for i := 0; i < n && !r.Failed(); i++ {
+		step := r.Uvarint(math.MaxInt64)
+		if at > math.MaxInt64-step || i > 0 && step == 0 {
+			r.Fail()
+		}
+		at += step
+		c.slots = append(c.slots, slot{at: at, n: r.Uvarint(slotTokensMax)})
+	}
 }
 
 func encodeConfig(c config) []byte {
@@ -87,7 +178,16 @@ func decodeConfig(b []byte) (config, error) {
 func limitKey(id string) []byte { return append([]byte{tableLimit}, id...) }
 
 func encodeLimitRow(l *limitState) []byte {
-	b := appendLimit([]byte{rowVersion}, l.Limit)
+	version := byte(rowVersion)
+	for _, g := range l.gens {
+		if g.rate.unit == 0 || g.ring.tick != 0 {
+			version = rowVersion2
+		}
+	}
+	if !l.plain() || l.calendar != (calendarState{}) {
+		version = rowVersion2
+	}
+	b := appendLimit([]byte{version}, l.Limit, version)
 	b = binary.AppendUvarint(b, l.uid)
 	b = binary.AppendUvarint(b, l.firstGen)
 	b = binary.AppendUvarint(b, uint64(len(l.gens)))
@@ -95,14 +195,23 @@ func encodeLimitRow(l *limitState) []byte {
 		b = binary.AppendUvarint(b, uint64(g.start))
 		b = binary.AppendUvarint(b, g.rate.refill)
 		b = binary.AppendUvarint(b, g.rate.unit)
+		if version == rowVersion2 {
+			b = binary.AppendUvarint(b, g.ring.tick)
+			b = binary.AppendUvarint(b, g.ring.span)
+		}
+	}
+	if version == rowVersion2 {
+		b = binary.AppendUvarint(b, l.calendar.epoch)
+		b = binary.AppendUvarint(b, uint64(l.calendar.begin))
+		b = binary.AppendUvarint(b, uint64(l.calendar.end))
 	}
 	return b
 }
 
 func decodeLimitRow(b []byte) (*limitState, error) {
 	r := wire.NewReader(b)
-	v := r.Byte(rowVersion)
-	l := readLimit(r)
+	version := r.Byte(rowVersion2)
+	l := readLimit(r, version)
 	uid, firstGen := r.Uvarint(math.MaxUint64), r.Uvarint(math.MaxUint64)
 	var gens []generation
 	for n := r.Count(generationsMax); n > 0; n-- {
@@ -110,15 +219,28 @@ func decodeLimitRow(b []byte) (*limitState, error) {
 			start: int64(r.Uvarint(math.MaxInt64)),
 			rate:  rate{refill: r.Uvarint(math.MaxUint64), unit: r.Uvarint(math.MaxUint64)},
 		}
-		if g.rate.refill == 0 || g.rate.unit == 0 {
+		if version == rowVersion2 {
+			g.ring = ring{tick: r.Uvarint(math.MaxInt64), span: r.Uvarint(math.MaxInt64)}
+		}
+		if (g.rate.refill == 0) != (g.rate.unit == 0) || (g.ring.tick == 0) != (g.ring.span == 0) {
 			return nil, errRow("limit")
 		}
 		gens = append(gens, g)
 	}
-	if err := r.Done(); err != nil || v != rowVersion || len(gens) == 0 {
+	var calendar calendarState
+	if version == rowVersion2 {
+		calendar = calendarState{epoch: r.Uvarint(math.MaxUint64), begin: readSeconds(r), end: readSeconds(r)}
+	}
+	if err := r.Done(); err != nil || version == 0 || len(gens) == 0 {
 		return nil, errRow("limit")
 	}
-	return newLimitState(l, uid, firstGen, gens), nil
+	state := newLimitState(l, uid, firstGen, gens)
+	state.calendar = calendar
+	last := state.speed()
+	if l.hasBucket() != (last.rate.unit != 0) || l.hasWindow() != (last.ring.tick != 0) || encodeLimitRow(state)[0] != version {
+		return nil, errRow("limit")
+	}
+	return state, nil
 }
 
 // staged describes a change of which some parts have arrived.
@@ -129,6 +251,11 @@ type staged struct {
 
 func partKey(part uint32) []byte {
 	return binary.BigEndian.AppendUint32([]byte{tablePart}, part)
+}
+
+// part2Key is the key of a part in the later layout.
+func part2Key(part uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{tablePart2}, part)
 }
 
 func encodeStaged(s staged) []byte {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
@@ -65,11 +67,92 @@ func (s *Service) Check(ctx context.Context, r Request) (Decision, error) {
 	if err != nil {
 		return Decision{}, fmt.Errorf("limiter: check for tenant %s: %w", r.Tenant, err)
 	}
+	return decisionOf(res, outcomeDecided, r.Tenant)
+}
+
+// Peek tells what Check would answer now, with all that is known of the levels, and takes nothing.
+// It sees the counters as of the group's last entry.
+func (s *Service) Peek(ctx context.Context, r Request) (Decision, error) {
+	if err := validRequest(r); err != nil {
+		return Decision{}, err
+	}
+	res, err := s.query(ctx, s.Group(r.Tenant), appendPeek(nil, r), raftfsm.Linearizable)
+	if err != nil {
+		return Decision{}, fmt.Errorf("limiter: peek for tenant %s: %w", r.Tenant, err)
+	}
+	return decisionOf(res, outcomePeeked, r.Tenant)
+}
+
+// CheckBatch decides checks with as few log entries as it can, those of one tenant in their order.
+// It is not atomic: each check is decided for itself. Request ids are not taken. The error is
+// an *InvalidError, and then nothing was done.
+func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, error) {
+	var errs []error
+	for i, r := range all {
+		if r.RequestID != "" {
+			errs = append(errs, &InvalidError{Field: fmt.Sprintf("checks[%d].request_id", i), Message: "is not taken in a batch; send the check alone"})
+		}
+		if err := validRequest(r); err != nil && len(errs) < problemsMax {
+			errs = append(errs, fmt.Errorf("checks[%d]: %w", i, err))
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	out := make([]Outcome, len(all))
+	byGroup := map[raftfsm.GroupID][]int{}
+	for i, r := range all {
+		g := s.Group(r.Tenant)
+		byGroup[g] = append(byGroup[g], i)
+	}
+	var wg sync.WaitGroup
+	for group, places := range byGroup {
+		wg.Go(func() { s.checkBatch(ctx, group, all, places, out) })
+	}
+	wg.Wait()
+	return out, nil
+}
+
+// checkBatch decides the checks of one group at places.
+func (s *Service) checkBatch(ctx context.Context, group raftfsm.GroupID, all []Request, places []int, out []Outcome) {
+	if s.groups.Level() < raftfsm.LevelLimits {
+		for _, i := range places { // a member does not know batches yet
+			out[i].Decision, out[i].Err = s.Check(ctx, all[i])
+		}
+		return
+	}
+	for len(places) > 0 {
+		n, size := 0, 0
+		part := make([]Request, 0, min(len(places), batchCommandMax))
+		for ; n < len(places) && n < batchCommandMax; n++ {
+			r := all[places[n]]
+			if size += len(r.Tenant) + len(r.Token) + len(r.Key) + 16; size > partBytes {
+				break
+			}
+			part = append(part, r)
+		}
+		res, err := s.propose(ctx, group, raftfsm.Command{Data: appendBatch(nil, part)})
+		if err == nil && (res.outcome != outcomeBatch || len(res.batch) != n) {
+			err = unexpected(res)
+		}
+		for at, i := range places[:n] {
+			if err != nil {
+				out[i].Err = fmt.Errorf("limiter: check for tenant %s: %w", all[i].Tenant, err)
+				continue
+			}
+			out[i].Decision, out[i].Err = decisionOf(res.batch[at], outcomeDecided, all[i].Tenant)
+		}
+		places = places[n:]
+	}
+}
+
+// decisionOf is the decision in a result that should have one.
+func decisionOf(res result, want outcome, tenant string) (Decision, error) {
 	switch res.outcome {
-	case outcomeDecided:
+	case want:
 		return res.decision, nil
 	case outcomeTooManyLimits:
-		return Decision{}, fmt.Errorf("tenant %s: %w", r.Tenant, ErrTooManyLimits)
+		return Decision{}, fmt.Errorf("tenant %s: %w", tenant, ErrTooManyLimits)
 	}
 	return Decision{}, unexpected(res)
 }
@@ -99,7 +182,7 @@ func (s *Service) Configure(ctx context.Context, group raftfsm.GroupID, changes 
 
 // Version is the version of the limits that a group applies.
 func (s *Service) Version(ctx context.Context, group raftfsm.GroupID, c raftfsm.Consistency) (uint32, error) {
-	res, err := s.query(ctx, group, []byte{codecVersion, opVersion}, c)
+	res, err := s.query(ctx, group, []byte{codecFirst, opVersion}, c)
 	if err != nil {
 		return 0, fmt.Errorf("limiter: version of the limits in group %d: %w", group, err)
 	}
@@ -112,7 +195,7 @@ func (s *Service) Version(ctx context.Context, group raftfsm.GroupID, c raftfsm.
 // Sweep removes counters that equal fresh ones, a bounded number a call; more tells whether
 // the walk over all counters has rows left. Calling it changes no answer.
 func (s *Service) Sweep(ctx context.Context, group raftfsm.GroupID) (more bool, err error) {
-	res, err := s.propose(ctx, group, raftfsm.Command{Data: []byte{codecVersion, opSweep}})
+	res, err := s.propose(ctx, group, raftfsm.Command{Data: []byte{codecFirst, opSweep}})
 	if err != nil {
 		return false, fmt.Errorf("limiter: sweep group %d: %w", group, err)
 	}
@@ -120,6 +203,45 @@ func (s *Service) Sweep(ctx context.Context, group raftfsm.GroupID) (more bool, 
 		return false, unexpected(res)
 	}
 	return res.more, nil
+}
+
+// Roll begins the calendar periods that have come in a group, and ends the limits that expire. wall is a moment that the clocks
+// of a majority of nodes have passed. Who leads the group calls it about once a second; calling it
+// more often, or from several nodes, does no harm.
+func (s *Service) Roll(ctx context.Context, group raftfsm.GroupID, wall time.Time) error {
+	res, err := s.query(ctx, group, []byte{codecLimits, opCalendars}, raftfsm.Bounded)
+	if err != nil {
+		return fmt.Errorf("limiter: calendars of group %d: %w", group, err)
+	}
+	if res.outcome != outcomeCalendars {
+		return unexpected(res)
+	}
+	c := rollCommand{wall: wall.Unix()}
+	var errs []error
+	known := map[Calendar]bool{}
+	for _, p := range res.periods {
+		if p.end > c.wall || known[p.rule] {
+			continue
+		}
+		known[p.rule] = true
+		next := period{rule: p.rule}
+		if next.begin, next.end, err = p.rule.periodOf(wall); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		c.periods = append(c.periods, next)
+	}
+	if len(c.periods) == 0 && (res.expires == 0 || res.expires > c.wall) {
+		return errors.Join(errs...)
+	}
+	res, err = s.propose(ctx, group, raftfsm.Command{Data: appendRoll(nil, c)})
+	if err == nil && res.outcome != outcomeRolled {
+		err = unexpected(res)
+	}
+	if err != nil {
+		errs = append(errs, fmt.Errorf("limiter: next periods of group %d: %w", group, err))
+	}
+	return errors.Join(errs...)
 }
 
 func (s *Service) propose(ctx context.Context, group raftfsm.GroupID, cmd raftfsm.Command) (result, error) {
@@ -157,7 +279,7 @@ func splitChange(c Change) []configureCommand {
 		}
 	}
 	for _, l := range c.Puts {
-		room(len(appendLimit(nil, l)))
+		room(len(appendLimit(nil, l, codecLimits)))
 		part.Puts = append(part.Puts, l)
 	}
 	for _, id := range c.Deletes {

@@ -8,14 +8,14 @@ import (
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-// sweepRowsMax bounds the buckets that one command looks at: about a millisecond of work, so
+// sweepRowsMax bounds the counters that one command looks at: about a millisecond of work, so
 // that checks behind it do not wait.
 const sweepRowsMax = 1024
 
 // swept is what the sweep does to one row; a nil value removes it.
 type swept struct{ key, value []byte }
 
-// sweep looks at the next buckets from where the last sweep stopped. It removes those that
+// sweep looks at the next counters from where the last sweep stopped. It removes those that
 // equal a fresh one and those of limits that are gone, and settles those written under an
 // older rate, so that few rates need remembering. None of this changes an answer.
 func (m *Machine) sweep(tx *raftfsm.Tx, now int64) ([]byte, error) {
@@ -43,19 +43,19 @@ func (m *Machine) sweep(tx *raftfsm.Tx, now int64) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("limiter: sweep: %w", err)
 	}
-	return appendBool([]byte{codecVersion, byte(outcomeSwept)}, next != nil), nil
+	return appendBool([]byte{codecFirst, byte(outcomeSwept)}, next != nil), nil
 }
 
 // sweepable collects what to do; next is where to go on, or nil at the end of the table.
 func (m *Machine) sweepable(tx *raftfsm.Tx, now int64) (todo []swept, next []byte, err error) {
 	from, err := tx.Get([]byte{tableCursor})
 	if errors.Is(err, raftfsm.ErrNotFound) {
-		from, err = []byte{tableBucket}, nil
+		from, err = []byte{tableCounter}, nil
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	it, err := tx.NewIter(from, []byte{tableBucket + 1})
+	it, err := tx.NewIter(from, []byte{tableCounter + 1})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -90,16 +90,16 @@ func (m *Machine) sweepRow(key, value []byte, now int64) (row swept, change bool
 	if limit == nil {
 		return swept{key: bytes.Clone(key)}, true, nil
 	}
-	b, err := decodeBucket(value)
+	c, err := decodeCounter(value)
 	if err != nil {
 		return swept{}, false, err
 	}
-	settled := limit.settle(b, now)
+	settled, fresh := limit.settle(c, now), limit.fresh(now, m.set.emptied)
 	switch {
-	case settled.used.isZero() && limit.settle(limit.fresh(now, m.set.emptied), now).used.isZero():
+	case settled.unused() && fresh.unused():
 		return swept{key: bytes.Clone(key)}, true, nil
-	case b.gen != settled.gen:
-		return swept{key: bytes.Clone(key), value: appendBucket(nil, settled)}, true, nil
+	case c.gen != settled.gen:
+		return swept{key: bytes.Clone(key), value: appendCounter(nil, settled)}, true, nil
 	}
 	return swept{}, false, nil
 }

@@ -46,12 +46,22 @@ func (e *InvalidError) Is(target error) bool { return target == ErrInvalid }
 
 // Validate checks limits that came through the API. It returns nil, or what is wrong, up to
 // 20 things, as joined *InvalidError.
-func Validate(limits []Limit) error {
+func Validate(limits []Limit) error { return validate(limits, zoneProblems) }
+
+// ValidateStored is Validate without what may differ between builds, such as the time zones that
+// exist, for state machines.
+func ValidateStored(limits []Limit) error { return validate(limits, nil) }
+
+func validate(limits []Limit, more func(Limit) []problem) error {
 	var errs []*InvalidError
 	seen := make(map[string]int, len(limits))
 	for i, l := range limits {
-		for _, p := range problemsOf(l) {
-			errs = append(errs, &InvalidError{Field: fmt.Sprintf("limits[%d].%s", i, p.field), Message: p.message})
+		problems := problemsOf(l)
+		if more != nil {
+			problems = append(problems, more(l)...)
+		}
+		for _, p := range problems {
+			errs = append(errs, &InvalidError{Field: p.path(fmt.Sprintf("limits[%d]", i)), Message: p.message})
 		}
 		if first, ok := seen[l.ID]; ok {
 			errs = append(errs, &InvalidError{
@@ -98,10 +108,24 @@ func (l Limit) Owner() string {
 	return tenant
 }
 
+func (l Limit) hasBucket() bool { return l.TokenBucket.Rate != "" }
+
+func (l Limit) hasCalendar() bool { return l.Calendar.Period != "" }
+
+func (l Limit) hasWindow() bool { return l.Window.Length != "" }
+
 const nameRule = "must be 1 to 63 of the characters a-z 0-9 . _ -"
 
-// problem is one thing wrong with a limit; field is relative to it.
+// problem is one thing wrong with a limit; field is relative to it, and empty for the limit as a
+// whole.
 type problem struct{ field, message string }
+
+func (p problem) path(limit string) string {
+	if p.field == "" {
+		return limit
+	}
+	return limit + "." + p.field
+}
 
 func problemsOf(l Limit) []problem {
 	var out []problem
@@ -118,18 +142,44 @@ func problemsOf(l Limit) []problem {
 	if m := selectorProblem(l); m != "" {
 		out = append(out, problem{"selector", m})
 	}
+	if l.fields()&(fieldBucket|fieldWindow|fieldCalendar|fieldAccess) == 0 {
+		out = append(out, problem{"", "must have a tokenBucket, a window, a calendar, or several of them; or access"})
+	}
+	out = append(out, bucketProblems(l)...)
+	if l.Window != (Window{}) {
+		if m := windowProblem(l.Window); m != "" {
+			out = append(out, problem{"window.length", m})
+		}
+	}
+	out = append(out, calendarProblems(l.Calendar)...)
+	return append(out, policyProblems(l)...)
+}
+
+// zoneProblems are what is wrong with a limit as far as this build knows. Replicas must not ask:
+// builds differ in the zones they know.
+func zoneProblems(l Limit) []problem {
+	if !l.hasCalendar() || !validZoneName(l.Calendar.TimeZone) {
+		return nil
+	}
+	if _, err := l.Calendar.zone(); err != nil {
+		return []problem{{"calendar.timeZone", fmt.Sprintf("%q is no time zone that this build knows: it %s", l.Calendar.TimeZone, zoneRule)}}
+	}
+	return nil
+}
+
+func bucketProblems(l Limit) []problem {
+	if l.TokenBucket == (TokenBucket{}) {
+		return nil
+	}
 	r, err := parseRate(l.TokenBucket.Rate)
-	if err != nil {
-		out = append(out, problem{"tokenBucket.rate", err.Error()})
-	}
 	switch {
-	case l.TokenBucket.Burst == 0:
-		out = append(out, problem{"tokenBucket.burst", "must be at least 1"})
-	case err == nil && refillTooLong(r, l.TokenBucket.Burst):
-		out = append(out, problem{"tokenBucket", fmt.Sprintf(
-			"at this rate an empty bucket takes more than %d days to fill; raise the rate or lower the burst", RefillMax/(24*time.Hour))})
+	case err != nil:
+		return []problem{{"tokenBucket.rate", err.Error()}}
+	case refillTooLong(r, l.TokenBucket.Burst):
+		return []problem{{"tokenBucket", fmt.Sprintf(
+			"at this rate an empty bucket takes more than %d days to fill; raise the rate or lower the burst", RefillMax/(24*time.Hour))}}
 	}
-	return out
+	return nil
 }
 
 func selectorProblem(l Limit) string {

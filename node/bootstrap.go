@@ -241,6 +241,7 @@ func (b *bootstrap) mint(ctx context.Context) (*record, error) {
 	if level == raftfsm.LevelFirst {
 		return r, nil // a seed of an older build could not read more
 	}
+	r.Level = level
 	return r.with(r.membership()), nil
 }
 

@@ -98,7 +98,7 @@ func (a addition) decide(ctx context.Context, n *Node, m meta.Membership) ([]met
 		return nil, result, fmt.Errorf("%w: %s is the member %s, and the node at %s is %s", api.ErrNodeNameTaken, a.name, other.ID, a.address, h.ID)
 	}
 	node := a.node(h)
-	if err := unfit(a.name, append(n.fitProblems(h, m), addressProblems(node, m, "")...)); err != nil {
+	if err := unfit(a.name, append(n.fitProblems(h, m, n.host.Level()), addressProblems(node, m, "")...)); err != nil {
 		return nil, result, err
 	}
 	if count := activeNodes(m); count >= meta.MembersMax {
@@ -125,13 +125,13 @@ func (a addition) ask(ctx context.Context, n *Node) (*hello, error) {
 	return h, nil
 }
 
-// fitProblems lists everything about a new node that keeps it from being a member.
-func (n *Node) fitProblems(h *hello, m meta.Membership) []string {
+// fitProblems lists everything about a new node that keeps it from being a member of a region of
+// this level.
+func (n *Node) fitProblems(h *hello, m meta.Membership, level int) []string {
 	var p problemList
 	rec := n.boot.current()
-	// The region may speak what this build speaks, and goes on to.
-	if h.Level < raftfsm.LevelCurrent {
-		p.add("its build %s speaks level %d of the protocol, this node speaks %d; upgrade it", h.Version, max(raftfsm.LevelFirst, h.Level), raftfsm.LevelCurrent)
+	if h.Level < level {
+		p.add("its build %s speaks level %d of the protocol, the region speaks %d; upgrade it", h.Version, max(raftfsm.LevelFirst, h.Level), level)
 	}
 	switch {
 	case h.Removed || m.Removed[h.ID]:
@@ -237,7 +237,7 @@ func (r replacement) decide(ctx context.Context, n *Node, m meta.Membership) ([]
 			return nil, result, err
 		}
 	} else {
-		problems := n.fitProblems(h, m)
+		problems := n.fitProblems(h, m, n.host.Level())
 		if before := removedBefore(r.old, m); h.ID == old.ID && before.Removed {
 			before.NewID, before.Removed = h.ID, false
 			return nil, before, nil // it has replaced its former self

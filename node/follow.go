@@ -59,6 +59,7 @@ func (n *Node) followTo(m meta.Membership) (removed bool, err error) {
 		return true, nil
 	}
 	next := rec.with(m)
+	next.Level = max(next.Level, n.host.Level())
 	if err := n.boot.follow(next); err != nil {
 		return false, err
 	}

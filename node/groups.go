@@ -29,6 +29,9 @@ const metaCommitTimeout = 100 * time.Millisecond
 const (
 	jobRetry      = time.Second
 	sweepInterval = time.Minute
+	// rollInterval is how often a leader looks whether a calendar period has begun: a period
+	// begins at most that much after its boundary. More often costs a local read each.
+	rollInterval = time.Second
 )
 
 func limiterGroups(n int) []raftfsm.GroupID {
@@ -123,8 +126,9 @@ func (n *Node) keepLimits(ctx context.Context, group raftfsm.GroupID) {
 		return
 	}
 	run := n.services.running.Load()
-	sweep := time.NewTicker(sweepInterval)
+	sweep, roll := time.NewTicker(sweepInterval), time.NewTicker(rollInterval)
 	defer sweep.Stop()
+	defer roll.Stop()
 	for ctx.Err() == nil {
 		changed := run.meta.LimitsChanged()
 		if err := run.meta.PushLimits(ctx, group); err != nil && ctx.Err() == nil {
@@ -132,17 +136,36 @@ func (n *Node) keepLimits(ctx context.Context, group raftfsm.GroupID) {
 			pause(ctx, jobRetry)
 			continue
 		}
-		select {
-		case <-changed:
-		case <-sweep.C:
-			for more := true; more && ctx.Err() == nil; {
-				var err error
-				if more, err = run.limiter.Sweep(ctx, group); err != nil {
-					n.log.Warn("counters not swept", "group", group, "err", err)
+		n.rollCalendars(ctx, group) // those of new limits at once
+		for again := true; again; {
+			select {
+			case <-roll.C:
+				n.rollCalendars(ctx, group)
+			case <-changed:
+				again = false
+			case <-sweep.C:
+				again = false
+				for more := true; more && ctx.Err() == nil; {
+					var err error
+					if more, err = run.limiter.Sweep(ctx, group); err != nil {
+						n.log.Warn("counters not swept", "group", group, "err", err)
+					}
 				}
+			case <-ctx.Done():
+				again = false
 			}
-		case <-ctx.Done():
 		}
+	}
+}
+
+// rollCalendars begins the periods that a majority's clocks have reached.
+func (n *Node) rollCalendars(ctx context.Context, group raftfsm.GroupID) {
+	wall, ok := n.host.MajorityWall()
+	if !ok {
+		return
+	}
+	if err := n.services.running.Load().limiter.Roll(ctx, group, wall); err != nil && ctx.Err() == nil {
+		n.log.Warn("calendar periods not begun yet", "group", group, "err", err)
 	}
 }
 

@@ -50,6 +50,8 @@ type record struct {
 	// placement come from; 0 while they are as the region was started.
 	NodesVersion     uint32 `json:"nodesVersion,omitempty"`
 	PlacementVersion uint32 `json:"placementVersion,omitempty"`
+	// Level is a protocol level that every member is known to speak; 0 says nothing.
+	Level int `json:"level,omitempty"`
 }
 
 type recordMember struct {

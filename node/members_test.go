@@ -23,7 +23,6 @@ import (
 	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
 	"github.com/maestro-conductor/maestro/internal/certs"
 	"github.com/maestro-conductor/maestro/internal/client"
-	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
 // settlePatience bounds moves of replicas, which take some seconds each.
@@ -413,8 +412,8 @@ func TestFitProblems(t *testing.T) {
 	n := &Node{boot: &bootstrap{rec: &record{ClusterID: "c1", Region: "local", Limiter: 3, Index: 3, Services: []string{"index", "limiter"}, Members: []recordMember{{ID: "a.1", Name: "a"}}}}}
 	m := n.boot.rec.membership()
 	m.Removed = map[string]bool{"gone.1": true}
-	good := hello{Name: "d", ID: "d.1", Level: raftfsm.LevelCurrent, Plan: plan{Region: "local", Limiter: 3, Index: 3, Run: []string{"index", "limiter"}}}
-	if p := n.fitProblems(&good, m); len(p) > 0 {
+	good := hello{Name: "d", ID: "d.1", Level: 2, Plan: plan{Region: "local", Limiter: 3, Index: 3, Run: []string{"index", "limiter"}}}
+	if p := n.fitProblems(&good, m, 2); len(p) > 0 {
 		t.Errorf("a good node: %q", p)
 	}
 	for want, spoil := range map[string]func(*hello){
@@ -427,7 +426,7 @@ func TestFitProblems(t *testing.T) {
 		h := good
 		spoil(&h)
 		want = strings.TrimSuffix(want, "; empty it")
-		if p := n.fitProblems(&h, m); len(p) != 1 || !strings.Contains(p[0], want) {
+		if p := n.fitProblems(&h, m, 2); len(p) != 1 || !strings.Contains(p[0], want) {
 			t.Errorf("%s: %q", want, p)
 		}
 	}

@@ -196,7 +196,7 @@ func (n *Node) start(rec *record) error {
 	}
 	if rec.Version >= recordVersion {
 		// Such a record is written only when every member speaks the level.
-		options.Level, options.Placements = raftfsm.LevelMembers, raftPlacements(rec, rec.membership())
+		options.Level, options.Placements = max(raftfsm.LevelMembers, rec.Level), raftPlacements(rec, rec.membership())
 	}
 	n.host, err = raftfsm.Open(options, n.groups(rec, tables))
 	if err != nil {

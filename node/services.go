@@ -77,6 +77,24 @@ func (s *services) Check(ctx context.Context, q limiter.Request) (limiter.Decisi
 	return r.limiter.Check(ctx, q)
 }
 
+// CheckBatch decides many checks.
+func (s *services) CheckBatch(ctx context.Context, all []limiter.Request) ([]limiter.Outcome, error) {
+	r, err := s.get()
+	if err != nil {
+		return nil, err
+	}
+	return r.limiter.CheckBatch(ctx, all)
+}
+
+// Peek decides without taking anything.
+func (s *services) Peek(ctx context.Context, q limiter.Request) (limiter.Decision, error) {
+	r, err := s.get()
+	if err != nil {
+		return limiter.Decision{}, err
+	}
+	return r.limiter.Peek(ctx, q)
+}
+
 // SetLimits creates or replaces limits.
 func (s *services) SetLimits(ctx context.Context, tenant string, limits []limiter.Limit, requestID string) (api.LimitChange, error) {
 	r, err := s.get()

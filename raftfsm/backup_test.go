@@ -70,7 +70,7 @@ func shelves() []raftfsm.Group {
 // region do.
 func startShelves(t *testing.T, n int) *hosttest.Cluster {
 	t.Helper()
-	return hosttest.Start(t, n, shelves, hosttest.Configure(func(_ int, o *raftfsm.Options) { o.Level = raftfsm.LevelBackups }))
+	return hosttest.Start(t, n, shelves, hosttest.Configure(func(_ int, o *raftfsm.Options) { o.Level = raftfsm.LevelCurrent }))
 }
 
 func patiently(t *testing.T) context.Context {

@@ -1,6 +1,7 @@
 package raftfsm
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -21,6 +22,8 @@ const (
 	LevelMembers = 2
 	// LevelBackups is the level from which on groups can be read for backups, and restored.
 	LevelBackups = 3
+	// LevelLimits is the level from which on limits are more than token buckets.
+	LevelLimits = 3
 
 	// pulseInterval is how often a node asks each peer how it is. Smaller costs idle CPU;
 	// larger lets a leader judge its followers by old news.
@@ -209,6 +212,23 @@ func (h *Host) ClockError() error {
 	}
 	return fmt.Errorf("this node's wall clock is %v %s those of %d other nodes, at most %v is allowed; set it right (NTP)",
 		worst.Abs().Round(time.Millisecond), direction, beyond, h.clockOffsetMax)
+}
+
+// MajorityWall is a moment that the wall clocks of a majority of the members have passed, as far as
+// this node knows; false when it has fresh news of no majority.
+func (h *Host) MajorityWall() (time.Time, bool) {
+	ahead := []time.Duration{0} // at least, of this node's clock
+	for id := range h.peerLinks() {
+		if s, ok := h.peer(id); ok {
+			ahead = append(ahead, s.offset-s.error)
+		}
+	}
+	majority := (1+len(h.peerLinks()))/2 + 1
+	if len(ahead) < majority {
+		return time.Time{}, false
+	}
+	slices.SortFunc(ahead, func(a, b time.Duration) int { return cmp.Compare(b, a) })
+	return h.clock.Now().Add(ahead[majority-1]), true
 }
 
 // level is the protocol level of the region: the highest that every member is known to speak.

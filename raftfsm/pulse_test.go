@@ -114,3 +114,27 @@ func TestPeersPace(t *testing.T) {
 		}
 	}
 }
+
+// A moment has come when the clocks of two of three members say so, less the error of looking.
+func TestMajorityWall(t *testing.T) {
+	const s, ms = time.Second, time.Millisecond
+	for name, c := range map[string]struct {
+		b, c peerState
+		want time.Duration // against this node's clock
+		none bool
+	}{
+		"all alike":                 {said(2, 0, 0), said(2, 0, 0), 0, false},
+		"this one ahead":            {said(2, -2*s, ms), said(2, -3*s, ms), -2*s - ms, false},
+		"this one behind":           {said(2, 5*s, 2*ms), said(2, 3*s, 2*ms), 3*s - 2*ms, false},
+		"one far ahead":             {said(2, time.Hour, ms), said(2, -1*s, ms), 0, false},
+		"one silent":                {peerState{}, said(2, -1*s, ms), -1*s - ms, false},
+		"one silent, the other off": {peerState{}, said(2, time.Hour, ms), 0, false},
+		"both silent":               {peerState{}, peerState{}, 0, true},
+	} {
+		clk := clock.NewManual(time.Unix(1_700_000_000, 0))
+		wall, ok := hostKnowing(clk, c.b, c.c).MajorityWall()
+		if ok == c.none || ok && wall.Sub(clk.Now()) != c.want {
+			t.Errorf("%s: %v, %v; want %v", name, wall.Sub(clk.Now()), ok, c.want)
+		}
+	}
+}

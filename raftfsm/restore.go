@@ -354,8 +354,8 @@ func (g *group) proposeHost(ctx context.Context, cmd Command) (Result, error) {
 		return Result{}, g.fail("restore", OutcomeDefinite, err)
 	case len(cmd.Data) > chunkBytesMax+128:
 		return Result{}, g.fail("restore", OutcomeDefinite, ErrTooLarge)
-	// A restore that has begun is in every member's log.
-	case g.replica.restored.Load() == nil && !g.host.AwaitLevel(ctx, LevelBackups):
+	// Rows may be in any layout that this build knows. A restore that has begun is in every member's log.
+	case g.replica.restored.Load() == nil && !g.host.AwaitLevel(ctx, LevelCurrent):
 		return Result{}, g.fail("restore", OutcomeDefinite, ErrVersion)
 	case g.guard.full.Load():
 		return Result{}, g.fail("restore", OutcomeDefinite, ErrDiskFull)

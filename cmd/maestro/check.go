@@ -55,16 +55,27 @@ func checkTable(w io.Writer, r *limiterv1.CheckResponse) {
 	case r.GetAllow():
 		fmt.Fprintln(w, "allow")
 	case r.GetRetryAfterMs() > 0:
-		fmt.Fprintf(w, "deny: %s by %s; retry after %d ms\n", r.GetReason(), r.GetLimitId(), r.GetRetryAfterMs())
+		fmt.Fprintf(w, "deny: %s by %s (%s); retry after %d ms\n", r.GetReason(), r.GetLimitId(), r.GetKind(), r.GetRetryAfterMs())
 	default:
-		fmt.Fprintf(w, "deny: %s by %s; it can never pass\n", r.GetReason(), r.GetLimitId())
+		fmt.Fprintf(w, "deny: %s by %s (%s); it can never pass\n", r.GetReason(), r.GetLimitId(), r.GetKind())
 	}
 	if len(r.GetLevels()) == 0 {
 		fmt.Fprintln(w, "no limit matches")
 		return
 	}
-	fmt.Fprintln(w, "\nLIMIT\tSCOPE\tREMAINING\tOF")
+	fmt.Fprintln(w, "\nLIMIT\tSCOPE\tKIND\tREMAINING\tOF\tSHADOW")
 	for _, l := range r.GetLevels() {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\n", l.GetLimitId(), l.GetScope(), l.GetRemaining(), l.GetLimit())
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\n", l.GetLimitId(), l.GetScope(), l.GetKind(), l.GetRemaining(), l.GetLimit(), shadowOf(l))
 	}
+}
+
+// shadowOf says what a level that only watches would have done.
+func shadowOf(l *limiterv1.Level) string {
+	switch {
+	case l.GetWouldDeny():
+		return "would deny"
+	case l.GetShadow():
+		return "would allow"
+	}
+	return "-"
 }

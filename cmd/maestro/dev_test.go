@@ -75,6 +75,7 @@ func TestDevRegion(t *testing.T) {
 	if out, errs, status := maestro(t, "", "limit", "get", "demo-exports", "-o", "yaml"); status != statusDone || !strings.Contains(out, "rate: 6/m") {
 		t.Errorf("limit get: %d %s %s", status, out, errs)
 	}
+	checkLimits(t)
 	denied := false
 	for range 4 { // two of them exceed the burst, or one if the clock is slow
 		out, errs, status := maestro(t, "", "check", "--tenant", "demo", "--key", "export", "-o", "json")
@@ -138,6 +139,60 @@ func TestDevRegion(t *testing.T) {
 	if out, errs, status := maestro(t, "", "--config-dir", dir, "search", "--tenant", "acme"); status != statusDone || !strings.Contains(out, "2 of 2") {
 		t.Errorf("search after a new start: %d %s %s", status, out, errs)
 	}
+}
+
+// checkLimits sets the sample file and sees its limits at work.
+func checkLimits(t *testing.T) {
+	t.Helper()
+	file := filepath.Join("..", "..", "docs", "examples", "limits.yaml")
+	if out, errs, status := maestro(t, "", "limit", "set", "-f", file, "--dry-run"); status != statusDone || !strings.Contains(out, "6 would be created, 0 replaced") {
+		t.Errorf("limit set --dry-run: %d %s %s", status, out, errs)
+	}
+	if out, errs, status := maestro(t, "", "limit", "set", "-f", file); status != statusDone || !strings.Contains(out, "6 created") {
+		t.Errorf("limit set: %d %s %s", status, out, errs)
+	}
+	if out, _, status := maestro(t, "", "limit", "set", "-f", file, "--dry-run"); status != statusDone || !strings.HasPrefix(out, "0 would be created, 0 replaced, 6 unchanged") {
+		t.Errorf("the same again: %d %s", status, out)
+	}
+	check := func(want int, tenant string, cost string) string {
+		t.Helper()
+		out, errs, status := maestro(t, "", "check", "--tenant", tenant, "--key", "export-1", "--cost", cost, "-o", "json")
+		if status != want {
+			t.Errorf("check of %s: %d %s %s", tenant, status, out, errs)
+		}
+		return out
+	}
+	check(statusDone, "acme", "6")
+	if out := check(statusDenied, "acme", "6"); !strings.Contains(out, `"kind": "window"`) || !strings.Contains(out, `"limitId": "exports"`) {
+		t.Errorf("a window of six: %s", out)
+	}
+	check(statusDone, "globex", "60")
+	out, errs, status := maestro(t, "", "limit", "usage", "--tenant", "acme", "--key", "export-1")
+	for _, want := range []string{"acme-total", "token_bucket", "calendar", "everyone-daily", "would allow", "exports"} {
+		if status != statusDone || !strings.Contains(out, want) {
+			t.Errorf("limit usage lacks %s: %d %s %s", want, status, out, errs)
+		}
+	}
+	// Every group's leader learns the bounds of the calendars from the clocks of a majority.
+	eventually(t, "the month's end is known", func() bool {
+		maestro(t, "", "check", "--tenant", "acme") // usage is as of the last decision
+		out, _, _ := maestro(t, "", "limit", "usage", "--tenant", "acme", "-o", "json")
+		var usage struct {
+			Levels []struct {
+				Level   struct{ Kind string }
+				ResetMs int
+			}
+		}
+		if err := json.Unmarshal([]byte(out), &usage); err != nil {
+			return false
+		}
+		for _, l := range usage.Levels {
+			if l.Level.Kind == "calendar" && l.ResetMs <= 1000 {
+				return false
+			}
+		}
+		return len(usage.Levels) == 5
+	})
 }
 
 // checkTenantToken makes a token of one tenant and tries its borders.

@@ -116,7 +116,9 @@ func isRepeatable(req connect.AnyRequest) bool {
 		return m.GetRequestId() != ""
 	case *limiterv1.DeleteLimitsRequest:
 		return m.GetRequestId() != ""
-	case *limiterv1.ListLimitsRequest,
+	case *limiterv1.PeekRequest,
+		*limiterv1.UsageRequest,
+		*limiterv1.ListLimitsRequest,
 		*provenancev1.SearchRequest,
 		*provenancev1.IngestRequest, // the same document again is "existing"
 		*clusterv1.StatusRequest,

@@ -30,7 +30,7 @@ func NewReader(b []byte) *Reader { return &Reader{rest: b} }
 // Byte takes one byte that is at most max.
 func (r *Reader) Byte(max byte) byte {
 	if len(r.rest) == 0 || r.rest[0] > max {
-		r.fail()
+		r.Fail()
 		return 0
 	}
 	c := r.rest[0]
@@ -42,7 +42,7 @@ func (r *Reader) Byte(max byte) byte {
 func (r *Reader) Uvarint(max uint64) uint64 {
 	v, n := binary.Uvarint(r.rest)
 	if n <= 0 || v > max || n > 1 && r.rest[n-1] == 0 {
-		r.fail()
+		r.Fail()
 		return 0
 	}
 	r.rest = r.rest[n:]
@@ -53,7 +53,7 @@ func (r *Reader) Uvarint(max uint64) uint64 {
 func (r *Reader) Bytes(max int) []byte {
 	n := r.Uvarint(uint64(max))
 	if n > uint64(len(r.rest)) {
-		r.fail()
+		r.Fail()
 		return nil
 	}
 	v := r.rest[:n:n]
@@ -67,7 +67,7 @@ func (r *Reader) String(max int) string { return string(r.Bytes(max)) }
 // Fixed takes exactly n bytes; they alias the buffer.
 func (r *Reader) Fixed(n int) []byte {
 	if n > len(r.rest) {
-		r.fail()
+		r.Fail()
 		return make([]byte, n)
 	}
 	v := r.rest[:n:n]
@@ -79,7 +79,7 @@ func (r *Reader) Fixed(n int) []byte {
 func (r *Reader) Count(max int) int {
 	n := r.Uvarint(uint64(max))
 	if n > uint64(len(r.rest)) {
-		r.fail()
+		r.Fail()
 		return 0
 	}
 	return int(n)
@@ -103,4 +103,5 @@ func (r *Reader) Done() error {
 	return nil
 }
 
-func (r *Reader) fail() { r.bad, r.rest = true, nil }
+// Fail marks the buffer as malformed, for rules that span several fields.
+func (r *Reader) Fail() { r.bad, r.rest = true, nil }

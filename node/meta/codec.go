@@ -13,6 +13,7 @@ import (
 const (
 	codecFirst   = 1
 	codecMembers = 2 // the tables of members, and conditions on the table's version
+	codecLimits  = 3 // changes of limits that are more than token buckets
 )
 
 const (
@@ -93,8 +94,18 @@ var errCodec = errors.New("meta: malformed bytes")
 // so a machine stops there. New tables and kinds of steps therefore raise the version.
 var errNewer = fmt.Errorf("%w: made by a newer build", errCodec)
 
+// codec is the first version that can say c.
+func (c change) codec() byte {
+	for _, s := range c.steps {
+		if c.table == tableLimits && len(s.value) > 0 && s.value[0] >= limitValueLimits {
+			return codecLimits
+		}
+	}
+	return c.table.codec()
+}
+
 func encodeChange(c change) []byte {
-	b := []byte{c.table.codec(), opChange, byte(c.table)}
+	b := []byte{c.codec(), opChange, byte(c.table)}
 	b = wire.AppendString(b, c.actor)
 	b = wire.AppendString(b, c.origin)
 	if c.table.codec() >= codecMembers {
@@ -112,7 +123,7 @@ func encodeChange(c change) []byte {
 
 // decodeChange accepts what encodeChange writes for steps with distinct keys.
 func decodeChange(b []byte) (change, error) {
-	r, op, err := openCodec(b, codecMembers)
+	r, op, err := openCodec(b, codecLimits)
 	if err != nil {
 		return change{}, err
 	}
@@ -122,8 +133,8 @@ func decodeChange(b []byte) (change, error) {
 	if op != opChange {
 		return change{}, fmt.Errorf("%w: operation %d is not a command", errCodec, op)
 	}
-	c := change{table: readTable(r, b[0]), actor: r.String(nameBytesMax), origin: r.String(nameBytesMax)}
-	if b[0] >= codecMembers {
+	c := change{table: table(r.Byte(byte(tableLast))), actor: r.String(nameBytesMax), origin: r.String(nameBytesMax)}
+	if c.table.codec() >= codecMembers {
 		c.expect = r.Uvarint(math.MaxUint32 + 1)
 	}
 	seen := map[string]bool{}
@@ -140,7 +151,7 @@ func decodeChange(b []byte) (change, error) {
 		seen[s.key] = true
 		c.steps = append(c.steps, s)
 	}
-	if err := r.Done(); err != nil || c.table == 0 {
+	if err := r.Done(); err != nil || c.table == 0 || c.codec() != b[0] {
 		return change{}, fmt.Errorf("%w: change of table %d", errCodec, c.table)
 	}
 	return c, nil

@@ -30,6 +30,7 @@ type region struct {
 	down    map[raftfsm.GroupID]bool
 	beforeQ func() // runs before each query of the meta group
 	now     time.Time
+	level   int
 }
 
 func newRegion(t testing.TB, rules func(table) rules) *region {
@@ -39,7 +40,7 @@ func newRegion(t testing.TB, rules func(table) rules) *region {
 	for _, g := range []raftfsm.GroupID{limitGroup, otherGroup} {
 		r.groups[g] = fsmtest.New(t, func() raftfsm.Machine { return limiter.NewMachine() })
 	}
-	r.now = r.meta.Wall
+	r.now, r.level = r.meta.Wall, raftfsm.LevelCurrent
 	return r
 }
 
@@ -52,6 +53,8 @@ func (r *region) Propose(_ context.Context, g raftfsm.GroupID, cmd raftfsm.Comma
 	a := r.groups[g].Propose(cmd)[0]
 	return a.Result, a.Err
 }
+
+func (r *region) Level() int { return r.level }
 
 func (r *region) Query(ctx context.Context, g raftfsm.GroupID, q []byte, _ raftfsm.Consistency) (raftfsm.Answer, error) {
 	if f := r.beforeQ; f != nil && g == metaGroup {

@@ -24,18 +24,32 @@ const pushWait = 2 * time.Second
 // pushAttempts bounds how often one push starts over because other changes got in between.
 const pushAttempts = 8
 
-const limitValueVersion = 1
+// A plain limit keeps the first layout of its value, which every build reads.
+const (
+	limitValueFirst  = 1
+	limitValueLimits = 2 // as the limiter writes it
+)
 
 func encodeLimit(l limiter.Limit) []byte {
-	b := wire.AppendString([]byte{limitValueVersion}, l.Scope)
+	if l.Level() >= raftfsm.LevelLimits {
+		return limiter.AppendLimit([]byte{limitValueLimits}, l)
+	}
+	b := wire.AppendString([]byte{limitValueFirst}, l.Scope)
 	b = wire.AppendString(b, l.Selector)
 	b = wire.AppendString(b, l.TokenBucket.Rate)
 	return binary.AppendUvarint(b, uint64(l.TokenBucket.Burst))
 }
 
 func decodeLimit(id string, value []byte) (limiter.Limit, error) {
+	if len(value) > 0 && value[0] == limitValueLimits {
+		l, err := limiter.DecodeLimit(value[1:])
+		if err != nil || l.ID != id {
+			return limiter.Limit{}, errRow("limit " + id)
+		}
+		return l, nil
+	}
 	r := wire.NewReader(value)
-	v := r.Byte(limitValueVersion)
+	v := r.Byte(limitValueFirst)
 	l := limiter.Limit{
 		ID:       id,
 		Scope:    r.String(nameBytesMax),
@@ -45,7 +59,7 @@ func decodeLimit(id string, value []byte) (limiter.Limit, error) {
 			Burst: uint32(r.Uvarint(math.MaxUint32)),
 		},
 	}
-	if err := r.Done(); err != nil || v != limitValueVersion {
+	if err := r.Done(); err != nil || v != limitValueFirst {
 		return limiter.Limit{}, errRow("limit " + id)
 	}
 	return l, nil
@@ -56,7 +70,7 @@ func validLimit(id string, value []byte) error {
 	if err != nil {
 		return err
 	}
-	return limiter.Validate([]limiter.Limit{l})
+	return limiter.ValidateStored([]limiter.Limit{l})
 }
 
 // SetLimits implements api.LimitAdmin. Beside its errors it returns *limiter.InvalidError for
@@ -70,7 +84,10 @@ func (s *Service) SetLimits(ctx context.Context, tenant string, limits []limiter
 	}
 	steps := make([]step, len(limits))
 	for i, l := range limits {
-		steps[i] = step{kind: kindPut, key: l.ID, owner: l.Owner(), value: encodeLimit(l)}
+		if l.Level() > s.groups.Level() {
+			return api.LimitChange{}, fmt.Errorf("limit %s: %w", l.ID, api.ErrLevel)
+		}
+		steps[i] = step{kind: kindPut, key: l.ID, owner: l.Keeper(), value: encodeLimit(l)}
 	}
 	return s.changeLimits(ctx, "meta.limits.set", tenant, steps, requestID)
 }

@@ -261,3 +261,63 @@ func TestWrongOwnersLearnLittle(t *testing.T) {
 		t.Errorf("a missing limit says %q, a foreign one %q; want no difference", a, b)
 	}
 }
+
+// A plain limit is written as it always was; any other raises the version of its value and of its
+// change, and waits until every member reads it.
+func TestLimitsOfALaterLevel(t *testing.T) {
+	plain := limiter.Limit{ID: "a", Scope: limiter.ScopeTenant, Selector: "acme", TokenBucket: limiter.TokenBucket{Rate: "1/s", Burst: 1}}
+	window := limiter.Limit{ID: "b", Scope: limiter.ScopeTenant, Selector: "acme", Window: limiter.Window{Limit: 5, Length: "1h"}}
+	for _, c := range []struct {
+		limit        limiter.Limit
+		value, codec byte
+	}{{plain, limitValueFirst, codecFirst}, {window, limitValueLimits, codecLimits}} {
+		value := encodeLimit(c.limit)
+		data := encodeChange(change{table: tableLimits, actor: "acme", steps: []step{{kind: kindPut, key: c.limit.ID, owner: "acme", value: value}}})
+		if value[0] != c.value || data[0] != c.codec {
+			t.Errorf("%s: value %d, change %d; want %d, %d", c.limit.ID, value[0], data[0], c.value, c.codec)
+		}
+		if got, err := decodeLimit(c.limit.ID, value); err != nil || got != c.limit {
+			t.Errorf("%s comes back as %+v, %v", c.limit.ID, got, err)
+		}
+		data[0] = codecFirst + codecLimits - data[0]
+		if _, err := decodeChange(data); !errors.Is(err, errCodec) {
+			t.Errorf("%s in version %d: %v", c.limit.ID, data[0], err)
+		}
+	}
+	r := newRegion(t, regionRules)
+	r.level = raftfsm.LevelMembers
+	s := r.service()
+	if _, err := s.SetLimits(t.Context(), api.AllTenants, []limiter.Limit{plain, window}, ""); !errors.Is(err, api.ErrLevel) {
+		t.Errorf("a window in a region of the second level: %v", err)
+	}
+	if _, err := s.SetLimits(t.Context(), api.AllTenants, []limiter.Limit{plain}, ""); err != nil {
+		t.Errorf("a plain limit: %v", err)
+	}
+	r.level = raftfsm.LevelLimits
+	if _, err := s.SetLimits(t.Context(), api.AllTenants, []limiter.Limit{plain, window}, ""); err != nil {
+		t.Errorf("a window in a region of the third level: %v", err)
+	}
+	if all, _, err := s.ListLimits(t.Context()); err != nil || len(all) != 2 || all[1] != window {
+		t.Errorf("limits %v, error %v", all, err)
+	}
+}
+
+// A tenant cannot lift what the platform imposed on it by name.
+func TestBansBelongToThePlatform(t *testing.T) {
+	s := newRegion(t, regionRules).service()
+	ban := limiter.Limit{ID: "ban", Scope: limiter.ScopeTenant, Selector: "acme", Access: limiter.AccessBanned}
+	if _, err := s.SetLimits(t.Context(), api.AllTenants, []limiter.Limit{ban}, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.DeleteLimits(t.Context(), "acme", []string{"ban"}, ""); !errors.Is(err, api.ErrLimitUnknown) {
+		t.Errorf("deleting it: %v", err)
+	}
+	for _, l := range []limiter.Limit{
+		{ID: "ban", Scope: limiter.ScopeTenant, Selector: "acme", TokenBucket: limiter.TokenBucket{Rate: "1/s", Burst: 1}},
+		{ID: "own", Scope: limiter.ScopeTenant, Selector: "acme", Access: limiter.AccessUnlimited},
+	} {
+		if _, err := s.SetLimits(t.Context(), "acme", []limiter.Limit{l}, ""); !errors.Is(err, api.ErrLimitForeign) {
+			t.Errorf("setting %s: %v", l.ID, err)
+		}
+	}
+}

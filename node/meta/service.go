@@ -17,6 +17,8 @@ type Groups interface {
 	Query(ctx context.Context, group raftfsm.GroupID, query []byte, c raftfsm.Consistency) (raftfsm.Answer, error)
 	// AwaitApplied waits until this node's replica has applied the entry at index.
 	AwaitApplied(ctx context.Context, group raftfsm.GroupID, index uint64) error
+	// Level is the protocol level of the region.
+	Level() int
 }
 
 // LimitPusher brings limiter groups up to date; *limiter.Service is one.

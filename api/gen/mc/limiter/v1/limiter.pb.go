@@ -10,8 +10,10 @@
 package limiterv1
 
 import (
+	v1 "github.com/maestro-conductor/maestro/api/gen/mc/common/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -117,14 +119,18 @@ type CheckResponse struct {
 	// milliseconds. 0 when allowed, and when it can never pass (see reason).
 	// buf:lint:ignore FIELD_LOWER_SNAKE_CASE
 	RetryAfterMs uint32 `protobuf:"varint,2,opt,name=retryAfterMs,proto3" json:"retryAfterMs,omitempty"`
-	// reason is empty when allowed, else "limited" or "cost_exceeds_limit".
+	// reason is empty when allowed, else "limited", "cost_exceeds_limit" or "banned".
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// limit_id names the limit that denies for longest; empty when allowed.
+	// limit_id names the limit that denies for longest; empty when allowed. See kind.
 	LimitId string `protobuf:"bytes,4,opt,name=limit_id,json=limitId,proto3" json:"limit_id,omitempty"`
 	// levels reports every limit that matched, in the order they are evaluated.
 	Levels []*Level `protobuf:"bytes,5,rep,name=levels,proto3" json:"levels,omitempty"`
 	// limits_version is the version of the limits that decided.
 	LimitsVersion uint32 `protobuf:"varint,6,opt,name=limits_version,json=limitsVersion,proto3" json:"limits_version,omitempty"`
+	// kind is the level of that limit that denies; empty when allowed.
+	Kind string `protobuf:"bytes,7,opt,name=kind,proto3" json:"kind,omitempty"`
+	// would_deny is true when a limit that only watches would have denied; see the levels.
+	WouldDeny     bool `protobuf:"varint,8,opt,name=would_deny,json=wouldDeny,proto3" json:"would_deny,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -201,17 +207,36 @@ func (x *CheckResponse) GetLimitsVersion() uint32 {
 	return 0
 }
 
-// Level is the state of one matching limit after the decision.
+func (x *CheckResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *CheckResponse) GetWouldDeny() bool {
+	if x != nil {
+		return x.WouldDeny
+	}
+	return false
+}
+
+// Level is the state of one part of a matching limit after the decision.
 type Level struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// limit_id names the limit.
 	LimitId string `protobuf:"bytes,1,opt,name=limit_id,json=limitId,proto3" json:"limit_id,omitempty"`
 	// scope is "tenant", "token" or "key".
 	Scope string `protobuf:"bytes,2,opt,name=scope,proto3" json:"scope,omitempty"`
-	// limit is the burst: the most that can be taken at once.
+	// limit is the most that can be taken at once: the burst, or what a window admits.
 	Limit uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	// remaining is how many whole tokens are left.
-	Remaining     uint32 `protobuf:"varint,4,opt,name=remaining,proto3" json:"remaining,omitempty"`
+	Remaining uint32 `protobuf:"varint,4,opt,name=remaining,proto3" json:"remaining,omitempty"`
+	// kind is "token_bucket", "window", "calendar", "unlimited" or "banned".
+	Kind string `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
+	// shadow is true for a limit that only watches, and would_deny when it would have denied.
+	Shadow        bool `protobuf:"varint,6,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	WouldDeny     bool `protobuf:"varint,7,opt,name=would_deny,json=wouldDeny,proto3" json:"would_deny,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -274,6 +299,468 @@ func (x *Level) GetRemaining() uint32 {
 	return 0
 }
 
+func (x *Level) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Level) GetShadow() bool {
+	if x != nil {
+		return x.Shadow
+	}
+	return false
+}
+
+func (x *Level) GetWouldDeny() bool {
+	if x != nil {
+		return x.WouldDeny
+	}
+	return false
+}
+
+// CheckBatchRequest carries at most 1000 checks, without request ids: repeating a batch may debit
+// twice. Nothing is done when one of them is not valid.
+type CheckBatchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Checks        []*CheckRequest        `protobuf:"bytes,1,rep,name=checks,proto3" json:"checks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckBatchRequest) Reset() {
+	*x = CheckBatchRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckBatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckBatchRequest) ProtoMessage() {}
+
+func (x *CheckBatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckBatchRequest.ProtoReflect.Descriptor instead.
+func (*CheckBatchRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CheckBatchRequest) GetChecks() []*CheckRequest {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+// CheckBatchResponse has a result for each check, in their order.
+type CheckBatchResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Results       []*CheckResult         `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckBatchResponse) Reset() {
+	*x = CheckBatchResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckBatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckBatchResponse) ProtoMessage() {}
+
+func (x *CheckBatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckBatchResponse.ProtoReflect.Descriptor instead.
+func (*CheckBatchResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CheckBatchResponse) GetResults() []*CheckResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// CheckResult is what became of one check of a batch: a decision or an error.
+type CheckResult struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Decision *CheckResponse         `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
+	// error is there when the check could not be decided; its outcome says whether it may have
+	// taken tokens.
+	Error         *v1.ErrorDetail `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckResult) Reset() {
+	*x = CheckResult{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckResult) ProtoMessage() {}
+
+func (x *CheckResult) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckResult.ProtoReflect.Descriptor instead.
+func (*CheckResult) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CheckResult) GetDecision() *CheckResponse {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+func (x *CheckResult) GetError() *v1.ErrorDetail {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+// PeekRequest is a CheckRequest that takes nothing.
+type PeekRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant, token, key and cost are as in CheckRequest.
+	Tenant        string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Token         string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Key           string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	Cost          uint32 `protobuf:"varint,4,opt,name=cost,proto3" json:"cost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeekRequest) Reset() {
+	*x = PeekRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeekRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeekRequest) ProtoMessage() {}
+
+func (x *PeekRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeekRequest.ProtoReflect.Descriptor instead.
+func (*PeekRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PeekRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *PeekRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *PeekRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *PeekRequest) GetCost() uint32 {
+	if x != nil {
+		return x.Cost
+	}
+	return 0
+}
+
+// PeekResponse is what the check would be answered.
+type PeekResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Decision      *CheckResponse         `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeekResponse) Reset() {
+	*x = PeekResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeekResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeekResponse) ProtoMessage() {}
+
+func (x *PeekResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeekResponse.ProtoReflect.Descriptor instead.
+func (*PeekResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PeekResponse) GetDecision() *CheckResponse {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+// UsageRequest names whose limits are wanted.
+type UsageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant, token and key are as in CheckRequest.
+	Tenant        string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Token         string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Key           string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageRequest) Reset() {
+	*x = UsageRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageRequest) ProtoMessage() {}
+
+func (x *UsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
+func (*UsageRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *UsageRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *UsageRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *UsageRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+// UsageResponse has the levels in the order they are evaluated. They are as of the last decision in
+// the tenant's group.
+type UsageResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Levels []*LevelUsage          `protobuf:"bytes,1,rep,name=levels,proto3" json:"levels,omitempty"`
+	// limits_version is the version of the limits.
+	LimitsVersion uint32 `protobuf:"varint,2,opt,name=limits_version,json=limitsVersion,proto3" json:"limits_version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageResponse) Reset() {
+	*x = UsageResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageResponse) ProtoMessage() {}
+
+func (x *UsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageResponse.ProtoReflect.Descriptor instead.
+func (*UsageResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *UsageResponse) GetLevels() []*LevelUsage {
+	if x != nil {
+		return x.Levels
+	}
+	return nil
+}
+
+func (x *UsageResponse) GetLimitsVersion() uint32 {
+	if x != nil {
+		return x.LimitsVersion
+	}
+	return 0
+}
+
+// LevelUsage is how much of a level is used.
+type LevelUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Level *Level                 `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"`
+	// used is in whole tokens, rounded up; debt takes it above the limit.
+	Used uint32 `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"`
+	// reset_ms is when nothing will be used if nobody asks, in milliseconds; 0 when nothing is.
+	ResetMs       uint32 `protobuf:"varint,3,opt,name=reset_ms,json=resetMs,proto3" json:"reset_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LevelUsage) Reset() {
+	*x = LevelUsage{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LevelUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LevelUsage) ProtoMessage() {}
+
+func (x *LevelUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LevelUsage.ProtoReflect.Descriptor instead.
+func (*LevelUsage) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LevelUsage) GetLevel() *Level {
+	if x != nil {
+		return x.Level
+	}
+	return nil
+}
+
+func (x *LevelUsage) GetUsed() uint32 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *LevelUsage) GetResetMs() uint32 {
+	if x != nil {
+		return x.ResetMs
+	}
+	return 0
+}
+
 // Limit bounds what matches its scope and selector.
 type Limit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -285,15 +772,35 @@ type Limit struct {
 	// selector is a tenant, or tenant/pattern for the scopes token and key; the pattern may
 	// hold * wildcards, and the tenant may be * for every tenant.
 	Selector string `protobuf:"bytes,3,opt,name=selector,proto3" json:"selector,omitempty"`
-	// token_bucket is how much may pass.
-	TokenBucket   *TokenBucket `protobuf:"bytes,4,opt,name=token_bucket,json=tokenBucket,proto3" json:"token_bucket,omitempty"`
+	// token_bucket, window and calendar are how much may pass; at least one is there, unless
+	// access is, and all that are there count.
+	TokenBucket *TokenBucket `protobuf:"bytes,4,opt,name=token_bucket,json=tokenBucket,proto3" json:"token_bucket,omitempty"`
+	Window      *Window      `protobuf:"bytes,5,opt,name=window,proto3" json:"window,omitempty"`
+	Calendar    *Calendar    `protobuf:"bytes,6,opt,name=calendar,proto3" json:"calendar,omitempty"`
+	// enforcement is "enforce", which is also meant by empty, "shadow" or "off". A shadow limit has
+	// counters of its own and decides nothing.
+	Enforcement string `protobuf:"bytes,7,opt,name=enforcement,proto3" json:"enforcement,omitempty"`
+	// canary_percent, when not 0, is the share of tenants for which the limit is enforced; it is a
+	// shadow for the others. The same tenants stay in when it grows.
+	CanaryPercent uint32 `protobuf:"varint,8,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
+	// oversize is "refuse", which is also meant by empty: a cost above the limit never passes; or
+	// "debt": it passes when nothing is used, and is paid back before anything else passes.
+	Oversize string `protobuf:"bytes,9,opt,name=oversize,proto3" json:"oversize,omitempty"`
+	// access, when not empty, is "unlimited" or "banned": what matches passes without any limit, or
+	// never. Only the platform sets it.
+	Access string `protobuf:"bytes,10,opt,name=access,proto3" json:"access,omitempty"`
+	// overrides is the id of the limit that does not count where this one matches, whose selector
+	// must name a tenant. Only the platform sets it.
+	Overrides string `protobuf:"bytes,11,opt,name=overrides,proto3" json:"overrides,omitempty"`
+	// expires, when there, is when the limit stops to count, in whole seconds.
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=expires,proto3" json:"expires,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[3]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -305,7 +812,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[3]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -318,7 +825,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{3}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Limit) GetId() string {
@@ -349,12 +856,68 @@ func (x *Limit) GetTokenBucket() *TokenBucket {
 	return nil
 }
 
+func (x *Limit) GetWindow() *Window {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *Limit) GetCalendar() *Calendar {
+	if x != nil {
+		return x.Calendar
+	}
+	return nil
+}
+
+func (x *Limit) GetEnforcement() string {
+	if x != nil {
+		return x.Enforcement
+	}
+	return ""
+}
+
+func (x *Limit) GetCanaryPercent() uint32 {
+	if x != nil {
+		return x.CanaryPercent
+	}
+	return 0
+}
+
+func (x *Limit) GetOversize() string {
+	if x != nil {
+		return x.Oversize
+	}
+	return ""
+}
+
+func (x *Limit) GetAccess() string {
+	if x != nil {
+		return x.Access
+	}
+	return ""
+}
+
+func (x *Limit) GetOverrides() string {
+	if x != nil {
+		return x.Overrides
+	}
+	return ""
+}
+
+func (x *Limit) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
 // TokenBucket admits at most burst + rate * t tokens in any interval of length t.
 type TokenBucket struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// rate is TOKENS/PERIOD, such as "100/s", "6/m" or "1000/30s"; units ms, s, m, h, d.
 	Rate string `protobuf:"bytes,1,opt,name=rate,proto3" json:"rate,omitempty"`
-	// burst is the size of the bucket in tokens, at least 1.
+	// burst is the size of the bucket in tokens; 0 lets nothing pass.
 	Burst         uint32 `protobuf:"varint,2,opt,name=burst,proto3" json:"burst,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -362,7 +925,7 @@ type TokenBucket struct {
 
 func (x *TokenBucket) Reset() {
 	*x = TokenBucket{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[4]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -374,7 +937,7 @@ func (x *TokenBucket) String() string {
 func (*TokenBucket) ProtoMessage() {}
 
 func (x *TokenBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[4]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -387,7 +950,7 @@ func (x *TokenBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenBucket.ProtoReflect.Descriptor instead.
 func (*TokenBucket) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{4}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TokenBucket) GetRate() string {
@@ -404,6 +967,136 @@ func (x *TokenBucket) GetBurst() uint32 {
 	return 0
 }
 
+// Window admits at most limit tokens in any interval of the length.
+type Window struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// limit is in tokens; 0 lets nothing pass.
+	Limit uint32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// length is from 1ms to 31d: a whole number and one of the units ms, s, m, h, d.
+	Length        string `protobuf:"bytes,2,opt,name=length,proto3" json:"length,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Window) Reset() {
+	*x = Window{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Window) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Window) ProtoMessage() {}
+
+func (x *Window) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Window.ProtoReflect.Descriptor instead.
+func (*Window) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Window) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Window) GetLength() string {
+	if x != nil {
+		return x.Length
+	}
+	return ""
+}
+
+// Calendar admits at most limit tokens in each period of the calendar. The next period begins
+// when the wall clocks of a majority of nodes have passed its boundary.
+type Calendar struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// limit is in tokens; 0 lets nothing pass.
+	Limit uint32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// period is "day" or "month".
+	Period string `protobuf:"bytes,2,opt,name=period,proto3" json:"period,omitempty"`
+	// time_zone is of the IANA database, such as "Europe/Berlin"; empty means UTC.
+	TimeZone string `protobuf:"bytes,3,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// anchor is where the period begins: the time of the day as HH:MM, empty for midnight; or the
+	// day of the month from 1 to 28, empty for the first.
+	Anchor        string `protobuf:"bytes,4,opt,name=anchor,proto3" json:"anchor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Calendar) Reset() {
+	*x = Calendar{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Calendar) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Calendar) ProtoMessage() {}
+
+func (x *Calendar) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Calendar.ProtoReflect.Descriptor instead.
+func (*Calendar) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Calendar) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Calendar) GetPeriod() string {
+	if x != nil {
+		return x.Period
+	}
+	return ""
+}
+
+func (x *Calendar) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *Calendar) GetAnchor() string {
+	if x != nil {
+		return x.Anchor
+	}
+	return ""
+}
+
 // SetLimitsRequest carries the limits to create or replace.
 type SetLimitsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -417,7 +1110,7 @@ type SetLimitsRequest struct {
 
 func (x *SetLimitsRequest) Reset() {
 	*x = SetLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[5]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -429,7 +1122,7 @@ func (x *SetLimitsRequest) String() string {
 func (*SetLimitsRequest) ProtoMessage() {}
 
 func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[5]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -442,7 +1135,7 @@ func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsRequest.ProtoReflect.Descriptor instead.
 func (*SetLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{5}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SetLimitsRequest) GetLimits() []*Limit {
@@ -477,7 +1170,7 @@ type SetLimitsResponse struct {
 
 func (x *SetLimitsResponse) Reset() {
 	*x = SetLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -489,7 +1182,7 @@ func (x *SetLimitsResponse) String() string {
 func (*SetLimitsResponse) ProtoMessage() {}
 
 func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -502,7 +1195,7 @@ func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsResponse.ProtoReflect.Descriptor instead.
 func (*SetLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{6}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SetLimitsResponse) GetVersion() uint32 {
@@ -553,7 +1246,7 @@ type ListLimitsRequest struct {
 
 func (x *ListLimitsRequest) Reset() {
 	*x = ListLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -565,7 +1258,7 @@ func (x *ListLimitsRequest) String() string {
 func (*ListLimitsRequest) ProtoMessage() {}
 
 func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -578,7 +1271,7 @@ func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsRequest.ProtoReflect.Descriptor instead.
 func (*ListLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{7}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListLimitsRequest) GetTenant() string {
@@ -607,7 +1300,7 @@ type ListLimitsResponse struct {
 
 func (x *ListLimitsResponse) Reset() {
 	*x = ListLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -619,7 +1312,7 @@ func (x *ListLimitsResponse) String() string {
 func (*ListLimitsResponse) ProtoMessage() {}
 
 func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -632,7 +1325,7 @@ func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsResponse.ProtoReflect.Descriptor instead.
 func (*ListLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{8}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListLimitsResponse) GetLimits() []*Limit {
@@ -662,7 +1355,7 @@ type DeleteLimitsRequest struct {
 
 func (x *DeleteLimitsRequest) Reset() {
 	*x = DeleteLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +1367,7 @@ func (x *DeleteLimitsRequest) String() string {
 func (*DeleteLimitsRequest) ProtoMessage() {}
 
 func (x *DeleteLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +1380,7 @@ func (x *DeleteLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLimitsRequest.ProtoReflect.Descriptor instead.
 func (*DeleteLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{9}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeleteLimitsRequest) GetIds() []string {
@@ -716,7 +1409,7 @@ type DeleteLimitsResponse struct {
 
 func (x *DeleteLimitsResponse) Reset() {
 	*x = DeleteLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +1421,7 @@ func (x *DeleteLimitsResponse) String() string {
 func (*DeleteLimitsResponse) ProtoMessage() {}
 
 func (x *DeleteLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +1434,7 @@ func (x *DeleteLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLimitsResponse.ProtoReflect.Descriptor instead.
 func (*DeleteLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{10}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteLimitsResponse) GetVersion() uint32 {
@@ -762,34 +1455,84 @@ var File_mc_limiter_v1_limiter_proto protoreflect.FileDescriptor
 
 const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\n" +
-	"\x1bmc/limiter/v1/limiter.proto\x12\rmc.limiter.v1\"\x81\x01\n" +
+	"\x1bmc/limiter/v1/limiter.proto\x12\rmc.limiter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mc/common/v1/error.proto\"\x81\x01\n" +
 	"\fCheckRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
 	"\x03key\x18\x03 \x01(\tR\x03key\x12\x12\n" +
 	"\x04cost\x18\x04 \x01(\rR\x04cost\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tR\trequestId\"\xd1\x01\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"\x84\x02\n" +
 	"\rCheckResponse\x12\x14\n" +
 	"\x05allow\x18\x01 \x01(\bR\x05allow\x12\"\n" +
 	"\fretryAfterMs\x18\x02 \x01(\rR\fretryAfterMs\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x19\n" +
 	"\blimit_id\x18\x04 \x01(\tR\alimitId\x12,\n" +
 	"\x06levels\x18\x05 \x03(\v2\x14.mc.limiter.v1.LevelR\x06levels\x12%\n" +
-	"\x0elimits_version\x18\x06 \x01(\rR\rlimitsVersion\"l\n" +
+	"\x0elimits_version\x18\x06 \x01(\rR\rlimitsVersion\x12\x12\n" +
+	"\x04kind\x18\a \x01(\tR\x04kind\x12\x1d\n" +
+	"\n" +
+	"would_deny\x18\b \x01(\bR\twouldDeny\"\xb7\x01\n" +
 	"\x05Level\x12\x19\n" +
 	"\blimit_id\x18\x01 \x01(\tR\alimitId\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\x1c\n" +
-	"\tremaining\x18\x04 \x01(\rR\tremaining\"\x88\x01\n" +
+	"\tremaining\x18\x04 \x01(\rR\tremaining\x12\x12\n" +
+	"\x04kind\x18\x05 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06shadow\x18\x06 \x01(\bR\x06shadow\x12\x1d\n" +
+	"\n" +
+	"would_deny\x18\a \x01(\bR\twouldDeny\"H\n" +
+	"\x11CheckBatchRequest\x123\n" +
+	"\x06checks\x18\x01 \x03(\v2\x1b.mc.limiter.v1.CheckRequestR\x06checks\"J\n" +
+	"\x12CheckBatchResponse\x124\n" +
+	"\aresults\x18\x01 \x03(\v2\x1a.mc.limiter.v1.CheckResultR\aresults\"x\n" +
+	"\vCheckResult\x128\n" +
+	"\bdecision\x18\x01 \x01(\v2\x1c.mc.limiter.v1.CheckResponseR\bdecision\x12/\n" +
+	"\x05error\x18\x02 \x01(\v2\x19.mc.common.v1.ErrorDetailR\x05error\"a\n" +
+	"\vPeekRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12\x12\n" +
+	"\x04cost\x18\x04 \x01(\rR\x04cost\"H\n" +
+	"\fPeekResponse\x128\n" +
+	"\bdecision\x18\x01 \x01(\v2\x1c.mc.limiter.v1.CheckResponseR\bdecision\"N\n" +
+	"\fUsageRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\"i\n" +
+	"\rUsageResponse\x121\n" +
+	"\x06levels\x18\x01 \x03(\v2\x19.mc.limiter.v1.LevelUsageR\x06levels\x12%\n" +
+	"\x0elimits_version\x18\x02 \x01(\rR\rlimitsVersion\"g\n" +
+	"\n" +
+	"LevelUsage\x12*\n" +
+	"\x05level\x18\x01 \x01(\v2\x14.mc.limiter.v1.LevelR\x05level\x12\x12\n" +
+	"\x04used\x18\x02 \x01(\rR\x04used\x12\x19\n" +
+	"\breset_ms\x18\x03 \x01(\rR\aresetMs\"\xbd\x03\n" +
 	"\x05Limit\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x1a\n" +
 	"\bselector\x18\x03 \x01(\tR\bselector\x12=\n" +
-	"\ftoken_bucket\x18\x04 \x01(\v2\x1a.mc.limiter.v1.TokenBucketR\vtokenBucket\"7\n" +
+	"\ftoken_bucket\x18\x04 \x01(\v2\x1a.mc.limiter.v1.TokenBucketR\vtokenBucket\x12-\n" +
+	"\x06window\x18\x05 \x01(\v2\x15.mc.limiter.v1.WindowR\x06window\x123\n" +
+	"\bcalendar\x18\x06 \x01(\v2\x17.mc.limiter.v1.CalendarR\bcalendar\x12 \n" +
+	"\venforcement\x18\a \x01(\tR\venforcement\x12%\n" +
+	"\x0ecanary_percent\x18\b \x01(\rR\rcanaryPercent\x12\x1a\n" +
+	"\boversize\x18\t \x01(\tR\boversize\x12\x16\n" +
+	"\x06access\x18\n" +
+	" \x01(\tR\x06access\x12\x1c\n" +
+	"\toverrides\x18\v \x01(\tR\toverrides\x124\n" +
+	"\aexpires\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"7\n" +
 	"\vTokenBucket\x12\x12\n" +
 	"\x04rate\x18\x01 \x01(\tR\x04rate\x12\x14\n" +
-	"\x05burst\x18\x02 \x01(\rR\x05burst\"_\n" +
+	"\x05burst\x18\x02 \x01(\rR\x05burst\"6\n" +
+	"\x06Window\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\x12\x16\n" +
+	"\x06length\x18\x02 \x01(\tR\x06length\"m\n" +
+	"\bCalendar\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\x12\x16\n" +
+	"\x06period\x18\x02 \x01(\tR\x06period\x12\x1b\n" +
+	"\ttime_zone\x18\x03 \x01(\tR\btimeZone\x12\x16\n" +
+	"\x06anchor\x18\x04 \x01(\tR\x06anchor\"_\n" +
 	"\x10SetLimitsRequest\x12,\n" +
 	"\x06limits\x18\x01 \x03(\v2\x14.mc.limiter.v1.LimitR\x06limits\x12\x1d\n" +
 	"\n" +
@@ -812,9 +1555,13 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tR\trequestId\"K\n" +
 	"\x14DeleteLimitsResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x19\n" +
-	"\bin_force\x18\x02 \x01(\bR\ainForce2\xc9\x02\n" +
+	"\bin_force\x18\x02 \x01(\bR\ainForce2\xa1\x04\n" +
 	"\aLimiter\x12B\n" +
-	"\x05Check\x12\x1b.mc.limiter.v1.CheckRequest\x1a\x1c.mc.limiter.v1.CheckResponse\x12N\n" +
+	"\x05Check\x12\x1b.mc.limiter.v1.CheckRequest\x1a\x1c.mc.limiter.v1.CheckResponse\x12Q\n" +
+	"\n" +
+	"CheckBatch\x12 .mc.limiter.v1.CheckBatchRequest\x1a!.mc.limiter.v1.CheckBatchResponse\x12?\n" +
+	"\x04Peek\x12\x1a.mc.limiter.v1.PeekRequest\x1a\x1b.mc.limiter.v1.PeekResponse\x12B\n" +
+	"\x05Usage\x12\x1b.mc.limiter.v1.UsageRequest\x1a\x1c.mc.limiter.v1.UsageResponse\x12N\n" +
 	"\tSetLimits\x12\x1f.mc.limiter.v1.SetLimitsRequest\x1a .mc.limiter.v1.SetLimitsResponse\x12Q\n" +
 	"\n" +
 	"ListLimits\x12 .mc.limiter.v1.ListLimitsRequest\x1a!.mc.limiter.v1.ListLimitsResponse\x12W\n" +
@@ -832,38 +1579,66 @@ func file_mc_limiter_v1_limiter_proto_rawDescGZIP() []byte {
 	return file_mc_limiter_v1_limiter_proto_rawDescData
 }
 
-var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_mc_limiter_v1_limiter_proto_goTypes = []any{
-	(*CheckRequest)(nil),         // 0: mc.limiter.v1.CheckRequest
-	(*CheckResponse)(nil),        // 1: mc.limiter.v1.CheckResponse
-	(*Level)(nil),                // 2: mc.limiter.v1.Level
-	(*Limit)(nil),                // 3: mc.limiter.v1.Limit
-	(*TokenBucket)(nil),          // 4: mc.limiter.v1.TokenBucket
-	(*SetLimitsRequest)(nil),     // 5: mc.limiter.v1.SetLimitsRequest
-	(*SetLimitsResponse)(nil),    // 6: mc.limiter.v1.SetLimitsResponse
-	(*ListLimitsRequest)(nil),    // 7: mc.limiter.v1.ListLimitsRequest
-	(*ListLimitsResponse)(nil),   // 8: mc.limiter.v1.ListLimitsResponse
-	(*DeleteLimitsRequest)(nil),  // 9: mc.limiter.v1.DeleteLimitsRequest
-	(*DeleteLimitsResponse)(nil), // 10: mc.limiter.v1.DeleteLimitsResponse
+	(*CheckRequest)(nil),          // 0: mc.limiter.v1.CheckRequest
+	(*CheckResponse)(nil),         // 1: mc.limiter.v1.CheckResponse
+	(*Level)(nil),                 // 2: mc.limiter.v1.Level
+	(*CheckBatchRequest)(nil),     // 3: mc.limiter.v1.CheckBatchRequest
+	(*CheckBatchResponse)(nil),    // 4: mc.limiter.v1.CheckBatchResponse
+	(*CheckResult)(nil),           // 5: mc.limiter.v1.CheckResult
+	(*PeekRequest)(nil),           // 6: mc.limiter.v1.PeekRequest
+	(*PeekResponse)(nil),          // 7: mc.limiter.v1.PeekResponse
+	(*UsageRequest)(nil),          // 8: mc.limiter.v1.UsageRequest
+	(*UsageResponse)(nil),         // 9: mc.limiter.v1.UsageResponse
+	(*LevelUsage)(nil),            // 10: mc.limiter.v1.LevelUsage
+	(*Limit)(nil),                 // 11: mc.limiter.v1.Limit
+	(*TokenBucket)(nil),           // 12: mc.limiter.v1.TokenBucket
+	(*Window)(nil),                // 13: mc.limiter.v1.Window
+	(*Calendar)(nil),              // 14: mc.limiter.v1.Calendar
+	(*SetLimitsRequest)(nil),      // 15: mc.limiter.v1.SetLimitsRequest
+	(*SetLimitsResponse)(nil),     // 16: mc.limiter.v1.SetLimitsResponse
+	(*ListLimitsRequest)(nil),     // 17: mc.limiter.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),    // 18: mc.limiter.v1.ListLimitsResponse
+	(*DeleteLimitsRequest)(nil),   // 19: mc.limiter.v1.DeleteLimitsRequest
+	(*DeleteLimitsResponse)(nil),  // 20: mc.limiter.v1.DeleteLimitsResponse
+	(*v1.ErrorDetail)(nil),        // 21: mc.common.v1.ErrorDetail
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
 }
 var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	2,  // 0: mc.limiter.v1.CheckResponse.levels:type_name -> mc.limiter.v1.Level
-	4,  // 1: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
-	3,  // 2: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
-	3,  // 3: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
-	0,  // 4: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
-	5,  // 5: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
-	7,  // 6: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
-	9,  // 7: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
-	1,  // 8: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
-	6,  // 9: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
-	8,  // 10: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
-	10, // 11: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
-	8,  // [8:12] is the sub-list for method output_type
-	4,  // [4:8] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	0,  // 1: mc.limiter.v1.CheckBatchRequest.checks:type_name -> mc.limiter.v1.CheckRequest
+	5,  // 2: mc.limiter.v1.CheckBatchResponse.results:type_name -> mc.limiter.v1.CheckResult
+	1,  // 3: mc.limiter.v1.CheckResult.decision:type_name -> mc.limiter.v1.CheckResponse
+	21, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
+	1,  // 5: mc.limiter.v1.PeekResponse.decision:type_name -> mc.limiter.v1.CheckResponse
+	10, // 6: mc.limiter.v1.UsageResponse.levels:type_name -> mc.limiter.v1.LevelUsage
+	2,  // 7: mc.limiter.v1.LevelUsage.level:type_name -> mc.limiter.v1.Level
+	12, // 8: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
+	13, // 9: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
+	14, // 10: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
+	22, // 11: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
+	11, // 12: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
+	11, // 13: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
+	0,  // 14: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
+	3,  // 15: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
+	6,  // 16: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
+	8,  // 17: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
+	15, // 18: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
+	17, // 19: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
+	19, // 20: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
+	1,  // 21: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
+	4,  // 22: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
+	7,  // 23: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
+	9,  // 24: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
+	16, // 25: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
+	18, // 26: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
+	20, // 27: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
+	21, // [21:28] is the sub-list for method output_type
+	14, // [14:21] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_mc_limiter_v1_limiter_proto_init() }
@@ -877,7 +1652,7 @@ func file_mc_limiter_v1_limiter_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_limiter_v1_limiter_proto_rawDesc), len(file_mc_limiter_v1_limiter_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -37,6 +37,12 @@ const (
 const (
 	// LimiterCheckProcedure is the fully-qualified name of the Limiter's Check RPC.
 	LimiterCheckProcedure = "/mc.limiter.v1.Limiter/Check"
+	// LimiterCheckBatchProcedure is the fully-qualified name of the Limiter's CheckBatch RPC.
+	LimiterCheckBatchProcedure = "/mc.limiter.v1.Limiter/CheckBatch"
+	// LimiterPeekProcedure is the fully-qualified name of the Limiter's Peek RPC.
+	LimiterPeekProcedure = "/mc.limiter.v1.Limiter/Peek"
+	// LimiterUsageProcedure is the fully-qualified name of the Limiter's Usage RPC.
+	LimiterUsageProcedure = "/mc.limiter.v1.Limiter/Usage"
 	// LimiterSetLimitsProcedure is the fully-qualified name of the Limiter's SetLimits RPC.
 	LimiterSetLimitsProcedure = "/mc.limiter.v1.Limiter/SetLimits"
 	// LimiterListLimitsProcedure is the fully-qualified name of the Limiter's ListLimits RPC.
@@ -50,6 +56,12 @@ type LimiterClient interface {
 	// Check debits every limit that matches the request, or none of them. A denied check
 	// is an answer, not an error.
 	Check(context.Context, *connect.Request[v1.CheckRequest]) (*connect.Response[v1.CheckResponse], error)
+	// CheckBatch decides many checks, each for itself and those of one tenant in their order.
+	CheckBatch(context.Context, *connect.Request[v1.CheckBatchRequest]) (*connect.Response[v1.CheckBatchResponse], error)
+	// Peek tells what Check would answer now, and takes nothing.
+	Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error)
+	// Usage tells what is used of every limit that bounds a tenant, token and key.
+	Usage(context.Context, *connect.Request[v1.UsageRequest]) (*connect.Response[v1.UsageResponse], error)
 	// SetLimits creates or replaces limits, all of them or none.
 	SetLimits(context.Context, *connect.Request[v1.SetLimitsRequest]) (*connect.Response[v1.SetLimitsResponse], error)
 	// ListLimits returns the limits that the caller may see, ordered by id.
@@ -73,6 +85,24 @@ func NewLimiterClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			httpClient,
 			baseURL+LimiterCheckProcedure,
 			connect.WithSchema(limiterMethods.ByName("Check")),
+			connect.WithClientOptions(opts...),
+		),
+		checkBatch: connect.NewClient[v1.CheckBatchRequest, v1.CheckBatchResponse](
+			httpClient,
+			baseURL+LimiterCheckBatchProcedure,
+			connect.WithSchema(limiterMethods.ByName("CheckBatch")),
+			connect.WithClientOptions(opts...),
+		),
+		peek: connect.NewClient[v1.PeekRequest, v1.PeekResponse](
+			httpClient,
+			baseURL+LimiterPeekProcedure,
+			connect.WithSchema(limiterMethods.ByName("Peek")),
+			connect.WithClientOptions(opts...),
+		),
+		usage: connect.NewClient[v1.UsageRequest, v1.UsageResponse](
+			httpClient,
+			baseURL+LimiterUsageProcedure,
+			connect.WithSchema(limiterMethods.ByName("Usage")),
 			connect.WithClientOptions(opts...),
 		),
 		setLimits: connect.NewClient[v1.SetLimitsRequest, v1.SetLimitsResponse](
@@ -99,6 +129,9 @@ func NewLimiterClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 // limiterClient implements LimiterClient.
 type limiterClient struct {
 	check        *connect.Client[v1.CheckRequest, v1.CheckResponse]
+	checkBatch   *connect.Client[v1.CheckBatchRequest, v1.CheckBatchResponse]
+	peek         *connect.Client[v1.PeekRequest, v1.PeekResponse]
+	usage        *connect.Client[v1.UsageRequest, v1.UsageResponse]
 	setLimits    *connect.Client[v1.SetLimitsRequest, v1.SetLimitsResponse]
 	listLimits   *connect.Client[v1.ListLimitsRequest, v1.ListLimitsResponse]
 	deleteLimits *connect.Client[v1.DeleteLimitsRequest, v1.DeleteLimitsResponse]
@@ -107,6 +140,21 @@ type limiterClient struct {
 // Check calls mc.limiter.v1.Limiter.Check.
 func (c *limiterClient) Check(ctx context.Context, req *connect.Request[v1.CheckRequest]) (*connect.Response[v1.CheckResponse], error) {
 	return c.check.CallUnary(ctx, req)
+}
+
+// CheckBatch calls mc.limiter.v1.Limiter.CheckBatch.
+func (c *limiterClient) CheckBatch(ctx context.Context, req *connect.Request[v1.CheckBatchRequest]) (*connect.Response[v1.CheckBatchResponse], error) {
+	return c.checkBatch.CallUnary(ctx, req)
+}
+
+// Peek calls mc.limiter.v1.Limiter.Peek.
+func (c *limiterClient) Peek(ctx context.Context, req *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error) {
+	return c.peek.CallUnary(ctx, req)
+}
+
+// Usage calls mc.limiter.v1.Limiter.Usage.
+func (c *limiterClient) Usage(ctx context.Context, req *connect.Request[v1.UsageRequest]) (*connect.Response[v1.UsageResponse], error) {
+	return c.usage.CallUnary(ctx, req)
 }
 
 // SetLimits calls mc.limiter.v1.Limiter.SetLimits.
@@ -129,6 +177,12 @@ type LimiterHandler interface {
 	// Check debits every limit that matches the request, or none of them. A denied check
 	// is an answer, not an error.
 	Check(context.Context, *connect.Request[v1.CheckRequest]) (*connect.Response[v1.CheckResponse], error)
+	// CheckBatch decides many checks, each for itself and those of one tenant in their order.
+	CheckBatch(context.Context, *connect.Request[v1.CheckBatchRequest]) (*connect.Response[v1.CheckBatchResponse], error)
+	// Peek tells what Check would answer now, and takes nothing.
+	Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error)
+	// Usage tells what is used of every limit that bounds a tenant, token and key.
+	Usage(context.Context, *connect.Request[v1.UsageRequest]) (*connect.Response[v1.UsageResponse], error)
 	// SetLimits creates or replaces limits, all of them or none.
 	SetLimits(context.Context, *connect.Request[v1.SetLimitsRequest]) (*connect.Response[v1.SetLimitsResponse], error)
 	// ListLimits returns the limits that the caller may see, ordered by id.
@@ -148,6 +202,24 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 		LimiterCheckProcedure,
 		svc.Check,
 		connect.WithSchema(limiterMethods.ByName("Check")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterCheckBatchHandler := connect.NewUnaryHandler(
+		LimiterCheckBatchProcedure,
+		svc.CheckBatch,
+		connect.WithSchema(limiterMethods.ByName("CheckBatch")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterPeekHandler := connect.NewUnaryHandler(
+		LimiterPeekProcedure,
+		svc.Peek,
+		connect.WithSchema(limiterMethods.ByName("Peek")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterUsageHandler := connect.NewUnaryHandler(
+		LimiterUsageProcedure,
+		svc.Usage,
+		connect.WithSchema(limiterMethods.ByName("Usage")),
 		connect.WithHandlerOptions(opts...),
 	)
 	limiterSetLimitsHandler := connect.NewUnaryHandler(
@@ -172,6 +244,12 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 		switch r.URL.Path {
 		case LimiterCheckProcedure:
 			limiterCheckHandler.ServeHTTP(w, r)
+		case LimiterCheckBatchProcedure:
+			limiterCheckBatchHandler.ServeHTTP(w, r)
+		case LimiterPeekProcedure:
+			limiterPeekHandler.ServeHTTP(w, r)
+		case LimiterUsageProcedure:
+			limiterUsageHandler.ServeHTTP(w, r)
 		case LimiterSetLimitsProcedure:
 			limiterSetLimitsHandler.ServeHTTP(w, r)
 		case LimiterListLimitsProcedure:
@@ -189,6 +267,18 @@ type UnimplementedLimiterHandler struct{}
 
 func (UnimplementedLimiterHandler) Check(context.Context, *connect.Request[v1.CheckRequest]) (*connect.Response[v1.CheckResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Check is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) CheckBatch(context.Context, *connect.Request[v1.CheckBatchRequest]) (*connect.Response[v1.CheckBatchResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.CheckBatch is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Peek is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) Usage(context.Context, *connect.Request[v1.UsageRequest]) (*connect.Response[v1.UsageResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Usage is not implemented"))
 }
 
 func (UnimplementedLimiterHandler) SetLimits(context.Context, *connect.Request[v1.SetLimitsRequest]) (*connect.Response[v1.SetLimitsResponse], error) {

@@ -1,0 +1,131 @@
+package limiter
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// Values of Limit.Enforcement; empty enforces.
+const (
+	EnforcementShadow = "shadow"
+	EnforcementOff    = "off"
+)
+
+// OversizeDebt is the value of Limit.Oversize that lets a cost above the limit pass when nothing is
+// used, and what it takes beyond the limit be paid back before anything else passes. Empty refuses.
+const OversizeDebt = "debt"
+
+// Values of Limit.Access; empty limits.
+const (
+	AccessUnlimited = "unlimited"
+	AccessBanned    = "banned"
+)
+
+// canarySalt keeps the choice of canaries independent of the placement of tenants.
+const canarySalt = ^raftfsm.GroupID(0)
+
+// shadows tells whether l only watches a tenant. The canaries of a share stay canaries of every
+// larger one, and of every other limit.
+func (l Limit) shadows(tenant string) bool {
+	return l.Enforcement == EnforcementShadow || l.Canary != 0 && weight(tenant, canarySalt)%100 >= uint64(l.Canary)
+}
+
+// over tells whether l does not count any more, or not at all. passed is in seconds since 1970.
+func (l Limit) over(passed int64) bool {
+	return l.Enforcement == EnforcementOff || l.Expires != 0 && l.Expires <= passed
+}
+
+// Keeper is the tenant that may change l: its owner, or * for the platform alone where l lifts
+// what others impose, or shuts the tenant out.
+func (l Limit) Keeper() string {
+	if l.Access != "" || l.Overrides != "" {
+		return anyTenant
+	}
+	return l.Owner()
+}
+
+// narrow applies what limits that matched a request say about each other: a ban, or freedom from
+// all limits, leaves nothing else to decide, and an override takes the place of the limit it
+// names. Limits that only watch the tenant do neither.
+func narrow(matched []*limitState, tenant string) []*limitState {
+	for _, access := range [...]string{AccessBanned, AccessUnlimited} {
+		for _, l := range matched {
+			if l.Access == access && l.Overrides == "" && !l.shadows(tenant) {
+				return append(matched[:0], l)
+			}
+		}
+	}
+	var gone []string
+	for _, l := range matched {
+		if l.Overrides != "" && !l.shadows(tenant) {
+			gone = append(gone, l.Overrides)
+		}
+	}
+	return slices.DeleteFunc(matched, func(l *limitState) bool { return slices.Contains(gone, l.ID) })
+}
+
+// debtMax is the largest cost that a bucket takes as debt: one that is paid back in RefillMax.
+func debtMax(r rate) u128 {
+	return mul64(uint64(RefillMax.Microseconds()), r.refill).divFloor(r.unit)
+}
+
+func policyProblems(l Limit) []problem {
+	var out []problem
+	add := func(field, format string, args ...any) {
+		out = append(out, problem{field, fmt.Sprintf(format, args...)})
+	}
+	switch l.Enforcement {
+	case "", EnforcementShadow, EnforcementOff:
+	default:
+		add("enforcement", "must be enforce, shadow or off")
+	}
+	if l.Canary > 100 {
+		add("canary", `must be from "1%%" to "100%%"`)
+	} else if l.Canary != 0 && l.Enforcement != "" {
+		add("canary", "is a share of tenants for which the limit is enforced; it does not go with %s", l.Enforcement)
+	}
+	if l.Oversize != "" && l.Oversize != OversizeDebt {
+		add("oversize", "must be refuse or debt")
+	}
+	if l.Expires < 0 || l.Expires > math.MaxInt32*2 {
+		add("expires", "must be between 1970 and 2106")
+	}
+	if l.Overrides != "" {
+		switch {
+		case !ValidName(l.Overrides) || l.Overrides == l.ID:
+			add("overrides", "must be the id of another limit")
+		case l.Owner() == anyTenant:
+			add("overrides", "needs a selector that names a tenant, for which the limit %s does not count", l.Overrides)
+		}
+	}
+	switch l.Access {
+	case "":
+		return out
+	case AccessUnlimited, AccessBanned:
+	default:
+		add("access", "must be unlimited or banned")
+	}
+	if l.fields()&(fieldBucket|fieldWindow|fieldCalendar|fieldOversize) != 0 {
+		add("access", "does not go with tokenBucket, window, calendar or oversize: there is nothing to count")
+	}
+	if l.Access == AccessUnlimited && (l.Enforcement == EnforcementShadow || l.Canary != 0) {
+		add("access", "unlimited cannot be tried out: it would deny nothing")
+	}
+	if l.Access == AccessBanned && l.Overrides != "" {
+		add("access", "banned does not go with overrides: no other limit counts anyway")
+	}
+	return out
+}
+
+// ParseExpires reads the moment at which a limit ends: RFC 3339, in whole seconds.
+func ParseExpires(s string) (int64, error) {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil || t.Nanosecond() != 0 || t.Unix() < 1 {
+		return 0, fmt.Errorf("must be a time such as 2027-01-31T00:00:00Z, in whole seconds")
+	}
+	return t.Unix(), nil
+}
