@@ -189,11 +189,12 @@ func openPower(fs vfs.FS, log *memoryLog) (*powerNode, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the state: %w", err)
 	}
-	h := &Host{db: db, fs: fs, pebble: n.opts, log: quiet, fatal: fatal}
+	clk := clock.NewManual(time.Unix(1_700_000_000, 0))
+	h := &Host{db: db, fs: fs, pebble: n.opts, log: quiet, fatal: fatal, clock: clk}
 	if h.metrics, err = newHostMetrics(h, nil); err != nil {
 		return nil, err
 	}
-	keep := &timekeeper{clock: clock.NewManual(time.Unix(1_700_000_000, 0))}
+	keep := &timekeeper{clock: clk}
 	n.g = &group{id: powerGroup, name: "g", host: h, log: quiet, machine: lastWrites{}, keep: keep, replica: NewReplica(db, powerGroup, lastWrites{})}
 	n.g.replacing = new(sync.RWMutex)
 	n.g.logs = newLogStore(log, "", Retention{TrailingEntries: 3}, keep, fatal, func(int, time.Duration) {})
