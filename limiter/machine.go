@@ -31,6 +31,7 @@ type Machine struct {
 	time      atomic.Int64             // group time of the last applied entry, in microseconds
 	wall      atomic.Int64             // wall clock of the leader at that entry, in milliseconds
 	published atomic.Pointer[limitSet] // the limits of the last commit
+	restoring atomic.Bool              // a restore writes limits that are not in force yet
 }
 
 // NewMachine makes an empty machine; the host loads it.
@@ -44,6 +45,7 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 	m.cache = newCounterCache(m.cache.capacity)
 	m.time.Store(0)
 	m.wall.Store(0)
+	m.restoring.Store(false)
 	m.config = config{nextUID: 1}
 	v, err := store.Get([]byte{tableConfig})
 	if err != nil && !errors.Is(err, raftfsm.ErrNotFound) {

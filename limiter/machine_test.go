@@ -174,6 +174,7 @@ func TestPeekGivesUpInARestore(t *testing.T) {
 	before := m.published.Load()
 	d.set(limit("a", ScopeTenant, "acme", "1/h", 20))
 	m.published.Store(before)
+	m.restoring.Store(true)
 	if _, err := d.service().Check(t.Context(), Request{Tenant: "acme"}); !errors.Is(err, raftfsm.ErrRestoring) {
 		t.Errorf("a query among rows of other limits: %v", err)
 	}

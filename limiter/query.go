@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
@@ -66,20 +65,12 @@ func (m *Machine) peek(ctx context.Context, r Request, encode func(*Decision, []
 	return encode(&d, levels, wall), nil
 }
 
-// viewTries is how often a query looks for a moment at which rows and limits agree. Between an entry's
-// commit and the publication of its limits they do not; a hundred tries take half a second at least.
-const viewTries = 100
-
 // view returns the rows as they are at one moment, and the limits of that moment. There is no such
 // moment while a restore that has begun since the query did writes limits.
 func (m *Machine) view(ctx context.Context) (*raftfsm.Iter, *limitSet, error) {
-	for try := range viewTries {
-		if try > 0 {
-			select {
-			case <-time.After(time.Duration(min(try, 10)) * time.Millisecond):
-			case <-ctx.Done():
-				return nil, nil, fmt.Errorf("limiter: query: %w", ctx.Err())
-			}
+	for ctx.Err() == nil {
+		if m.restoring.Load() {
+			return nil, nil, fmt.Errorf("limiter: query: %w", raftfsm.ErrRestoring)
 		}
 		rows, err := m.store.NewIter([]byte{tableWall}, []byte{tableConfig + 1})
 		if err != nil {
@@ -95,7 +86,7 @@ func (m *Machine) view(ctx context.Context) (*raftfsm.Iter, *limitSet, error) {
 			return nil, nil, fmt.Errorf("limiter: query: %w", err)
 		}
 	}
-	return nil, nil, fmt.Errorf("limiter: query: %w", raftfsm.ErrRestoring)
+	return nil, nil, fmt.Errorf("limiter: query: %w", ctx.Err())
 }
 
 // versionOf is what tells apart the limits that rows belong to.

@@ -33,6 +33,7 @@ func (m *Machine) RestoreBegin(*raftfsm.Tx) error {
 // RestoreRows implements raftfsm.Restorer. Group time is another one here, so a limit goes on
 // with its present rate alone.
 func (m *Machine) RestoreRows(tx *raftfsm.Tx, e raftfsm.Entry, rows []raftfsm.Row) error {
+	m.restoring.Store(true)
 	for _, row := range rows {
 		value := row.Value
 		if len(row.Key) != 1 || row.Key[0] != tableConfig {
@@ -89,7 +90,10 @@ func (m *Machine) RestoreEnd(tx *raftfsm.Tx, e raftfsm.Entry) error {
 	}
 	m.config, m.set = next, newLimitSet(next.version, sorted, emptied, m.set.wall)
 	set := m.set
-	tx.OnCommit(func() { m.published.Store(set) })
+	tx.OnCommit(func() {
+		m.published.Store(set)
+		m.restoring.Store(false)
+	})
 	m.time.Store(e.Time)
 	return nil
 }
