@@ -76,7 +76,7 @@ func errorsDocument(t *testing.T) []byte {
 		fmt.Fprintf(&b, "| <a id=\"%[1]s\"></a>`%[1]s` | %s | %d | %s | %d | %s | %s |\n",
 			r.name, r.code, r.httpStatus(), outcomeInDocument(r), r.retryAfterMs, r.title, r.hint)
 	}
-	fmt.Fprintf(&b, "\nA denied check says `%s` (time helps: see `retryAfterMs`) `%s` (it never passes) or `%s`.\n", limiter.ReasonLimited, limiter.ReasonCostExceedsLimit, limiter.ReasonBanned)
+	fmt.Fprintf(&b, "\nA denied check says `%s` (time helps: see `retryAfterMs`), `%s` (it never passes) or `%s`.\n", limiter.ReasonLimited, limiter.ReasonCostExceedsLimit, limiter.ReasonBanned)
 	b.WriteString("\n## Reasons of refused documents\n\nAn ingest takes the good documents of a batch and lists the others with these reasons.\n\n| reason | what it means |\n|---|---|\n")
 	fmt.Fprintf(&b, "| `%s` | %s |\n", reasonTenantForeign.name, reasonTenantForeign.title)
 	fmt.Fprintf(&b, "| `%s` | %s |\n", reasonTenantMissing.name, reasonTenantMissing.title)

@@ -231,7 +231,7 @@ func limitFrom(m *limiterv1.Limit) (limiter.Limit, *fault) {
 	if expires != nil && (expires.CheckValid() != nil || expires.GetNanos() != 0 || expires.GetSeconds() < 1) {
 		return limiter.Limit{}, refuse(reasonFieldMalformed, "expires: must be a time after 1970, in whole seconds")
 	}
-	return limiter.Limit{
+	l := limiter.Limit{
 		ID: m.GetId(), Scope: m.GetScope(), Selector: m.GetSelector(),
 		TokenBucket: limiter.TokenBucket{Rate: m.GetTokenBucket().GetRate(), Burst: m.GetTokenBucket().GetBurst()},
 		Window:      limiter.Window{Limit: m.GetWindow().GetLimit(), Length: m.GetWindow().GetLength()},
@@ -239,18 +239,11 @@ func limitFrom(m *limiterv1.Limit) (limiter.Limit, *fault) {
 			Limit: m.GetCalendar().GetLimit(), Period: m.GetCalendar().GetPeriod(),
 			TimeZone: m.GetCalendar().GetTimeZone(), Anchor: m.GetCalendar().GetAnchor(),
 		},
-		Enforcement: emptyIf("enforce", m.GetEnforcement()), Canary: m.GetCanaryPercent(),
-		Oversize: emptyIf("refuse", m.GetOversize()), Access: m.GetAccess(), Overrides: m.GetOverrides(),
+		Enforcement: m.GetEnforcement(), Canary: m.GetCanaryPercent(),
+		Oversize: m.GetOversize(), Access: m.GetAccess(), Overrides: m.GetOverrides(),
 		Expires: expires.GetSeconds(),
-	}, nil
-}
-
-// emptyIf keeps one spelling of what is usual.
-func emptyIf(usual, s string) string {
-	if s == usual {
-		return ""
 	}
-	return s
+	return l.WithoutUsual(), nil
 }
 
 // LimitMessage is a limit as it travels.

@@ -126,12 +126,13 @@ func (p *parser) limit(n *yaml.Node, path string) Limit {
 		l.Calendar.TimeZone = p.optional(parts["timeZone"], path, "calendar.timeZone", lines)
 		l.Calendar.Anchor = p.optional(parts["anchor"], path, "calendar.anchor", lines)
 	}
-	l.Enforcement = emptyIf("enforce", p.optional(fields["enforcement"], path, "enforcement", lines))
-	l.Oversize = emptyIf("refuse", p.optional(fields["oversize"], path, "oversize", lines))
+	l.Enforcement = p.optional(fields["enforcement"], path, "enforcement", lines)
+	l.Oversize = p.optional(fields["oversize"], path, "oversize", lines)
 	l.Access = p.optional(fields["access"], path, "access", lines)
 	l.Overrides = p.optional(fields["overrides"], path, "overrides", lines)
 	l.Canary = p.percent(fields["canary"], path+".canary", lines)
 	l.Expires = p.time(fields["expires"], path+".expires", lines)
+	l = l.WithoutUsual()
 	for _, problem := range append(problemsOf(l), zoneProblems(l)...) {
 		if line, ok := lines[problem.field]; ok {
 			p.fail(line, problem.path(path), "%s", problem.message)
@@ -193,13 +194,6 @@ func (p *parser) text(n *yaml.Node, line int, path, field string, lines map[stri
 	return n.Value
 }
 
-func emptyIf(usual, s string) string {
-	if s == usual {
-		return ""
-	}
-	return s
-}
-
 // percent reads a share such as "5%"; a missing one is 0.
 func (p *parser) percent(n *yaml.Node, path string, lines map[string]int) uint32 {
 	if n == nil {
@@ -220,9 +214,9 @@ func (p *parser) time(n *yaml.Node, path string, lines map[string]int) int64 {
 	if n == nil {
 		return 0
 	}
-	at, err := ParseExpires(n.Value)
-	if n.Kind != yaml.ScalarNode || err != nil {
-		p.fail(n.Line, path, "must be a time such as 2027-01-31T00:00:00Z, in whole seconds")
+	at, err := parseExpires(n.Value) // of a mapping or sequence it is empty
+	if err != nil {
+		p.fail(n.Line, path, "%s", err)
 		return 0
 	}
 	lines["expires"] = n.Line

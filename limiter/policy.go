@@ -1,12 +1,19 @@
 package limiter
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// The words for what is usual, which a Limit keeps as empty: see WithoutUsual.
+const (
+	enforcementUsual = "enforce"
+	oversizeUsual    = "refuse"
 )
 
 // Values of Limit.Enforcement; empty enforces.
@@ -27,6 +34,17 @@ const (
 
 // canarySalt keeps the choice of canaries independent of the placement of tenants.
 const canarySalt = ^raftfsm.GroupID(0)
+
+// WithoutUsual is l with one spelling of what is usual: nothing at all.
+func (l Limit) WithoutUsual() Limit {
+	if l.Enforcement == enforcementUsual {
+		l.Enforcement = ""
+	}
+	if l.Oversize == oversizeUsual {
+		l.Oversize = ""
+	}
+	return l
+}
 
 // shadows tells whether l only watches a tenant. The canaries of a share stay canaries of every
 // larger one, and of every other limit.
@@ -121,11 +139,11 @@ func policyProblems(l Limit) []problem {
 	return out
 }
 
-// ParseExpires reads the moment at which a limit ends: RFC 3339, in whole seconds.
-func ParseExpires(s string) (int64, error) {
+// parseExpires reads the moment at which a limit ends: RFC 3339, in whole seconds.
+func parseExpires(s string) (int64, error) {
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil || t.Nanosecond() != 0 || t.Unix() < 1 {
-		return 0, fmt.Errorf("must be a time such as 2027-01-31T00:00:00Z, in whole seconds")
+		return 0, errors.New("must be a time such as 2027-01-31T00:00:00Z, in whole seconds")
 	}
 	return t.Unix(), nil
 }

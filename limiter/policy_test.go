@@ -109,14 +109,7 @@ func TestDebtIsPaidBack(t *testing.T) {
 			if got.Reason != ReasonLimited {
 				continue
 			}
-			after := func(ms uint32) time.Duration { return now + time.Duration(ms)*999*time.Microsecond }
-			if early := d.check(after(got.RetryAfterMs-1), r); early.Allow {
-				rt.Fatalf("%+v: %+v, but passed a millisecond earlier", r, got)
-			}
-			now = after(got.RetryAfterMs)
-			if onTime := d.check(now, r); !onTime.Allow {
-				rt.Fatalf("%+v: %+v, but then %+v", r, got, onTime)
-			}
+			now = takeAdvice(rt, d, now, r, got)
 		}
 	})
 }

@@ -283,8 +283,22 @@ func TestArrivalCurve(t *testing.T) {
 	})
 }
 
+// takeAdvice repeats a denied request a millisecond before its time, when it must not pass, and on
+// time, when it must; it returns that time. After x ms of real time, group time has advanced by 999x µs.
+func takeAdvice(rt *rapid.T, d *driven, now time.Duration, r Request, got Decision) time.Duration {
+	after := func(ms uint32) time.Duration { return now + time.Duration(ms)*999*time.Microsecond }
+	if early := d.check(after(got.RetryAfterMs-1), r); early.Allow {
+		rt.Fatalf("%+v: %+v, but passed a millisecond earlier", r, got)
+	}
+	onTime := after(got.RetryAfterMs)
+	if then := d.check(onTime, r); !then.Allow {
+		rt.Fatalf("%+v: %+v, but then %+v", r, got, then)
+	}
+	return onTime
+}
+
 // Without other traffic, a denied request is denied at retryAfterMs-1 and passes at
-// retryAfterMs. After x ms of real time, group time has advanced by 999x µs.
+// retryAfterMs.
 func TestRetryAdviceIsExact(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		d := drive(t, 2)
@@ -297,14 +311,7 @@ func TestRetryAdviceIsExact(t *testing.T) {
 			if got.Reason != ReasonLimited {
 				continue
 			}
-			after := func(ms uint32) time.Duration { return now + time.Duration(ms)*999*time.Microsecond }
-			if early := d.check(after(got.RetryAfterMs-1), r); early.Allow {
-				rt.Fatalf("%+v: %+v, but passed a millisecond earlier", r, got)
-			}
-			now = after(got.RetryAfterMs)
-			if onTime := d.check(now, r); !onTime.Allow {
-				rt.Fatalf("%+v: %+v, but then %+v", r, got, onTime)
-			}
+			now = takeAdvice(rt, d, now, r, got)
 		}
 	})
 }

@@ -89,7 +89,7 @@ func (s *Service) Peek(ctx context.Context, r Request) (Decision, error) {
 func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, error) {
 	var errs []error
 	for i, r := range all {
-		if r.RequestID != "" {
+		if r.RequestID != "" && len(errs) < problemsMax {
 			errs = append(errs, &InvalidError{Field: fmt.Sprintf("checks[%d].request_id", i), Message: "is not taken in a batch; send the check alone"})
 		}
 		if err := validRequest(r); err != nil && len(errs) < problemsMax {
@@ -205,9 +205,9 @@ func (s *Service) Sweep(ctx context.Context, group raftfsm.GroupID) (more bool, 
 	return res.more, nil
 }
 
-// Roll begins the calendar periods that have come in a group, and ends the limits that expire. wall is a moment that the clocks
-// of a majority of nodes have passed. Who leads the group calls it about once a second; calling it
-// more often, or from several nodes, does no harm.
+// Roll begins the calendar periods that have come in a group, and ends the limits that expire. wall
+// is a moment that the clocks of a majority of nodes have passed. Who leads the group calls it about
+// once a second; calling it more often, or from several nodes, does no harm.
 func (s *Service) Roll(ctx context.Context, group raftfsm.GroupID, wall time.Time) error {
 	res, err := s.query(ctx, group, []byte{codecLimits, opCalendars}, raftfsm.Bounded)
 	if err != nil {

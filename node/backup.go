@@ -42,9 +42,11 @@ func (s *services) ImportGroup(ctx context.Context, group string, step raftfsm.R
 	if err != nil {
 		return raftfsm.RestoreState{}, err
 	}
-	// The steps after the beginning are refused if there was none.
-	if step.Op <= raftfsm.RestoreBegin && !s.node.host.AwaitLevel(ctx, raftfsm.LevelBackups) {
-		if err := s.node.levelOf(raftfsm.LevelBackups); err != nil {
+	// The leader refuses it too, and does not say which members are behind. The steps after the
+	// beginning are refused if there was none.
+	if step.Op <= raftfsm.RestoreBegin {
+		s.node.host.AwaitLevel(ctx, raftfsm.LevelCurrent)
+		if err := s.node.levelOf(raftfsm.LevelCurrent); err != nil {
 			return raftfsm.RestoreState{}, err
 		}
 	}

@@ -120,7 +120,7 @@ func (n *Node) ensureSettings(ctx context.Context, r *record) {
 }
 
 // keepLimits runs at a limiter group's leader: it brings the group to the current limits
-// whenever they change, and forgets counters that say nothing any more.
+// whenever they change, begins calendar periods, and forgets counters that say nothing any more.
 func (n *Node) keepLimits(ctx context.Context, group raftfsm.GroupID) {
 	if !n.awaitStarted(ctx) {
 		return
@@ -137,23 +137,29 @@ func (n *Node) keepLimits(ctx context.Context, group raftfsm.GroupID) {
 			continue
 		}
 		n.rollCalendars(ctx, group) // those of new limits at once
-		for again := true; again; {
+	wait:
+		for {
 			select {
 			case <-roll.C:
 				n.rollCalendars(ctx, group)
-			case <-changed:
-				again = false
 			case <-sweep.C:
-				again = false
-				for more := true; more && ctx.Err() == nil; {
-					var err error
-					if more, err = run.limiter.Sweep(ctx, group); err != nil {
-						n.log.Warn("counters not swept", "group", group, "err", err)
-					}
-				}
+				n.sweepCounters(ctx, group)
+				break wait
+			case <-changed:
+				break wait
 			case <-ctx.Done():
-				again = false
+				return
 			}
+		}
+	}
+}
+
+// sweepCounters forgets the counters of a group that say nothing any more.
+func (n *Node) sweepCounters(ctx context.Context, group raftfsm.GroupID) {
+	for more := true; more && ctx.Err() == nil; {
+		var err error
+		if more, err = n.services.running.Load().limiter.Sweep(ctx, group); err != nil {
+			n.log.Warn("counters not swept", "group", group, "err", err)
 		}
 	}
 }

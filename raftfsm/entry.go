@@ -27,7 +27,7 @@ const (
 const (
 	commandPlain  = 0
 	commandWithID = 1
-	commandHost   = 2 // from level 2 on
+	commandHost   = 2 // from LevelBackups on
 )
 
 var errEntryMalformed = errors.New("raftfsm: malformed log entry")

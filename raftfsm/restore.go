@@ -114,6 +114,9 @@ type RestoreState struct {
 // chunkBytesMax bounds a chunk in a log entry: a row may be as large as the command it came in.
 const chunkBytesMax = CommandBytesMax + 4<<10
 
+// stepBytesMax bounds a step: a chunk and the header before it.
+const stepBytesMax = chunkBytesMax + 128
+
 const restoreVersion = 1
 
 // Command is the step as it enters the log.
@@ -352,7 +355,7 @@ func (g *group) proposeHost(ctx context.Context, cmd Command) (Result, error) {
 	switch _, err := g.leading(); {
 	case err != nil:
 		return Result{}, g.fail("restore", OutcomeDefinite, err)
-	case len(cmd.Data) > chunkBytesMax+128:
+	case len(cmd.Data) > stepBytesMax:
 		return Result{}, g.fail("restore", OutcomeDefinite, ErrTooLarge)
 	// Rows may be in any layout that this build knows. A restore that has begun is in every member's log.
 	case g.replica.restored.Load() == nil && !g.host.AwaitLevel(ctx, LevelCurrent):

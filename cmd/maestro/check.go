@@ -23,9 +23,7 @@ When it may not, nothing is debited; exit status 3. Cost 0 asks without debiting
 		Args: cobra.NoArgs,
 	}
 	f := cmd.Flags()
-	f.StringVar(&r.Tenant, "tenant", "", "whose limits count (default: the context's tenant)")
-	f.StringVar(&r.Token, "token", "", "the credential or user inside the tenant")
-	f.StringVar(&r.Key, "key", "", "what is asked for, such as a route or a resource")
+	subjectFlags(cmd, &r.Tenant, &r.Token, &r.Key)
 	f.Uint32Var(&r.Cost, "cost", 1, "tokens that the request takes")
 	f.StringVar(&r.RequestId, "request-id", "", "makes a repeated check return the first decision")
 	cmd.RunE = a.action(func(ctx context.Context, _ []string) error {
@@ -48,6 +46,14 @@ When it may not, nothing is debited; exit status 3. Cost 0 asks without debiting
 		return err
 	})
 	return cmd
+}
+
+// subjectFlags are whom a question about limits is about.
+func subjectFlags(cmd *cobra.Command, tenant, token, key *string) {
+	f := cmd.Flags()
+	f.StringVar(tenant, "tenant", "", "whose limits count (default: the context's tenant)")
+	f.StringVar(token, "token", "", "the credential or user inside the tenant")
+	f.StringVar(key, "key", "", "what is asked for, such as a route or a resource")
 }
 
 func checkTable(w io.Writer, r *limiterv1.CheckResponse) {

@@ -249,10 +249,7 @@ those that match the given token and key, which may be empty.`,
   maestro limit usage --tenant acme --token ana --key export -o json`,
 		Args: cobra.NoArgs,
 	}
-	f := cmd.Flags()
-	f.StringVar(&r.Tenant, "tenant", "", "whose limits (default: the context's tenant)")
-	f.StringVar(&r.Token, "token", "", "the credential or user inside the tenant")
-	f.StringVar(&r.Key, "key", "", "what is asked for, such as a route or a resource")
+	subjectFlags(cmd, &r.Tenant, &r.Token, &r.Key)
 	cmd.RunE = a.action(func(ctx context.Context, _ []string) error {
 		c, tenant, err := a.connect(r.GetTenant())
 		if err != nil {

@@ -16,9 +16,8 @@ import (
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-// readingsMax bounds how often a group is read anew because its leader changed, or
-// a call came late. A region whose
-// leaders change more often than a group can be read has other troubles.
+// readingsMax bounds how often a group is read anew because its leader changed, or a call came
+// late. A region whose leaders change more often than a group can be read has other troubles.
 const readingsMax = 20
 
 // reasonGone is the API's reason for raftfsm.ErrBackupGone.
@@ -161,13 +160,14 @@ func (r *Region) Restore(ctx context.Context, dir string) (*Manifest, error) {
 	}
 	// Then all are begun, so that the region serves nothing until it is whole, however often this
 	// is interrupted.
-	for _, g := range m.Groups {
-		if _, err := r.step(ctx, m, g, clusterv1.ImportStep_IMPORT_STEP_BEGIN, 0, nil); err != nil {
+	begun := make([]*clusterv1.ImportResponse, len(m.Groups))
+	for i, g := range m.Groups {
+		if begun[i], err = r.step(ctx, m, g, clusterv1.ImportStep_IMPORT_STEP_BEGIN, 0, nil); err != nil {
 			return nil, fmt.Errorf("group %s: %w", g.Name, err)
 		}
 	}
-	for _, g := range m.Groups {
-		if err := r.restoreGroup(ctx, dir, m, g); err != nil {
+	for i, g := range m.Groups {
+		if err := r.restoreGroup(ctx, dir, m, g, begun[i]); err != nil {
 			return nil, fmt.Errorf("group %s: %w", g.Name, err)
 		}
 		r.progress(g.Name, g)
@@ -200,12 +200,12 @@ func (m *Manifest) fits(d *clusterv1.DescribeResponse) error {
 	return nil
 }
 
-func (r *Region) restoreGroup(ctx context.Context, dir string, m *Manifest, g Group) error {
-	begun, err := r.step(ctx, m, g, clusterv1.ImportStep_IMPORT_STEP_BEGIN, 0, nil)
-	if err != nil || begun.GetDone() {
-		return err
+// restoreGroup goes on with a group whose restore has begun and come so far.
+func (r *Region) restoreGroup(ctx context.Context, dir string, m *Manifest, g Group, begun *clusterv1.ImportResponse) error {
+	if begun.GetDone() {
+		return nil
 	}
-	err = g.read(dir, func(chunk uint64, rows []byte) error {
+	err := g.read(dir, func(chunk uint64, rows []byte) error {
 		if chunk < begun.GetNext() {
 			return nil
 		}

@@ -4,18 +4,20 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
 var _ raftfsm.Restorer = (*Machine)(nil)
 
-// restored are the tables that a backup takes. The others say what this region is made of.
+// restored are the tables that a backup takes, without a gap. The others say what this region is
+// made of.
 var restored = [...]table{tableLimits, tableTokens}
 
 // BackupRanges implements raftfsm.Restorer: the records and counters of the tables restored.
 func (m *Machine) BackupRanges() [][2][]byte {
-	first, end := byte(tableLimits), byte(tableTokens)+1
+	first, end := byte(restored[0]), byte(restored[len(restored)-1])+1
 	return [][2][]byte{{{spaceRecord, first}, {spaceRecord, end}}, {{spaceTable, first}, {spaceTable, end}}}
 }
 
@@ -50,7 +52,7 @@ func (m *Machine) RestoreRows(tx *raftfsm.Tx, _ raftfsm.Entry, rows []raftfsm.Ro
 
 func (m *Machine) restorable(row raftfsm.Row) error {
 	k := row.Key
-	if len(k) < 2 || table(k[1]) != tableLimits && table(k[1]) != tableTokens {
+	if len(k) < 2 || !slices.Contains(restored[:], table(k[1])) {
 		return errors.New("it is of no table that is restored")
 	}
 	switch {
