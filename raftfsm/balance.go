@@ -50,7 +50,8 @@ func (g *group) fit(id string) bool {
 }
 
 // balance hands the group to its preferred leader, once that has kept pace and been fit for a
-// while. Nothing moves while this node or that one stops.
+// while. Nothing moves while this node or that one stops, nor to a node that lags in any of its groups:
+// what it has to make up for takes the time of its processors, and callers of this group would wait.
 func (g *group) balance(ctx context.Context, p Placement) error {
 	first, s := p.Voters[0], g.seat
 	ready := first != g.self && !g.host.draining.Load() && slices.Contains(s.caughtUp(), first) && g.fit(first)
@@ -62,7 +63,7 @@ func (g *group) balance(ctx context.Context, p Placement) error {
 	}
 	wait := time.Since(s.preferred) < preferredAfter
 	s.mu.Unlock()
-	if !ready || wait || !g.host.moves.begin() {
+	if !ready || wait || g.host.lags(MemberOf(first)) || !g.host.moves.begin() {
 		return nil
 	}
 	defer g.host.moves.end()

@@ -71,6 +71,8 @@ type group struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
+	// applying is true while entries are.
+	applying atomic.Bool
 	// loading is until when the load of a received state may rest, on the steady clock; 0 while none
 	// is under way.
 	loading atomic.Int64

@@ -65,6 +65,8 @@ type pulse struct {
 	ClockWrong bool `json:"clockWrong,omitempty"`
 	// Pace is what it holds work to that can wait, in bytes a second; zero while it does not.
 	Pace float64 `json:"pace,omitempty"`
+	// Lagging are the replicas that do not keep pace in the groups that it leads.
+	Lagging []string `json:"lagging,omitempty"`
 	// Groups are the replicas that it hosts.
 	Groups map[GroupID]replicaPulse `json:"groups,omitempty"`
 }
@@ -76,7 +78,7 @@ type replicaPulse struct {
 	Term    uint64 `json:"term"`
 	// Leader is the replica that it follows, or itself; empty when it knows none.
 	Leader string `json:"leader,omitempty"`
-	// Last and Applied are the last index of its log and the last one handed to its state; 0 until the
+	// Last and Applied are the last index of its log and the last one that its state has; 0 until the
 	// replica's first entry is noted in the list of replicas, so that nobody counts on it before.
 	Last    uint64 `json:"last"`
 	Applied uint64 `json:"applied"`
@@ -162,6 +164,23 @@ func (h *Host) peer(id string) (peerState, bool) {
 	defer h.pulses.mu.Unlock()
 	s, ok := h.pulses.peers[id]
 	return s, ok && time.Duration(h.clock.Steady()-s.at) < pulseFresh
+}
+
+// lags tells whether a member has a replica that does not keep pace, as far as this node and fresh
+// news of the other leaders say.
+func (h *Host) lags(member string) bool {
+	of := func(replica string) bool { return MemberOf(replica) == member }
+	for _, s := range h.order {
+		if slices.ContainsFunc(s.lagging(), of) {
+			return true
+		}
+	}
+	for id := range h.peerLinks() {
+		if s, ok := h.peer(id); ok && slices.ContainsFunc(s.Lagging, of) {
+			return true
+		}
+	}
+	return false
 }
 
 // PeersPace is the least pace that a peer holds work to that can wait, in bytes a second; +Inf when
@@ -276,11 +295,14 @@ func (h *Host) ownPulse() pulse {
 		ID: h.self.ID, Level: LevelCurrent, Wall: h.clock.Now().UnixNano(), Draining: h.draining.Load(),
 		Disk: h.diskState(), ClockWrong: h.ClockError() != nil, Pace: h.pace(), Groups: map[GroupID]replicaPulse{},
 	}
+	for _, s := range h.order {
+		p.Lagging = append(p.Lagging, s.lagging()...)
+	}
 	for _, g := range h.open() {
 		_, leader := g.raft.LeaderWithID()
 		r := replicaPulse{Replica: g.self, Term: g.raft.CurrentTerm(), Leader: string(leader)}
 		if !h.replicas.waits(g.name) {
-			r.Last, r.Applied = g.raft.LastIndex(), g.raft.AppliedIndex()
+			r.Last, r.Applied = g.raft.LastIndex(), g.appliedIndex()
 		}
 		p.Groups[g.id] = r
 	}

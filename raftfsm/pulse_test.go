@@ -90,6 +90,21 @@ func TestLevelOfKinds(t *testing.T) {
 	}
 }
 
+// A member lags while a fresh pulse of a leader names one of its replicas.
+func TestLaggingMembers(t *testing.T) {
+	clk := clock.NewManual(time.Unix(1_700_000_000, 0))
+	h := hostKnowing(clk, peerState{pulse: pulse{Level: 2, Lagging: []string{"c.1.2"}}}, said(2, 0, 0))
+	for member, want := range map[string]bool{"c.1": true, "c.2": false, "b.1": false} {
+		if got := h.lags(member); got != want {
+			t.Errorf("%s lags: %v, want %v", member, got, want)
+		}
+	}
+	clk.Advance(pulseFresh)
+	if h.lags("c.1") {
+		t.Error("old news count")
+	}
+}
+
 // The least pace of the peers counts, while the news are fresh.
 func TestPeersPace(t *testing.T) {
 	paced := func(pace float64) peerState { return peerState{pulse: pulse{Level: 2, Pace: pace}} }

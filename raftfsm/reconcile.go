@@ -291,6 +291,20 @@ func (s *seat) caughtUp() []string {
 	return out
 }
 
+// lagging are the other replicas that missed their latest goal.
+func (s *seat) lagging() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for id, u := range s.watched {
+		if u.at != 0 && u.rounds == 0 {
+			out = append(out, id)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // forgetProgress ends what this node knew as leader.
 func (s *seat) forgetProgress() {
 	s.mu.Lock()

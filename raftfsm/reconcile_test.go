@@ -46,6 +46,11 @@ func TestKeepingPaceWheneverTheLeaderLooks(t *testing.T) {
 				if got := slices.Contains(s.caughtUp(), other); got != tc.want {
 					t.Errorf("keeps pace: %v, want %v", got, tc.want)
 				}
+				s.host.order = []*seat{s}
+				s.host.roster.Store(&roster{})
+				if got := s.host.lags(other); got == tc.want {
+					t.Errorf("lags: %v, want %v", got, !tc.want)
+				}
 			})
 		}
 	}
