@@ -48,6 +48,9 @@ func (o *Options) WithStaged(f func(ctx context.Context, group GroupID, n int)) 
 // Raft is the Raft of a group.
 func (h *Host) Raft(id GroupID) *raft.Raft { return h.seats[id].current.Load().raft }
 
+// Lags tells whether a member has a replica that does not keep pace.
+func (h *Host) Lags(member string) bool { return h.lags(member) }
+
 // Spare tells whether a group has a majority without this node.
 func (h *Host) Spare(id GroupID) bool { return h.seats[id].current.Load().spare() }
 

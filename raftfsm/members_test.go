@@ -206,6 +206,45 @@ func TestFiveMembersThreeReplicas(t *testing.T) {
 	c.Await("a transfer", func() bool { return c.Host(1).Transfer(ctx, groupB, c.Members()[2].ID) == nil })
 }
 
+// held is a machine that applies nothing while its gate is closed.
+type held struct {
+	*counters
+	gate *gate
+}
+
+func (m held) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
+	m.gate.pass()
+	return m.counters.Apply(tx, e)
+}
+
+// A node lags while its state has not come to what was committed a while ago, although Raft has handed
+// that to it; all others know.
+func TestANodeLagsUntilItsStateHasCaughtUp(t *testing.T) {
+	var gates [3]gate
+	started := 0
+	c := hosttest.Start(t, 3, func() []raftfsm.Group {
+		groups := twoGroups()
+		groups[0].Machine = held{&counters{}, &gates[started]}
+		started++
+		return groups
+	})
+	leader := c.AwaitLeader("a")
+	slow, other := (leader+1)%3, (leader+2)%3
+	id, all := c.Members()[slow].ID, c.Voters(leader, slow, other)
+	c.Place(placements{groupA: all, groupB: all})
+	gates[slow].close()
+	defer gates[slow].open()
+	for range 3 {
+		add(t, c.Host(leader), groupA, "k")
+	}
+	c.Await("the others to know that it lags", func() bool { return c.Host(leader).Lags(id) && c.Host(other).Lags(id) })
+	if r := c.Host(slow).Raft(groupA); r.AppliedIndex() < r.CommitIndex() {
+		t.Errorf("Raft has handed over %d of %d entries: then its own index would do", r.AppliedIndex(), r.CommitIndex())
+	}
+	gates[slow].open()
+	c.Await("it to keep pace again", func() bool { return !c.Host(leader).Lags(id) && !c.Host(other).Lags(id) })
+}
+
 // A dead node is replaced by its wiped self: a new member with the same name. The old id goes, and
 // nothing that was acknowledged is lost.
 func TestWipedNodeReturnsAsANewMember(t *testing.T) {
