@@ -70,6 +70,7 @@ func startTraffic(r *Recorder, seed uint64, clients []*client.Client) *Traffic {
 		}
 	}
 	start("check", checkTenants, checkPause, (*worker).check)
+	start("lent", lentTenants*lentWorkers, checkPause, (*worker).checkLent)
 	start("ingest", ingestWorkers, ingestPause, (*worker).ingest)
 	start("search", searchWorkers, searchPause, (*worker).search)
 	start("write", len(registers), registerPause, (*worker).writeRegister)
@@ -111,13 +112,20 @@ func (w *worker) call() (context.Context, context.CancelFunc) {
 }
 
 // check asks for one tenant, with and without a request id in turn.
-func (w *worker) check() {
+func (w *worker) check() { w.checkTenant(checkTenant(w.index), 1) }
+
+// checkLent asks a tenant with limits that are lent out, from several nodes at the same time.
+func (w *worker) checkLent() {
+	w.checkTenant(lentTenant(w.index/lentWorkers), 1+w.rand.Uint32N(lentCostMax))
+}
+
+func (w *worker) checkTenant(tenant string, cost uint32) {
 	ctx, cancel := w.call()
 	defer cancel()
 	op := w.recorder.begin(w.name)
 	op.Check = &CheckOp{
-		Tenant: checkTenant(w.index), Token: []string{"ana", "ben"}[w.rand.IntN(2)],
-		Key: []string{"runs", "builds"}[w.rand.IntN(2)], Cost: 1,
+		Tenant: tenant, Token: []string{"ana", "ben"}[w.rand.IntN(2)],
+		Key: []string{"runs", "builds"}[w.rand.IntN(2)], Cost: cost,
 	}
 	req := &limiterv1.CheckRequest{Tenant: op.Check.Tenant, Token: op.Check.Token, Key: op.Check.Key, Cost: op.Check.Cost}
 	if w.count%2 == 0 {
