@@ -277,7 +277,7 @@ func TestRestartsOfAllNodesAddNothing(t *testing.T) {
 		// With a request id, so that a retry takes nothing twice.
 		req := &limiterv1.CheckRequest{Tenant: "acme", Cost: 1, RequestId: fmt.Sprint("request-", i)}
 		r.await("a decision", func() bool {
-			resp, err := r.limiter(i % 3).Check(ctx, connect.NewRequest(req))
+			resp, err := r.limiter(i%3).Check(ctx, connect.NewRequest(req))
 			if err == nil && resp.Msg.GetAllow() {
 				passed++
 			}
