@@ -13,10 +13,12 @@ import (
 
 // The layouts of commands, queries and results; docs/FORMAT.md has them in words. What codecFirst
 // can say is said in it, so that builds of every level understand it; the rest is in
-// codecLimits, which is used from raftfsm.LevelLimits on.
+// codecLimits, which is used from raftfsm.LevelLimits on, and codecLeases, from
+// raftfsm.LevelLeases on.
 const (
 	codecFirst  = 1
 	codecLimits = 2
+	codecLeases = 3
 )
 
 const (

@@ -126,18 +126,17 @@ func leaveBehind(t *testing.T, c *hosttest.Cluster) (leader, away int) {
 // the node stops; reached is closed when it does.
 func (x *transfers) hang(node, n int) (reached chan struct{}, let func()) {
 	reached, free := make(chan struct{}), make(chan struct{})
-	var once, freed sync.Once
+	var hung atomic.Bool
+	var freed sync.Once
 	x.hook(func(ctx context.Context, at, got int) {
-		if at != node || got != n {
+		if at != node || got != n || hung.Swap(true) {
 			return
 		}
-		once.Do(func() {
-			close(reached)
-			select {
-			case <-free:
-			case <-ctx.Done():
-			}
-		})
+		close(reached)
+		select {
+		case <-free:
+		case <-ctx.Done():
+		}
 	})
 	return reached, func() { freed.Do(func() { close(free) }) }
 }
