@@ -15,7 +15,7 @@ import (
 const (
 	// LevelFirst is spoken by builds that know nothing of levels; LevelCurrent by this one.
 	LevelFirst   = 1
-	LevelCurrent = 3
+	LevelCurrent = 4
 	// levelCopyFiles is from when on a peer takes transfers of the state by files.
 	levelCopyFiles = 2
 	// LevelMembers is the level from which on members and replicas can change.
@@ -24,6 +24,8 @@ const (
 	LevelBackups = 3
 	// LevelLimits is the level from which on limits are more than token buckets.
 	LevelLimits = 3
+	// LevelLeases is the level from which on tokens are lent, reserved and given back.
+	LevelLeases = 4
 
 	// pulseInterval is how often a node asks each peer how it is. Smaller costs idle CPU;
 	// larger lets a leader judge its followers by old news.
