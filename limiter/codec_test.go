@@ -24,7 +24,12 @@ func FuzzCommand(f *testing.F) {
 	f.Add([]byte{codecLimits, opCalendars})
 	f.Add(appendPeek(nil, Request{Tenant: "acme", Cost: 3}))
 	f.Add(appendBatch(nil, []Request{{Tenant: "acme", Cost: 3}, {Tenant: "globex", Key: "k"}}))
-	f.Add([]byte{codecLimits + 1, opCheck})
+	f.Add([]byte{codecLeases + 1, opCheck})
+	f.Add(appendRemembered(nil, Request{Tenant: "acme", Cost: 3}, holdID{1}))
+	for _, op := range []byte{opReserve, opSettle, opRefund, opAcquire, opRelease} {
+		f.Add(appendHold(nil, op, holdCommand{Request: Request{Tenant: "acme", Token: "t", Cost: 3}, id: holdID{9}, ttl: 5000}))
+	}
+	f.Add(appendConfigure(nil, configureCommand{last: true, Change: Change{To: 2, Puts: []Limit{running("a", 5)}}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if c, err := decodeCommand(data); err == nil {
 			if again := encodeCommand(c); !bytes.Equal(again, data) {
@@ -46,7 +51,12 @@ func FuzzCommand(f *testing.F) {
 func encodeCommand(c command) []byte {
 	switch c.op {
 	case opCheck:
+		if c.hold.id != (holdID{}) {
+			return appendRemembered(nil, c.check, c.hold.id)
+		}
 		return appendCheck(nil, c.check)
+	case opReserve, opSettle, opRefund, opAcquire, opRelease:
+		return appendHold(nil, c.op, c.hold)
 	case opConfigure:
 		return appendConfigure(nil, c.configure)
 	case opRoll:
@@ -84,6 +94,9 @@ func FuzzRows(f *testing.F) {
 	f.Add(encodeLimitRow(newLimitState(limit("a", ScopeKey, "acme/x*", "10/s", 500), 7, 2, []generation{{start: 1, rate: rate{1, 2}}})))
 	f.Add(appendCounter(nil, counter{used: u128{1, 2}, unit: 3, gen: 4, t: 5, tick: 6, slots: []slot{{7, 8}, {9, 10}}}))
 	f.Add(encodeLimitRow(newLimitState(windowed("a", "acme", 100, "1h"), 7, 2, []generation{{start: 1, ring: ring{2, 3}}})))
+	f.Add(appendTaken(nil, &taken{token: "t", cost: 300, at: 5, expires: 900, from: []takenFrom{{1, 2, 3}}, settled: &Settlement{Actual: 7, Refunded: 293, Late: true}}))
+	f.Add(appendHeld(nil, &held{key: "k", weight: 2, deadline: 900, from: []heldFrom{{1, ScopeKey}}}))
+	f.Add(encodeLimitRow(newLimitState(running("a", 5), 7, 2, []generation{{start: 1}})))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if b, err := decodeCounter(data); err == nil && !bytes.Equal(appendCounter(nil, b), data) {
 			t.Fatalf("bucket %x does not survive", data)
@@ -91,6 +104,14 @@ func FuzzRows(f *testing.F) {
 		if l, err := decodeLimitRow(data); err == nil && !bytes.Equal(encodeLimitRow(l), data) {
 			t.Fatalf("limit %x does not survive", data)
 		}
+		if c, err := decodeTaken(data); err == nil && !bytes.Equal(appendTaken(nil, c), data) {
+			t.Fatalf("debit %x does not survive", data)
+		}
+		if h, err := decodeHeld(data); err == nil && !bytes.Equal(appendHeld(nil, h), data) {
+			t.Fatalf("held slot %x does not survive", data)
+		}
+		decodeWeight(data)
+		decodeHeldBy(data)
 		decodeConfig(data)
 		decodeWall(data)
 		decodeStaged(data)
@@ -130,7 +151,7 @@ func TestBytesStayTheSame(t *testing.T) {
 // let the replicas of a newer build, which execute it, differ.
 func TestNewerCommandsStopTheMachine(t *testing.T) {
 	m := NewMachine()
-	for _, data := range [][]byte{{codecLimits + 1, opCheck}, {codecFirst, opBatch + 1}} {
+	for _, data := range [][]byte{{codecLeases + 1, opCheck}, {codecFirst, opRelease + 1}} {
 		if _, err := m.execute(nil, 0, 0, data); !errors.Is(err, errNewer) {
 			t.Errorf("command %x: %v", data, err)
 		}
