@@ -123,6 +123,46 @@ var accessCases = []accessCase{
 		own: fromRunner, foreign: runForeign, platform: fromRunner,
 	},
 	{
+		what: "reserve", procedure: limiterv1connect.LimiterReserveProcedure, request: &limiterv1.ReserveRequest{Tenant: "acme", Cost: 1},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "commit", procedure: limiterv1connect.LimiterCommitProcedure, request: &limiterv1.CommitRequest{Tenant: "acme", Id: "reservation"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "cancel", procedure: limiterv1connect.LimiterCancelProcedure, request: &limiterv1.CancelRequest{Tenant: "acme", Id: "reservation"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "refund", procedure: limiterv1connect.LimiterRefundProcedure, request: &limiterv1.RefundRequest{Tenant: "acme", RequestId: "r"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "acquire", procedure: limiterv1connect.LimiterAcquireProcedure, request: &limiterv1.AcquireRequest{Tenant: "acme"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "release", procedure: limiterv1connect.LimiterReleaseProcedure, request: &limiterv1.ReleaseRequest{Tenant: "acme", Id: "slot"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "renew", procedure: limiterv1connect.LimiterAcquireProcedure, request: &limiterv1.AcquireRequest{Tenant: "acme", Id: "slot"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "commit what is acme's for oneself", procedure: limiterv1connect.LimiterCommitProcedure, request: &limiterv1.CommitRequest{Id: "reservation"},
+		own: fromRunner, foreign: [5]string{low, "reservation_unknown", "reservation_unknown", "reservation_unknown", "reservation_unknown"}, platform: noTenant,
+	},
+	{
+		what: "renew what is acme's for oneself", procedure: limiterv1connect.LimiterAcquireProcedure, request: &limiterv1.AcquireRequest{Id: "slot"},
+		own: fromRunner, foreign: [5]string{low, "slot_unknown", "slot_unknown", "slot_unknown", "slot_unknown"}, platform: noTenant,
+	},
+	{
+		what: "refund what is acme's for oneself", procedure: limiterv1connect.LimiterRefundProcedure, request: &limiterv1.RefundRequest{RequestId: "r"},
+		own: fromRunner, foreign: [5]string{low, "request_unknown", "request_unknown", "request_unknown", "request_unknown"}, platform: noTenant,
+	},
+	{
 		what: "list the limits of acme", procedure: limiterv1connect.LimiterListLimitsProcedure, request: &limiterv1.ListLimitsRequest{Tenant: "acme"},
 		own: fromOper, foreign: operForeign, platform: fromOper,
 	},
@@ -302,6 +342,18 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 		return callOne[limiterv1.PeekResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.UsageRequest:
 		return callOne[limiterv1.UsageResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.ReserveRequest:
+		return callOne[limiterv1.ReserveResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.CommitRequest:
+		return callOne[limiterv1.CommitResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.CancelRequest:
+		return callOne[limiterv1.CancelResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.RefundRequest:
+		return callOne[limiterv1.RefundResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.AcquireRequest:
+		return callOne[limiterv1.AcquireResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.ReleaseRequest:
+		return callOne[limiterv1.ReleaseResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.ListLimitsRequest:
 		return callOne[limiterv1.ListLimitsResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.SetLimitsRequest:

@@ -54,6 +54,17 @@ type Checker interface {
 	Peek(ctx context.Context, r limiter.Request) (limiter.Decision, error)
 }
 
+// Holder reserves costs, keeps slots, and gives back; *limiter.Service is one.
+type Holder interface {
+	Reserve(ctx context.Context, r limiter.Request, ttl time.Duration) (limiter.Hold, error)
+	Commit(ctx context.Context, tenant, id string, actual uint32) (limiter.Settlement, error)
+	Refund(ctx context.Context, tenant, requestID string, cost uint32) (refunded uint32, err error)
+	Acquire(ctx context.Context, r limiter.Request, ttl time.Duration) (limiter.Hold, error)
+	// Renew holds a slot for longer.
+	Renew(ctx context.Context, tenant, id string, ttl time.Duration) (limiter.Hold, error)
+	Release(ctx context.Context, tenant, id string) (held bool, err error)
+}
+
 // LimitChange is what became of a change to the limits.
 type LimitChange struct {
 	Version                      uint32

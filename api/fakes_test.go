@@ -73,6 +73,49 @@ func (f *fakeServices) Peek(ctx context.Context, r limiter.Request) (limiter.Dec
 	return f.Check(ctx, r)
 }
 
+func (f *fakeServices) Reserve(ctx context.Context, r limiter.Request, ttl time.Duration) (limiter.Hold, error) {
+	d, err := f.Check(ctx, r)
+	return limiter.Hold{Decision: d, ID: "reservation", TTL: ttl}, err
+}
+
+func (f *fakeServices) Commit(_ context.Context, tenant, id string, actual uint32) (limiter.Settlement, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if tenant != "acme" {
+		return limiter.Settlement{}, limiter.ErrReservationUnknown
+	}
+	return limiter.Settlement{Actual: actual, Refunded: uint32(len(id)), Overdrawn: 1, Late: true}, f.err
+}
+
+func (f *fakeServices) Refund(_ context.Context, tenant, requestID string, cost uint32) (uint32, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if tenant != "acme" {
+		return 0, limiter.ErrRequestUnknown
+	}
+	return cost + uint32(len(requestID)), f.err
+}
+
+func (f *fakeServices) Acquire(ctx context.Context, r limiter.Request, ttl time.Duration) (limiter.Hold, error) {
+	d, err := f.Check(ctx, r)
+	return limiter.Hold{Decision: d, ID: "slot", TTL: ttl}, err
+}
+
+func (f *fakeServices) Renew(_ context.Context, tenant, id string, ttl time.Duration) (limiter.Hold, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if tenant != "acme" {
+		return limiter.Hold{}, limiter.ErrSlotUnknown
+	}
+	return limiter.Hold{Decision: limiter.Decision{Allow: true}, ID: id, TTL: ttl}, f.err
+}
+
+func (f *fakeServices) Release(_ context.Context, tenant, id string) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return tenant == "acme" && id == "slot", f.err
+}
+
 func (f *fakeServices) SetLimits(_ context.Context, tenant string, limits []limiter.Limit, _ string) (LimitChange, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -25,6 +25,7 @@ type Deps struct {
 	// Freshness guards what the Authenticator answers; nil means that it is always fresh.
 	Freshness Freshness
 	Checker   Checker
+	Holder    Holder
 	Limits    LimitAdmin
 	Index     Indexer
 	Tokens    TokenAdmin
@@ -116,6 +117,12 @@ func (s *server) handlers() map[string]http.Handler {
 		limiterv1connect.LimiterCheckBatchProcedure:   unary(s, limiterv1connect.LimiterCheckBatchProcedure, s.checkBatch),
 		limiterv1connect.LimiterPeekProcedure:         unary(s, limiterv1connect.LimiterPeekProcedure, s.peek),
 		limiterv1connect.LimiterUsageProcedure:        unary(s, limiterv1connect.LimiterUsageProcedure, s.usage),
+		limiterv1connect.LimiterReserveProcedure:      unary(s, limiterv1connect.LimiterReserveProcedure, s.reserve),
+		limiterv1connect.LimiterCommitProcedure:       unary(s, limiterv1connect.LimiterCommitProcedure, s.commit),
+		limiterv1connect.LimiterCancelProcedure:       unary(s, limiterv1connect.LimiterCancelProcedure, s.cancel),
+		limiterv1connect.LimiterRefundProcedure:       unary(s, limiterv1connect.LimiterRefundProcedure, s.refund),
+		limiterv1connect.LimiterAcquireProcedure:      unary(s, limiterv1connect.LimiterAcquireProcedure, s.acquire),
+		limiterv1connect.LimiterReleaseProcedure:      unary(s, limiterv1connect.LimiterReleaseProcedure, s.release),
 		limiterv1connect.LimiterListLimitsProcedure:   unary(s, limiterv1connect.LimiterListLimitsProcedure, s.listLimits),
 		limiterv1connect.LimiterSetLimitsProcedure:    unary(s, limiterv1connect.LimiterSetLimitsProcedure, s.setLimits),
 		limiterv1connect.LimiterDeleteLimitsProcedure: unary(s, limiterv1connect.LimiterDeleteLimitsProcedure, s.deleteLimits),

@@ -239,9 +239,13 @@ func limitFrom(m *limiterv1.Limit) (limiter.Limit, *fault) {
 			Limit: m.GetCalendar().GetLimit(), Period: m.GetCalendar().GetPeriod(),
 			TimeZone: m.GetCalendar().GetTimeZone(), Anchor: m.GetCalendar().GetAnchor(),
 		},
+		Concurrency: limiter.Concurrency{Limit: m.GetConcurrency().GetLimit(), TTL: m.GetConcurrency().GetTtl()},
 		Enforcement: m.GetEnforcement(), Canary: m.GetCanaryPercent(),
 		Oversize: m.GetOversize(), Access: m.GetAccess(), Overrides: m.GetOverrides(),
 		Expires: expires.GetSeconds(),
+	}
+	if m.GetConcurrency() != nil && l.Concurrency.TTL == "" {
+		l.Concurrency.TTL = limiter.SlotTTLUsual
 	}
 	return l.WithoutUsual(), nil
 }
@@ -263,6 +267,9 @@ func LimitMessage(l limiter.Limit) *limiterv1.Limit {
 	}
 	if c := l.Calendar; c != (limiter.Calendar{}) {
 		m.Calendar = &limiterv1.Calendar{Limit: c.Limit, Period: c.Period, TimeZone: c.TimeZone, Anchor: c.Anchor}
+	}
+	if c := l.Concurrency; c != (limiter.Concurrency{}) {
+		m.Concurrency = &limiterv1.Concurrency{Limit: c.Limit, Ttl: c.TTL}
 	}
 	return m
 }

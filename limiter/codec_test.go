@@ -25,7 +25,12 @@ func FuzzCommand(f *testing.F) {
 	f.Add([]byte{codecLimits, opCalendars})
 	f.Add(appendPeek(nil, Request{Tenant: "acme", Cost: 3}))
 	f.Add(appendBatch(nil, []Request{{Tenant: "acme", Cost: 3}, {Tenant: "globex", Key: "k"}}))
-	f.Add([]byte{codecLimits + 1, opCheck})
+	f.Add([]byte{codecLeases + 1, opCheck})
+	f.Add(appendRecallingCheck(nil, Request{Tenant: "acme", Cost: 3}, holdID{1}))
+	for _, op := range []byte{opReserve, opSettle, opRefund, opAcquire, opRelease} {
+		f.Add(appendHold(nil, op, holdCommand{Request: Request{Tenant: "acme", Token: "t", Cost: 3}, id: holdID{9}, ttl: 5000}))
+	}
+	f.Add(appendConfigure(nil, configureCommand{last: true, Change: Change{To: 2, Puts: []Limit{running("a", 5)}}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if c, err := decodeCommand(data); err == nil {
 			if again := encodeCommand(c); !bytes.Equal(again, data) {
@@ -48,11 +53,13 @@ func encodeCommand(c command) []byte {
 	switch c.op {
 	case opCheck:
 		if c.recalls {
-			return appendRecallingCheck(nil, c.check)
+			return appendRecallingCheck(nil, c.check, c.hold.id)
 		}
 		return appendCheck(nil, c.check)
 	case opLease:
 		return appendLease(nil, c.lease)
+	case opReserve, opSettle, opRefund, opAcquire, opRelease:
+		return appendHold(nil, c.op, c.hold)
 	case opConfigure:
 		return appendConfigure(nil, c.configure)
 	case opRoll:
@@ -94,6 +101,9 @@ func FuzzRows(f *testing.F) {
 	f.Add(appendCounter(nil, counter{used: u128{1, 2}, unit: 3, gen: 4, t: 5, tick: 6, slots: []slot{{7, 8}, {9, 10}}}))
 	f.Add(encodeLimitRow(newLimitState(windowed("a", "acme", 100, "1h"), 7, 2, []generation{{start: 1, ring: ring{2, 3}}})))
 	f.Add(appendCounter(nil, counter{used: u128{1, 2}, unit: 3, gen: 4, t: 5, accounts: []account{{holder: 6, epoch: 7, seq: 8, granted: 9, spent: 3, returned: 2, deadline: 10, ended: true}}}))
+	f.Add(appendTaken(nil, &taken{token: "t", cost: 300, at: 5, expires: 900, from: []takenFrom{{1, 2, 3}}, settled: &Settlement{Actual: 7, Refunded: 293, Late: true}}))
+	f.Add(appendHeld(nil, &held{key: "k", weight: 2, deadline: 900, from: []heldFrom{{1, ScopeKey}}}))
+	f.Add(encodeLimitRow(newLimitState(running("a", 5), 7, 2, []generation{{start: 1}})))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if b, err := decodeCounter(data); err == nil && !bytes.Equal(appendCounter(nil, b), data) {
 			t.Fatalf("bucket %x does not survive", data)
@@ -101,6 +111,14 @@ func FuzzRows(f *testing.F) {
 		if l, err := decodeLimitRow(data); err == nil && !bytes.Equal(encodeLimitRow(l), data) {
 			t.Fatalf("limit %x does not survive", data)
 		}
+		if c, err := decodeTaken(data); err == nil && !bytes.Equal(appendTaken(nil, c), data) {
+			t.Fatalf("debit %x does not survive", data)
+		}
+		if h, err := decodeHeld(data); err == nil && !bytes.Equal(appendHeld(nil, h), data) {
+			t.Fatalf("held slot %x does not survive", data)
+		}
+		decodeWeight(data)
+		decodeHeldBy(data)
 		decodeConfig(data)
 		decodeWall(data)
 		decodeStaged(data)

@@ -58,16 +58,33 @@ func (s *Service) Check(ctx context.Context, r Request) (Decision, error) {
 	if r.Cost == 0 && r.RequestID == "" {
 		res, err = s.query(ctx, group, data, raftfsm.Linearizable)
 	} else {
-		cmd := raftfsm.Command{Data: data}
-		if r.RequestID != "" {
-			cmd.RequestID = raftfsm.NewRequestID("limiter.check", r.Tenant, r.RequestID)
-		}
-		res, err = s.propose(ctx, group, cmd)
+		res, err = s.proposeCheck(ctx, group, r, data)
 	}
 	if err != nil {
 		return Decision{}, fmt.Errorf("limiter: check for tenant %s: %w", r.Tenant, err)
 	}
 	return decisionOf(res, outcomeDecided, r.Tenant)
+}
+
+// proposeCheck decides a check through the log. One with a request id can be refunded, unless a
+// member is of an older level.
+func (s *Service) proposeCheck(ctx context.Context, group raftfsm.GroupID, r Request, data []byte) (result, error) {
+	cmd := raftfsm.Command{Data: data}
+	if r.RequestID == "" {
+		return s.propose(ctx, group, cmd)
+	}
+	id := checkID(r.Tenant, r.RequestID)
+	cmd.RequestID = raftfsm.RequestID(id)
+	if s.groups.Level() >= raftfsm.LevelLeases {
+		cmd.Data = appendRecallingCheck(nil, r, id)
+	}
+	res, err := s.propose(ctx, group, cmd)
+	if errors.Is(err, raftfsm.ErrRequestReused) && s.groups.Level() >= raftfsm.LevelLeases {
+		// The first try may have been before the region came to this level.
+		cmd.Data = data
+		res, err = s.propose(ctx, group, cmd)
+	}
+	return res, err
 }
 
 // Peek tells what Check would answer now, with all that is known of the levels, and takes nothing.
@@ -149,7 +166,7 @@ func (s *Service) checkBatch(ctx context.Context, group raftfsm.GroupID, all []R
 // decisionOf is the decision in a result that should have one.
 func decisionOf(res result, want outcome, tenant string) (Decision, error) {
 	switch res.outcome {
-	case want:
+	case want, outcomeScarce:
 		return res.decision, nil
 	case outcomeTooManyLimits:
 		return Decision{}, fmt.Errorf("tenant %s: %w", tenant, ErrTooManyLimits)

@@ -249,7 +249,7 @@ func (n *Node) deps() api.Deps {
 		Serving: func(service string) bool { return n.ready() == nil },
 	}
 	if n.cfg.Runs(ServiceLimiter) {
-		d.Checker, d.Limits = n.services, n.services
+		d.Checker, d.Holder, d.Limits = n.services, n.services, n.services
 	}
 	if n.cfg.Runs(ServiceIndex) {
 		d.Index = n.services

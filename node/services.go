@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"sync/atomic"
+	"time"
 
 	"github.com/maestro-conductor/maestro/api"
 	"github.com/maestro-conductor/maestro/index"
@@ -93,6 +94,60 @@ func (s *services) Peek(ctx context.Context, q limiter.Request) (limiter.Decisio
 		return limiter.Decision{}, err
 	}
 	return r.limiter.Peek(ctx, q)
+}
+
+// Reserve takes a cost that is settled later.
+func (s *services) Reserve(ctx context.Context, q limiter.Request, ttl time.Duration) (limiter.Hold, error) {
+	r, err := s.get()
+	if err != nil {
+		return limiter.Hold{}, err
+	}
+	return r.limiter.Reserve(ctx, q, ttl)
+}
+
+// Commit settles a reservation.
+func (s *services) Commit(ctx context.Context, tenant, id string, actual uint32) (limiter.Settlement, error) {
+	r, err := s.get()
+	if err != nil {
+		return limiter.Settlement{}, err
+	}
+	return r.limiter.Commit(ctx, tenant, id, actual)
+}
+
+// Refund gives back what a check took.
+func (s *services) Refund(ctx context.Context, tenant, requestID string, cost uint32) (uint32, error) {
+	r, err := s.get()
+	if err != nil {
+		return 0, err
+	}
+	return r.limiter.Refund(ctx, tenant, requestID, cost)
+}
+
+// Acquire takes a slot.
+func (s *services) Acquire(ctx context.Context, q limiter.Request, ttl time.Duration) (limiter.Hold, error) {
+	r, err := s.get()
+	if err != nil {
+		return limiter.Hold{}, err
+	}
+	return r.limiter.Acquire(ctx, q, ttl)
+}
+
+// Renew holds a slot for longer.
+func (s *services) Renew(ctx context.Context, tenant, id string, ttl time.Duration) (limiter.Hold, error) {
+	r, err := s.get()
+	if err != nil {
+		return limiter.Hold{}, err
+	}
+	return r.limiter.Renew(ctx, tenant, id, ttl)
+}
+
+// Release gives a slot back.
+func (s *services) Release(ctx context.Context, tenant, id string) (bool, error) {
+	r, err := s.get()
+	if err != nil {
+		return false, err
+	}
+	return r.limiter.Release(ctx, tenant, id)
 }
 
 // SetLimits creates or replaces limits.

@@ -112,12 +112,20 @@ func isRepeatable(req connect.AnyRequest) bool {
 	switch m := req.Any().(type) {
 	case *limiterv1.CheckRequest:
 		return m.GetRequestId() != "" || m.GetCost() == 0
+	case *limiterv1.ReserveRequest:
+		return m.GetRequestId() != ""
+	case *limiterv1.AcquireRequest:
+		return m.GetRequestId() != "" || m.GetId() != ""
 	case *limiterv1.SetLimitsRequest:
 		return m.GetRequestId() != ""
 	case *limiterv1.DeleteLimitsRequest:
 		return m.GetRequestId() != ""
 	case *limiterv1.PeekRequest,
 		*limiterv1.UsageRequest,
+		*limiterv1.CommitRequest, // of these three the first one counts
+		*limiterv1.CancelRequest,
+		*limiterv1.RefundRequest,
+		*limiterv1.ReleaseRequest,
 		*limiterv1.ListLimitsRequest,
 		*provenancev1.SearchRequest,
 		*provenancev1.IngestRequest, // the same document again is "existing"

@@ -232,7 +232,7 @@ type Level struct {
 	Limit uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	// remaining is how many whole tokens are left.
 	Remaining uint32 `protobuf:"varint,4,opt,name=remaining,proto3" json:"remaining,omitempty"`
-	// kind is "token_bucket", "window", "calendar", "unlimited" or "banned".
+	// kind is "token_bucket", "window", "calendar", "concurrency", "unlimited" or "banned".
 	Kind string `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
 	// shadow is true for a limit that only watches, and would_deny when it would have denied.
 	Shadow        bool `protobuf:"varint,6,opt,name=shadow,proto3" json:"shadow,omitempty"`
@@ -761,6 +761,816 @@ func (x *LevelUsage) GetResetMs() uint32 {
 	return 0
 }
 
+// ReserveRequest asks for a cost that is settled later.
+type ReserveRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant, token, key and request_id are as in CheckRequest.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Token  string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Key    string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// cost is how many tokens are reserved: what it will cost at most, as far as known; at least 1.
+	Cost uint32 `protobuf:"varint,4,opt,name=cost,proto3" json:"cost,omitempty"`
+	// ttl_ms is after how long the reservation counts as spent unless it was settled: from 1000 to
+	// 3600000; 0 means 60000.
+	TtlMs         uint32 `protobuf:"varint,5,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReserveRequest) Reset() {
+	*x = ReserveRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReserveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReserveRequest) ProtoMessage() {}
+
+func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
+func (*ReserveRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ReserveRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ReserveRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *ReserveRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ReserveRequest) GetCost() uint32 {
+	if x != nil {
+		return x.Cost
+	}
+	return 0
+}
+
+func (x *ReserveRequest) GetTtlMs() uint32 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *ReserveRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// ReserveResponse is the decision, and the reservation if it allows.
+type ReserveResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Decision *CheckResponse         `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
+	// id names the reservation; empty when denied. Only its tenant knows it.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// expires_in_ms is how long it lasts from the decision on, at least.
+	ExpiresInMs   uint32 `protobuf:"varint,3,opt,name=expires_in_ms,json=expiresInMs,proto3" json:"expires_in_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReserveResponse) Reset() {
+	*x = ReserveResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReserveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReserveResponse) ProtoMessage() {}
+
+func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReserveResponse.ProtoReflect.Descriptor instead.
+func (*ReserveResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ReserveResponse) GetDecision() *CheckResponse {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+func (x *ReserveResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ReserveResponse) GetExpiresInMs() uint32 {
+	if x != nil {
+		return x.ExpiresInMs
+	}
+	return 0
+}
+
+// CommitRequest tells what a reservation has really cost.
+type CommitRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant is whose reservation it is; empty means the caller's tenant.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// id is of ReserveResponse.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// actual is how many tokens were spent; above what was reserved, the rest becomes debt.
+	Actual        uint32 `protobuf:"varint,3,opt,name=actual,proto3" json:"actual,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitRequest) Reset() {
+	*x = CommitRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitRequest) ProtoMessage() {}
+
+func (x *CommitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
+func (*CommitRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CommitRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *CommitRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CommitRequest) GetActual() uint32 {
+	if x != nil {
+		return x.Actual
+	}
+	return 0
+}
+
+// CommitResponse tells what became of the reservation.
+type CommitResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settlement    *Settlement            `protobuf:"bytes,1,opt,name=settlement,proto3" json:"settlement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitResponse) Reset() {
+	*x = CommitResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitResponse) ProtoMessage() {}
+
+func (x *CommitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitResponse.ProtoReflect.Descriptor instead.
+func (*CommitResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *CommitResponse) GetSettlement() *Settlement {
+	if x != nil {
+		return x.Settlement
+	}
+	return nil
+}
+
+// Settlement is what became of a reservation.
+type Settlement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// actual is what the first Commit said; 0 for a Cancel.
+	Actual uint32 `protobuf:"varint,1,opt,name=actual,proto3" json:"actual,omitempty"`
+	// refunded is how much less that is than what was reserved. Limits get of it what has not flowed
+	// back by itself.
+	Refunded uint32 `protobuf:"varint,2,opt,name=refunded,proto3" json:"refunded,omitempty"`
+	// overdrawn is how much more it is, which was taken whether there was room or not.
+	Overdrawn uint32 `protobuf:"varint,3,opt,name=overdrawn,proto3" json:"overdrawn,omitempty"`
+	// late is true when the reservation had expired, and so counted as spent: nothing is refunded.
+	Late          bool `protobuf:"varint,4,opt,name=late,proto3" json:"late,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Settlement) Reset() {
+	*x = Settlement{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settlement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settlement) ProtoMessage() {}
+
+func (x *Settlement) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Settlement.ProtoReflect.Descriptor instead.
+func (*Settlement) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Settlement) GetActual() uint32 {
+	if x != nil {
+		return x.Actual
+	}
+	return 0
+}
+
+func (x *Settlement) GetRefunded() uint32 {
+	if x != nil {
+		return x.Refunded
+	}
+	return 0
+}
+
+func (x *Settlement) GetOverdrawn() uint32 {
+	if x != nil {
+		return x.Overdrawn
+	}
+	return 0
+}
+
+func (x *Settlement) GetLate() bool {
+	if x != nil {
+		return x.Late
+	}
+	return false
+}
+
+// CancelRequest gives a reservation back.
+type CancelRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant and id are as in CommitRequest.
+	Tenant        string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelRequest) Reset() {
+	*x = CancelRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelRequest) ProtoMessage() {}
+
+func (x *CancelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
+func (*CancelRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CancelRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *CancelRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// CancelResponse tells what became of the reservation.
+type CancelResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settlement    *Settlement            `protobuf:"bytes,1,opt,name=settlement,proto3" json:"settlement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelResponse) Reset() {
+	*x = CancelResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelResponse) ProtoMessage() {}
+
+func (x *CancelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelResponse.ProtoReflect.Descriptor instead.
+func (*CancelResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CancelResponse) GetSettlement() *Settlement {
+	if x != nil {
+		return x.Settlement
+	}
+	return nil
+}
+
+// RefundRequest names a check.
+type RefundRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant is whose check it was; empty means the caller's tenant.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// request_id is that of the Check.
+	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// cost is how much of it is given back; 0, or more than it took, means all. What is left of it
+	// cannot be refunded later.
+	Cost          uint32 `protobuf:"varint,3,opt,name=cost,proto3" json:"cost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefundRequest) Reset() {
+	*x = RefundRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefundRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefundRequest) ProtoMessage() {}
+
+func (x *RefundRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefundRequest.ProtoReflect.Descriptor instead.
+func (*RefundRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RefundRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *RefundRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *RefundRequest) GetCost() uint32 {
+	if x != nil {
+		return x.Cost
+	}
+	return 0
+}
+
+// RefundResponse tells what was given back.
+type RefundResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// refunded is in tokens. Limits get of it what has not flowed back by itself.
+	Refunded      uint32 `protobuf:"varint,1,opt,name=refunded,proto3" json:"refunded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefundResponse) Reset() {
+	*x = RefundResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefundResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefundResponse) ProtoMessage() {}
+
+func (x *RefundResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefundResponse.ProtoReflect.Descriptor instead.
+func (*RefundResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RefundResponse) GetRefunded() uint32 {
+	if x != nil {
+		return x.Refunded
+	}
+	return 0
+}
+
+// AcquireRequest asks for a slot, or for more time of one.
+type AcquireRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant, token, key and request_id are as in CheckRequest.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Token  string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Key    string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// weight is how much of each limit the slot takes; 0 means 1.
+	Weight uint32 `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
+	// ttl_ms is after how long the slot frees itself: from 1000 to 3600000, but no longer than the limits
+	// allow; 0 means as long as they allow, or 60000 when none matches.
+	TtlMs     uint32 `protobuf:"varint,5,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// id, when not empty, is of a slot that is held and is to be held for ttl_ms from now on; token,
+	// key, weight and request_id then do not count. No limit is asked.
+	Id            string `protobuf:"bytes,7,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcquireRequest) Reset() {
+	*x = AcquireRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcquireRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcquireRequest) ProtoMessage() {}
+
+func (x *AcquireRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcquireRequest.ProtoReflect.Descriptor instead.
+func (*AcquireRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *AcquireRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *AcquireRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *AcquireRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *AcquireRequest) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *AcquireRequest) GetTtlMs() uint32 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *AcquireRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *AcquireRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// AcquireResponse is the decision, and the slot if it allows.
+type AcquireResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// decision has levels of the kind concurrency only, none when a slot was renewed. Its retryAfterMs
+	// is when enough slots have freed themselves: no later than that, unless they are renewed.
+	Decision *CheckResponse `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
+	// id names the slot; empty when denied. Only its tenant knows it.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// expires_in_ms is how long it is held from the decision on, at least.
+	ExpiresInMs   uint32 `protobuf:"varint,3,opt,name=expires_in_ms,json=expiresInMs,proto3" json:"expires_in_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcquireResponse) Reset() {
+	*x = AcquireResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcquireResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcquireResponse) ProtoMessage() {}
+
+func (x *AcquireResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcquireResponse.ProtoReflect.Descriptor instead.
+func (*AcquireResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *AcquireResponse) GetDecision() *CheckResponse {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+func (x *AcquireResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AcquireResponse) GetExpiresInMs() uint32 {
+	if x != nil {
+		return x.ExpiresInMs
+	}
+	return 0
+}
+
+// ReleaseRequest names a slot.
+type ReleaseRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant is who holds it; empty means the caller's tenant.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// id is of AcquireResponse.
+	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseRequest) Reset() {
+	*x = ReleaseRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseRequest) ProtoMessage() {}
+
+func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ReleaseRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ReleaseRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// ReleaseResponse tells whether it was held.
+type ReleaseResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// released is false when the slot was not held any more, or never.
+	Released      bool `protobuf:"varint,1,opt,name=released,proto3" json:"released,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseResponse) Reset() {
+	*x = ReleaseResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseResponse) ProtoMessage() {}
+
+func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
+func (*ReleaseResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ReleaseResponse) GetReleased() bool {
+	if x != nil {
+		return x.Released
+	}
+	return false
+}
+
 // Limit bounds what matches its scope and selector.
 type Limit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -772,8 +1582,8 @@ type Limit struct {
 	// selector is a tenant, or tenant/pattern for the scopes token and key; the pattern may
 	// hold * wildcards, and the tenant may be * for every tenant.
 	Selector string `protobuf:"bytes,3,opt,name=selector,proto3" json:"selector,omitempty"`
-	// token_bucket, window and calendar are how much may pass; at least one is there, unless
-	// access is, and all that are there count.
+	// token_bucket, window and calendar are how much may pass, and concurrency how much may run at
+	// the same time; at least one is there, unless access is, and all that are there count.
 	TokenBucket *TokenBucket `protobuf:"bytes,4,opt,name=token_bucket,json=tokenBucket,proto3" json:"token_bucket,omitempty"`
 	Window      *Window      `protobuf:"bytes,5,opt,name=window,proto3" json:"window,omitempty"`
 	Calendar    *Calendar    `protobuf:"bytes,6,opt,name=calendar,proto3" json:"calendar,omitempty"`
@@ -794,13 +1604,14 @@ type Limit struct {
 	Overrides string `protobuf:"bytes,11,opt,name=overrides,proto3" json:"overrides,omitempty"`
 	// expires, when there, is when the limit stops to count, in whole seconds.
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=expires,proto3" json:"expires,omitempty"`
+	Concurrency   *Concurrency           `protobuf:"bytes,13,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +1623,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +1636,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{11}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Limit) GetId() string {
@@ -912,6 +1723,13 @@ func (x *Limit) GetExpires() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Limit) GetConcurrency() *Concurrency {
+	if x != nil {
+		return x.Concurrency
+	}
+	return nil
+}
+
 // TokenBucket admits at most burst + rate * t tokens in any interval of length t.
 type TokenBucket struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -925,7 +1743,7 @@ type TokenBucket struct {
 
 func (x *TokenBucket) Reset() {
 	*x = TokenBucket{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -937,7 +1755,7 @@ func (x *TokenBucket) String() string {
 func (*TokenBucket) ProtoMessage() {}
 
 func (x *TokenBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -950,7 +1768,7 @@ func (x *TokenBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenBucket.ProtoReflect.Descriptor instead.
 func (*TokenBucket) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{12}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TokenBucket) GetRate() string {
@@ -980,7 +1798,7 @@ type Window struct {
 
 func (x *Window) Reset() {
 	*x = Window{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1810,7 @@ func (x *Window) String() string {
 func (*Window) ProtoMessage() {}
 
 func (x *Window) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1823,7 @@ func (x *Window) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Window.ProtoReflect.Descriptor instead.
 func (*Window) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{13}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Window) GetLimit() uint32 {
@@ -1041,7 +1859,7 @@ type Calendar struct {
 
 func (x *Calendar) Reset() {
 	*x = Calendar{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1871,7 @@ func (x *Calendar) String() string {
 func (*Calendar) ProtoMessage() {}
 
 func (x *Calendar) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1884,7 @@ func (x *Calendar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Calendar.ProtoReflect.Descriptor instead.
 func (*Calendar) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{14}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Calendar) GetLimit() uint32 {
@@ -1097,6 +1915,62 @@ func (x *Calendar) GetAnchor() string {
 	return ""
 }
 
+// Concurrency admits slots of at most the limit at the same time. Acquire takes them; checks do not
+// look at it.
+type Concurrency struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// limit is at most 10000; 0 admits nothing.
+	Limit uint32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// ttl is for how long a slot is held unless it is renewed: from "1s" to "1h"; empty means "60s".
+	Ttl           string `protobuf:"bytes,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Concurrency) Reset() {
+	*x = Concurrency{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Concurrency) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Concurrency) ProtoMessage() {}
+
+func (x *Concurrency) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Concurrency.ProtoReflect.Descriptor instead.
+func (*Concurrency) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Concurrency) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Concurrency) GetTtl() string {
+	if x != nil {
+		return x.Ttl
+	}
+	return ""
+}
+
 // SetLimitsRequest carries the limits to create or replace.
 type SetLimitsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1110,7 +1984,7 @@ type SetLimitsRequest struct {
 
 func (x *SetLimitsRequest) Reset() {
 	*x = SetLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1996,7 @@ func (x *SetLimitsRequest) String() string {
 func (*SetLimitsRequest) ProtoMessage() {}
 
 func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +2009,7 @@ func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsRequest.ProtoReflect.Descriptor instead.
 func (*SetLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{15}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SetLimitsRequest) GetLimits() []*Limit {
@@ -1170,7 +2044,7 @@ type SetLimitsResponse struct {
 
 func (x *SetLimitsResponse) Reset() {
 	*x = SetLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +2056,7 @@ func (x *SetLimitsResponse) String() string {
 func (*SetLimitsResponse) ProtoMessage() {}
 
 func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +2069,7 @@ func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsResponse.ProtoReflect.Descriptor instead.
 func (*SetLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{16}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SetLimitsResponse) GetVersion() uint32 {
@@ -1246,7 +2120,7 @@ type ListLimitsRequest struct {
 
 func (x *ListLimitsRequest) Reset() {
 	*x = ListLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +2132,7 @@ func (x *ListLimitsRequest) String() string {
 func (*ListLimitsRequest) ProtoMessage() {}
 
 func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +2145,7 @@ func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsRequest.ProtoReflect.Descriptor instead.
 func (*ListLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{17}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListLimitsRequest) GetTenant() string {
@@ -1300,7 +2174,7 @@ type ListLimitsResponse struct {
 
 func (x *ListLimitsResponse) Reset() {
 	*x = ListLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +2186,7 @@ func (x *ListLimitsResponse) String() string {
 func (*ListLimitsResponse) ProtoMessage() {}
 
 func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +2199,7 @@ func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsResponse.ProtoReflect.Descriptor instead.
 func (*ListLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{18}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListLimitsResponse) GetLimits() []*Limit {
@@ -1355,7 +2229,7 @@ type DeleteLimitsRequest struct {
 
 func (x *DeleteLimitsRequest) Reset() {
 	*x = DeleteLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +2241,7 @@ func (x *DeleteLimitsRequest) String() string {
 func (*DeleteLimitsRequest) ProtoMessage() {}
 
 func (x *DeleteLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +2254,7 @@ func (x *DeleteLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLimitsRequest.ProtoReflect.Descriptor instead.
 func (*DeleteLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{19}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DeleteLimitsRequest) GetIds() []string {
@@ -1409,7 +2283,7 @@ type DeleteLimitsResponse struct {
 
 func (x *DeleteLimitsResponse) Reset() {
 	*x = DeleteLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +2295,7 @@ func (x *DeleteLimitsResponse) String() string {
 func (*DeleteLimitsResponse) ProtoMessage() {}
 
 func (x *DeleteLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +2308,7 @@ func (x *DeleteLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLimitsResponse.ProtoReflect.Descriptor instead.
 func (*DeleteLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{20}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DeleteLimitsResponse) GetVersion() uint32 {
@@ -1507,7 +2381,65 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"LevelUsage\x12*\n" +
 	"\x05level\x18\x01 \x01(\v2\x14.mc.limiter.v1.LevelR\x05level\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\rR\x04used\x12\x19\n" +
-	"\breset_ms\x18\x03 \x01(\rR\aresetMs\"\xbd\x03\n" +
+	"\breset_ms\x18\x03 \x01(\rR\aresetMs\"\x9a\x01\n" +
+	"\x0eReserveRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12\x12\n" +
+	"\x04cost\x18\x04 \x01(\rR\x04cost\x12\x15\n" +
+	"\x06ttl_ms\x18\x05 \x01(\rR\x05ttlMs\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\"\x7f\n" +
+	"\x0fReserveResponse\x128\n" +
+	"\bdecision\x18\x01 \x01(\v2\x1c.mc.limiter.v1.CheckResponseR\bdecision\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\"\n" +
+	"\rexpires_in_ms\x18\x03 \x01(\rR\vexpiresInMs\"O\n" +
+	"\rCommitRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
+	"\x06actual\x18\x03 \x01(\rR\x06actual\"K\n" +
+	"\x0eCommitResponse\x129\n" +
+	"\n" +
+	"settlement\x18\x01 \x01(\v2\x19.mc.limiter.v1.SettlementR\n" +
+	"settlement\"r\n" +
+	"\n" +
+	"Settlement\x12\x16\n" +
+	"\x06actual\x18\x01 \x01(\rR\x06actual\x12\x1a\n" +
+	"\brefunded\x18\x02 \x01(\rR\brefunded\x12\x1c\n" +
+	"\toverdrawn\x18\x03 \x01(\rR\toverdrawn\x12\x12\n" +
+	"\x04late\x18\x04 \x01(\bR\x04late\"7\n" +
+	"\rCancelRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"K\n" +
+	"\x0eCancelResponse\x129\n" +
+	"\n" +
+	"settlement\x18\x01 \x01(\v2\x19.mc.limiter.v1.SettlementR\n" +
+	"settlement\"Z\n" +
+	"\rRefundRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\x12\x12\n" +
+	"\x04cost\x18\x03 \x01(\rR\x04cost\",\n" +
+	"\x0eRefundResponse\x12\x1a\n" +
+	"\brefunded\x18\x01 \x01(\rR\brefunded\"\xae\x01\n" +
+	"\x0eAcquireRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12\x16\n" +
+	"\x06weight\x18\x04 \x01(\rR\x06weight\x12\x15\n" +
+	"\x06ttl_ms\x18\x05 \x01(\rR\x05ttlMs\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\x12\x0e\n" +
+	"\x02id\x18\a \x01(\tR\x02id\"\x7f\n" +
+	"\x0fAcquireResponse\x128\n" +
+	"\bdecision\x18\x01 \x01(\v2\x1c.mc.limiter.v1.CheckResponseR\bdecision\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\"\n" +
+	"\rexpires_in_ms\x18\x03 \x01(\rR\vexpiresInMs\"8\n" +
+	"\x0eReleaseRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"-\n" +
+	"\x0fReleaseResponse\x12\x1a\n" +
+	"\breleased\x18\x01 \x01(\bR\breleased\"\xfb\x03\n" +
 	"\x05Limit\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x1a\n" +
@@ -1521,7 +2453,8 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x06access\x18\n" +
 	" \x01(\tR\x06access\x12\x1c\n" +
 	"\toverrides\x18\v \x01(\tR\toverrides\x124\n" +
-	"\aexpires\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"7\n" +
+	"\aexpires\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12<\n" +
+	"\vconcurrency\x18\r \x01(\v2\x1a.mc.limiter.v1.ConcurrencyR\vconcurrency\"7\n" +
 	"\vTokenBucket\x12\x12\n" +
 	"\x04rate\x18\x01 \x01(\tR\x04rate\x12\x14\n" +
 	"\x05burst\x18\x02 \x01(\rR\x05burst\"6\n" +
@@ -1532,7 +2465,10 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x05limit\x18\x01 \x01(\rR\x05limit\x12\x16\n" +
 	"\x06period\x18\x02 \x01(\tR\x06period\x12\x1b\n" +
 	"\ttime_zone\x18\x03 \x01(\tR\btimeZone\x12\x16\n" +
-	"\x06anchor\x18\x04 \x01(\tR\x06anchor\"_\n" +
+	"\x06anchor\x18\x04 \x01(\tR\x06anchor\"5\n" +
+	"\vConcurrency\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\x12\x10\n" +
+	"\x03ttl\x18\x02 \x01(\tR\x03ttl\"_\n" +
 	"\x10SetLimitsRequest\x12,\n" +
 	"\x06limits\x18\x01 \x03(\v2\x14.mc.limiter.v1.LimitR\x06limits\x12\x1d\n" +
 	"\n" +
@@ -1555,13 +2491,19 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tR\trequestId\"K\n" +
 	"\x14DeleteLimitsResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x19\n" +
-	"\bin_force\x18\x02 \x01(\bR\ainForce2\xa1\x04\n" +
+	"\bin_force\x18\x02 \x01(\bR\ainForce2\xd4\a\n" +
 	"\aLimiter\x12B\n" +
 	"\x05Check\x12\x1b.mc.limiter.v1.CheckRequest\x1a\x1c.mc.limiter.v1.CheckResponse\x12Q\n" +
 	"\n" +
 	"CheckBatch\x12 .mc.limiter.v1.CheckBatchRequest\x1a!.mc.limiter.v1.CheckBatchResponse\x12?\n" +
 	"\x04Peek\x12\x1a.mc.limiter.v1.PeekRequest\x1a\x1b.mc.limiter.v1.PeekResponse\x12B\n" +
-	"\x05Usage\x12\x1b.mc.limiter.v1.UsageRequest\x1a\x1c.mc.limiter.v1.UsageResponse\x12N\n" +
+	"\x05Usage\x12\x1b.mc.limiter.v1.UsageRequest\x1a\x1c.mc.limiter.v1.UsageResponse\x12H\n" +
+	"\aReserve\x12\x1d.mc.limiter.v1.ReserveRequest\x1a\x1e.mc.limiter.v1.ReserveResponse\x12E\n" +
+	"\x06Commit\x12\x1c.mc.limiter.v1.CommitRequest\x1a\x1d.mc.limiter.v1.CommitResponse\x12E\n" +
+	"\x06Cancel\x12\x1c.mc.limiter.v1.CancelRequest\x1a\x1d.mc.limiter.v1.CancelResponse\x12E\n" +
+	"\x06Refund\x12\x1c.mc.limiter.v1.RefundRequest\x1a\x1d.mc.limiter.v1.RefundResponse\x12H\n" +
+	"\aAcquire\x12\x1d.mc.limiter.v1.AcquireRequest\x1a\x1e.mc.limiter.v1.AcquireResponse\x12H\n" +
+	"\aRelease\x12\x1d.mc.limiter.v1.ReleaseRequest\x1a\x1e.mc.limiter.v1.ReleaseResponse\x12N\n" +
 	"\tSetLimits\x12\x1f.mc.limiter.v1.SetLimitsRequest\x1a .mc.limiter.v1.SetLimitsResponse\x12Q\n" +
 	"\n" +
 	"ListLimits\x12 .mc.limiter.v1.ListLimitsRequest\x1a!.mc.limiter.v1.ListLimitsResponse\x12W\n" +
@@ -1579,7 +2521,7 @@ func file_mc_limiter_v1_limiter_proto_rawDescGZIP() []byte {
 	return file_mc_limiter_v1_limiter_proto_rawDescData
 }
 
-var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*CheckRequest)(nil),          // 0: mc.limiter.v1.CheckRequest
 	(*CheckResponse)(nil),         // 1: mc.limiter.v1.CheckResponse
@@ -1592,53 +2534,84 @@ var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*UsageRequest)(nil),          // 8: mc.limiter.v1.UsageRequest
 	(*UsageResponse)(nil),         // 9: mc.limiter.v1.UsageResponse
 	(*LevelUsage)(nil),            // 10: mc.limiter.v1.LevelUsage
-	(*Limit)(nil),                 // 11: mc.limiter.v1.Limit
-	(*TokenBucket)(nil),           // 12: mc.limiter.v1.TokenBucket
-	(*Window)(nil),                // 13: mc.limiter.v1.Window
-	(*Calendar)(nil),              // 14: mc.limiter.v1.Calendar
-	(*SetLimitsRequest)(nil),      // 15: mc.limiter.v1.SetLimitsRequest
-	(*SetLimitsResponse)(nil),     // 16: mc.limiter.v1.SetLimitsResponse
-	(*ListLimitsRequest)(nil),     // 17: mc.limiter.v1.ListLimitsRequest
-	(*ListLimitsResponse)(nil),    // 18: mc.limiter.v1.ListLimitsResponse
-	(*DeleteLimitsRequest)(nil),   // 19: mc.limiter.v1.DeleteLimitsRequest
-	(*DeleteLimitsResponse)(nil),  // 20: mc.limiter.v1.DeleteLimitsResponse
-	(*v1.ErrorDetail)(nil),        // 21: mc.common.v1.ErrorDetail
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*ReserveRequest)(nil),        // 11: mc.limiter.v1.ReserveRequest
+	(*ReserveResponse)(nil),       // 12: mc.limiter.v1.ReserveResponse
+	(*CommitRequest)(nil),         // 13: mc.limiter.v1.CommitRequest
+	(*CommitResponse)(nil),        // 14: mc.limiter.v1.CommitResponse
+	(*Settlement)(nil),            // 15: mc.limiter.v1.Settlement
+	(*CancelRequest)(nil),         // 16: mc.limiter.v1.CancelRequest
+	(*CancelResponse)(nil),        // 17: mc.limiter.v1.CancelResponse
+	(*RefundRequest)(nil),         // 18: mc.limiter.v1.RefundRequest
+	(*RefundResponse)(nil),        // 19: mc.limiter.v1.RefundResponse
+	(*AcquireRequest)(nil),        // 20: mc.limiter.v1.AcquireRequest
+	(*AcquireResponse)(nil),       // 21: mc.limiter.v1.AcquireResponse
+	(*ReleaseRequest)(nil),        // 22: mc.limiter.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),       // 23: mc.limiter.v1.ReleaseResponse
+	(*Limit)(nil),                 // 24: mc.limiter.v1.Limit
+	(*TokenBucket)(nil),           // 25: mc.limiter.v1.TokenBucket
+	(*Window)(nil),                // 26: mc.limiter.v1.Window
+	(*Calendar)(nil),              // 27: mc.limiter.v1.Calendar
+	(*Concurrency)(nil),           // 28: mc.limiter.v1.Concurrency
+	(*SetLimitsRequest)(nil),      // 29: mc.limiter.v1.SetLimitsRequest
+	(*SetLimitsResponse)(nil),     // 30: mc.limiter.v1.SetLimitsResponse
+	(*ListLimitsRequest)(nil),     // 31: mc.limiter.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),    // 32: mc.limiter.v1.ListLimitsResponse
+	(*DeleteLimitsRequest)(nil),   // 33: mc.limiter.v1.DeleteLimitsRequest
+	(*DeleteLimitsResponse)(nil),  // 34: mc.limiter.v1.DeleteLimitsResponse
+	(*v1.ErrorDetail)(nil),        // 35: mc.common.v1.ErrorDetail
+	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
 }
 var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	2,  // 0: mc.limiter.v1.CheckResponse.levels:type_name -> mc.limiter.v1.Level
 	0,  // 1: mc.limiter.v1.CheckBatchRequest.checks:type_name -> mc.limiter.v1.CheckRequest
 	5,  // 2: mc.limiter.v1.CheckBatchResponse.results:type_name -> mc.limiter.v1.CheckResult
 	1,  // 3: mc.limiter.v1.CheckResult.decision:type_name -> mc.limiter.v1.CheckResponse
-	21, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
+	35, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
 	1,  // 5: mc.limiter.v1.PeekResponse.decision:type_name -> mc.limiter.v1.CheckResponse
 	10, // 6: mc.limiter.v1.UsageResponse.levels:type_name -> mc.limiter.v1.LevelUsage
 	2,  // 7: mc.limiter.v1.LevelUsage.level:type_name -> mc.limiter.v1.Level
-	12, // 8: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
-	13, // 9: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
-	14, // 10: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
-	22, // 11: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
-	11, // 12: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
-	11, // 13: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
-	0,  // 14: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
-	3,  // 15: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
-	6,  // 16: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
-	8,  // 17: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
-	15, // 18: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
-	17, // 19: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
-	19, // 20: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
-	1,  // 21: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
-	4,  // 22: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
-	7,  // 23: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
-	9,  // 24: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
-	16, // 25: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
-	18, // 26: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
-	20, // 27: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
-	21, // [21:28] is the sub-list for method output_type
-	14, // [14:21] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	1,  // 8: mc.limiter.v1.ReserveResponse.decision:type_name -> mc.limiter.v1.CheckResponse
+	15, // 9: mc.limiter.v1.CommitResponse.settlement:type_name -> mc.limiter.v1.Settlement
+	15, // 10: mc.limiter.v1.CancelResponse.settlement:type_name -> mc.limiter.v1.Settlement
+	1,  // 11: mc.limiter.v1.AcquireResponse.decision:type_name -> mc.limiter.v1.CheckResponse
+	25, // 12: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
+	26, // 13: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
+	27, // 14: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
+	36, // 15: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
+	28, // 16: mc.limiter.v1.Limit.concurrency:type_name -> mc.limiter.v1.Concurrency
+	24, // 17: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
+	24, // 18: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
+	0,  // 19: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
+	3,  // 20: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
+	6,  // 21: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
+	8,  // 22: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
+	11, // 23: mc.limiter.v1.Limiter.Reserve:input_type -> mc.limiter.v1.ReserveRequest
+	13, // 24: mc.limiter.v1.Limiter.Commit:input_type -> mc.limiter.v1.CommitRequest
+	16, // 25: mc.limiter.v1.Limiter.Cancel:input_type -> mc.limiter.v1.CancelRequest
+	18, // 26: mc.limiter.v1.Limiter.Refund:input_type -> mc.limiter.v1.RefundRequest
+	20, // 27: mc.limiter.v1.Limiter.Acquire:input_type -> mc.limiter.v1.AcquireRequest
+	22, // 28: mc.limiter.v1.Limiter.Release:input_type -> mc.limiter.v1.ReleaseRequest
+	29, // 29: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
+	31, // 30: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
+	33, // 31: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
+	1,  // 32: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
+	4,  // 33: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
+	7,  // 34: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
+	9,  // 35: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
+	12, // 36: mc.limiter.v1.Limiter.Reserve:output_type -> mc.limiter.v1.ReserveResponse
+	14, // 37: mc.limiter.v1.Limiter.Commit:output_type -> mc.limiter.v1.CommitResponse
+	17, // 38: mc.limiter.v1.Limiter.Cancel:output_type -> mc.limiter.v1.CancelResponse
+	19, // 39: mc.limiter.v1.Limiter.Refund:output_type -> mc.limiter.v1.RefundResponse
+	21, // 40: mc.limiter.v1.Limiter.Acquire:output_type -> mc.limiter.v1.AcquireResponse
+	23, // 41: mc.limiter.v1.Limiter.Release:output_type -> mc.limiter.v1.ReleaseResponse
+	30, // 42: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
+	32, // 43: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
+	34, // 44: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
+	32, // [32:45] is the sub-list for method output_type
+	19, // [19:32] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_mc_limiter_v1_limiter_proto_init() }
@@ -1652,7 +2625,7 @@ func file_mc_limiter_v1_limiter_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_limiter_v1_limiter_proto_rawDesc), len(file_mc_limiter_v1_limiter_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

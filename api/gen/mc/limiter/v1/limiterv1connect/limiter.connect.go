@@ -43,6 +43,18 @@ const (
 	LimiterPeekProcedure = "/mc.limiter.v1.Limiter/Peek"
 	// LimiterUsageProcedure is the fully-qualified name of the Limiter's Usage RPC.
 	LimiterUsageProcedure = "/mc.limiter.v1.Limiter/Usage"
+	// LimiterReserveProcedure is the fully-qualified name of the Limiter's Reserve RPC.
+	LimiterReserveProcedure = "/mc.limiter.v1.Limiter/Reserve"
+	// LimiterCommitProcedure is the fully-qualified name of the Limiter's Commit RPC.
+	LimiterCommitProcedure = "/mc.limiter.v1.Limiter/Commit"
+	// LimiterCancelProcedure is the fully-qualified name of the Limiter's Cancel RPC.
+	LimiterCancelProcedure = "/mc.limiter.v1.Limiter/Cancel"
+	// LimiterRefundProcedure is the fully-qualified name of the Limiter's Refund RPC.
+	LimiterRefundProcedure = "/mc.limiter.v1.Limiter/Refund"
+	// LimiterAcquireProcedure is the fully-qualified name of the Limiter's Acquire RPC.
+	LimiterAcquireProcedure = "/mc.limiter.v1.Limiter/Acquire"
+	// LimiterReleaseProcedure is the fully-qualified name of the Limiter's Release RPC.
+	LimiterReleaseProcedure = "/mc.limiter.v1.Limiter/Release"
 	// LimiterSetLimitsProcedure is the fully-qualified name of the Limiter's SetLimits RPC.
 	LimiterSetLimitsProcedure = "/mc.limiter.v1.Limiter/SetLimits"
 	// LimiterListLimitsProcedure is the fully-qualified name of the Limiter's ListLimits RPC.
@@ -62,6 +74,22 @@ type LimiterClient interface {
 	Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error)
 	// Usage tells what is used of every limit that bounds a tenant, token and key.
 	Usage(context.Context, *connect.Request[v1.UsageRequest]) (*connect.Response[v1.UsageResponse], error)
+	// Reserve takes a cost as Check does, for something whose cost is known only afterwards; Commit
+	// tells it then.
+	Reserve(context.Context, *connect.Request[v1.ReserveRequest]) (*connect.Response[v1.ReserveResponse], error)
+	// Commit ends a reservation with what was really spent: less is given back, more is taken whether
+	// there is room or not. The first Commit counts, and later ones get its answer.
+	Commit(context.Context, *connect.Request[v1.CommitRequest]) (*connect.Response[v1.CommitResponse], error)
+	// Cancel is Commit of nothing spent.
+	Cancel(context.Context, *connect.Request[v1.CancelRequest]) (*connect.Response[v1.CancelResponse], error)
+	// Refund gives back what a Check with a request id took up to ten minutes ago, once; repeating it
+	// gets the first answer.
+	Refund(context.Context, *connect.Request[v1.RefundRequest]) (*connect.Response[v1.RefundResponse], error)
+	// Acquire takes a slot of every limit that matches and has a concurrency, or of none; or it renews
+	// a slot.
+	Acquire(context.Context, *connect.Request[v1.AcquireRequest]) (*connect.Response[v1.AcquireResponse], error)
+	// Release gives a slot back. Repeating it does no harm.
+	Release(context.Context, *connect.Request[v1.ReleaseRequest]) (*connect.Response[v1.ReleaseResponse], error)
 	// SetLimits creates or replaces limits, all of them or none.
 	SetLimits(context.Context, *connect.Request[v1.SetLimitsRequest]) (*connect.Response[v1.SetLimitsResponse], error)
 	// ListLimits returns the limits that the caller may see, ordered by id.
@@ -105,6 +133,42 @@ func NewLimiterClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			connect.WithSchema(limiterMethods.ByName("Usage")),
 			connect.WithClientOptions(opts...),
 		),
+		reserve: connect.NewClient[v1.ReserveRequest, v1.ReserveResponse](
+			httpClient,
+			baseURL+LimiterReserveProcedure,
+			connect.WithSchema(limiterMethods.ByName("Reserve")),
+			connect.WithClientOptions(opts...),
+		),
+		commit: connect.NewClient[v1.CommitRequest, v1.CommitResponse](
+			httpClient,
+			baseURL+LimiterCommitProcedure,
+			connect.WithSchema(limiterMethods.ByName("Commit")),
+			connect.WithClientOptions(opts...),
+		),
+		cancel: connect.NewClient[v1.CancelRequest, v1.CancelResponse](
+			httpClient,
+			baseURL+LimiterCancelProcedure,
+			connect.WithSchema(limiterMethods.ByName("Cancel")),
+			connect.WithClientOptions(opts...),
+		),
+		refund: connect.NewClient[v1.RefundRequest, v1.RefundResponse](
+			httpClient,
+			baseURL+LimiterRefundProcedure,
+			connect.WithSchema(limiterMethods.ByName("Refund")),
+			connect.WithClientOptions(opts...),
+		),
+		acquire: connect.NewClient[v1.AcquireRequest, v1.AcquireResponse](
+			httpClient,
+			baseURL+LimiterAcquireProcedure,
+			connect.WithSchema(limiterMethods.ByName("Acquire")),
+			connect.WithClientOptions(opts...),
+		),
+		release: connect.NewClient[v1.ReleaseRequest, v1.ReleaseResponse](
+			httpClient,
+			baseURL+LimiterReleaseProcedure,
+			connect.WithSchema(limiterMethods.ByName("Release")),
+			connect.WithClientOptions(opts...),
+		),
 		setLimits: connect.NewClient[v1.SetLimitsRequest, v1.SetLimitsResponse](
 			httpClient,
 			baseURL+LimiterSetLimitsProcedure,
@@ -132,6 +196,12 @@ type limiterClient struct {
 	checkBatch   *connect.Client[v1.CheckBatchRequest, v1.CheckBatchResponse]
 	peek         *connect.Client[v1.PeekRequest, v1.PeekResponse]
 	usage        *connect.Client[v1.UsageRequest, v1.UsageResponse]
+	reserve      *connect.Client[v1.ReserveRequest, v1.ReserveResponse]
+	commit       *connect.Client[v1.CommitRequest, v1.CommitResponse]
+	cancel       *connect.Client[v1.CancelRequest, v1.CancelResponse]
+	refund       *connect.Client[v1.RefundRequest, v1.RefundResponse]
+	acquire      *connect.Client[v1.AcquireRequest, v1.AcquireResponse]
+	release      *connect.Client[v1.ReleaseRequest, v1.ReleaseResponse]
 	setLimits    *connect.Client[v1.SetLimitsRequest, v1.SetLimitsResponse]
 	listLimits   *connect.Client[v1.ListLimitsRequest, v1.ListLimitsResponse]
 	deleteLimits *connect.Client[v1.DeleteLimitsRequest, v1.DeleteLimitsResponse]
@@ -155,6 +225,36 @@ func (c *limiterClient) Peek(ctx context.Context, req *connect.Request[v1.PeekRe
 // Usage calls mc.limiter.v1.Limiter.Usage.
 func (c *limiterClient) Usage(ctx context.Context, req *connect.Request[v1.UsageRequest]) (*connect.Response[v1.UsageResponse], error) {
 	return c.usage.CallUnary(ctx, req)
+}
+
+// Reserve calls mc.limiter.v1.Limiter.Reserve.
+func (c *limiterClient) Reserve(ctx context.Context, req *connect.Request[v1.ReserveRequest]) (*connect.Response[v1.ReserveResponse], error) {
+	return c.reserve.CallUnary(ctx, req)
+}
+
+// Commit calls mc.limiter.v1.Limiter.Commit.
+func (c *limiterClient) Commit(ctx context.Context, req *connect.Request[v1.CommitRequest]) (*connect.Response[v1.CommitResponse], error) {
+	return c.commit.CallUnary(ctx, req)
+}
+
+// Cancel calls mc.limiter.v1.Limiter.Cancel.
+func (c *limiterClient) Cancel(ctx context.Context, req *connect.Request[v1.CancelRequest]) (*connect.Response[v1.CancelResponse], error) {
+	return c.cancel.CallUnary(ctx, req)
+}
+
+// Refund calls mc.limiter.v1.Limiter.Refund.
+func (c *limiterClient) Refund(ctx context.Context, req *connect.Request[v1.RefundRequest]) (*connect.Response[v1.RefundResponse], error) {
+	return c.refund.CallUnary(ctx, req)
+}
+
+// Acquire calls mc.limiter.v1.Limiter.Acquire.
+func (c *limiterClient) Acquire(ctx context.Context, req *connect.Request[v1.AcquireRequest]) (*connect.Response[v1.AcquireResponse], error) {
+	return c.acquire.CallUnary(ctx, req)
+}
+
+// Release calls mc.limiter.v1.Limiter.Release.
+func (c *limiterClient) Release(ctx context.Context, req *connect.Request[v1.ReleaseRequest]) (*connect.Response[v1.ReleaseResponse], error) {
+	return c.release.CallUnary(ctx, req)
 }
 
 // SetLimits calls mc.limiter.v1.Limiter.SetLimits.
@@ -183,6 +283,22 @@ type LimiterHandler interface {
 	Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error)
 	// Usage tells what is used of every limit that bounds a tenant, token and key.
 	Usage(context.Context, *connect.Request[v1.UsageRequest]) (*connect.Response[v1.UsageResponse], error)
+	// Reserve takes a cost as Check does, for something whose cost is known only afterwards; Commit
+	// tells it then.
+	Reserve(context.Context, *connect.Request[v1.ReserveRequest]) (*connect.Response[v1.ReserveResponse], error)
+	// Commit ends a reservation with what was really spent: less is given back, more is taken whether
+	// there is room or not. The first Commit counts, and later ones get its answer.
+	Commit(context.Context, *connect.Request[v1.CommitRequest]) (*connect.Response[v1.CommitResponse], error)
+	// Cancel is Commit of nothing spent.
+	Cancel(context.Context, *connect.Request[v1.CancelRequest]) (*connect.Response[v1.CancelResponse], error)
+	// Refund gives back what a Check with a request id took up to ten minutes ago, once; repeating it
+	// gets the first answer.
+	Refund(context.Context, *connect.Request[v1.RefundRequest]) (*connect.Response[v1.RefundResponse], error)
+	// Acquire takes a slot of every limit that matches and has a concurrency, or of none; or it renews
+	// a slot.
+	Acquire(context.Context, *connect.Request[v1.AcquireRequest]) (*connect.Response[v1.AcquireResponse], error)
+	// Release gives a slot back. Repeating it does no harm.
+	Release(context.Context, *connect.Request[v1.ReleaseRequest]) (*connect.Response[v1.ReleaseResponse], error)
 	// SetLimits creates or replaces limits, all of them or none.
 	SetLimits(context.Context, *connect.Request[v1.SetLimitsRequest]) (*connect.Response[v1.SetLimitsResponse], error)
 	// ListLimits returns the limits that the caller may see, ordered by id.
@@ -222,6 +338,42 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 		connect.WithSchema(limiterMethods.ByName("Usage")),
 		connect.WithHandlerOptions(opts...),
 	)
+	limiterReserveHandler := connect.NewUnaryHandler(
+		LimiterReserveProcedure,
+		svc.Reserve,
+		connect.WithSchema(limiterMethods.ByName("Reserve")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterCommitHandler := connect.NewUnaryHandler(
+		LimiterCommitProcedure,
+		svc.Commit,
+		connect.WithSchema(limiterMethods.ByName("Commit")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterCancelHandler := connect.NewUnaryHandler(
+		LimiterCancelProcedure,
+		svc.Cancel,
+		connect.WithSchema(limiterMethods.ByName("Cancel")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterRefundHandler := connect.NewUnaryHandler(
+		LimiterRefundProcedure,
+		svc.Refund,
+		connect.WithSchema(limiterMethods.ByName("Refund")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterAcquireHandler := connect.NewUnaryHandler(
+		LimiterAcquireProcedure,
+		svc.Acquire,
+		connect.WithSchema(limiterMethods.ByName("Acquire")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterReleaseHandler := connect.NewUnaryHandler(
+		LimiterReleaseProcedure,
+		svc.Release,
+		connect.WithSchema(limiterMethods.ByName("Release")),
+		connect.WithHandlerOptions(opts...),
+	)
 	limiterSetLimitsHandler := connect.NewUnaryHandler(
 		LimiterSetLimitsProcedure,
 		svc.SetLimits,
@@ -250,6 +402,18 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 			limiterPeekHandler.ServeHTTP(w, r)
 		case LimiterUsageProcedure:
 			limiterUsageHandler.ServeHTTP(w, r)
+		case LimiterReserveProcedure:
+			limiterReserveHandler.ServeHTTP(w, r)
+		case LimiterCommitProcedure:
+			limiterCommitHandler.ServeHTTP(w, r)
+		case LimiterCancelProcedure:
+			limiterCancelHandler.ServeHTTP(w, r)
+		case LimiterRefundProcedure:
+			limiterRefundHandler.ServeHTTP(w, r)
+		case LimiterAcquireProcedure:
+			limiterAcquireHandler.ServeHTTP(w, r)
+		case LimiterReleaseProcedure:
+			limiterReleaseHandler.ServeHTTP(w, r)
 		case LimiterSetLimitsProcedure:
 			limiterSetLimitsHandler.ServeHTTP(w, r)
 		case LimiterListLimitsProcedure:
@@ -279,6 +443,30 @@ func (UnimplementedLimiterHandler) Peek(context.Context, *connect.Request[v1.Pee
 
 func (UnimplementedLimiterHandler) Usage(context.Context, *connect.Request[v1.UsageRequest]) (*connect.Response[v1.UsageResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Usage is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) Reserve(context.Context, *connect.Request[v1.ReserveRequest]) (*connect.Response[v1.ReserveResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Reserve is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) Commit(context.Context, *connect.Request[v1.CommitRequest]) (*connect.Response[v1.CommitResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Commit is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) Cancel(context.Context, *connect.Request[v1.CancelRequest]) (*connect.Response[v1.CancelResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Cancel is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) Refund(context.Context, *connect.Request[v1.RefundRequest]) (*connect.Response[v1.RefundResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Refund is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) Acquire(context.Context, *connect.Request[v1.AcquireRequest]) (*connect.Response[v1.AcquireResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Acquire is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) Release(context.Context, *connect.Request[v1.ReleaseRequest]) (*connect.Response[v1.ReleaseResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Release is not implemented"))
 }
 
 func (UnimplementedLimiterHandler) SetLimits(context.Context, *connect.Request[v1.SetLimitsRequest]) (*connect.Response[v1.SetLimitsResponse], error) {
