@@ -31,6 +31,9 @@ const (
 	opCalendars = 6 // query only
 	opPeek      = 7 // query only
 	opBatch     = 8
+	// From here on in codecLeases.
+	opWatched  = 23 // and another command, or query, which every limit only watches
+	opTogether = 24
 )
 
 // outcome is the second byte of a result.
@@ -49,6 +52,7 @@ const (
 	outcomeCalendars     outcome = 10 // what is known of the wall clocks and of the periods follows
 	outcomePeeked        outcome = 11 // a Decision with all that is known of its levels follows
 	outcomeBatch         outcome = 12 // the results of its checks follow
+	outcomeTogether      outcome = 23 // the results of its parts follow
 )
 
 // batchCommandMax bounds the checks in one command, so that their results stay within some
@@ -276,6 +280,9 @@ type command struct {
 	configure configureCommand
 	roll      rollCommand
 	batch     []Request
+	parts     []Part
+	// watched means that every limit is a shadow for it.
+	watched bool
 }
 
 // decodeCommand reads a command or a query. It accepts exactly what the append functions
@@ -284,8 +291,8 @@ func decodeCommand(b []byte) (command, error) {
 	r := wire.NewReader(b)
 	version := r.Byte(math.MaxUint8)
 	switch {
-	case version > codecLimits:
-		return command{}, fmt.Errorf("%w: version %d, this build knows %d", errNewer, version, codecLimits)
+	case version > codecLeases:
+		return command{}, fmt.Errorf("%w: version %d, this build knows %d", errNewer, version, codecLeases)
 	case version < codecFirst:
 		return command{}, fmt.Errorf("%w: version %d", errCodec, version)
 	}
@@ -314,6 +321,14 @@ func decodeCommand(b []byte) (command, error) {
 		c.roll = rollCommand{wall: readSeconds(r), periods: readPeriods(r)}
 	case opCalendars:
 		spoken = codecLimits
+	case opTogether:
+		spoken = codecLeases
+		c.parts = readParts(r)
+	case opWatched:
+		if version != codecLeases {
+			return command{}, fmt.Errorf("%w: operation %d in version %d", errCodec, c.op, version)
+		}
+		return decodeWatched(r)
 	case opSweep, opVersion:
 	case 0:
 		return command{}, fmt.Errorf("%w: no operation", errCodec)
@@ -530,8 +545,8 @@ func appendVersionResult(b []byte, o outcome, version uint32) []byte {
 func decodeResult(b []byte) (result, error) {
 	r := wire.NewReader(b)
 	version := r.Byte(math.MaxUint8)
-	if version < codecFirst || version > codecLimits {
-		return result{}, fmt.Errorf("%w: result of version %d, this build knows %d", errCodec, version, codecLimits)
+	if version < codecFirst || version > codecLeases {
+		return result{}, fmt.Errorf("%w: result of version %d, this build knows %d", errCodec, version, codecLeases)
 	}
 	res := result{outcome: outcome(r.Byte(math.MaxUint8))}
 	switch res.outcome {
@@ -544,7 +559,7 @@ func decodeResult(b []byte) (result, error) {
 		res.more = r.Byte(1) == 1
 	case outcomePeeked:
 		res.decision = readDecision(r, version, true)
-	case outcomeBatch:
+	case outcomeBatch, outcomeTogether:
 		for n := r.Count(batchCommandMax); n > 0 && !r.Failed(); n-- {
 			one, err := decodeResult(r.Bytes(raftfsm.FrameBytesMax))
 			if err != nil {

@@ -25,6 +25,8 @@ type Machine struct {
 	matched []*limitState
 	levels  []level
 	value   []byte
+	// watched means that every limit is a shadow for the command under way.
+	watched bool
 
 	// Readers use these.
 	store     *raftfsm.Store
@@ -133,6 +135,7 @@ func (m *Machine) execute(tx *raftfsm.Tx, now, wall int64, data []byte) ([]byte,
 	if err != nil {
 		return malformed(err), nil
 	}
+	m.watched = c.watched
 	switch c.op {
 	case opCheck:
 		return m.check(tx, now, wall, c.check)
@@ -142,6 +145,8 @@ func (m *Machine) execute(tx *raftfsm.Tx, now, wall int64, data []byte) ([]byte,
 		return m.sweep(tx, now)
 	case opBatch:
 		return m.batch(tx, now, wall, c.batch)
+	case opTogether:
+		return m.together(tx, now, wall, c.parts)
 	case opRoll:
 		return m.roll(tx, c.roll)
 	}
@@ -197,6 +202,7 @@ func (m *Machine) gather(r Request, now int64, read func(key []byte) (counter, b
 		if err := m.levels[i].load(limit, r, now, m.set.emptied, read); err != nil {
 			return err
 		}
+		m.levels[i].shadow = m.levels[i].shadow || m.watched
 	}
 	return nil
 }

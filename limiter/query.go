@@ -18,9 +18,9 @@ func (m *Machine) Query(ctx context.Context, query []byte) ([]byte, error) {
 	}
 	switch {
 	case c.op == opCheck && c.check.Cost == 0:
-		return m.peek(ctx, c.check, func(d *Decision, _ []level, _ int64) []byte { return appendDecision(nil, d) })
+		return m.peek(ctx, c, func(d *Decision, _ []level, _ int64) []byte { return appendDecision(nil, d) })
 	case c.op == opPeek:
-		return m.peek(ctx, c.check, func(d *Decision, levels []level, wall int64) []byte {
+		return m.peek(ctx, c, func(d *Decision, levels []level, wall int64) []byte {
 			d.Levels = d.Levels[:0]
 			for i := range levels {
 				d.Levels = levels[i].detail(d.Levels, wall)
@@ -42,7 +42,8 @@ func (m *Machine) Query(ctx context.Context, query []byte) ([]byte, error) {
 	return malformed(fmt.Errorf("%w: operation %d is not a query, or takes something", errCodec, c.op)), nil
 }
 
-func (m *Machine) peek(ctx context.Context, r Request, encode func(*Decision, []level, int64) []byte) (answer []byte, err error) {
+func (m *Machine) peek(ctx context.Context, c command, encode func(*Decision, []level, int64) []byte) (answer []byte, err error) {
+	r := c.check
 	now, wall := m.time.Load(), m.wall.Load()
 	rows, set, err := m.view(ctx)
 	if err != nil {
@@ -59,6 +60,7 @@ func (m *Machine) peek(ctx context.Context, r Request, encode func(*Decision, []
 		if err != nil {
 			return nil, err
 		}
+		levels[i].shadow = levels[i].shadow || c.watched
 	}
 	d := judgeAll(levels, r.Cost, set.version, wall)
 	d.Levels = reportAll(levels)
