@@ -119,6 +119,8 @@ func isRepeatable(req connect.AnyRequest) bool {
 	case *limiterv1.PeekRequest,
 		*limiterv1.UsageRequest,
 		*limiterv1.ListLimitsRequest,
+		*limiterv1.GetModeRequest,
+		*limiterv1.SetModeRequest,
 		*provenancev1.SearchRequest,
 		*provenancev1.IngestRequest, // the same document again is "existing"
 		*clusterv1.StatusRequest,
