@@ -193,6 +193,14 @@ var accessCases = []accessCase{
 		own: [5]string{low, low, low, "limit_unknown", "limit_unknown"}, foreign: [5]string{low, low, low, "limit_unknown", "limit_unknown"}, platform: adminOnly,
 	},
 	{
+		what: "see the mode of the limits", procedure: limiterv1connect.LimiterGetModeProcedure, request: &limiterv1.GetModeRequest{},
+		own: fromOper, foreign: fromOper, platform: fromOper,
+	},
+	{
+		what: "set the mode of the limits", procedure: limiterv1connect.LimiterSetModeProcedure, request: &limiterv1.SetModeRequest{Mode: "off"},
+		own: notPlatform, foreign: notPlatform, platform: adminOnly,
+	},
+	{
 		what: "search acme", procedure: provenancev1connect.ProvenanceSearchProcedure, request: &provenancev1.SearchRequest{Tenant: "acme"},
 		own: everyRole, foreign: allForeign, platform: everyRole,
 	},
@@ -360,6 +368,10 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 		return callOne[limiterv1.SetLimitsResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.DeleteLimitsRequest:
 		return callOne[limiterv1.DeleteLimitsResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.GetModeRequest:
+		return callOne[limiterv1.GetModeResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.SetModeRequest:
+		return callOne[limiterv1.SetModeResponse](t, e, c.procedure, secret, m)
 	case *provenancev1.SearchRequest:
 		return callOne[provenancev1.SearchResponse](t, e, c.procedure, secret, m)
 	case *provenancev1.IngestRequest:

@@ -84,6 +84,11 @@ type LimitAdmin interface {
 	DeleteLimits(ctx context.Context, tenant string, ids []string, requestID string) (LimitChange, error)
 	// ListLimits returns all limits ordered by id, and their version.
 	ListLimits(ctx context.Context) ([]limiter.Limit, uint32, error)
+	// LimiterMode is how limits act in the region.
+	LimiterMode(ctx context.Context) (limiter.Mode, error)
+	// SetLimiterMode changes it, for every node within a second, and returns what it was; ErrLevel
+	// while a member does not know modes.
+	SetLimiterMode(ctx context.Context, mode limiter.Mode) (before limiter.Mode, err error)
 }
 
 // Indexer stores and finds documents; *index.Service is one.

@@ -21,6 +21,7 @@ type fakeServices struct {
 	decision  limiter.Decision
 	checking  func(ctx context.Context) // runs inside Check
 	limits    []limiter.Limit
+	mode      limiter.Mode
 	documents map[string]index.Document // by tenant/id
 	requests  []string                  // request ids of ingests
 	searches  []index.SearchRequest
@@ -155,6 +156,22 @@ func (f *fakeServices) ListLimits(context.Context) ([]limiter.Limit, uint32, err
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.limits), 7, f.err
+}
+
+func (f *fakeServices) LimiterMode(context.Context) (limiter.Mode, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mode, f.err
+}
+
+func (f *fakeServices) SetLimiterMode(_ context.Context, mode limiter.Mode) (limiter.Mode, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.mode
+	if f.err == nil {
+		f.mode = mode
+	}
+	return before, f.err
 }
 
 func (f *fakeServices) Ingest(_ context.Context, docs []index.Document, requestID string) (index.IngestResult, error) {

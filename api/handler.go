@@ -126,6 +126,8 @@ func (s *server) handlers() map[string]http.Handler {
 		limiterv1connect.LimiterListLimitsProcedure:   unary(s, limiterv1connect.LimiterListLimitsProcedure, s.listLimits),
 		limiterv1connect.LimiterSetLimitsProcedure:    unary(s, limiterv1connect.LimiterSetLimitsProcedure, s.setLimits),
 		limiterv1connect.LimiterDeleteLimitsProcedure: unary(s, limiterv1connect.LimiterDeleteLimitsProcedure, s.deleteLimits),
+		limiterv1connect.LimiterGetModeProcedure:      unary(s, limiterv1connect.LimiterGetModeProcedure, s.getMode),
+		limiterv1connect.LimiterSetModeProcedure:      unary(s, limiterv1connect.LimiterSetModeProcedure, s.setMode),
 
 		provenancev1connect.ProvenanceSearchProcedure: unary(s, provenancev1connect.ProvenanceSearchProcedure, s.search),
 		restSearch: http.HandlerFunc(s.searchREST),

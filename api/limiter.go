@@ -131,6 +131,9 @@ func checkResponse(d *limiter.Decision) *limiterv1.CheckResponse {
 		Allow: d.Allow, RetryAfterMs: d.RetryAfterMs, Reason: d.Reason, LimitId: d.LimitID, Kind: d.Kind, WouldDeny: d.WouldDeny(), LimitsVersion: d.Version,
 		Levels: make([]*limiterv1.Level, len(d.Levels)),
 	}
+	if d.Mode != limiter.ModeEnforce {
+		res.Mode = d.Mode.String()
+	}
 	for i, l := range d.Levels {
 		res.Levels[i] = levelMessage(l)
 	}

@@ -69,7 +69,7 @@ func (m *Machine) judgeSlots(tx *raftfsm.Tx, now int64, levels []level, r Reques
 	defer func() { err = errors.Join(err, it.Close()) }()
 	for i, limit := range m.matched {
 		l := &levels[i]
-		l.limit, l.shadow = limit, limit.shadows(r.Tenant)
+		l.limit, l.shadow = limit, limit.shadows(r.Tenant) || m.watched
 		if !limit.hasConcurrency() {
 			continue
 		}

@@ -39,6 +39,9 @@ const (
 	opRefund  = 12
 	opAcquire = 13
 	opRelease = 14
+	// From here on in codecLeases.
+	opWatched  = 23 // and another command, or query, which every limit only watches
+	opTogether = 24
 )
 
 // outcome is the second byte of a result.
@@ -66,6 +69,7 @@ const (
 	outcomeReleased      outcome = 19 // whether it was held follows
 	outcomeUnknown       outcome = 20 // there is nothing under the id
 	outcomeFull          outcome = 21 // the tenant holds too much already
+	outcomeTogether      outcome = 23 // the results of its parts follow
 )
 
 // batchCommandMax bounds the checks in one command, so that their results stay within some
@@ -185,6 +189,9 @@ type command struct {
 	recalls   bool // checks name the leases in their way
 	lease     leaseCommand
 	hold      holdCommand
+	parts     []Part
+	// watched means that every limit is a shadow for it.
+	watched bool
 }
 
 // decodeCommand reads a command or a query. It accepts exactly what the append functions
@@ -238,6 +245,14 @@ func decodeCommand(b []byte) (command, error) {
 		c.roll = rollCommand{wall: readSeconds(r), periods: readPeriods(r)}
 	case opCalendars:
 		spoken = codecLimits
+	case opTogether:
+		spoken = codecLeases
+		c.parts = readParts(r)
+	case opWatched:
+		if version != codecLeases {
+			return command{}, fmt.Errorf("%w: operation %d in version %d", errCodec, c.op, version)
+		}
+		return decodeWatched(r)
 	case opSweep, opVersion:
 	case 0:
 		return command{}, fmt.Errorf("%w: no operation", errCodec)
@@ -431,7 +446,7 @@ func decodeResult(b []byte) (result, error) {
 		res.more = r.Byte(1) == 1
 	case outcomePeeked:
 		res.decision = readAnswer(r, version, true)
-	case outcomeBatch:
+	case outcomeBatch, outcomeTogether:
 		for n := r.Count(batchCommandMax); n > 0 && !r.Failed(); n-- {
 			one, err := decodeResult(r.Bytes(raftfsm.FrameBytesMax))
 			if err != nil {

@@ -31,6 +31,10 @@ func FuzzCommand(f *testing.F) {
 		f.Add(appendHold(nil, op, holdCommand{Request: Request{Tenant: "acme", Token: "t", Cost: 3}, id: holdID{9}, ttl: 5000}))
 	}
 	f.Add(appendConfigure(nil, configureCommand{last: true, Change: Change{To: 2, Puts: []Limit{running("a", 5)}}}))
+	f.Add(appendTogether(nil, []Part{{Request: Request{Tenant: "acme", Cost: 3}}, {Request: Request{Tenant: "acme"}, Peek: true}}))
+	f.Add(inMode(ModeShadow, appendCheck(nil, Request{Tenant: "acme", Cost: 3})))
+	f.Add([]byte{codecLeases, opWatched, codecLeases, opWatched, codecFirst, opSweep})
+	f.Add([]byte{codecLeases + 1, opCheck})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if c, err := decodeCommand(data); err == nil {
 			if again := encodeCommand(c); !bytes.Equal(again, data) {
@@ -50,6 +54,10 @@ func FuzzCommand(f *testing.F) {
 }
 
 func encodeCommand(c command) []byte {
+	if c.watched {
+		c.watched = false
+		return inMode(ModeShadow, encodeCommand(c))
+	}
 	switch c.op {
 	case opCheck:
 		if c.recalls {
@@ -71,6 +79,8 @@ func encodeCommand(c command) []byte {
 			return appendRecallingBatch(nil, c.batch)
 		}
 		return appendBatch(nil, c.batch)
+	case opTogether:
+		return appendTogether(nil, c.parts)
 	case opCalendars:
 		return []byte{codecLimits, opCalendars}
 	}
@@ -139,6 +149,8 @@ func TestBytesStayTheSame(t *testing.T) {
 		"policies":          {string(AppendLimit(nil, Limit{ID: "a", Scope: ScopeTenant, Selector: "acme", Enforcement: EnforcementOff, Canary: 5, Oversize: OversizeDebt, Access: AccessBanned, Overrides: "b", Expires: 300})), "\x01a\x00\x04acme\xf8\x03\x01\x05\x00\x01\x01b\xac\x02"},
 		"peek":              {string(appendPeek(nil, Request{Tenant: "acme", Cost: 300})), "\x02\x07\x04acme\x00\x00\xac\x02"},
 		"batch":             {string(appendBatch(nil, []Request{{Tenant: "a", Cost: 1}, {Tenant: "b", Key: "k"}})), "\x02\x08\x02\x01a\x00\x00\x01\x01b\x00\x01k\x00"},
+		"together":          {string(appendTogether(nil, []Part{{Request: Request{Tenant: "a", Cost: 1}}, {Request: Request{Tenant: "a", Key: "k"}, Peek: true}})), "\x03\x18\x02\x01a\x00\x00\x01\x00\x01a\x00\x01k\x00\x01"},
+		"watched":           {string(inMode(ModeShadow, appendCheck(nil, Request{Tenant: "a", Cost: 1}))), "\x03\x17\x01\x01\x01a\x00\x00\x01"},
 		"peeked":            {string(appendPeeked(nil, &Decision{Allow: true, Version: 3, Levels: []Level{{LimitID: "a", Scope: ScopeTenant, Kind: KindWindow, Limit: 5, Remaining: 4, Used: 1, ResetMs: 7}}})), "\x02\x0b\x01\x00\x00\x00\x00\x03\x01\x01a\x00\x01\x00\x00\x05\x04\x01\x07"},
 		"roll":              {string(appendRoll(nil, rollCommand{wall: 300, periods: []period{{Calendar{Period: PeriodMonth, TimeZone: "UTC", Anchor: "5"}, 1, 400}}})), "\x02\x05\xac\x02\x01\x01\x03UTC\x015\x01\x90\x03"},
 		"spent":             {string(appendCounter(nil, counter{gen: 1, t: 2, spent: 3, epoch: 4})), "\x02\x04\x01\x02\x04\x03"},

@@ -58,18 +58,22 @@ func (s *Service) take(ctx context.Context, op byte, name string, r Request, ttl
 		return Hold{}, err
 	}
 	c := holdCommand{Request: r, ttl: uint64(ttl.Milliseconds())}
+	mode, kind := s.mode(), name
+	if mode != ModeEnforce {
+		mode, kind = ModeShadow, name+".shadow" // without limits too: what is held must be known
+	}
 	var id raftfsm.RequestID
 	if r.RequestID == "" {
 		_, _ = rand.Read(c.id[:]) // it never fails
 	} else {
-		id = raftfsm.NewRequestID(name, r.Tenant, r.RequestID)
+		id = raftfsm.NewRequestID(kind, r.Tenant, r.RequestID)
 		c.id = holdID(id)
 	}
-	res, err := s.proposeHold(ctx, op, name, c, id)
+	res, err := s.proposeHold(ctx, op, name, c, id, mode)
 	if err != nil {
 		return Hold{}, err
 	}
-	return holdOf(res, op, r.Tenant)
+	return holdOf(res, op, r.Tenant, mode)
 }
 
 // Renew holds a slot for ttl from now on, as in Acquire, unless it is held for longer already. It asks
@@ -85,7 +89,7 @@ func (s *Service) Renew(ctx context.Context, tenant, id string, ttl time.Duratio
 	if res.outcome == outcomeUnknown {
 		return Hold{}, fmt.Errorf("tenant %s, slot %s: %w", tenant, id, ErrSlotUnknown)
 	}
-	return holdOf(res, opAcquire, tenant)
+	return holdOf(res, opAcquire, tenant, ModeEnforce)
 }
 
 // Release gives a slot back, and tells whether it was held. Repeating it does no harm.
@@ -130,7 +134,7 @@ func (s *Service) Refund(ctx context.Context, tenant, requestID string, cost uin
 		return 0, err
 	}
 	c := holdCommand{Request: Request{Tenant: tenant, Cost: cost}, id: checkID(tenant, requestID)}
-	res, err := s.proposeHold(ctx, opRefund, "limiter.refund", c, raftfsm.RequestID{})
+	res, err := s.proposeHold(ctx, opRefund, "limiter.refund", c, raftfsm.RequestID{}, ModeEnforce)
 	switch {
 	case err != nil:
 		return 0, err
@@ -156,21 +160,21 @@ func (s *Service) proposeByID(ctx context.Context, op byte, name, tenant, text s
 		return result{}, &InvalidError{Field: "id", Message: "must be an id as it was returned: 32 of the characters 0-9 a-f"}
 	}
 	c.Tenant, c.id = tenant, id
-	return s.proposeHold(ctx, op, name, c, raftfsm.RequestID{})
+	return s.proposeHold(ctx, op, name, c, raftfsm.RequestID{}, ModeEnforce)
 }
 
-func (s *Service) proposeHold(ctx context.Context, op byte, name string, c holdCommand, id raftfsm.RequestID) (result, error) {
+func (s *Service) proposeHold(ctx context.Context, op byte, name string, c holdCommand, id raftfsm.RequestID, mode Mode) (result, error) {
 	if s.groups.Level() < raftfsm.LevelLeases {
 		return result{}, ErrLevel
 	}
-	res, err := s.propose(ctx, s.Group(c.Tenant), raftfsm.Command{Data: appendHold(nil, op, c), RequestID: id})
+	res, err := s.propose(ctx, s.Group(c.Tenant), raftfsm.Command{Data: inMode(mode, appendHold(nil, op, c)), RequestID: id})
 	if err != nil {
 		return result{}, fmt.Errorf("%s for tenant %s: %w", name, c.Tenant, err)
 	}
 	return res, nil
 }
 
-func holdOf(res result, op byte, tenant string) (Hold, error) {
+func holdOf(res result, op byte, tenant string, mode Mode) (Hold, error) {
 	want := outcomeReserved
 	if op == opAcquire {
 		want = outcomeAcquired
@@ -178,7 +182,7 @@ func holdOf(res result, op byte, tenant string) (Hold, error) {
 	if res.outcome == outcomeFull {
 		return Hold{}, fmt.Errorf("tenant %s: %w", tenant, ErrTooManyHeld)
 	}
-	d, err := decisionOf(res, want, tenant)
+	d, err := decisionOf(res, want, tenant, mode)
 	if err != nil || !d.Allow {
 		return Hold{Decision: d}, err
 	}

@@ -112,8 +112,10 @@ type Decision struct {
 	Kind    string
 	// Levels are those of the limits that matched, in the order they are evaluated.
 	Levels []Level
-	// Version is the version of the limits that decided.
+	// Version is the version of the limits that decided; 0 when they are off.
 	Version uint32
+	// Mode is how limits acted.
+	Mode Mode
 }
 
 // Level is the state of one part of a matching limit after the decision.

@@ -28,6 +28,8 @@ type Machine struct {
 	levels  []level
 	key     []byte
 	value   []byte
+	// watched means that every limit is a shadow for the command under way.
+	watched bool
 
 	// Readers use these.
 	store     *raftfsm.Store
@@ -138,6 +140,7 @@ func (m *Machine) execute(tx *raftfsm.Tx, now, wall int64, data []byte) ([]byte,
 	if err != nil {
 		return malformed(err), nil
 	}
+	m.watched = c.watched
 	switch c.op {
 	case opCheck:
 		return m.check(tx, now, wall, c.check, c.recalls, c.hold.id)
@@ -149,6 +152,8 @@ func (m *Machine) execute(tx *raftfsm.Tx, now, wall int64, data []byte) ([]byte,
 		return m.batch(tx, now, wall, c.batch, c.recalls)
 	case opLease:
 		return m.lease(tx, now, c.lease)
+	case opTogether:
+		return m.together(tx, now, wall, c.parts)
 	case opRoll:
 		return m.roll(tx, c.roll)
 	case opReserve:
@@ -240,6 +245,7 @@ func (m *Machine) gather(r Request, now int64, read func(key []byte) (counter, b
 		if err := m.levels[i].load(limit, r, now, m.set.emptied, read); err != nil {
 			return err
 		}
+		m.levels[i].shadow = m.levels[i].shadow || m.watched
 	}
 	return nil
 }

@@ -18,9 +18,9 @@ func (m *Machine) Query(ctx context.Context, query []byte) ([]byte, error) {
 	}
 	switch {
 	case c.op == opCheck && c.check.Cost == 0 && c.hold.id == (holdID{}):
-		return m.peek(ctx, c.check, (*limitSet).matchCounters, func(d *Decision, _ []level, _ int64) []byte { return appendDecision(nil, d) })
+		return m.peek(ctx, c, (*limitSet).matchCounters, func(d *Decision, _ []level, _ int64) []byte { return appendDecision(nil, d) })
 	case c.op == opPeek:
-		return m.peek(ctx, c.check, (*limitSet).match, func(d *Decision, levels []level, wall int64) []byte {
+		return m.peek(ctx, c, (*limitSet).match, func(d *Decision, levels []level, wall int64) []byte {
 			d.Levels = d.Levels[:0]
 			for i := range levels {
 				d.Levels = levels[i].detail(d.Levels, wall)
@@ -45,7 +45,8 @@ func (m *Machine) Query(ctx context.Context, query []byte) ([]byte, error) {
 // matcher is one of the ways in which a set finds limits.
 type matcher func(s *limitSet, dst []*limitState, tenant, token, key string) []*limitState
 
-func (m *Machine) peek(ctx context.Context, r Request, match matcher, encode func(*Decision, []level, int64) []byte) (answer []byte, err error) {
+func (m *Machine) peek(ctx context.Context, c command, match matcher, encode func(*Decision, []level, int64) []byte) (answer []byte, err error) {
+	r := c.check
 	now, wall := m.time.Load(), m.wall.Load()
 	rows, set, err := m.view(ctx)
 	if err != nil {
@@ -65,6 +66,7 @@ func (m *Machine) peek(ctx context.Context, r Request, match matcher, encode fun
 		if err != nil {
 			return nil, err
 		}
+		levels[i].shadow = levels[i].shadow || c.watched
 	}
 	d := judgeAll(levels, r.Cost, set.version, wall)
 	d.Levels = reportAll(levels)

@@ -23,10 +23,15 @@ var ErrRefused = errors.New("limiter: the group did not understand the command")
 // raftfsm.CommandBytesMax, so that one limit more never exceeds it.
 const partBytes = raftfsm.CommandBytesMax / 2
 
+// requestKinds keep a decision to deny from being remembered for a mode that denies nothing: a
+// retry after the mode has changed is another request.
+var requestKinds = map[Mode]string{ModeEnforce: "limiter.check", ModeShadow: "limiter.check.shadow"}
+
 // Service decides checks in the groups that hold the counters. It keeps no state of its own.
 type Service struct {
 	groups Groups
 	ids    []raftfsm.GroupID
+	mode   func() Mode
 }
 
 // NewService uses the limiter groups ids, at least one; their order does not matter.
@@ -34,7 +39,7 @@ func NewService(groups Groups, ids []raftfsm.GroupID) *Service {
 	if len(ids) == 0 {
 		panic("limiter: NewService needs at least one group")
 	}
-	return &Service{groups: groups, ids: slices.Clone(ids)}
+	return &Service{groups: groups, ids: slices.Clone(ids), mode: func() Mode { return ModeEnforce }}
 }
 
 // Group is the group that decides for tenant.
@@ -50,7 +55,11 @@ func (s *Service) Check(ctx context.Context, r Request) (Decision, error) {
 	if err := validRequest(r); err != nil {
 		return Decision{}, err
 	}
-	data, group := appendCheck(nil, r), s.Group(r.Tenant)
+	mode := s.mode()
+	if mode == ModeOff {
+		return Decision{Allow: true, Mode: mode}, nil
+	}
+	data, group := inMode(mode, appendCheck(nil, r)), s.Group(r.Tenant)
 	var (
 		res result
 		err error
@@ -58,25 +67,24 @@ func (s *Service) Check(ctx context.Context, r Request) (Decision, error) {
 	if r.Cost == 0 && r.RequestID == "" {
 		res, err = s.query(ctx, group, data, raftfsm.Linearizable)
 	} else {
-		res, err = s.proposeCheck(ctx, group, r, data)
+		res, err = s.proposeCheck(ctx, group, r, data, mode)
 	}
 	if err != nil {
 		return Decision{}, fmt.Errorf("limiter: check for tenant %s: %w", r.Tenant, err)
 	}
-	return decisionOf(res, outcomeDecided, r.Tenant)
+	return decisionOf(res, outcomeDecided, r.Tenant, mode)
 }
 
 // proposeCheck decides a check through the log. One with a request id can be refunded, unless a
 // member is of an older level.
-func (s *Service) proposeCheck(ctx context.Context, group raftfsm.GroupID, r Request, data []byte) (result, error) {
+func (s *Service) proposeCheck(ctx context.Context, group raftfsm.GroupID, r Request, data []byte, mode Mode) (result, error) {
 	cmd := raftfsm.Command{Data: data}
 	if r.RequestID == "" {
 		return s.propose(ctx, group, cmd)
 	}
-	id := checkID(r.Tenant, r.RequestID)
-	cmd.RequestID = raftfsm.RequestID(id)
+	cmd.RequestID = raftfsm.NewRequestID(requestKinds[mode], r.Tenant, r.RequestID)
 	if s.groups.Level() >= raftfsm.LevelLeases {
-		cmd.Data = appendRecallingCheck(nil, r, id)
+		cmd.Data = inMode(mode, appendRecallingCheck(nil, r, checkID(r.Tenant, r.RequestID)))
 	}
 	res, err := s.propose(ctx, group, cmd)
 	if errors.Is(err, raftfsm.ErrRequestReused) && s.groups.Level() >= raftfsm.LevelLeases {
@@ -88,16 +96,17 @@ func (s *Service) proposeCheck(ctx context.Context, group raftfsm.GroupID, r Req
 }
 
 // Peek tells what Check would answer now, with all that is known of the levels, and takes nothing.
-// It sees the counters as of the group's last entry.
+// It sees the counters as of the group's last entry, also when limits are off.
 func (s *Service) Peek(ctx context.Context, r Request) (Decision, error) {
 	if err := validRequest(r); err != nil {
 		return Decision{}, err
 	}
-	res, err := s.query(ctx, s.Group(r.Tenant), appendPeek(nil, r), raftfsm.Linearizable)
+	mode := s.mode()
+	res, err := s.query(ctx, s.Group(r.Tenant), inMode(mode, appendPeek(nil, r)), raftfsm.Linearizable)
 	if err != nil {
 		return Decision{}, fmt.Errorf("limiter: peek for tenant %s: %w", r.Tenant, err)
 	}
-	return decisionOf(res, outcomePeeked, r.Tenant)
+	return decisionOf(res, outcomePeeked, r.Tenant, mode)
 }
 
 // CheckBatch decides checks with as few log entries as it can, those of one tenant in their order.
@@ -117,6 +126,13 @@ func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, err
 		return nil, errors.Join(errs...)
 	}
 	out := make([]Outcome, len(all))
+	mode := s.mode()
+	if mode == ModeOff {
+		for i := range out {
+			out[i].Decision = Decision{Allow: true, Mode: mode}
+		}
+		return out, nil
+	}
 	byGroup := map[raftfsm.GroupID][]int{}
 	for i, r := range all {
 		g := s.Group(r.Tenant)
@@ -124,14 +140,14 @@ func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, err
 	}
 	var wg sync.WaitGroup
 	for group, places := range byGroup {
-		wg.Go(func() { s.checkBatch(ctx, group, all, places, out) })
+		wg.Go(func() { s.checkBatch(ctx, mode, group, all, places, out) })
 	}
 	wg.Wait()
 	return out, nil
 }
 
 // checkBatch decides the checks of one group at places.
-func (s *Service) checkBatch(ctx context.Context, group raftfsm.GroupID, all []Request, places []int, out []Outcome) {
+func (s *Service) checkBatch(ctx context.Context, mode Mode, group raftfsm.GroupID, all []Request, places []int, out []Outcome) {
 	if s.groups.Level() < raftfsm.LevelLimits {
 		for _, i := range places { // a member does not know batches yet
 			out[i].Decision, out[i].Err = s.Check(ctx, all[i])
@@ -148,7 +164,7 @@ func (s *Service) checkBatch(ctx context.Context, group raftfsm.GroupID, all []R
 			}
 			part = append(part, r)
 		}
-		res, err := s.propose(ctx, group, raftfsm.Command{Data: appendBatch(nil, part)})
+		res, err := s.propose(ctx, group, raftfsm.Command{Data: inMode(mode, appendBatch(nil, part))})
 		if err == nil && (res.outcome != outcomeBatch || len(res.batch) != n) {
 			err = unexpected(res)
 		}
@@ -157,16 +173,17 @@ func (s *Service) checkBatch(ctx context.Context, group raftfsm.GroupID, all []R
 				out[i].Err = fmt.Errorf("limiter: check for tenant %s: %w", all[i].Tenant, err)
 				continue
 			}
-			out[i].Decision, out[i].Err = decisionOf(res.batch[at], outcomeDecided, all[i].Tenant)
+			out[i].Decision, out[i].Err = decisionOf(res.batch[at], outcomeDecided, all[i].Tenant, mode)
 		}
 		places = places[n:]
 	}
 }
 
-// decisionOf is the decision in a result that should have one.
-func decisionOf(res result, want outcome, tenant string) (Decision, error) {
+// decisionOf is the decision in a result that should have one, as it counts under a mode.
+func decisionOf(res result, want outcome, tenant string, mode Mode) (Decision, error) {
 	switch res.outcome {
 	case want, outcomeScarce:
+		res.decision.Mode = mode
 		return res.decision, nil
 	case outcomeTooManyLimits:
 		return Decision{}, fmt.Errorf("tenant %s: %w", tenant, ErrTooManyLimits)

@@ -210,6 +210,8 @@ func (n *Node) start(rec *record) error {
 		limiters = nil
 	}
 	run := &running{limiter: limiter.NewService(n.host, limiters)}
+	run.limiter.FollowMode(tables.LimiterMode)
+	n.registry.MustRegister(modeGauges(tables.LimiterMode)...)
 	run.meta = meta.NewService(meta.Options{
 		Groups: n.host, Group: groupMeta, Machine: tables, Limiter: run.limiter, LimiterGroups: limiters,
 		Clock: n.clock.Now, Region: rec.Region,
@@ -315,6 +317,23 @@ func (n *Node) apiTLS() *tls.Config {
 	c := n.tls.Clone()
 	c.ClientAuth = tls.VerifyClientCertIfGiven
 	return c
+}
+
+// modeGauges show which mode of the limits this node follows.
+func modeGauges(mode func() limiter.Mode) []prometheus.Collector {
+	var all []prometheus.Collector
+	for i, name := range limiter.Modes {
+		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "mc_rl_mode", Help: "1 for the mode of the limits that this node follows: enforce, shadow or off.",
+			ConstLabels: prometheus.Labels{"mode": name},
+		}, func() float64 {
+			if mode() == limiter.Mode(i) {
+				return 1
+			}
+			return 0
+		}))
+	}
+	return all
 }
 
 func buildInfo() prometheus.Collector {

@@ -177,6 +177,24 @@ func (s *services) ListLimits(ctx context.Context) ([]limiter.Limit, uint32, err
 	return r.meta.ListLimits(ctx)
 }
 
+// LimiterMode is how limits act.
+func (s *services) LimiterMode(ctx context.Context) (limiter.Mode, error) {
+	r, err := s.get()
+	if err != nil {
+		return 0, err
+	}
+	return r.meta.LimiterMode(ctx)
+}
+
+// SetLimiterMode changes how limits act.
+func (s *services) SetLimiterMode(ctx context.Context, mode limiter.Mode) (limiter.Mode, error) {
+	r, err := s.get()
+	if err != nil {
+		return 0, err
+	}
+	return r.meta.SetLimiterMode(ctx, mode)
+}
+
 // Ingest stores documents.
 func (s *services) Ingest(ctx context.Context, docs []index.Document, requestID string) (index.IngestResult, error) {
 	r, err := s.get()

@@ -127,6 +127,8 @@ func isRepeatable(req connect.AnyRequest) bool {
 		*limiterv1.RefundRequest,
 		*limiterv1.ReleaseRequest,
 		*limiterv1.ListLimitsRequest,
+		*limiterv1.GetModeRequest,
+		*limiterv1.SetModeRequest,
 		*provenancev1.SearchRequest,
 		*provenancev1.IngestRequest, // the same document again is "existing"
 		*clusterv1.StatusRequest,

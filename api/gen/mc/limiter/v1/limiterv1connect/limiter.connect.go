@@ -61,6 +61,10 @@ const (
 	LimiterListLimitsProcedure = "/mc.limiter.v1.Limiter/ListLimits"
 	// LimiterDeleteLimitsProcedure is the fully-qualified name of the Limiter's DeleteLimits RPC.
 	LimiterDeleteLimitsProcedure = "/mc.limiter.v1.Limiter/DeleteLimits"
+	// LimiterGetModeProcedure is the fully-qualified name of the Limiter's GetMode RPC.
+	LimiterGetModeProcedure = "/mc.limiter.v1.Limiter/GetMode"
+	// LimiterSetModeProcedure is the fully-qualified name of the Limiter's SetMode RPC.
+	LimiterSetModeProcedure = "/mc.limiter.v1.Limiter/SetMode"
 )
 
 // LimiterClient is a client for the mc.limiter.v1.Limiter service.
@@ -96,6 +100,11 @@ type LimiterClient interface {
 	ListLimits(context.Context, *connect.Request[v1.ListLimitsRequest]) (*connect.Response[v1.ListLimitsResponse], error)
 	// DeleteLimits removes limits by id, all of them or none.
 	DeleteLimits(context.Context, *connect.Request[v1.DeleteLimitsRequest]) (*connect.Response[v1.DeleteLimitsResponse], error)
+	// GetMode tells how limits act in the region.
+	GetMode(context.Context, *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error)
+	// SetMode changes how limits act: on every node that answers within a second. It is for
+	// administrators of the platform.
+	SetMode(context.Context, *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error)
 }
 
 // NewLimiterClient constructs a client for the mc.limiter.v1.Limiter service. By default, it uses
@@ -187,6 +196,18 @@ func NewLimiterClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			connect.WithSchema(limiterMethods.ByName("DeleteLimits")),
 			connect.WithClientOptions(opts...),
 		),
+		getMode: connect.NewClient[v1.GetModeRequest, v1.GetModeResponse](
+			httpClient,
+			baseURL+LimiterGetModeProcedure,
+			connect.WithSchema(limiterMethods.ByName("GetMode")),
+			connect.WithClientOptions(opts...),
+		),
+		setMode: connect.NewClient[v1.SetModeRequest, v1.SetModeResponse](
+			httpClient,
+			baseURL+LimiterSetModeProcedure,
+			connect.WithSchema(limiterMethods.ByName("SetMode")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -205,6 +226,8 @@ type limiterClient struct {
 	setLimits    *connect.Client[v1.SetLimitsRequest, v1.SetLimitsResponse]
 	listLimits   *connect.Client[v1.ListLimitsRequest, v1.ListLimitsResponse]
 	deleteLimits *connect.Client[v1.DeleteLimitsRequest, v1.DeleteLimitsResponse]
+	getMode      *connect.Client[v1.GetModeRequest, v1.GetModeResponse]
+	setMode      *connect.Client[v1.SetModeRequest, v1.SetModeResponse]
 }
 
 // Check calls mc.limiter.v1.Limiter.Check.
@@ -272,6 +295,16 @@ func (c *limiterClient) DeleteLimits(ctx context.Context, req *connect.Request[v
 	return c.deleteLimits.CallUnary(ctx, req)
 }
 
+// GetMode calls mc.limiter.v1.Limiter.GetMode.
+func (c *limiterClient) GetMode(ctx context.Context, req *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error) {
+	return c.getMode.CallUnary(ctx, req)
+}
+
+// SetMode calls mc.limiter.v1.Limiter.SetMode.
+func (c *limiterClient) SetMode(ctx context.Context, req *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error) {
+	return c.setMode.CallUnary(ctx, req)
+}
+
 // LimiterHandler is an implementation of the mc.limiter.v1.Limiter service.
 type LimiterHandler interface {
 	// Check debits every limit that matches the request, or none of them. A denied check
@@ -305,6 +338,11 @@ type LimiterHandler interface {
 	ListLimits(context.Context, *connect.Request[v1.ListLimitsRequest]) (*connect.Response[v1.ListLimitsResponse], error)
 	// DeleteLimits removes limits by id, all of them or none.
 	DeleteLimits(context.Context, *connect.Request[v1.DeleteLimitsRequest]) (*connect.Response[v1.DeleteLimitsResponse], error)
+	// GetMode tells how limits act in the region.
+	GetMode(context.Context, *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error)
+	// SetMode changes how limits act: on every node that answers within a second. It is for
+	// administrators of the platform.
+	SetMode(context.Context, *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error)
 }
 
 // NewLimiterHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -392,6 +430,18 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 		connect.WithSchema(limiterMethods.ByName("DeleteLimits")),
 		connect.WithHandlerOptions(opts...),
 	)
+	limiterGetModeHandler := connect.NewUnaryHandler(
+		LimiterGetModeProcedure,
+		svc.GetMode,
+		connect.WithSchema(limiterMethods.ByName("GetMode")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterSetModeHandler := connect.NewUnaryHandler(
+		LimiterSetModeProcedure,
+		svc.SetMode,
+		connect.WithSchema(limiterMethods.ByName("SetMode")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/mc.limiter.v1.Limiter/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case LimiterCheckProcedure:
@@ -420,6 +470,10 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 			limiterListLimitsHandler.ServeHTTP(w, r)
 		case LimiterDeleteLimitsProcedure:
 			limiterDeleteLimitsHandler.ServeHTTP(w, r)
+		case LimiterGetModeProcedure:
+			limiterGetModeHandler.ServeHTTP(w, r)
+		case LimiterSetModeProcedure:
+			limiterSetModeHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -479,4 +533,12 @@ func (UnimplementedLimiterHandler) ListLimits(context.Context, *connect.Request[
 
 func (UnimplementedLimiterHandler) DeleteLimits(context.Context, *connect.Request[v1.DeleteLimitsRequest]) (*connect.Response[v1.DeleteLimitsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.DeleteLimits is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) GetMode(context.Context, *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.GetMode is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) SetMode(context.Context, *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.SetMode is not implemented"))
 }
