@@ -110,6 +110,8 @@ type Decision struct {
 	Levels []Level
 	// Version is the version of the limits that decided.
 	Version uint32
+	// Source is who decided: SourceLease, SourceLeader or SourceCached.
+	Source string
 }
 
 // Level is the state of one part of a matching limit after the decision.

@@ -26,6 +26,7 @@ type limitState struct {
 	firstGen uint64
 	gens     []generation
 	capacity u128 // burst in units of the last generation
+	terms    leaseTerms
 	calendar calendarState
 }
 
@@ -60,7 +61,7 @@ func newLimitState(l Limit, uid, firstGen uint64, gens []generation) *limitState
 	if !ok {
 		text = wildcard
 	}
-	return &limitState{
+	s := &limitState{
 		Limit:    l,
 		uid:      uid,
 		pattern:  compilePattern(text),
@@ -68,6 +69,8 @@ func newLimitState(l Limit, uid, firstGen uint64, gens []generation) *limitState
 		gens:     gens,
 		capacity: mul64(uint64(l.TokenBucket.Burst), gens[len(gens)-1].rate.unit),
 	}
+	s.terms = s.leaseTerms()
+	return s
 }
 
 // changed is the limit after it was replaced by one of the same scope at the given time. What
