@@ -3,6 +3,7 @@ package limiter
 import (
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,7 +57,13 @@ func BenchmarkCheckOnLeases(b *testing.B) {
 
 // A batch of 1,000 checks over 100,000 keys, one operation a check.
 func BenchmarkBatchOnLeases(b *testing.B) {
-	t, all := heldTable(b, 100_000)
+	t, held := heldTable(b, 100_000)
+	// Requests come fresh from the wire, in another order than the keys were made.
+	all := make([]Request, len(held))
+	for i := range all {
+		all[i] = held[i*7919%len(held)]
+		all[i].Key = strings.Clone(all[i].Key)
+	}
 	const size = 1000
 	batch, checks := make([]heldCheck, size), make([]*heldCheck, size)
 	decisions := make([]Decision, size)
@@ -66,7 +73,7 @@ func BenchmarkBatchOnLeases(b *testing.B) {
 			continue
 		}
 		for i := range batch {
-			batch[i] = heldCheck{request: &all[(n+i*97)%len(all)], decision: &decisions[i]}
+			batch[i] = heldCheck{request: &all[(n+i)%len(all)], decision: &decisions[i]}
 			checks[i] = &batch[i]
 		}
 		t.checkMany(checks)

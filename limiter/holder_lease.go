@@ -30,19 +30,27 @@ type leaseTerms struct {
 	span, ttl int64
 	// most is the largest cost that can be lent, and chunk the least that is asked for.
 	most, chunk uint32
+	// levels are those that a check reports, without their state, and watches tells whether the limit
+	// is a shadow for some tenants.
+	levels  []Level
+	watches bool
 }
 
 func (l *limitState) leaseTerms() leaseTerms {
-	t := leaseTerms{span: int64(l.leaseSpan()), most: math.MaxUint32}
+	t := leaseTerms{span: int64(l.leaseSpan()), most: math.MaxUint32, watches: l.Enforcement == EnforcementShadow || l.Canary != 0}
 	t.ttl = leaseSpans * t.span
+	add := func(kind string, most uint32) {
+		t.most = min(t.most, most)
+		t.levels = append(t.levels, Level{LimitID: l.ID, Scope: l.Scope, Kind: kind, Limit: most})
+	}
 	if l.hasBucket() {
-		t.most = min(t.most, l.TokenBucket.Burst)
+		add(KindTokenBucket, l.TokenBucket.Burst)
 	}
 	if l.hasWindow() {
-		t.most = min(t.most, l.Window.Limit)
+		add(KindWindow, l.Window.Limit)
 	}
 	if l.hasCalendar() {
-		t.most = min(t.most, l.Calendar.Limit)
+		add(KindCalendar, l.Calendar.Limit)
 	}
 	t.chunk = min(chunkMax, max(1, t.most/chunkParts))
 	return t
@@ -58,26 +66,19 @@ func usable(ttl int64) int64 {
 //
 // granted = spent + returned + left, all of the present epoch. Several routes share a lease.
 type lease struct {
-	limit   *limitState // as the last route that was resolved knew it
-	tenant  *holderTenant
-	subject string
-	// epoch is 0 while none is open.
-	epoch             uint64
-	granted, returned uint64
-	// deadline is until when left may be spent, by the holder's clock.
-	deadline int64
+	// What every check looks at stands together.
+
+	limit *limitState // as the last route that was resolved knew it
 	// flight is there while something is to be told to the group, or was told and not answered.
 	flight *flight
-	left   uint32
-	seq    uint32
+	// deadline is until when left may be spent, by the holder's clock.
+	deadline int64
+	left     uint32
 	// fresh is what was spent since demand was brought up to date, at folded.
 	fresh  uint32
-	folded uint32
 	demand float32 // tokens a second
 	// remaining is what the group had left for others at the last grant.
 	remaining uint32
-	// refs counts the routes that lead here.
-	refs uint32
 	// hold is, if holds, until when nothing is asked for: the group has little, and decides itself.
 	// scarce is set if it even needs what is left.
 	hold   uint32
@@ -85,6 +86,16 @@ type lease struct {
 	scarce bool
 	// dirty is set while something was spent that no message has reported.
 	dirty bool
+
+	seq    uint32
+	folded uint32
+	// refs counts the routes that lead here.
+	refs    uint32
+	tenant  *holderTenant
+	subject string
+	// epoch is 0 while none is open.
+	epoch             uint64
+	granted, returned uint64
 }
 
 // flight is a lease's part in a message to its group.
@@ -250,20 +261,13 @@ func (l *lease) take(s *holderShard, sent sentRenewal, g Grant, now int64) {
 
 // levels appends the state of the limit's parts, as far as it is known here.
 func (l *lease) levels(dst []Level) []Level {
-	limit := l.limit
+	terms := &l.limit.terms
 	have := uint32(min(uint64(l.left)+uint64(l.remaining), math.MaxUint32))
-	shadow := limit.shadows(l.tenant.name)
-	if limit.hasBucket() {
-		most := limit.TokenBucket.Burst
-		dst = append(dst, Level{LimitID: limit.ID, Scope: limit.Scope, Kind: KindTokenBucket, Limit: most, Remaining: min(most, have), Shadow: shadow})
-	}
-	if limit.hasWindow() {
-		most := limit.Window.Limit
-		dst = append(dst, Level{LimitID: limit.ID, Scope: limit.Scope, Kind: KindWindow, Limit: most, Remaining: min(most, have), Shadow: shadow})
-	}
-	if limit.hasCalendar() {
-		most := limit.Calendar.Limit
-		dst = append(dst, Level{LimitID: limit.ID, Scope: limit.Scope, Kind: KindCalendar, Limit: most, Remaining: min(most, have), Shadow: shadow})
+	shadow := terms.watches && l.limit.shadows(l.tenant.name)
+	for i := range terms.levels {
+		dst = append(dst, terms.levels[i])
+		last := &dst[len(dst)-1]
+		last.Remaining, last.Shadow = min(last.Limit, have), shadow
 	}
 	return dst
 }

@@ -51,6 +51,7 @@ type holderShard struct {
 	routesChecked int64
 	counts        holderCounts
 	matched       []*limitState // scratch of resolve
+	warmed        int           // keeps warm from being left out
 	_             [64]byte      // keeps locks apart
 }
 
