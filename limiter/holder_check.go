@@ -239,7 +239,10 @@ func (t *holderTable) tell(l *lease) {
 	}
 	if l.flight.batch == nil {
 		l.flight.batch = l.tenant.group.queue.add(l)
-		t.wake(l.tenant.group)
+		select {
+		case l.tenant.group.kick <- struct{}{}:
+		default:
+		}
 	}
 }
 

@@ -27,8 +27,6 @@ type holderTable struct {
 	// groups are those of which this node has a replica. It does not change.
 	groups map[raftfsm.GroupID]*holderGroup
 	shards [holderShards]holderShard
-	// wake is told when there is a message to send; it is called with locks held.
-	wake func(*holderGroup)
 }
 
 // holderGroup is a group from which leases are held.
@@ -36,6 +34,10 @@ type holderGroup struct {
 	id     raftfsm.GroupID
 	source limitSource
 	queue  renewalQueue
+	// shut is set while what the source publishes may be old: then the group decides itself.
+	shut atomic.Bool
+	// kick wakes who sends messages.
+	kick chan struct{}
 }
 
 type holderShard struct {
@@ -113,9 +115,9 @@ func mix64(a, b uint64) uint64 {
 }
 
 func newHolderTable(holder Holder, seed uint64, now func() int64, place func(string) raftfsm.GroupID, sources map[raftfsm.GroupID]limitSource) *holderTable {
-	t := &holderTable{holder: holder, now: now, seed: seed | 1, place: place, groups: map[raftfsm.GroupID]*holderGroup{}, wake: func(*holderGroup) {}}
+	t := &holderTable{holder: holder, now: now, seed: seed | 1, place: place, groups: map[raftfsm.GroupID]*holderGroup{}}
 	for id, source := range sources { // any order
-		t.groups[id] = &holderGroup{id: id, source: source}
+		t.groups[id] = &holderGroup{id: id, source: source, kick: make(chan struct{}, 1)}
 	}
 	for i := range t.shards {
 		t.shards[i].tenants = map[string]*holderTenant{}
@@ -187,6 +189,9 @@ func (t *holderTable) routeOf(s *holderShard, tenantHash uint64, hash uint32, r 
 	known := s.find(hash, r.Tenant, r.Token, r.Key)
 	if known != nil {
 		tenant := known.tenant
+		if tenant.group.shut.Load() {
+			return nil
+		}
 		if set := tenant.group.source.Load(); set != tenant.set {
 			tenant.set = set
 			tenant.gen++
@@ -200,6 +205,9 @@ func (t *holderTable) routeOf(s *holderShard, tenantHash uint64, hash uint32, r 
 
 // resolve finds the leases of a route anew.
 func (t *holderTable) resolve(s *holderShard, old *route, tenantHash uint64, hash uint32, r *Request) *route {
+	if old == nil && validRequest(*r) != nil {
+		return nil
+	}
 	tenant := t.tenantOf(s, tenantHash, r.Tenant)
 	if tenant == nil {
 		return nil
@@ -272,7 +280,7 @@ func (t *holderTable) tenantOf(s *holderShard, hash uint64, name string) *holder
 		s.tenants[name] = tenant
 	}
 	set := tenant.group.source.Load()
-	if set == nil {
+	if set == nil || tenant.group.shut.Load() {
 		s.drop(tenant)
 		return nil
 	}
