@@ -31,6 +31,8 @@ const (
 	opCalendars = 6 // query only
 	opPeek      = 7 // query only
 	opBatch     = 8
+	// In codecLeases.
+	opLease = 9
 )
 
 // outcome is the second byte of a result.
@@ -49,6 +51,8 @@ const (
 	outcomeCalendars     outcome = 10 // what is known of the wall clocks and of the periods follows
 	outcomePeeked        outcome = 11 // a Decision with all that is known of its levels follows
 	outcomeBatch         outcome = 12 // the results of its checks follow
+	outcomeLent          outcome = 13 // a Grant for each Renewal follows
+	outcomeScarce        outcome = 14 // as outcomeDecided, then who holds what is missing
 )
 
 // batchCommandMax bounds the checks in one command, so that their results stay within some
@@ -79,12 +83,22 @@ func appendCheck(b []byte, r Request) []byte {
 	return appendRequest(append(b, codecFirst, opCheck), r)
 }
 
+// appendRecallingCheck is a check whose result names leases that are in its way.
+func appendRecallingCheck(b []byte, r Request) []byte {
+	return appendRequest(append(b, codecLeases, opCheck), r)
+}
+
 func appendPeek(b []byte, r Request) []byte {
 	return appendRequest(append(b, codecLimits, opPeek), r)
 }
 
-func appendBatch(b []byte, all []Request) []byte {
-	b = binary.AppendUvarint(append(b, codecLimits, opBatch), uint64(len(all)))
+func appendBatch(b []byte, all []Request) []byte { return appendBatchIn(b, codecLimits, all) }
+
+// appendRecallingBatch is to appendBatch what appendRecallingCheck is to appendCheck.
+func appendRecallingBatch(b []byte, all []Request) []byte { return appendBatchIn(b, codecLeases, all) }
+
+func appendBatchIn(b []byte, version byte, all []Request) []byte {
+	b = binary.AppendUvarint(append(b, version, opBatch), uint64(len(all)))
 	for _, r := range all {
 		b = appendRequest(b, r)
 	}
@@ -276,6 +290,8 @@ type command struct {
 	configure configureCommand
 	roll      rollCommand
 	batch     []Request
+	recalls   bool // checks name the leases in their way
+	lease     leaseCommand
 }
 
 // decodeCommand reads a command or a query. It accepts exactly what the append functions
@@ -284,8 +300,8 @@ func decodeCommand(b []byte) (command, error) {
 	r := wire.NewReader(b)
 	version := r.Byte(math.MaxUint8)
 	switch {
-	case version > codecLimits:
-		return command{}, fmt.Errorf("%w: version %d, this build knows %d", errNewer, version, codecLimits)
+	case version > codecLeases:
+		return command{}, fmt.Errorf("%w: version %d, this build knows %d", errNewer, version, codecLeases)
 	case version < codecFirst:
 		return command{}, fmt.Errorf("%w: version %d", errCodec, version)
 	}
@@ -293,12 +309,21 @@ func decodeCommand(b []byte) (command, error) {
 	spoken := byte(codecFirst) // what an append function would have written it in
 	switch c.op {
 	case opCheck:
+		if c.recalls = version == codecLeases; c.recalls {
+			spoken = codecLeases
+		}
 		c.check = readRequest(r)
 	case opPeek:
 		spoken = codecLimits
 		c.check = readRequest(r)
+	case opLease:
+		spoken = codecLeases
+		c.lease = readLease(r)
 	case opBatch:
 		spoken = codecLimits
+		if c.recalls = version == codecLeases; c.recalls {
+			spoken = codecLeases
+		}
 		for n := r.Count(batchCommandMax); n > 0 && !r.Failed(); n-- {
 			c.batch = append(c.batch, readRequest(r))
 		}
@@ -521,6 +546,8 @@ type result struct {
 	expires  int64
 	batch    []result
 	periods  []period
+	grants   []Grant
+	recalls  []Recall
 }
 
 func appendVersionResult(b []byte, o outcome, version uint32) []byte {
@@ -530,8 +557,8 @@ func appendVersionResult(b []byte, o outcome, version uint32) []byte {
 func decodeResult(b []byte) (result, error) {
 	r := wire.NewReader(b)
 	version := r.Byte(math.MaxUint8)
-	if version < codecFirst || version > codecLimits {
-		return result{}, fmt.Errorf("%w: result of version %d, this build knows %d", errCodec, version, codecLimits)
+	if version < codecFirst || version > codecLeases {
+		return result{}, fmt.Errorf("%w: result of version %d, this build knows %d", errCodec, version, codecLeases)
 	}
 	res := result{outcome: outcome(r.Byte(math.MaxUint8))}
 	switch res.outcome {
@@ -552,6 +579,14 @@ func decodeResult(b []byte) (result, error) {
 			}
 			res.batch = append(res.batch, one)
 		}
+	case outcomeLent:
+		res.grants = readGrants(r)
+	case outcomeScarce:
+		decided, err := decodeResult(r.Bytes(raftfsm.FrameBytesMax))
+		if err != nil || decided.outcome != outcomeDecided {
+			return result{}, fmt.Errorf("%w: outcome %d: no decision: %w", errCodec, res.outcome, err)
+		}
+		res.decision, res.recalls = decided.decision, readRecalls(r)
 	case outcomeRolled:
 		r.Uvarint(LimitsMax)
 	case outcomeCalendars:

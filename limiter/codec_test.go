@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
 	"github.com/maestro-conductor/maestro/raftfsm/fsmtest"
@@ -46,7 +47,12 @@ func FuzzCommand(f *testing.F) {
 func encodeCommand(c command) []byte {
 	switch c.op {
 	case opCheck:
+		if c.recalls {
+			return appendRecallingCheck(nil, c.check)
+		}
 		return appendCheck(nil, c.check)
+	case opLease:
+		return appendLease(nil, c.lease)
 	case opConfigure:
 		return appendConfigure(nil, c.configure)
 	case opRoll:
@@ -54,6 +60,9 @@ func encodeCommand(c command) []byte {
 	case opPeek:
 		return appendPeek(nil, c.check)
 	case opBatch:
+		if c.recalls {
+			return appendRecallingBatch(nil, c.batch)
+		}
 		return appendBatch(nil, c.batch)
 	case opCalendars:
 		return []byte{codecLimits, opCalendars}
@@ -84,6 +93,7 @@ func FuzzRows(f *testing.F) {
 	f.Add(encodeLimitRow(newLimitState(limit("a", ScopeKey, "acme/x*", "10/s", 500), 7, 2, []generation{{start: 1, rate: rate{1, 2}}})))
 	f.Add(appendCounter(nil, counter{used: u128{1, 2}, unit: 3, gen: 4, t: 5, tick: 6, slots: []slot{{7, 8}, {9, 10}}}))
 	f.Add(encodeLimitRow(newLimitState(windowed("a", "acme", 100, "1h"), 7, 2, []generation{{start: 1, ring: ring{2, 3}}})))
+	f.Add(appendCounter(nil, counter{used: u128{1, 2}, unit: 3, gen: 4, t: 5, accounts: []account{{holder: 6, epoch: 7, seq: 8, granted: 9, spent: 3, returned: 2, deadline: 10, ended: true}}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if b, err := decodeCounter(data); err == nil && !bytes.Equal(appendCounter(nil, b), data) {
 			t.Fatalf("bucket %x does not survive", data)
@@ -114,6 +124,10 @@ func TestBytesStayTheSame(t *testing.T) {
 		"peeked":            {string(appendPeeked(nil, &Decision{Allow: true, Version: 3, Levels: []Level{{LimitID: "a", Scope: ScopeTenant, Kind: KindWindow, Limit: 5, Remaining: 4, Used: 1, ResetMs: 7}}})), "\x02\x0b\x01\x00\x00\x00\x00\x03\x01\x01a\x00\x01\x00\x00\x05\x04\x01\x07"},
 		"roll":              {string(appendRoll(nil, rollCommand{wall: 300, periods: []period{{Calendar{Period: PeriodMonth, TimeZone: "UTC", Anchor: "5"}, 1, 400}}})), "\x02\x05\xac\x02\x01\x01\x03UTC\x015\x01\x90\x03"},
 		"spent":             {string(appendCounter(nil, counter{gen: 1, t: 2, spent: 3, epoch: 4})), "\x02\x04\x01\x02\x04\x03"},
+		"lease":             {string(appendLease(nil, leaseCommand{holder: 1, renewals: []Renewal{{Limit: 2, Tenant: "acme", Subject: "s", Epoch: 3, Seq: 4, Spent: 5, Returned: 6, Want: 300}}})), "\x03\x09\x00\x00\x00\x00\x00\x00\x00\x01\x01\x02\x04acme\x01s\x03\x04\x05\x06\xac\x02"},
+		"grants":            {string(appendGrants(nil, []Grant{{Granted: 300, TTL: 128 * time.Microsecond, Remaining: 2}, {Refused: true}})), "\x03\x0d\x02\x00\xac\x02\x80\x01\x02\x01\x00\x00\x00"},
+		"scarce":            {string(appendScarce(nil, &Decision{Reason: ReasonLimited, RetryAfterMs: 7, LimitID: "a", Kind: KindTokenBucket, Version: 3}, []Recall{{Limit: 2, Subject: "s", Holders: []Holder{1}}})), "\x03\x0e\x09\x01\x01\x00\x01\x07\x01a\x03\x00\x01\x02\x01s\x01\x00\x00\x00\x00\x00\x00\x00\x01"},
+		"lent":              {string(appendCounter(nil, counter{used: u128{0, 5}, unit: 3, gen: 1, t: 128, accounts: []account{{holder: 1, epoch: 2, seq: 3, granted: 4, spent: 1, returned: 2, deadline: 300}}})), "\x03\x09\x01\x80\x01\x03\x05\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01\x02\x03\x04\x01\x02\xac\x02\x00"},
 		"wall":              {string(encodeWall(wallState{passed: 300, rolls: 2})), "\x01\xac\x02\x02"},
 		"windowed decision": {string(appendDecision(nil, &Decision{Reason: ReasonLimited, RetryAfterMs: 7, LimitID: "a", Kind: KindWindow, Version: 3, Levels: []Level{{LimitID: "a", Scope: ScopeTenant, Kind: KindWindow, Limit: 5, Remaining: 4}}})), "\x02\x01\x00\x01\x07\x01a\x02\x03\x01\x01a\x00\x01\x00\x00\x05\x04"},
 		"limit":             {string(encodeLimitRow(newLimitState(limit("a", ScopeKey, "acme/*", "1/s", 5), 3, 1, []generation{{start: 9, rate: rate{1, 1_000_000}}}))), "\x01\x01a\x02\x06acme/*\x031/s\x05\x03\x01\x01\x09\x01\xc0\x84\x3d"},
@@ -130,7 +144,7 @@ func TestBytesStayTheSame(t *testing.T) {
 // let the replicas of a newer build, which execute it, differ.
 func TestNewerCommandsStopTheMachine(t *testing.T) {
 	m := NewMachine()
-	for _, data := range [][]byte{{codecLimits + 1, opCheck}, {codecFirst, opBatch + 1}} {
+	for _, data := range [][]byte{{codecLeases + 1, opCheck}, {codecFirst, 200}} {
 		if _, err := m.execute(nil, 0, 0, data); !errors.Is(err, errNewer) {
 			t.Errorf("command %x: %v", data, err)
 		}

@@ -5,6 +5,7 @@ import "math"
 // level is one limit that matches a check, with its counter.
 type level struct {
 	limit   *limitState
+	subject string
 	key     []byte  // of the counter's row
 	counter counter // settled to the moment of the check
 	shadow  bool    // it only watches
@@ -69,13 +70,13 @@ func (l *level) judgeBucket(cost uint32) verdict {
 		if !l.mayOwe(l.limit.TokenBucket.Burst) || debtMax(r).less(u128{0, uint64(cost)}) {
 			return verdict{kind: KindTokenBucket, never: true}
 		}
-		return verdict{kind: KindTokenBucket, wait: l.counter.used.divCeil(r.refill)}
+		return verdict{kind: KindTokenBucket, wait: l.counter.drained(u128{}, r.refill)}
 	}
-	need := l.counter.used.add(mul64(uint64(cost), l.counter.unit)).sub(l.limit.capacity)
-	if need.isZero() {
+	target := l.limit.capacity.sub(mul64(uint64(cost), l.counter.unit))
+	if !target.less(l.counter.used) {
 		return verdict{}
 	}
-	return verdict{kind: KindTokenBucket, wait: need.divCeil(l.limit.speed().rate.refill)}
+	return verdict{kind: KindTokenBucket, wait: l.counter.drained(target, l.limit.speed().rate.refill)}
 }
 
 func (l *level) judgeWindow(cost uint32) verdict {
@@ -83,22 +84,22 @@ func (l *level) judgeWindow(cost uint32) verdict {
 		if !l.mayOwe(l.limit.Window.Limit) {
 			return verdict{kind: KindWindow, never: true}
 		}
-		return verdict{kind: KindWindow, wait: l.limit.speed().ring.waitEmpty(l.counter.slots, l.counter.t)}
+		return verdict{kind: KindWindow, wait: l.limit.speed().ring.waitEmpty(l.counter.held(), l.counter.t)}
 	}
-	wait := l.limit.speed().ring.wait(l.counter.slots, l.counter.t, cost, l.limit.Window.Limit)
+	wait := l.limit.speed().ring.wait(l.counter.held(), l.counter.t, cost, l.limit.Window.Limit)
 	return verdict{kind: KindWindow, wait: wait}
 }
 
 func (l *level) judgeCalendar(cost uint32, wall int64) verdict {
-	most := l.limit.Calendar.Limit
+	most, counted := l.limit.Calendar.Limit, l.counter.spent+l.counter.out()
 	switch {
 	case cost > most && l.mayOwe(most):
-		if l.counter.spent == 0 {
+		if counted == 0 {
 			return verdict{}
 		}
 	case cost > most:
 		return verdict{kind: KindCalendar, never: true}
-	case l.counter.spent+uint64(cost) <= uint64(most):
+	case counted+uint64(cost) <= uint64(most):
 		return verdict{}
 	}
 	return verdict{kind: KindCalendar, wait: mul64(l.limit.calendar.waitMs(wall), groupMicrosPerMs)}
@@ -161,12 +162,12 @@ func (l *level) detail(dst []Level, wall int64) []Level {
 		switch part.Kind {
 		case KindTokenBucket:
 			part.Used = l.counter.used.divCeil(l.counter.unit).clamp32()
-			part.ResetMs = retryAfterMs(l.counter.used.divCeil(l.limit.speed().rate.refill))
+			part.ResetMs = retryAfterMs(l.counter.drained(u128{}, l.limit.speed().rate.refill))
 		case KindWindow:
-			part.Used = u128{0, sumOf(l.counter.slots)}.clamp32()
-			part.ResetMs = retryAfterMs(l.limit.speed().ring.waitEmpty(l.counter.slots, l.counter.t))
+			part.Used = u128{0, sumOf(l.counter.slots) + l.counter.out()}.clamp32()
+			part.ResetMs = retryAfterMs(l.limit.speed().ring.waitEmpty(l.counter.held(), l.counter.t))
 		case KindCalendar:
-			if part.Used = (u128{0, l.counter.spent}).clamp32(); part.Used > 0 {
+			if part.Used = (u128{0, l.counter.spent + l.counter.out()}).clamp32(); part.Used > 0 {
 				part.ResetMs = (u128{0, l.limit.calendar.waitMs(wall)}).clamp32()
 			}
 		}
@@ -203,14 +204,14 @@ func (l *level) appendParts(dst []Level) []Level {
 		most := l.limit.Window.Limit
 		dst = append(dst, Level{
 			LimitID: l.limit.ID, Scope: l.limit.Scope, Kind: KindWindow,
-			Limit: most, Remaining: most - uint32(min(uint64(most), sumOf(l.counter.slots))),
+			Limit: most, Remaining: most - uint32(min(uint64(most), sumOf(l.counter.slots)+l.counter.out())),
 		})
 	}
 	if l.limit.hasCalendar() {
 		most := l.limit.Calendar.Limit
 		dst = append(dst, Level{
 			LimitID: l.limit.ID, Scope: l.limit.Scope, Kind: KindCalendar,
-			Limit: most, Remaining: most - uint32(min(uint64(most), l.counter.spent)),
+			Limit: most, Remaining: most - uint32(min(uint64(most), l.counter.spent+l.counter.out())),
 		})
 	}
 	return dst

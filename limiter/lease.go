@@ -33,7 +33,7 @@ type Renewal struct {
 
 // Grant answers a Renewal.
 type Grant struct {
-	// Refused means that the epoch is over: what the holder has left is void.
+	// Refused means that the epoch is over, or was not opened: what the holder has left is void.
 	Refused bool
 	// Granted is the total of the epoch. It may have grown by less than what was wanted, or not
 	// at all.
@@ -63,6 +63,9 @@ const (
 	// leaseSpans is how many spans a lease lasts.
 	leaseSpans = 4
 )
+
+// leaseTTL is how long a lease lasts, in group time.
+func (l *limitState) leaseTTL() time.Duration { return leaseSpans * l.leaseSpan() }
 
 // leaseSpan is for how much time's demand a holder is given tokens at once, or 0 for a limit of
 // which nothing is lent: small ones, whose every check its group decides. Half the time to fill the

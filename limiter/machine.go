@@ -24,6 +24,7 @@ type Machine struct {
 	// Scratch of one check.
 	matched []*limitState
 	levels  []level
+	key     []byte
 	value   []byte
 
 	// Readers use these.
@@ -135,13 +136,15 @@ func (m *Machine) execute(tx *raftfsm.Tx, now, wall int64, data []byte) ([]byte,
 	}
 	switch c.op {
 	case opCheck:
-		return m.check(tx, now, wall, c.check)
+		return m.check(tx, now, wall, c.check, c.recalls)
 	case opConfigure:
 		return m.configure(tx, now, c.configure)
 	case opSweep:
 		return m.sweep(tx, now)
 	case opBatch:
-		return m.batch(tx, now, wall, c.batch)
+		return m.batch(tx, now, wall, c.batch, c.recalls)
+	case opLease:
+		return m.lease(tx, now, c.lease)
 	case opRoll:
 		return m.roll(tx, c.roll)
 	}
@@ -152,8 +155,9 @@ func malformed(err error) []byte {
 	return append([]byte{codecFirst, byte(outcomeMalformed)}, err.Error()...)
 }
 
-// check decides one request and stores its debits. A check that takes nothing writes nothing.
-func (m *Machine) check(tx *raftfsm.Tx, now, wall int64, r Request) ([]byte, error) {
+// check decides one request and stores its debits. A check that takes nothing writes nothing. With
+// recall, the result of one that leases are in the way of names them.
+func (m *Machine) check(tx *raftfsm.Tx, now, wall int64, r Request, recall bool) ([]byte, error) {
 	m.matched = m.set.match(m.matched[:0], r.Tenant, r.Token, r.Key)
 	if len(m.matched) > levelsMax {
 		return []byte{codecFirst, byte(outcomeTooManyLimits)}, nil
@@ -171,14 +175,19 @@ func (m *Machine) check(tx *raftfsm.Tx, now, wall int64, r Request) ([]byte, err
 			m.cache.put(l.key, l.counter)
 		}
 	}
+	if recall && !d.Allow {
+		if lent := recalls(m.levels, r.Cost); len(lent) > 0 {
+			return appendScarce(nil, &d, lent), nil
+		}
+	}
 	return appendDecision(nil, &d), nil
 }
 
 // batch decides checks one after the other: each sees the debits of those before it.
-func (m *Machine) batch(tx *raftfsm.Tx, now, wall int64, all []Request) ([]byte, error) {
+func (m *Machine) batch(tx *raftfsm.Tx, now, wall int64, all []Request, recall bool) ([]byte, error) {
 	b := binary.AppendUvarint([]byte{codecLimits, byte(outcomeBatch)}, uint64(len(all)))
 	for _, r := range all {
-		one, err := m.check(tx, now, wall, r)
+		one, err := m.check(tx, now, wall, r, recall)
 		if err != nil {
 			return nil, err
 		}
@@ -203,11 +212,11 @@ func (m *Machine) gather(r Request, now int64, read func(key []byte) (counter, b
 
 // load finds the counter of limit for a request and settles it to now.
 func (l *level) load(limit *limitState, r Request, now, emptied int64, read func(key []byte) (counter, bool, error)) error {
-	l.limit, l.shadow = limit, limit.shadows(r.Tenant)
+	l.limit, l.shadow, l.subject = limit, limit.shadows(r.Tenant), limit.subject(r.Token, r.Key)
 	if limit.Access != "" {
 		return nil // it counts nothing
 	}
-	l.key = appendCounterKey(l.key[:0], limit.uid, r.Tenant, limit.subject(r.Token, r.Key))
+	l.key = appendCounterKey(l.key[:0], limit.uid, r.Tenant, l.subject)
 	c, ok, err := read(l.key)
 	if err != nil {
 		return fmt.Errorf("limiter: counter of %s: %w", limit.ID, err)

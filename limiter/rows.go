@@ -22,10 +22,12 @@ const (
 )
 
 // rowVersion is the layout that builds of every level read. A counter that is only a bucket and
-// a plain limit keep it; others have rowVersion2, which is written from raftfsm.LevelLimits on.
+// a plain limit keep it; others have rowVersion2, which is written from raftfsm.LevelLimits on, or,
+// where something is lent, rowVersion3, from raftfsm.LevelLeases on.
 const (
 	rowVersion  = 1
 	rowVersion2 = 2
+	rowVersion3 = 3
 )
 
 // config is what a group knows besides the limits themselves.
@@ -55,7 +57,8 @@ const (
 	partBucket = 1 << iota
 	partWindow
 	partCalendar
-	partsAll = partBucket | partWindow | partCalendar
+	partAccounts
+	partsAll = partBucket | partWindow | partCalendar | partAccounts
 )
 
 func (c *counter) parts() byte {
@@ -69,7 +72,21 @@ func (c *counter) parts() byte {
 	if c.spent != 0 {
 		parts |= partCalendar
 	}
+	if len(c.accounts) > 0 {
+		parts |= partAccounts
+	}
 	return parts
+}
+
+// rowVersionOf is the layout for such parts.
+func rowVersionOf(parts byte) byte {
+	switch {
+	case parts == partBucket:
+		return rowVersion
+	case parts&partAccounts == 0:
+		return rowVersion2
+	}
+	return rowVersion3
 }
 
 func appendCounter(b []byte, c counter) []byte {
@@ -82,7 +99,7 @@ func appendCounter(b []byte, c counter) []byte {
 		b = binary.AppendUvarint(b, c.used.lo)
 		return binary.AppendUvarint(b, c.used.hi)
 	}
-	b = append(b, rowVersion2, parts)
+	b = append(b, rowVersionOf(parts), parts)
 	b = binary.AppendUvarint(b, c.gen)
 	b = binary.AppendUvarint(b, uint64(c.t))
 	if parts&partBucket != 0 {
@@ -104,14 +121,40 @@ func appendCounter(b []byte, c counter) []byte {
 		b = binary.AppendUvarint(b, c.epoch)
 		b = binary.AppendUvarint(b, c.spent)
 	}
+	if parts&partAccounts != 0 {
+		b = binary.AppendUvarint(b, uint64(len(c.accounts)))
+		for i := range c.accounts {
+			b = appendAccount(b, &c.accounts[i])
+		}
+	}
 	return b
+}
+
+func appendAccount(b []byte, a *account) []byte {
+	b = binary.BigEndian.AppendUint64(b, uint64(a.holder))
+	for _, v := range [...]uint64{a.epoch, a.seq, a.granted, a.spent, a.returned, uint64(a.deadline)} {
+		b = binary.AppendUvarint(b, v)
+	}
+	return appendBool(b, a.ended)
+}
+
+func readAccount(r *wire.Reader) account {
+	a := account{
+		holder: Holder(binary.BigEndian.Uint64(r.Fixed(8))), epoch: r.Uvarint(math.MaxUint64), seq: r.Uvarint(math.MaxUint64),
+		granted: r.Uvarint(math.MaxInt64), spent: r.Uvarint(math.MaxInt64), returned: r.Uvarint(math.MaxInt64),
+		deadline: int64(r.Uvarint(math.MaxInt64)), ended: r.Byte(1) == 1,
+	}
+	if a.spent+a.returned > a.granted {
+		r.Fail()
+	}
+	return a
 }
 
 func decodeCounter(b []byte) (counter, error) {
 	r := wire.NewReader(b)
 	var c counter
 	parts := byte(partBucket)
-	version := r.Byte(rowVersion2)
+	version := r.Byte(rowVersion3)
 	switch version {
 	case rowVersion:
 		c.gen = r.Uvarint(math.MaxUint64)
@@ -119,7 +162,7 @@ func decodeCounter(b []byte) (counter, error) {
 		c.t = int64(r.Uvarint(math.MaxInt64))
 		c.used.lo = r.Uvarint(math.MaxUint64)
 		c.used.hi = r.Uvarint(math.MaxUint64)
-	case rowVersion2:
+	case rowVersion2, rowVersion3:
 		parts = r.Byte(partsAll)
 		c.gen = r.Uvarint(math.MaxUint64)
 		c.t = int64(r.Uvarint(math.MaxInt64))
@@ -135,8 +178,13 @@ func decodeCounter(b []byte) (counter, error) {
 		if parts&partCalendar != 0 {
 			c.epoch, c.spent = r.Uvarint(math.MaxUint64), r.Uvarint(slotTokensMax)
 		}
+		if parts&partAccounts != 0 {
+			for n := r.Count(accountsMax); n > 0 && !r.Failed(); n-- {
+				c.accounts = append(c.accounts, readAccount(r))
+			}
+		}
 	}
-	if err := r.Done(); err != nil || version == 0 || c.parts() != parts || (parts == partBucket) != (version == rowVersion) {
+	if err := r.Done(); err != nil || version == 0 || c.parts() != parts || rowVersionOf(parts) != version {
 		return counter{}, errRow("counter")
 	}
 	return c, nil

@@ -130,6 +130,9 @@ type counter struct {
 	tick  uint64
 	// spent is what a calendar window counts in the period epoch.
 	spent, epoch uint64
+	// accounts are what was lent. used includes what they have left, and never drains below it; slots
+	// and spent do not include it.
+	accounts []account
 }
 
 // fresh is a counter without a row: one that nothing was taken from. In a group whose counters
@@ -155,9 +158,11 @@ func (l *limitState) fresh(now, emptied int64) counter {
 	return c
 }
 
-// settle brings c to the present: it drains at each speed for as long as that one held.
-// Settling twice on the way is the same as settling once at the end.
+// settle brings c to the present: it drains at each speed for as long as that one held, and accounts
+// end at their deadlines. Settling twice on the way is the same as settling once at the end; but what
+// is burned before a calendar period ends, and settled after, counts in the next one.
 func (l *limitState) settle(c counter, now int64) counter {
+	spent := c.spent
 	if c.gen < l.firstGen {
 		// The speeds since then are forgotten. Draining nothing meanwhile admits less, never more.
 		c.enter(l.gens[0], l.firstGen)
@@ -170,17 +175,33 @@ func (l *limitState) settle(c counter, now int64) counter {
 	}
 	c.drain(l.speed(), now)
 	if c.epoch != l.calendar.epoch || !l.hasCalendar() {
-		c.spent, c.epoch = 0, l.calendar.epoch
+		c.spent, c.epoch = c.spent-spent, l.calendar.epoch
 	}
+	if !l.hasCalendar() {
+		c.spent = 0
+	}
+	c.forget()
 	return c
 }
 
 func (c *counter) drain(g generation, until int64) {
+	for i := c.due(until); i >= 0; i = c.due(until) {
+		c.flow(g, c.accounts[i].deadline)
+		c.end(i)
+	}
+	c.flow(g, until)
+	c.slots = g.ring.live(c.slots, c.t)
+}
+
+// flow lets the bucket drain while no account ends.
+func (c *counter) flow(g generation, until int64) {
 	if until > c.t {
 		c.used = c.used.sub(mul64(g.rate.refill, uint64(until)-uint64(c.t)))
 		c.t = until
 	}
-	c.slots = g.ring.live(c.slots, c.t)
+	if lent := mul64(c.out(), c.unit); c.used.less(lent) {
+		c.used = lent
+	}
 }
 
 // enter converts c to the units of g, rounding up what was used.
@@ -201,7 +222,9 @@ func (c *counter) enter(g generation, number uint64) {
 }
 
 // unused tells whether c, which is settled, equals a fresh counter.
-func (c *counter) unused() bool { return c.used.isZero() && len(c.slots) == 0 && c.spent == 0 }
+func (c *counter) unused() bool {
+	return c.used.isZero() && len(c.slots) == 0 && c.spent == 0 && len(c.accounts) == 0
+}
 
 // debit takes cost tokens from a settled counter of limit. It leaves what others share with c alone.
 func (c *counter) debit(limit *limitState, cost uint32) {

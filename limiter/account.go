@@ -1,0 +1,292 @@
+package limiter
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// fenceTime is for how long, in group time, an account that has ended is remembered, so that a
+// renewal of it that was under way is refused.
+const fenceTime = time.Minute
+
+// accountsMax bounds the accounts of a counter, those that are only remembered included: a region's
+// nodes and some dozens of other holders. Who comes later is lent nothing until one is forgotten.
+const accountsMax = 64
+
+// account is what one holder was lent from a counter in one epoch. Its numbers only grow.
+type account struct {
+	holder                   Holder
+	epoch, seq               uint64
+	granted, spent, returned uint64
+	// deadline is in group time, in microseconds. From then on the account has ended.
+	deadline int64
+	ended    bool
+}
+
+// left is what the holder may still spend.
+func (a *account) left() uint64 {
+	if a.ended {
+		return 0
+	}
+	return a.granted - a.spent - a.returned
+}
+
+// out is what all holders may still spend.
+func (c *counter) out() uint64 {
+	var out uint64
+	for i := range c.accounts {
+		out += c.accounts[i].left()
+	}
+	return out
+}
+
+// due is the account that ends first, if that is at or before until; -1 for none.
+func (c *counter) due(until int64) int {
+	first := -1
+	for i := range c.accounts {
+		a := &c.accounts[i]
+		if !a.ended && a.deadline <= until && (first < 0 || a.deadline < c.accounts[first].deadline) {
+			first = i
+		}
+	}
+	return first
+}
+
+// end closes an account whose deadline has come. What it had left may have been spent at any moment
+// until then, so it counts as taken at the last one.
+func (c *counter) end(i int) {
+	c.accounts = slices.Clone(c.accounts)
+	a := &c.accounts[i]
+	burned := a.left()
+	a.ended = true
+	if burned == 0 {
+		return
+	}
+	if c.tick != 0 {
+		c.slots = insertSlot(c.slots, uint64(a.deadline)/c.tick, burned)
+	}
+	c.spent += burned
+}
+
+// forget drops accounts that ended so long ago that nothing about them is under way any more.
+func (c *counter) forget() {
+	over := func(a account) bool { return a.ended && a.deadline+fenceTime.Microseconds() <= c.t }
+	if slices.ContainsFunc(c.accounts, over) {
+		c.accounts = slices.DeleteFunc(slices.Clone(c.accounts), over)
+	}
+}
+
+// held is c.slots with what is lent in the slots of its deadlines: what a window counts now, and
+// when it will not if no holder is heard of again.
+func (c *counter) held() []slot {
+	slots := c.slots
+	for i := range c.accounts {
+		if left := c.accounts[i].left(); left > 0 && c.tick != 0 {
+			slots = insertSlot(slots, uint64(c.accounts[i].deadline)/c.tick, left)
+		}
+	}
+	return slots
+}
+
+// drained is how long, in group time, until the bucket has used no more than target, if no holder is
+// heard of: it does not drain below what is lent.
+func (c *counter) drained(target u128, refill uint64) u128 {
+	used, t, out := c.used, c.t, c.out()
+	var ends []account
+	for _, a := range c.accounts {
+		if a.left() > 0 {
+			ends = append(ends, a)
+		}
+	}
+	slices.SortFunc(ends, func(a, b account) int { return cmp.Compare(a.deadline, b.deadline) })
+	for _, a := range ends {
+		floor := mul64(out, c.unit)
+		if !target.less(floor) {
+			break
+		}
+		if a.deadline > t {
+			used = used.sub(mul64(refill, uint64(a.deadline-t)))
+			t = a.deadline
+		}
+		if used.less(floor) {
+			used = floor
+		}
+		out -= a.left()
+	}
+	return u128{0, uint64(t - c.t)}.add(used.sub(target).divCeil(refill))
+}
+
+// insertSlot returns slots with n more in the slot at, wherever that is. The result shares no memory
+// with slots.
+func insertSlot(slots []slot, at, n uint64) []slot {
+	i, found := slices.BinarySearchFunc(slots, at, func(s slot, at uint64) int { return cmp.Compare(s.at, at) })
+	out := make([]slot, 0, len(slots)+1)
+	out = append(out, slots[:i]...)
+	if found {
+		out = append(out, slot{at, slots[i].n + n})
+		return append(out, slots[i+1:]...)
+	}
+	return append(append(out, slot{at, n}), slots[i:]...)
+}
+
+// room is how many tokens a settled counter has, in each of its parts.
+func (c *counter) room(l *limitState) uint64 {
+	room := uint64(slotTokensMax)
+	if l.hasBucket() {
+		left := l.capacity.sub(c.used).divFloor(c.unit)
+		if left.hi == 0 {
+			room = min(room, left.lo)
+		}
+	}
+	out := c.out()
+	if l.hasWindow() {
+		most := uint64(l.Window.Limit)
+		room = min(room, most-min(most, sumOf(c.slots)+out))
+	}
+	if l.hasCalendar() {
+		most := uint64(l.Calendar.Limit)
+		room = min(room, most-min(most, c.spent+out))
+	}
+	return room
+}
+
+// renew executes one renewal on a settled counter. It tells whether the counter has changed.
+func (c *counter) renew(l *limitState, lends bool, h Holder, r Renewal) (g Grant, changed bool) {
+	i := slices.IndexFunc(c.accounts, func(a account) bool { return a.holder == h && a.epoch == r.Epoch })
+	if i < 0 {
+		return c.open(l, lends, h, r)
+	}
+	before := c.accounts[i]
+	if before.ended || r.Spent > before.granted || r.Returned > before.granted-r.Spent {
+		return Grant{Refused: true}, false
+	}
+	// An older report that comes late says less.
+	spent, returned := max(before.spent, r.Spent), max(before.returned, r.Returned)
+	if returned > before.granted-spent {
+		return Grant{Refused: true}, false
+	}
+	c.accounts = slices.Clone(c.accounts)
+	a := &c.accounts[i]
+	a.spent, a.returned = spent, returned
+	if n := spent - before.spent; n > 0 {
+		if c.tick != 0 {
+			c.slots = addToSlots(c.slots, uint64(c.t)/c.tick, n)
+		}
+		if l.hasCalendar() {
+			c.spent += n
+		}
+	}
+	c.used = c.used.sub(mul64(returned-before.returned, c.unit))
+	if r.Seq > a.seq {
+		a.seq = r.Seq
+		if r.Want > 0 && lends {
+			c.lend(l, a, min(r.Want, c.room(l)))
+		}
+	}
+	return c.grant(l, a), *a != before
+}
+
+// open begins an account. An epoch is opened once, by its first renewal, and only when there is
+// something to lend; whoever gets nothing must begin another one.
+func (c *counter) open(l *limitState, lends bool, h Holder, r Renewal) (g Grant, changed bool) {
+	known := slices.ContainsFunc(c.accounts, func(a account) bool { return a.holder == h && a.epoch >= r.Epoch })
+	n := min(r.Want, c.room(l))
+	if known || r.Seq != 1 || r.Spent != 0 || r.Returned != 0 || !lends || n == 0 || len(c.accounts) >= accountsMax {
+		return Grant{Refused: true, Remaining: c.remaining(l)}, false
+	}
+	c.accounts = append(slices.Clone(c.accounts), account{holder: h, epoch: r.Epoch, seq: r.Seq})
+	a := &c.accounts[len(c.accounts)-1]
+	c.lend(l, a, n)
+	return c.grant(l, a), true
+}
+
+// lend gives n more tokens to an account, and time.
+func (c *counter) lend(l *limitState, a *account, n uint64) {
+	a.granted += n
+	a.deadline = c.t + l.leaseTTL().Microseconds()
+	c.used = c.used.add(mul64(n, c.unit))
+}
+
+func (c *counter) grant(l *limitState, a *account) Grant {
+	return Grant{Granted: a.granted, TTL: time.Duration(a.deadline-c.t) * time.Microsecond, Remaining: c.remaining(l)}
+}
+
+func (c *counter) remaining(l *limitState) uint32 { return u128{0, c.room(l)}.clamp32() }
+
+// lease executes the renewals of one holder, each for itself.
+func (m *Machine) lease(tx *raftfsm.Tx, now int64, c leaseCommand) ([]byte, error) {
+	grants := make([]Grant, len(c.renewals))
+	for i, r := range c.renewals {
+		g, err := m.renew(tx, now, c.holder, r)
+		if err != nil {
+			return nil, err
+		}
+		grants[i] = g
+	}
+	return appendGrants(nil, grants), nil
+}
+
+func (m *Machine) renew(tx *raftfsm.Tx, now int64, h Holder, r Renewal) (Grant, error) {
+	limit := m.set.byUID[r.Limit]
+	if limit == nil {
+		return Grant{Refused: true}, nil
+	}
+	m.key = appendCounterKey(m.key[:0], r.Limit, r.Tenant, r.Subject)
+	c, found, err := m.read(tx, m.key)
+	if err != nil {
+		return Grant{}, fmt.Errorf("limiter: counter of %s: %w", limit.ID, err)
+	}
+	if found {
+		c = limit.settle(c, now)
+	} else {
+		c = limit.fresh(now, m.set.emptied)
+	}
+	g, changed := c.renew(limit, limit.leaseSpan() > 0 && !limit.over(m.set.wall.passed), h, r)
+	if !changed {
+		return g, nil
+	}
+	m.value = appendCounter(m.value[:0], c)
+	if err := tx.Set(m.key, m.value); err != nil {
+		return Grant{}, fmt.Errorf("limiter: lend from %s: %w", limit.ID, err)
+	}
+	m.cache.put(m.key, c)
+	return g, nil
+}
+
+// recalls names who holds the tokens for want of which d denies, if with all of them back it would
+// not. Nil when that would not help.
+func recalls(levels []level, cost uint32) []Recall {
+	var out []Recall
+	for i := range levels {
+		l := &levels[i]
+		if l.shadow || !l.verdict.denies() {
+			continue
+		}
+		if l.verdict.never || l.counter.out() == 0 {
+			return nil
+		}
+		back := l.counter
+		back.accounts = nil
+		back.used = back.used.sub(mul64(l.counter.out(), back.unit))
+		if back.room(l.limit) < uint64(cost) {
+			return nil
+		}
+		out = append(out, Recall{Limit: l.limit.uid, Subject: l.subject, Holders: l.counter.holders()})
+	}
+	return out
+}
+
+// holders are those who have something left, each once.
+func (c *counter) holders() []Holder {
+	var out []Holder
+	for i := range c.accounts {
+		if a := &c.accounts[i]; a.left() > 0 && !slices.Contains(out, a.holder) {
+			out = append(out, a.holder)
+		}
+	}
+	return out
+}

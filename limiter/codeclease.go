@@ -1,0 +1,104 @@
+package limiter
+
+import (
+	"encoding/binary"
+	"math"
+	"time"
+
+	"github.com/maestro-conductor/maestro/internal/wire"
+)
+
+// leaseCommandMax bounds the renewals in one command.
+const leaseCommandMax = 500
+
+// leaseCommand is renewals of one holder.
+type leaseCommand struct {
+	holder   Holder
+	renewals []Renewal
+}
+
+func appendLease(b []byte, c leaseCommand) []byte {
+	b = binary.BigEndian.AppendUint64(append(b, codecLeases, opLease), uint64(c.holder))
+	b = binary.AppendUvarint(b, uint64(len(c.renewals)))
+	for _, r := range c.renewals {
+		b = binary.AppendUvarint(b, r.Limit)
+		b = wire.AppendString(b, r.Tenant)
+		b = wire.AppendString(b, r.Subject)
+		for _, v := range [...]uint64{r.Epoch, r.Seq, r.Spent, r.Returned, r.Want} {
+			b = binary.AppendUvarint(b, v)
+		}
+	}
+	return b
+}
+
+func readLease(r *wire.Reader) leaseCommand {
+	c := leaseCommand{holder: Holder(binary.BigEndian.Uint64(r.Fixed(8)))}
+	n := r.Count(leaseCommandMax)
+	if n > 0 {
+		c.renewals = make([]Renewal, 0, n)
+	}
+	for ; n > 0 && !r.Failed(); n-- {
+		one := Renewal{
+			Limit: r.Uvarint(math.MaxUint64), Tenant: r.String(nameBytesMax), Subject: r.String(SubjectBytesMax),
+			Epoch: r.Uvarint(math.MaxUint64), Seq: r.Uvarint(math.MaxUint64),
+			Spent: r.Uvarint(math.MaxInt64), Returned: r.Uvarint(math.MaxInt64), Want: r.Uvarint(math.MaxUint32),
+		}
+		if !ValidName(one.Tenant) {
+			r.Fail()
+		}
+		c.renewals = append(c.renewals, one)
+	}
+	return c
+}
+
+func appendGrants(b []byte, all []Grant) []byte {
+	b = binary.AppendUvarint(append(b, codecLeases, byte(outcomeLent)), uint64(len(all)))
+	for _, g := range all {
+		b = appendBool(b, g.Refused)
+		b = binary.AppendUvarint(b, g.Granted)
+		b = binary.AppendUvarint(b, uint64(g.TTL.Microseconds()))
+		b = binary.AppendUvarint(b, uint64(g.Remaining))
+	}
+	return b
+}
+
+func readGrants(r *wire.Reader) []Grant {
+	n := r.Count(leaseCommandMax)
+	all := make([]Grant, 0, n)
+	for ; n > 0 && !r.Failed(); n-- {
+		all = append(all, Grant{
+			Refused: r.Byte(1) == 1, Granted: r.Uvarint(math.MaxInt64),
+			TTL:       time.Duration(r.Uvarint(uint64((leaseSpans * leaseSpanMax).Microseconds()))) * time.Microsecond,
+			Remaining: uint32(r.Uvarint(math.MaxUint32)),
+		})
+	}
+	return all
+}
+
+// appendScarce is a decision with the leases that are in its way.
+func appendScarce(b []byte, d *Decision, lent []Recall) []byte {
+	b = wire.AppendString(append(b, codecLeases, byte(outcomeScarce)), appendDecision(nil, d))
+	b = binary.AppendUvarint(b, uint64(len(lent)))
+	for _, l := range lent {
+		b = binary.AppendUvarint(b, l.Limit)
+		b = wire.AppendString(b, l.Subject)
+		b = binary.AppendUvarint(b, uint64(len(l.Holders)))
+		for _, h := range l.Holders {
+			b = binary.BigEndian.AppendUint64(b, uint64(h))
+		}
+	}
+	return b
+}
+
+func readRecalls(r *wire.Reader) []Recall {
+	n := r.Count(levelsMax)
+	all := make([]Recall, 0, n)
+	for ; n > 0 && !r.Failed(); n-- {
+		one := Recall{Limit: r.Uvarint(math.MaxUint64), Subject: r.String(SubjectBytesMax)}
+		for holders := r.Count(accountsMax); holders > 0 && !r.Failed(); holders-- {
+			one.Holders = append(one.Holders, Holder(binary.BigEndian.Uint64(r.Fixed(8))))
+		}
+		all = append(all, one)
+	}
+	return all
+}
