@@ -11,18 +11,22 @@ import (
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-// heldTable is a table with so many keys of which tokens are held for an hour.
-func heldTable(tb testing.TB, keys int) (*holderTable, []Request) {
-	system, err := clock.System()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	g := newModelGroup(
+// threeLevels has a limit of each scope.
+func threeLevels(tb testing.TB) *machineGroup {
+	return newMachineGroup(tb,
 		limit("tenant", ScopeTenant, "acme", "4000000000/s", 4_000_000_000),
 		limit("token", ScopeToken, "acme/*", "4000000000/s", 4_000_000_000),
 		limit("key", ScopeKey, "acme/*", "1000000/s", 4_000_000_000),
 	)
-	t := newHolderTable(1, 2, clock.NewFast(system).Steady, func(string) raftfsm.GroupID { return testGroup }, map[raftfsm.GroupID]limitSource{testGroup: g.source})
+}
+
+// heldTable is a table with so many keys of which tokens are held for an hour.
+func heldTable(tb testing.TB, g *machineGroup, keys int) (*holderTable, []Request) {
+	system, err := clock.System()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	t := newHolderTable(1, 2, clock.NewFast(system).Steady, func(string) raftfsm.GroupID { return testGroup }, map[raftfsm.GroupID]limitSource{testGroup: g.published()})
 	all := make([]Request, keys)
 	for i := range all {
 		all[i] = Request{Tenant: "acme", Token: "ana-7", Key: fmt.Sprintf("route-%07d", i), Cost: 1}
@@ -44,7 +48,7 @@ func heldTable(tb testing.TB, keys int) (*holderTable, []Request) {
 
 // One check of three levels whose tokens this node holds.
 func BenchmarkCheckOnLeases(b *testing.B) {
-	t, all := heldTable(b, 1)
+	t, all := heldTable(b, threeLevels(b), 1)
 	var d Decision
 	b.ReportAllocs()
 	for b.Loop() {
@@ -57,7 +61,7 @@ func BenchmarkCheckOnLeases(b *testing.B) {
 
 // A batch of 1,000 checks over 100,000 keys, one operation a check.
 func BenchmarkBatchOnLeases(b *testing.B) {
-	t, held := heldTable(b, 100_000)
+	t, held := heldTable(b, threeLevels(b), 100_000)
 	// Requests come fresh from the wire, in another order than the keys were made.
 	all := make([]Request, len(held))
 	for i := range all {
@@ -91,15 +95,17 @@ func TestMemoryOfAKey(t *testing.T) {
 	for i := range all {
 		all[i].Key = fmt.Sprintf("route-%07d", i)
 	}
+	group := threeLevels(t)
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	table, _ := heldTable(t, keys)
+	table, _ := heldTable(t, group, keys)
 	runtime.GC()
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	each := float64(after.HeapAlloc-before.HeapAlloc) / keys
 	runtime.KeepAlive(table)
 	runtime.KeepAlive(all)
+	runtime.KeepAlive(group)
 	t.Logf("%.0f bytes a key", each)
 	if each > 300 {
 		t.Errorf("a key takes %.0f bytes, want at most 300", each)

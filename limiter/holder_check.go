@@ -30,6 +30,8 @@ type heldCheck struct {
 	// that was waited for, had been sent before it could say what this check lacks.
 	batch *renewals
 	late  bool
+	again bool // wait once more
+	place int  // in a batch
 
 	tenantHash uint64
 	hash       uint32
@@ -239,10 +241,7 @@ func (t *holderTable) tell(l *lease) {
 	}
 	if l.flight.batch == nil {
 		l.flight.batch = l.tenant.group.queue.add(l)
-		select {
-		case l.tenant.group.kick <- struct{}{}:
-		default:
-		}
+		l.tenant.group.poke()
 	}
 }
 

@@ -192,6 +192,9 @@ func (l *lease) postpone(now int64, d time.Duration, scarce bool) {
 	l.hold, l.holds, l.scarce = moment(now+int64(d)), true, scarce
 }
 
+// dry is for how long to ask for nothing after a group had little.
+func (l *lease) dry() time.Duration { return min(time.Duration(l.limit.terms.span), scarceMin) / 4 }
+
 // report makes the lease's part of a message; false when there is nothing to say.
 func (l *lease) report(s *holderShard, now int64) (Renewal, bool) {
 	f := l.flight
@@ -241,6 +244,9 @@ func (l *lease) take(s *holderShard, sent sentRenewal, g Grant, now int64) {
 	if g.Refused {
 		s.counts.refused++
 		s.counts.unspent += l.end()
+		if sent.seq == 1 {
+			l.postpone(now, l.dry(), false) // there was nothing to lend
+		}
 		return
 	}
 	grown := min(max(g.Granted, l.granted)-l.granted, math.MaxUint32-uint64(l.left))
@@ -255,7 +261,7 @@ func (l *lease) take(s *holderShard, sent sentRenewal, g Grant, now int64) {
 	l.flight.first = 0
 	if grown < sent.want/2 && !l.postponed(now) {
 		// Asking again at once would get as little.
-		l.postpone(now, min(time.Duration(l.limit.terms.span), scarceMin)/4, false)
+		l.postpone(now, l.dry(), false)
 	}
 }
 

@@ -1,6 +1,9 @@
 package limiter
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // renewalsMax bounds the renewals of one message, and so of a command.
 const renewalsMax = 500
@@ -13,6 +16,7 @@ const renewalBytes = 8 * 10
 type renewalQueue struct {
 	mu      sync.Mutex
 	waiting []*renewals
+	sent    []*renewals // those under way
 	made    uint64
 }
 
@@ -58,11 +62,45 @@ func (q *renewalQueue) next() *renewals {
 	b := q.waiting[0]
 	q.waiting[0] = nil
 	q.waiting = q.waiting[1:]
+	q.sent = append(q.sent, b)
 	return b
 }
 
+// finish wakes who waits for a message that is answered or was given up.
+func (q *renewalQueue) finish(b *renewals) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.sent = slices.DeleteFunc(q.sent, func(s *renewals) bool { return s == b })
+	close(b.done)
+}
+
+// waits tells whether a message waits.
+func (q *renewalQueue) waits() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting) > 0
+}
+
+// pending are all messages that are not finished.
+func (q *renewalQueue) pending() (done []chan struct{}) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, b := range slices.Concat(q.sent, q.waiting) {
+		done = append(done, b.done)
+	}
+	return done
+}
+
+// poke wakes one who sends messages of the group.
+func (g *holderGroup) poke() {
+	select {
+	case g.kick <- struct{}{}:
+	default:
+	}
+}
+
 // prepare takes the next message of a group and says what it tells; nil when none waits. A message
-// of nothing is possible. Each one must come back by answer or fail, once done be closed.
+// of nothing is possible. Each one must come back by answer or fail, and then be finished.
 func (t *holderTable) prepare(g *holderGroup, now int64) (*renewals, []Renewal) {
 	b := g.queue.next()
 	if b == nil {

@@ -23,10 +23,11 @@ var ErrRefused = errors.New("limiter: the group did not understand the command")
 // raftfsm.CommandBytesMax, so that one limit more never exceeds it.
 const partBytes = raftfsm.CommandBytesMax / 2
 
-// Service decides checks in the groups that hold the counters. It keeps no state of its own.
+// Service decides checks in the groups that hold the counters, or from what these have lent.
 type Service struct {
 	groups Groups
 	ids    []raftfsm.GroupID
+	leases *Leases // nil without NewLeases
 }
 
 // NewService uses the limiter groups ids, at least one; their order does not matter.
@@ -47,27 +48,11 @@ func (s *Service) Group(tenant string) raftfsm.GroupID { return place(tenant, s.
 // A request that takes nothing and has no request id is only read: it sees the counters as of
 // the group's last entry, so in a group without traffic Remaining may be too low.
 func (s *Service) Check(ctx context.Context, r Request) (Decision, error) {
-	if err := validRequest(r); err != nil {
+	var d Decision
+	if err := s.CheckInto(ctx, r, &d); err != nil {
 		return Decision{}, err
 	}
-	data, group := appendCheck(nil, r), s.Group(r.Tenant)
-	var (
-		res result
-		err error
-	)
-	if r.Cost == 0 && r.RequestID == "" {
-		res, err = s.query(ctx, group, data, raftfsm.Linearizable)
-	} else {
-		cmd := raftfsm.Command{Data: data}
-		if r.RequestID != "" {
-			cmd.RequestID = raftfsm.NewRequestID("limiter.check", r.Tenant, r.RequestID)
-		}
-		res, err = s.propose(ctx, group, cmd)
-	}
-	if err != nil {
-		return Decision{}, fmt.Errorf("limiter: check for tenant %s: %w", r.Tenant, err)
-	}
-	return decisionOf(res, outcomeDecided, r.Tenant)
+	return d, nil
 }
 
 // Peek tells what Check would answer now, with all that is known of the levels, and takes nothing.
@@ -115,12 +100,22 @@ func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, err
 
 // checkBatch decides the checks of one group at places.
 func (s *Service) checkBatch(ctx context.Context, group raftfsm.GroupID, all []Request, places []int, out []Outcome) {
+	if l := s.holding(); l != nil {
+		places = l.checkMany(ctx, all, places, out)
+	}
 	if s.groups.Level() < raftfsm.LevelLimits {
 		for _, i := range places { // a member does not know batches yet
 			out[i].Decision, out[i].Err = s.Check(ctx, all[i])
 		}
 		return
 	}
+	s.decideBatch(ctx, group, all, places, out, true)
+}
+
+// decideBatch lets the group decide checks at places; with recall, it asks once more about those that
+// leases were in the way of.
+func (s *Service) decideBatch(ctx context.Context, group raftfsm.GroupID, all []Request, places []int, out []Outcome, recall bool) {
+	lent := lentBatch{}
 	for len(places) > 0 {
 		n, size := 0, 0
 		part := make([]Request, 0, min(len(places), batchCommandMax))
@@ -131,7 +126,8 @@ func (s *Service) checkBatch(ctx context.Context, group raftfsm.GroupID, all []R
 			}
 			part = append(part, r)
 		}
-		res, err := s.propose(ctx, group, raftfsm.Command{Data: appendBatch(nil, part)})
+		sent := s.steady()
+		res, err := s.propose(ctx, group, raftfsm.Command{Data: s.encodeBatch(part)})
 		if err == nil && (res.outcome != outcomeBatch || len(res.batch) != n) {
 			err = unexpected(res)
 		}
@@ -141,15 +137,24 @@ func (s *Service) checkBatch(ctx context.Context, group raftfsm.GroupID, all []R
 				continue
 			}
 			out[i].Decision, out[i].Err = decisionOf(res.batch[at], outcomeDecided, all[i].Tenant)
+			s.decided(&all[i], &out[i].Decision, sent)
+			lent.add(i, all[i].Tenant, res.batch[at])
 		}
 		places = places[n:]
+	}
+	if l := s.holding(); l != nil && recall && lent.recall(ctx, l, group) {
+		s.decideBatch(ctx, group, all, lent.places, out, false)
 	}
 }
 
 // decisionOf is the decision in a result that should have one.
 func decisionOf(res result, want outcome, tenant string) (Decision, error) {
+	if res.outcome == outcomeScarce && want == outcomeDecided {
+		res.outcome = want
+	}
 	switch res.outcome {
 	case want:
+		res.decision.Source = SourceLeader
 		return res.decision, nil
 	case outcomeTooManyLimits:
 		return Decision{}, fmt.Errorf("tenant %s: %w", tenant, ErrTooManyLimits)

@@ -19,7 +19,7 @@ func TestSimulationCatchesMutants(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for seed := uint64(1); seed <= 500; seed++ {
-				s := newSim(seed, simPlanOf(seed), c.flaw, modelOf)
+				s := newSim(t, seed, simPlanOf(seed), c.flaw)
 				s.run()
 				if err := s.judge(); err != nil {
 					t.Logf("seed %d: %v", seed, err)

@@ -63,7 +63,7 @@ type sim struct {
 	now    int64 // real time in nanoseconds
 	events simEvents
 	number int
-	group  simGroup
+	group  *machineGroup
 	// leader's clock: group time is stamp + what has passed since from, slowed.
 	stamp   int64
 	from    int64
@@ -72,7 +72,7 @@ type sim struct {
 	flaw    simFlaw
 	lost    error
 	// what passed of each counter, in real microseconds
-	taken map[modelKey][]passed
+	taken map[simCounter][]passed
 	// what was spent of each epoch, as the messages must report it
 	spent map[simEpoch]uint64
 	stats struct{ allowed, denied, cached, local, messages, checks int }
@@ -80,8 +80,13 @@ type sim struct {
 	advice []simAdvice
 }
 
+type simCounter struct {
+	uid             uint64
+	tenant, subject string
+}
+
 type simEpoch struct {
-	modelKey
+	simCounter
 	holder Holder
 	epoch  uint64
 }
@@ -125,10 +130,10 @@ const (
 	flawOldEpoch
 )
 
-func newSim(seed uint64, plan simPlan, flaw simFlaw, group func(*sim) simGroup) *sim {
-	s := &sim{plan: plan, random: rand.New(rand.NewPCG(seed, 0)), now: int64(time.Second), rate: 1, flaw: flaw, taken: map[modelKey][]passed{}, spent: map[simEpoch]uint64{}}
+func newSim(t testing.TB, seed uint64, plan simPlan, flaw simFlaw) *sim {
+	s := &sim{plan: plan, random: rand.New(rand.NewPCG(seed, 0)), now: int64(time.Second), rate: 1, flaw: flaw, taken: map[simCounter][]passed{}, spent: map[simEpoch]uint64{}}
 	s.stamp, s.from = 1_000_000, s.now
-	s.group = group(s)
+	s.group = newMachineGroup(t, plan.limits...)
 	for i := range plan.holders {
 		s.holders = append(s.holders, s.start(i, Holder(100*i+1)))
 	}
@@ -320,7 +325,7 @@ func (h *simHolder) pump() {
 	h.stats.messages++
 	h.sending = b
 	for i, r := range all {
-		key := simEpoch{modelKey{r.Limit, r.Tenant, r.Subject}, h.table.holder, r.Epoch}
+		key := simEpoch{simCounter{r.Limit, r.Tenant, r.Subject}, h.table.holder, r.Epoch}
 		if r.Spent != h.spent[key] && h.lost == nil {
 			h.lost = fmt.Errorf("at %d: holder %d reports %d spent of limit %d, %d were", h.sim.now, h.table.holder, r.Spent, r.Limit, h.spent[key])
 		}
@@ -406,6 +411,7 @@ func (h *simHolder) tamper(b *renewals, grants []Grant) {
 // landed wakes who waited for a message, and sends the next one.
 func (h *simHolder) landed(b *renewals) {
 	h.sending = nil
+	h.table.groups[testGroup].queue.finish(b)
 	waiting := h.waiting
 	h.waiting = nil
 	for _, w := range waiting {
@@ -431,7 +437,7 @@ func (h *simHolder) leasesOf(r Request) []*lease {
 // spentHere notes what was spent from leases, which must still be lent.
 func (h *simHolder) spentHere(r Request) {
 	for _, l := range h.leasesOf(r) {
-		key := simEpoch{modelKey{l.limit.uid, r.Tenant, l.subject}, h.table.holder, l.epoch}
+		key := simEpoch{simCounter{l.limit.uid, r.Tenant, l.subject}, h.table.holder, l.epoch}
 		h.spent[key] += uint64(r.Cost)
 		if granted := h.group.lent(h.groupTime(), key); h.spent[key] > granted && h.lost == nil {
 			h.lost = fmt.Errorf("at %d: holder %d has spent %d of limit %d in epoch %d; it may spend %d", h.sim.now, h.table.holder, h.spent[key], l.limit.uid, l.epoch, granted)
@@ -443,7 +449,7 @@ func (h *simHolder) spentHere(r Request) {
 func (s *sim) passed(r Request) {
 	s.stats.allowed++
 	for _, l := range s.group.published().Load().match(nil, r.Tenant, r.Token, r.Key) {
-		key := modelKey{l.uid, r.Tenant, l.subject(r.Token, r.Key)}
+		key := simCounter{l.uid, r.Tenant, l.subject(r.Token, r.Key)}
 		s.taken[key] = append(s.taken[key], passed{s.now / 1000, int64(r.Cost)})
 	}
 }
@@ -475,11 +481,11 @@ func (s *sim) judge() error {
 		return s.lost
 	}
 	limits := slices.Concat(s.plan.limits, s.plan.changed)
-	keys := make([]modelKey, 0, len(s.taken))
+	keys := make([]simCounter, 0, len(s.taken))
 	for key := range s.taken { // any order
 		keys = append(keys, key)
 	}
-	slices.SortFunc(keys, func(a, b modelKey) int {
+	slices.SortFunc(keys, func(a, b simCounter) int {
 		return cmp.Or(cmp.Compare(a.uid, b.uid), cmp.Compare(a.subject, b.subject))
 	})
 	for _, key := range keys {
@@ -569,19 +575,19 @@ func simPlanOf(seed uint64) simPlan {
 	return p
 }
 
-func modelOf(s *sim) simGroup { return newModelGroup(s.plan.limits...) }
-
 // Whatever fails, no more passes than the limits allow, and what is reported was spent.
 func TestLeasesNeverExceedTheirLimits(t *testing.T) {
 	var allowed, local int
 	for seed := uint64(1); seed <= 1000; seed++ {
-		s := newSim(seed, simPlanOf(seed), flawNone, modelOf)
-		s.run()
-		if err := s.judge(); err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-		allowed += s.stats.allowed
-		local += s.stats.local
+		t.Run("", func(t *testing.T) {
+			s := newSim(t, seed, simPlanOf(seed), flawNone)
+			s.run()
+			if err := s.judge(); err != nil {
+				t.Errorf("seed %d: %v", seed, err)
+			}
+			allowed += s.stats.allowed
+			local += s.stats.local
+		})
 	}
 	t.Logf("%d checks passed, %d of them from leases", allowed, local)
 }

@@ -12,7 +12,7 @@ func TestSimulationReplays(t *testing.T) {
 	for seed := uint64(1); seed <= 20; seed++ {
 		var first *sim
 		for range 2 {
-			s := newSim(seed, simPlanOf(seed), flawNone, modelOf)
+			s := newSim(t, seed, simPlanOf(seed), flawNone)
 			s.run()
 			if first == nil {
 				first = s
@@ -45,13 +45,13 @@ func TestLeasesUseTheirLimits(t *testing.T) {
 			if c.plan.lasts == 0 {
 				c.plan.lasts = 10 * time.Second
 			}
-			s := newSim(1, c.plan, flawNone, modelOf)
+			s := newSim(t, 1, c.plan, flawNone)
 			s.run()
 			if err := s.judge(); err != nil {
 				t.Fatal(err)
 			}
 			used := float64(0)
-			for _, p := range s.taken[modelKey{1, "acme", ""}] {
+			for _, p := range s.taken[simCounter{1, "acme", ""}] {
 				used += float64(p.cost)
 			}
 			l := c.plan.limits[0]
