@@ -186,7 +186,7 @@ func TestLeasesAreNeverOver(t *testing.T) {
 		}
 		lent += len(all)
 	}
-	if lent < 10_000 {
+	if lent < 4_000 {
 		t.Errorf("only %d times something passed", lent)
 	}
 }
