@@ -195,19 +195,33 @@ func (c *counter) renew(l *limitState, lends bool, h Holder, r Renewal) (g Grant
 func (c *counter) open(l *limitState, lends bool, h Holder, r Renewal) (g Grant, changed bool) {
 	known := slices.ContainsFunc(c.accounts, func(a account) bool { return a.holder == h && a.epoch >= r.Epoch })
 	n := min(r.Want, c.room(l))
-	if known || r.Seq != 1 || r.Spent != 0 || r.Returned != 0 || !lends || n == 0 || len(c.accounts) >= accountsMax {
+	if known || r.Seq != 1 || r.Spent != 0 || r.Returned != 0 || !lends || n == 0 || c.others(h) >= accountsMax {
 		return Grant{Refused: true, Remaining: c.remaining(l)}, false
 	}
-	c.accounts = append(slices.Clone(c.accounts), account{holder: h, epoch: r.Epoch, seq: r.Seq})
+	// The new account fences what the holder's ended ones did.
+	c.accounts = slices.DeleteFunc(slices.Clone(c.accounts), func(a account) bool { return a.ended && a.holder == h })
+	c.accounts = append(c.accounts, account{holder: h, epoch: r.Epoch, seq: r.Seq})
 	a := &c.accounts[len(c.accounts)-1]
 	c.lend(l, a, n)
 	return c.grant(l, a), true
 }
 
+// others counts the accounts that stay when a holder opens another one.
+func (c *counter) others(h Holder) int {
+	n := 0
+	for i := range c.accounts {
+		if a := &c.accounts[i]; !a.ended || a.holder != h {
+			n++
+		}
+	}
+	return n
+}
+
 // lend gives n more tokens to an account, and time.
 func (c *counter) lend(l *limitState, a *account, n uint64) {
 	a.granted += n
-	a.deadline = c.t + l.leaseTTL().Microseconds()
+	// A limit that was changed to a shorter life must not end what was promised: the answer may be lost.
+	a.deadline = max(a.deadline, c.t+l.leaseTTL().Microseconds())
 	c.used = c.used.add(mul64(n, c.unit))
 }
 

@@ -116,6 +116,8 @@ type Decision struct {
 	Version uint32
 	// Mode is how limits acted.
 	Mode Mode
+	// Source is who decided: SourceLease, SourceLeader or SourceCached.
+	Source string
 }
 
 // Level is the state of one part of a matching limit after the decision.

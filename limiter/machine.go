@@ -37,6 +37,8 @@ type Machine struct {
 	wall      atomic.Int64             // wall clock of the leader at that entry, in milliseconds
 	published atomic.Pointer[limitSet] // the limits of the last commit
 	restoring atomic.Bool              // a restore writes limits that are not in force yet
+	// credited is called with a tenant whose limits got tokens back, once that is committed.
+	credited atomic.Pointer[func(tenant string)]
 }
 
 // NewMachine makes an empty machine; the host loads it.

@@ -23,15 +23,12 @@ var ErrRefused = errors.New("limiter: the group did not understand the command")
 // raftfsm.CommandBytesMax, so that one limit more never exceeds it.
 const partBytes = raftfsm.CommandBytesMax / 2
 
-// requestKinds keep a decision to deny from being remembered for a mode that denies nothing: a
-// retry after the mode has changed is another request.
-var requestKinds = map[Mode]string{ModeEnforce: "limiter.check", ModeShadow: "limiter.check.shadow"}
-
-// Service decides checks in the groups that hold the counters. It keeps no state of its own.
+// Service decides checks in the groups that hold the counters, or from what these have lent.
 type Service struct {
 	groups Groups
 	ids    []raftfsm.GroupID
 	mode   func() Mode
+	leases *Leases // nil without NewLeases
 }
 
 // NewService uses the limiter groups ids, at least one; their order does not matter.
@@ -52,47 +49,11 @@ func (s *Service) Group(tenant string) raftfsm.GroupID { return place(tenant, s.
 // A request that takes nothing and has no request id is only read: it sees the counters as of
 // the group's last entry, so in a group without traffic Remaining may be too low.
 func (s *Service) Check(ctx context.Context, r Request) (Decision, error) {
-	if err := validRequest(r); err != nil {
+	var d Decision
+	if err := s.CheckInto(ctx, r, &d); err != nil {
 		return Decision{}, err
 	}
-	mode := s.mode()
-	if mode == ModeOff {
-		return Decision{Allow: true, Mode: mode}, nil
-	}
-	data, group := inMode(mode, appendCheck(nil, r)), s.Group(r.Tenant)
-	var (
-		res result
-		err error
-	)
-	if r.Cost == 0 && r.RequestID == "" {
-		res, err = s.query(ctx, group, data, raftfsm.Linearizable)
-	} else {
-		res, err = s.proposeCheck(ctx, group, r, data, mode)
-	}
-	if err != nil {
-		return Decision{}, fmt.Errorf("limiter: check for tenant %s: %w", r.Tenant, err)
-	}
-	return decisionOf(res, outcomeDecided, r.Tenant, mode)
-}
-
-// proposeCheck decides a check through the log. One with a request id can be refunded, unless a
-// member is of an older level.
-func (s *Service) proposeCheck(ctx context.Context, group raftfsm.GroupID, r Request, data []byte, mode Mode) (result, error) {
-	cmd := raftfsm.Command{Data: data}
-	if r.RequestID == "" {
-		return s.propose(ctx, group, cmd)
-	}
-	cmd.RequestID = raftfsm.NewRequestID(requestKinds[mode], r.Tenant, r.RequestID)
-	if s.groups.Level() >= raftfsm.LevelLeases {
-		cmd.Data = inMode(mode, appendRecallingCheck(nil, r, checkID(r.Tenant, r.RequestID)))
-	}
-	res, err := s.propose(ctx, group, cmd)
-	if errors.Is(err, raftfsm.ErrRequestReused) && s.groups.Level() >= raftfsm.LevelLeases {
-		// The first try may have been before the region came to this level.
-		cmd.Data = data
-		res, err = s.propose(ctx, group, cmd)
-	}
-	return res, err
+	return d, nil
 }
 
 // Peek tells what Check would answer now, with all that is known of the levels, and takes nothing.
@@ -148,12 +109,22 @@ func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, err
 
 // checkBatch decides the checks of one group at places.
 func (s *Service) checkBatch(ctx context.Context, mode Mode, group raftfsm.GroupID, all []Request, places []int, out []Outcome) {
+	if l := s.holding(); l != nil && mode == ModeEnforce {
+		places = l.checkMany(ctx, all, places, out)
+	}
 	if s.groups.Level() < raftfsm.LevelLimits {
 		for _, i := range places { // a member does not know batches yet
 			out[i].Decision, out[i].Err = s.Check(ctx, all[i])
 		}
 		return
 	}
+	s.decideBatch(ctx, mode, group, all, places, out, true)
+}
+
+// decideBatch lets the group decide checks at places; with recall, it asks once more about those that
+// leases were in the way of.
+func (s *Service) decideBatch(ctx context.Context, mode Mode, group raftfsm.GroupID, all []Request, places []int, out []Outcome, recall bool) {
+	lent := lentBatch{}
 	for len(places) > 0 {
 		n, size := 0, 0
 		part := make([]Request, 0, min(len(places), batchCommandMax))
@@ -164,7 +135,8 @@ func (s *Service) checkBatch(ctx context.Context, mode Mode, group raftfsm.Group
 			}
 			part = append(part, r)
 		}
-		res, err := s.propose(ctx, group, raftfsm.Command{Data: inMode(mode, appendBatch(nil, part))})
+		sent := s.steady()
+		res, err := s.propose(ctx, group, raftfsm.Command{Data: inMode(mode, s.encodeBatch(part))})
 		if err == nil && (res.outcome != outcomeBatch || len(res.batch) != n) {
 			err = unexpected(res)
 		}
@@ -174,16 +146,24 @@ func (s *Service) checkBatch(ctx context.Context, mode Mode, group raftfsm.Group
 				continue
 			}
 			out[i].Decision, out[i].Err = decisionOf(res.batch[at], outcomeDecided, all[i].Tenant, mode)
+			s.decided(&all[i], &out[i].Decision, sent)
+			lent.add(i, all[i].Tenant, res.batch[at])
 		}
 		places = places[n:]
+	}
+	if l := s.holding(); l != nil && recall && lent.recall(ctx, l, group) {
+		s.decideBatch(ctx, mode, group, all, lent.places, out, false)
 	}
 }
 
 // decisionOf is the decision in a result that should have one, as it counts under a mode.
 func decisionOf(res result, want outcome, tenant string, mode Mode) (Decision, error) {
+	if res.outcome == outcomeScarce && want == outcomeDecided {
+		res.outcome = want
+	}
 	switch res.outcome {
-	case want, outcomeScarce:
-		res.decision.Mode = mode
+	case want:
+		res.decision.Mode, res.decision.Source = mode, SourceLeader
 		return res.decision, nil
 	case outcomeTooManyLimits:
 		return Decision{}, fmt.Errorf("tenant %s: %w", tenant, ErrTooManyLimits)

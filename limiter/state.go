@@ -26,6 +26,7 @@ type limitState struct {
 	firstGen uint64
 	gens     []generation
 	capacity u128 // burst in units of the last generation
+	terms    leaseTerms
 	calendar calendarState
 	slotTTL  int64 // for how long a slot is held, in microseconds of group time
 }
@@ -61,7 +62,7 @@ func newLimitState(l Limit, uid, firstGen uint64, gens []generation) *limitState
 	if !ok {
 		text = wildcard
 	}
-	return &limitState{
+	s := &limitState{
 		Limit:    l,
 		uid:      uid,
 		pattern:  compilePattern(text),
@@ -70,6 +71,8 @@ func newLimitState(l Limit, uid, firstGen uint64, gens []generation) *limitState
 		capacity: mul64(uint64(l.TokenBucket.Burst), gens[len(gens)-1].rate.unit),
 		slotTTL:  l.Concurrency.micros(),
 	}
+	s.terms = s.leaseTerms()
+	return s
 }
 
 // changed is the limit after it was replaced by one of the same scope at the given time. What

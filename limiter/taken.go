@@ -56,8 +56,18 @@ func takenBy(levels []level, r Request, now, expires int64) *taken {
 // giveBack credits tokens of what was taken. A bucket gets what has not flowed back since by itself, a
 // window what is still in its slot, a calendar what was taken in the present period.
 func (m *Machine) giveBack(tx *raftfsm.Tx, now int64, tenant string, t *taken, tokens uint32) error {
+	m.tellCredited(tx, tenant)
 	return m.eachFrom(tx, now, tenant, t, func(l *limitState, from takenFrom, c *counter) bool {
 		return l.credit(c, from, t.at, tokens, now)
+	})
+}
+
+// tellCredited lets who remembers denials in this process know that they do not hold any more.
+func (m *Machine) tellCredited(tx *raftfsm.Tx, tenant string) {
+	tx.OnCommit(func() {
+		if f := m.credited.Load(); f != nil {
+			(*f)(tenant)
+		}
 	})
 }
 

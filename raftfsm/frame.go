@@ -30,6 +30,8 @@ const (
 	// Those of level 3.
 	kindRestore byte = 9
 	kindBackup  byte = 10
+	// Those of level 4.
+	kindTell byte = 11
 )
 
 // Statuses of an answer. The errors travel as codes, so that the caller can test for them.

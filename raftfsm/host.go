@@ -80,6 +80,9 @@ type Options struct {
 	// Pace is what this node holds work to that can wait, in bytes a second, for its peers to know;
 	// zero while it does not. Nil means never.
 	Pace func() float64
+	// Told takes what another member tells this node about a group, see Tell. The teller waits until
+	// it returns, or ctx ends. Nil ignores it.
+	Told func(ctx context.Context, group GroupID, message []byte)
 
 	// FS holds the state, the snapshots and everything else but the logs; nil means the file
 	// system of the machine.
@@ -153,6 +156,7 @@ type Host struct {
 	copies     copies
 	turns      func() (rest func())
 	pace       func() float64
+	told       func(ctx context.Context, group GroupID, message []byte)
 	backups    backupSessions
 	seams      seams
 
@@ -173,6 +177,9 @@ func Open(o Options, groups []Group) (*Host, error) {
 		clockOffsetMax: o.ClockOffsetMax, seats: map[GroupID]*seat{}, place: make(chan struct{}, 1), refused: make(chan struct{}, 1),
 	}
 	h.levelFloor.Store(int32(max(LevelFirst, o.Level)))
+	if h.told = o.Told; h.told == nil {
+		h.told = func(context.Context, GroupID, []byte) {}
+	}
 	if h.turns, h.pace = o.Turns, o.Pace; h.turns == nil {
 		h.turns = func() func() { return func() {} }
 	}

@@ -77,6 +77,8 @@ func (l *link) call(ctx context.Context, kind byte, group GroupID, payload []byt
 // levelOfKind is from when on a peer knows a kind of request.
 func levelOfKind(kind byte) int {
 	switch {
+	case kind >= kindTell:
+		return LevelLeases
 	case kind >= kindRestore:
 		return LevelBackups
 	case kind >= kindReplicaTerms:
@@ -327,6 +329,9 @@ func (h *Host) answer(ctx context.Context, req request) response {
 			return fail(err)
 		}
 		resp.payload = own
+		return resp
+	case kindTell:
+		h.told(ctx, req.group, req.payload)
 		return resp
 	}
 	g, err := h.hosted(req.group)

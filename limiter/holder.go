@@ -1,0 +1,352 @@
+package limiter
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+const (
+	// tickBusy is how often leases are looked after while there are any, and tickIdle how often it is
+	// looked whether there are. Longer than tickBusy burns what idles of the shortest leases.
+	tickBusy = 10 * time.Millisecond
+	tickIdle = 100 * time.Millisecond
+	// sendersMax is how many messages of a group may be under way. One would let a key that is new
+	// wait for those of others, more would only make messages smaller.
+	sendersMax = 2
+	// sendTimeout bounds a message. Checks that wait for it go to the leader then, which knows no
+	// better while there is none.
+	sendTimeout = time.Second
+	// recallWait is how long a check waits for what other holders give back: a commit and two messages
+	// between nodes, on a busy machine.
+	recallWait = 10 * time.Millisecond
+	// recallsMax bounds how many counters are remembered as recalled lately.
+	recallsMax = 4096
+)
+
+// Recaller reaches the other holders of a region; *raftfsm.Host is one.
+type Recaller interface {
+	// Tell brings message to Leases.Recalled of all other members, and returns when all are done, or
+	// ctx is.
+	Tell(ctx context.Context, group raftfsm.GroupID, message []byte)
+}
+
+// SteadyClock is a clock that counts steadily, suspends included; *clock.Fast is one.
+type SteadyClock interface {
+	// Steady is in nanoseconds, above 0, and never goes back.
+	Steady() int64
+	// Sync is Steady after a closer look.
+	Sync() int64
+}
+
+// LeaseOptions are what Leases need. Registry may be nil.
+type LeaseOptions struct {
+	Groups   Groups
+	Recaller Recaller
+	Clock    SteadyClock
+	// Machines are those of this process. Nothing is held of other groups.
+	Machines map[raftfsm.GroupID]*Machine
+	// Follows tells whether a machine's state is recent; while it is not, its group decides itself.
+	Follows  func(raftfsm.GroupID) bool
+	Registry prometheus.Registerer
+}
+
+// Leases are the tokens that this process holds, so that most checks need nobody else. Give them to
+// a Service, and Close them before the groups.
+type Leases struct {
+	options LeaseOptions
+	table   *holderTable
+	metrics *leaseMetrics
+	// active is set while the region's level allows leases, and until Close.
+	active, closed atomic.Bool
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu sync.Mutex
+	// recalled is until when each counter is not recalled again.
+	recalled map[recallKey]int64
+}
+
+type recallKey struct {
+	limit           uint64
+	tenant, subject string
+}
+
+// NewLeases begins to hold leases for s, once the level of the region allows it.
+func (s *Service) NewLeases(o LeaseOptions) (*Leases, error) {
+	var random [16]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return nil, fmt.Errorf("limiter: number of this holder: %w", err)
+	}
+	sources := map[raftfsm.GroupID]limitSource{}
+	for id, m := range o.Machines { // any order
+		sources[id] = &m.published
+	}
+	holder, seed := binary.LittleEndian.Uint64(random[:8]), binary.LittleEndian.Uint64(random[8:])
+	l := &Leases{
+		options: o, recalled: map[recallKey]int64{},
+		table: newHolderTable(Holder(holder), seed, o.Clock.Steady, s.Group, sources),
+	}
+	forget := l.table.forget
+	for _, m := range o.Machines { // any order
+		m.credited.Store(&forget)
+	}
+	l.metrics = newLeaseMetrics(l.table, o.Registry)
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.look()
+	for _, g := range l.table.groups { // any order
+		for range sendersMax {
+			l.wg.Go(func() { l.send(g) })
+		}
+	}
+	l.wg.Go(l.run)
+	s.leases = l
+	return l, nil
+}
+
+// Close gives everything back, for at most as long as ctx lasts, and ends what runs. Checks are then
+// decided by their groups.
+func (l *Leases) Close(ctx context.Context) {
+	l.closed.Store(true)
+	l.active.Store(false)
+	// Twice: what was under way brings more.
+	for range 2 {
+		l.table.giveAllBack(l.options.Clock.Sync())
+		for _, g := range l.table.groups { // any order
+			for _, done := range g.queue.pending() {
+				select {
+				case <-done:
+				case <-ctx.Done():
+				}
+			}
+		}
+	}
+	l.cancel()
+	l.wg.Wait()
+}
+
+// look sees whether leases may be used at all, and of which groups.
+func (l *Leases) look() {
+	l.active.Store(!l.closed.Load() && l.options.Groups.Level() >= raftfsm.LevelLeases)
+	for id, g := range l.table.groups { // any order
+		g.shut.Store(!l.options.Follows(id))
+	}
+}
+
+// run looks after the leases until Close.
+func (l *Leases) run() {
+	wait := tickIdle
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-l.ctx.Done():
+			return
+		}
+		l.look()
+		wait = tickIdle
+		if l.table.tick(l.options.Clock.Sync()) {
+			wait = tickBusy
+		}
+		timer.Reset(wait)
+	}
+}
+
+// send carries the messages to a group until Close.
+func (l *Leases) send(g *holderGroup) {
+	for {
+		b, all := l.table.prepare(g, l.options.Clock.Steady())
+		if b == nil {
+			select {
+			case <-g.kick:
+				continue
+			case <-l.ctx.Done():
+				return
+			}
+		}
+		if g.queue.waits() {
+			g.poke() // the other sender
+		}
+		if len(all) > 0 {
+			l.renew(b, all)
+		}
+		g.queue.finish(b)
+	}
+}
+
+// renew sends one message and takes the answer.
+func (l *Leases) renew(b *renewals, all []Renewal) {
+	ctx, cancel := context.WithTimeout(l.ctx, sendTimeout)
+	defer cancel()
+	r, err := l.options.Groups.Propose(ctx, b.group.id, raftfsm.Command{Data: appendLease(nil, leaseCommand{holder: l.table.holder, renewals: all})})
+	var res result
+	if err == nil {
+		res, err = decodeResult(r.Data)
+	}
+	if err != nil || res.outcome != outcomeLent || len(res.grants) != len(all) {
+		l.metrics.failed.Inc()
+		l.table.fail(b)
+		return
+	}
+	l.table.answer(b, res.grants, l.options.Clock.Steady())
+}
+
+// check decides a request from leases if it can; false means that its group must. An error comes from
+// ctx, and then nothing was taken.
+func (l *Leases) check(ctx context.Context, r *Request, d *Decision) (decided bool, err error) {
+	c := heldCheck{request: r, decision: d}
+	l.table.check(&c)
+	// A second wait only if the first message could not yet say what this check lacks.
+	for again := 2; c.answer == heldLacks && again > 0; again-- {
+		if !c.late {
+			again = 1
+		}
+		if err := l.await(ctx, c.batch); err != nil {
+			return false, err
+		}
+		l.table.check(&c)
+	}
+	return c.answer == heldSpent || c.answer == heldDenied, nil
+}
+
+// await waits until a message is answered or given up.
+func (l *Leases) await(ctx context.Context, b *renewals) error {
+	select {
+	case <-b.done:
+		return nil
+	case <-l.ctx.Done():
+		return nil
+	case <-ctx.Done():
+		return &raftfsm.Error{Op: "renew leases", Group: fmt.Sprint(b.group.id), Outcome: raftfsm.OutcomeDefinite, Err: ctx.Err()}
+	}
+}
+
+// checkMany decides what it can of the requests at places, and returns where the others are.
+func (l *Leases) checkMany(ctx context.Context, all []Request, places []int, out []Outcome) (others []int) {
+	checks := make([]heldCheck, len(places))
+	open := make([]*heldCheck, 0, len(places))
+	for i, place := range places {
+		if c := &checks[i]; leasable(&all[place]) {
+			c.request, c.decision, c.place = &all[place], &out[place].Decision, place
+			open = append(open, c)
+		} else {
+			others = append(others, place)
+		}
+	}
+	for tries := 0; len(open) > 0; tries++ {
+		l.table.checkMany(open)
+		lacking := open[:0]
+		wait := map[raftfsm.GroupID]*renewals{}
+		for _, c := range open {
+			switch {
+			case c.answer == heldLacks && (tries == 0 || tries == 1 && c.again):
+				c.again = c.late
+				lacking = append(lacking, c)
+				if known := wait[c.batch.group.id]; known == nil || known.number < c.batch.number {
+					wait[c.batch.group.id] = c.batch
+				}
+			case c.answer == heldLacks || c.answer == heldNot:
+				others = append(others, c.place)
+			}
+		}
+		open = lacking
+		for _, b := range wait { // any order
+			if err := l.await(ctx, b); err != nil {
+				for _, c := range open {
+					out[c.place].Err = fmt.Errorf("limiter: check for tenant %s: %w", c.request.Tenant, err)
+				}
+				return others
+			}
+		}
+	}
+	return others
+}
+
+// recall asks all holders for what a denied request lacks, and waits a bounded time. It tells whether
+// to ask the group again.
+func (l *Leases) recall(ctx context.Context, group raftfsm.GroupID, tenant string, all []Recall) bool {
+	if all = l.due(tenant, all); len(all) == 0 {
+		return false
+	}
+	l.metrics.recalls.Inc()
+	ctx, cancel := context.WithTimeout(ctx, recallWait)
+	defer cancel()
+	var both sync.WaitGroup
+	both.Go(func() { l.giveBack(ctx, tenant, all) })
+	if l.elsewhere(all) {
+		l.options.Recaller.Tell(ctx, group, appendRecallMessage(nil, tenant, all))
+	}
+	both.Wait()
+	return true
+}
+
+// elsewhere tells whether somebody else holds something.
+func (l *Leases) elsewhere(all []Recall) bool {
+	for _, r := range all {
+		for _, h := range r.Holders {
+			if h != l.table.holder {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// due are those that were not recalled a moment ago: who has not given back then cannot.
+func (l *Leases) due(tenant string, all []Recall) []Recall {
+	now := l.options.Clock.Steady()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.recalled) > recallsMax {
+		clear(l.recalled)
+	}
+	var out []Recall
+	for _, r := range all {
+		key := recallKey{r.Limit, tenant, r.Subject}
+		if now >= l.recalled[key] {
+			l.recalled[key] = now + int64(scarceMin)
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// Recalled takes a message that another member's Leases sent through Recaller, and returns when what
+// it asks for has been given back, or ctx ends.
+func (l *Leases) Recalled(ctx context.Context, message []byte) error {
+	tenant, all, err := decodeRecallMessage(message)
+	if err != nil {
+		return err
+	}
+	l.giveBack(ctx, tenant, all)
+	return nil
+}
+
+// giveBack gives back what this node holds of counters, and waits until their group knows.
+func (l *Leases) giveBack(ctx context.Context, tenant string, all []Recall) {
+	for range 2 { // what is under way brings more
+		batches := l.table.recall(tenant, all, l.options.Clock.Steady())
+		for _, b := range batches {
+			if l.await(ctx, b) != nil {
+				return
+			}
+		}
+		if len(batches) == 0 {
+			return
+		}
+	}
+}
+
+var errRecall = errors.New("limiter: malformed recall")

@@ -1,0 +1,113 @@
+package limiter
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/maestro-conductor/maestro/internal/clock"
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// threeLevels has a limit of each scope.
+func threeLevels(tb testing.TB) *machineGroup {
+	return newMachineGroup(tb,
+		limit("tenant", ScopeTenant, "acme", "4000000000/s", 4_000_000_000),
+		limit("token", ScopeToken, "acme/*", "4000000000/s", 4_000_000_000),
+		limit("key", ScopeKey, "acme/*", "1000000/s", 4_000_000_000),
+	)
+}
+
+// heldTable is a table with so many keys of which tokens are held for an hour.
+func heldTable(tb testing.TB, g *machineGroup, keys int) (*holderTable, []Request) {
+	system, err := clock.System()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	t := newHolderTable(1, 2, clock.NewFast(system).Steady, func(string) raftfsm.GroupID { return testGroup }, map[raftfsm.GroupID]limitSource{testGroup: g.published()})
+	all := make([]Request, keys)
+	for i := range all {
+		all[i] = Request{Tenant: "acme", Token: "ana-7", Key: fmt.Sprintf("route-%07d", i), Cost: 1}
+		t.check(&heldCheck{request: &all[i], decision: &Decision{}})
+	}
+	for {
+		b, renewals := t.prepare(t.groups[testGroup], t.now())
+		if b == nil {
+			break
+		}
+		grants := make([]Grant, len(renewals))
+		for i := range grants {
+			grants[i] = Grant{Granted: 4_000_000_000, TTL: time.Hour, Remaining: 5}
+		}
+		t.answer(b, grants, t.now())
+	}
+	return t, all
+}
+
+// One check of three levels whose tokens this node holds.
+func BenchmarkCheckOnLeases(b *testing.B) {
+	t, all := heldTable(b, threeLevels(b), 1)
+	var d Decision
+	b.ReportAllocs()
+	for b.Loop() {
+		c := heldCheck{request: &all[0], decision: &d}
+		if t.check(&c); c.answer != heldSpent || len(d.Levels) != 3 {
+			b.Fatal(c.answer)
+		}
+	}
+}
+
+// A batch of 1,000 checks over 100,000 keys, one operation a check.
+func BenchmarkBatchOnLeases(b *testing.B) {
+	t, held := heldTable(b, threeLevels(b), 100_000)
+	// Requests come fresh from the wire, in another order than the keys were made.
+	all := make([]Request, len(held))
+	for i := range all {
+		all[i] = held[i*7919%len(held)]
+		all[i].Key = strings.Clone(all[i].Key)
+	}
+	const size = 1000
+	batch, checks := make([]heldCheck, size), make([]*heldCheck, size)
+	decisions := make([]Decision, size)
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		if n%size != 0 {
+			continue
+		}
+		for i := range batch {
+			batch[i] = heldCheck{request: &all[(n+i)%len(all)], decision: &decisions[i]}
+			checks[i] = &batch[i]
+		}
+		t.checkMany(checks)
+		if batch[0].answer != heldSpent {
+			b.Fatal(batch[0].answer)
+		}
+	}
+}
+
+// What a key costs in memory that has a lease of its own.
+func TestMemoryOfAKey(t *testing.T) {
+	const keys = 100_000
+	var before, after runtime.MemStats
+	all := make([]Request, keys)
+	for i := range all {
+		all[i].Key = fmt.Sprintf("route-%07d", i)
+	}
+	group := threeLevels(t)
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	table, _ := heldTable(t, group, keys)
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	each := float64(after.HeapAlloc-before.HeapAlloc) / keys
+	runtime.KeepAlive(table)
+	runtime.KeepAlive(all)
+	runtime.KeepAlive(group)
+	t.Logf("%.0f bytes a key", each)
+	if each > 300 {
+		t.Errorf("a key takes %.0f bytes, want at most 300", each)
+	}
+}

@@ -1,0 +1,277 @@
+package limiter
+
+import "math"
+
+// Sources of a decision: who decided.
+const (
+	SourceLease  = "lease"  // tokens that this node holds
+	SourceLeader = "leader" // the leader of the tenant's group
+	SourceCached = "cached" // the leader, a while ago: a denial until its own retry time
+)
+
+// heldAnswer says what became of a check that was looked for in the table.
+type heldAnswer uint8
+
+const (
+	heldNot    heldAnswer = iota // its group must decide
+	heldSpent                    // decided: allowed
+	heldDenied                   // decided: denied
+	heldLacks                    // renewals are under way that may let it pass
+)
+
+// heldCheck is one check on its way through the table.
+type heldCheck struct {
+	request *Request
+	// decision is filled in if there is an answer; its Levels are used again.
+	decision *Decision
+
+	answer heldAnswer
+	// batch is the message to wait for before the next try; late is set if it, or another one
+	// that was waited for, had been sent before it could say what this check lacks.
+	batch *renewals
+	late  bool
+	again bool // wait once more
+	place int  // in a batch
+
+	tenantHash uint64
+	hash       uint32
+	route      *route
+	debited    bool
+}
+
+// leasable tells whether a request may be decided from leases at all.
+func leasable(r *Request) bool { return r.Cost > 0 && r.RequestID == "" }
+
+// hash finds out where the check's tenant is.
+func (t *holderTable) hash(c *heldCheck) *holderShard {
+	c.tenantHash = hashString(t.seed, c.request.Tenant)
+	h := hashString(hashString(c.tenantHash, c.request.Token), c.request.Key)
+	c.hash = uint32(h ^ h>>32)
+	return t.shardOf(c.tenantHash)
+}
+
+// check decides one check if it can.
+func (t *holderTable) check(c *heldCheck) {
+	run := [...]*heldCheck{c}
+	t.checkRun(t.hash(c), run[:])
+}
+
+// checkRun decides checks of one shard that are hashed. All are debited before the clock is read,
+// once for all: whatever time passes in between, what is spent afterwards was still valid then.
+func (t *holderTable) checkRun(s *holderShard, run []*heldCheck) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(run) > 1 {
+		s.warm(run)
+	}
+	for _, c := range run {
+		c.answer, c.batch, c.late, c.debited = heldNot, nil, false, false
+		if c.route = t.routeOf(s, c.tenantHash, c.hash, c.request); c.route != nil && !c.route.central {
+			c.debited = c.route.debit(c.request.Cost)
+		}
+	}
+	now := t.now()
+	for _, c := range run {
+		switch {
+		case c.route == nil:
+		case c.debited && c.route.live(now):
+			t.spend(s, c, now)
+		default:
+			if c.debited {
+				c.route.undo(c.request.Cost)
+			}
+			t.lack(s, c, now)
+		}
+	}
+}
+
+// warm touches what the checks of a run will need. Most of their time is waiting for memory, and
+// these reads do not wait for each other.
+func (s *holderShard) warm(run []*heldCheck) {
+	slots := s.routes.slots
+	if len(slots) == 0 {
+		return
+	}
+	var routes [runMax]*route
+	for i, c := range run {
+		routes[i] = slots[int(c.hash)&(len(slots)-1)]
+	}
+	var leases [runMax]*lease
+	sum := 0
+	for i := range run {
+		if r := routes[i]; r != nil {
+			leases[i] = r.few[len(r.few)-1]
+			if len(r.subject) > 0 {
+				sum += int(r.subject[0])
+			}
+		}
+	}
+	for i := range run {
+		if l := leases[i]; l != nil {
+			sum += int(l.left)
+		}
+	}
+	s.warmed = sum
+}
+
+// debit takes cost from all leases of the route, or from none.
+func (r *route) debit(cost uint32) bool {
+	for i := 0; ; i++ {
+		l := r.lease(i)
+		if l == nil {
+			break
+		}
+		if l.left < cost {
+			return false
+		}
+	}
+	for i := 0; ; i++ {
+		l := r.lease(i)
+		if l == nil {
+			return true
+		}
+		l.left -= cost
+	}
+}
+
+func (r *route) undo(cost uint32) {
+	for i := 0; ; i++ {
+		l := r.lease(i)
+		if l == nil {
+			return
+		}
+		l.left += cost
+	}
+}
+
+func (r *route) live(now int64) bool {
+	for i := 0; ; i++ {
+		l := r.lease(i)
+		if l == nil {
+			return true
+		}
+		if !l.live(now) {
+			return false
+		}
+	}
+}
+
+// spend makes the debits of a check final.
+func (t *holderTable) spend(s *holderShard, c *heldCheck, now int64) {
+	r, cost := c.route, c.request.Cost
+	c.answer = heldSpent
+	r.used = moment(now)
+	d := c.decision
+	*d = Decision{Allow: true, Version: r.tenant.set.version, Source: SourceLease, Levels: d.Levels[:0]}
+	for i := 0; ; i++ {
+		l := r.lease(i)
+		if l == nil {
+			break
+		}
+		l.fresh += min(cost, math.MaxUint32-l.fresh)
+		l.dirty = true
+		if l.flight == nil && l.low(now) {
+			t.ask(l)
+		}
+		d.Levels = l.levels(d.Levels)
+	}
+	s.counts.spent++
+}
+
+// lack finds out how a check that leases do not let pass goes on.
+func (t *holderTable) lack(s *holderShard, c *heldCheck, now int64) {
+	r, cost := c.route, c.request.Cost
+	r.used = moment(now)
+	if r.more != nil && r.more.denial != nil && r.more.denial.answer(c, now) {
+		c.answer = heldDenied
+		s.counts.cached++
+		return
+	}
+	if r.central || !r.mayAsk(cost, now) {
+		return
+	}
+	c.answer = heldLacks
+	for i := 0; ; i++ {
+		l := r.lease(i)
+		if l == nil {
+			break
+		}
+		if l.left >= cost && l.live(now) {
+			continue
+		}
+		late := l.flight != nil && l.flight.sent
+		if t.ask(l); !late {
+			l.flight.lack += uint64(cost)
+		}
+		c.late = c.late || late
+		if b := l.flight.batch; c.batch == nil || b.number > c.batch.number {
+			c.batch = b
+		}
+	}
+}
+
+// mayAsk tells whether renewals can let a check of this cost pass.
+func (r *route) mayAsk(cost uint32, now int64) bool {
+	for i := 0; ; i++ {
+		l := r.lease(i)
+		if l == nil {
+			return true
+		}
+		if l.left >= cost && l.live(now) {
+			continue
+		}
+		if cost > l.limit.terms.most || l.postponed(now) {
+			return false
+		}
+	}
+}
+
+// ask sees to it that a message asks for more tokens.
+func (t *holderTable) ask(l *lease) {
+	t.tell(l)
+	if !l.flight.sent {
+		l.flight.asks = true
+	}
+}
+
+// tell sees to it that a message, or one that is under way, reports the lease.
+func (t *holderTable) tell(l *lease) {
+	if l.flight == nil {
+		l.flight = &flight{}
+	}
+	if l.flight.batch == nil {
+		l.flight.batch = l.tenant.group.queue.add(l)
+		l.tenant.group.poke()
+	}
+}
+
+// runMax bounds how many checks share a reading of the clock: more would hold a lock for longer.
+const runMax = 32
+
+// checkMany decides checks, those of a tenant in their order as far as leases suffice.
+func (t *holderTable) checkMany(all []*heldCheck) {
+	// Counting sort by shard, so that each lock is taken seldom.
+	var begin [holderShards + 1]int
+	for _, c := range all {
+		t.hash(c)
+		begin[c.shard()+1]++
+	}
+	for i := range holderShards {
+		begin[i+1] += begin[i]
+	}
+	sorted := make([]*heldCheck, len(all))
+	at := begin
+	for _, c := range all {
+		sorted[at[c.shard()]] = c
+		at[c.shard()]++
+	}
+	for i := range holderShards {
+		for run := sorted[begin[i]:begin[i+1]]; len(run) > 0; {
+			n := min(len(run), runMax)
+			t.checkRun(&t.shards[i], run[:n])
+			run = run[n:]
+		}
+	}
+}
+
+func (c *heldCheck) shard() int { return shardNumber(c.tenantHash) }

@@ -1,0 +1,84 @@
+package limiter
+
+import (
+	"slices"
+	"time"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// denialMin is the shortest wait for which a denial is worth remembering.
+const denialMin = 2 * time.Millisecond
+
+// denial is what a group's leader has said of a route, until its own retry time.
+type denial struct {
+	decision Decision
+	// cost is what was denied. What costs as much or more is denied too.
+	cost uint32
+	// generation is the tenant's at that time.
+	generation uint32
+	// passes is when the leader said that it would pass, until when this counts.
+	passes, until int64
+}
+
+// answer denies a check if the denial still says something about it.
+func (n *denial) answer(c *heldCheck, now int64) bool {
+	if now >= n.until || c.request.Cost < n.cost || n.generation != c.route.tenant.denials {
+		return false
+	}
+	levels := append(c.decision.Levels[:0], n.decision.Levels...)
+	*c.decision = n.decision
+	c.decision.Levels = levels
+	c.decision.RetryAfterMs = uint32((n.passes - now + int64(time.Millisecond) - 1) / int64(time.Millisecond))
+	c.decision.Source = SourceCached
+	return true
+}
+
+// deny remembers what a leader has decided about a request that was sent at a time.
+func (t *holderTable) deny(r *Request, d *Decision, sent int64) {
+	wait := time.Duration(d.RetryAfterMs) * time.Millisecond
+	if d.Allow || d.Reason != ReasonLimited || wait < denialMin {
+		return
+	}
+	c := heldCheck{request: r}
+	s := t.hash(&c)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	route := t.routeOf(s, c.tenantHash, c.hash, r)
+	if route == nil {
+		tenant := t.tenantOf(s, c.tenantHash, r.Tenant)
+		if tenant == nil {
+			return
+		}
+		route = s.newRoute(tenant, c.hash, r, moment(sent))
+		route.central = true
+		s.routes.insert(route)
+	}
+	if route.tenant.set.version != d.Version {
+		return // other limits than those of this node
+	}
+	if route.more == nil {
+		route.more = &routeMore{}
+	}
+	kept := *d
+	kept.Levels = slices.Clone(d.Levels)
+	passes := sent + int64(wait)
+	// This node's clock may be slower than the leader's, which denies too long by that much.
+	slow := 2 * int64(wait) / raftfsm.RateErrorDenominator
+	route.used = moment(sent)
+	route.more.denial = &denial{
+		decision: kept, cost: r.Cost, generation: route.tenant.denials,
+		passes: passes, until: passes - slow - int64(time.Millisecond),
+	}
+}
+
+// forget drops what is remembered of denials of a tenant, because tokens came back to it that nobody
+// could expect.
+func (t *holderTable) forget(tenant string) {
+	s := t.shardOf(hashString(t.seed, tenant))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known := s.tenants[tenant]; known != nil {
+		known.denials++
+	}
+}

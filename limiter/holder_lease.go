@@ -1,0 +1,279 @@
+package limiter
+
+import (
+	"math"
+	"time"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+const (
+	// demandHalf is the half-life of what is remembered of a lease's demand: long enough to see
+	// through a pause between bursts, short enough to follow one.
+	demandHalf = 500 * time.Millisecond
+	// demandSpanMax bounds for how much time's demand tokens are asked for at once. More would idle
+	// here when demand moves on, less would renew more often.
+	demandSpanMax = time.Second
+	// chunkMax is the most that is asked for a key of which no demand is known yet, beside what its
+	// first check takes; small limits lend a chunkParts-th of themselves.
+	chunkMax   = 16
+	chunkParts = 32
+	// scarceMin is the least time for which nothing is asked for a lease that was recalled, so that
+	// its group alone decides about tokens that are scarce everywhere.
+	scarceMin = 100 * time.Millisecond
+)
+
+// leaseTerms are what a holder knows of a limit's leases.
+type leaseTerms struct {
+	// span is leaseSpan, and ttl how long a lease lasts, both in nanoseconds; 0 for a limit of which
+	// nothing is lent.
+	span, ttl int64
+	// most is the largest cost that can be lent, and chunk the least that is asked for.
+	most, chunk uint32
+	// levels are those that a check reports, without their state, and watches tells whether the limit
+	// is a shadow for some tenants.
+	levels  []Level
+	watches bool
+}
+
+func (l *limitState) leaseTerms() leaseTerms {
+	t := leaseTerms{span: int64(l.leaseSpan()), most: math.MaxUint32, watches: l.Enforcement == EnforcementShadow || l.Canary != 0}
+	t.ttl = leaseSpans * t.span
+	add := func(kind string, most uint32) {
+		t.most = min(t.most, most)
+		t.levels = append(t.levels, Level{LimitID: l.ID, Scope: l.Scope, Kind: kind, Limit: most})
+	}
+	if l.hasBucket() {
+		add(KindTokenBucket, l.TokenBucket.Burst)
+	}
+	if l.hasWindow() {
+		add(KindWindow, l.Window.Limit)
+	}
+	if l.hasCalendar() {
+		add(KindCalendar, l.Calendar.Limit)
+	}
+	t.chunk = min(chunkMax, max(1, t.most/chunkParts))
+	return t
+}
+
+// usable is for how long from the first sending a holder may spend what it was lent for ttl: its
+// clock may be slow by one part in raftfsm.RateErrorDenominator.
+func usable(ttl int64) int64 {
+	return ttl - (ttl+raftfsm.RateErrorDenominator-1)/raftfsm.RateErrorDenominator
+}
+
+// lease is what this node holds of one counter. Its shard's lock guards it.
+//
+// granted = spent + returned + left, all of the present epoch. Several routes share a lease.
+type lease struct {
+	// What every check looks at stands together.
+
+	limit *limitState // as the last route that was resolved knew it
+	// flight is there while something is to be told to the group, or was told and not answered.
+	flight *flight
+	// deadline is until when left may be spent, by the holder's clock.
+	deadline int64
+	left     uint32
+	// fresh is what was spent since demand was brought up to date, at folded.
+	fresh  uint32
+	demand float32 // tokens a second
+	// remaining is what the group had left for others at the last grant.
+	remaining uint32
+	// hold is, if holds, until when nothing is asked for: the group has little, and decides itself.
+	// scarce is set if it even needs what is left.
+	hold   uint32
+	holds  bool
+	scarce bool
+	// dirty is set while something was spent that no message has reported.
+	dirty bool
+
+	seq    uint32
+	folded uint32
+	// refs counts the routes that lead here.
+	refs    uint32
+	tenant  *holderTenant
+	subject string
+	// epoch is 0 while none is open.
+	epoch             uint64
+	granted, returned uint64
+}
+
+// flight is a lease's part in a message to its group.
+type flight struct {
+	// batch is the message that carries it, or nil when sending it has failed.
+	batch *renewals
+	// sent is set once the message has been made.
+	sent bool
+	// asks is set if tokens are wanted, and lack is what waiting checks want to spend.
+	asks bool
+	lack uint64
+	// first is when the present seq was sent for the first time, while it is not answered; else 0.
+	first int64
+}
+
+// moment is t on a scale of milliseconds that goes round in 49 days; only distances of less
+// than half of that mean something.
+func moment(t int64) uint32 { return uint32(t / int64(time.Millisecond)) }
+
+func before(a, b uint32) bool { return int32(a-b) < 0 }
+
+func (l *lease) spent() uint64 { return l.granted - l.returned - uint64(l.left) }
+
+// end drops everything: the epoch is over. It returns how much was not spent.
+func (l *lease) end() (unspent uint64) {
+	unspent = uint64(l.left)
+	l.epoch, l.granted, l.returned, l.deadline, l.left, l.seq, l.dirty = 0, 0, 0, 0, 0, 0, false
+	if l.flight != nil {
+		l.flight.first = 0
+	}
+	return unspent
+}
+
+// live tells whether what is left may be spent at a time.
+func (l *lease) live(now int64) bool { return now < l.deadline }
+
+// fold brings the demand up to date. Nothing is forgotten while nothing is spent: see idle.
+func (l *lease) fold(now int64) {
+	at := moment(now)
+	if l.fresh == 0 || at == l.folded {
+		return
+	}
+	l.demand = l.demandWith(at)
+	l.fresh, l.folded = 0, at
+}
+
+func (l *lease) demandWith(at uint32) float32 {
+	past := float64(at-l.folded) / 1000
+	keep := math.Exp2(-past / demandHalf.Seconds())
+	return float32(float64(l.demand)*keep + float64(l.fresh)/past*(1-keep))
+}
+
+// target is how much the lease should hold: the demand of a span, or a chunk.
+func (l *lease) target() uint32 {
+	t := &l.limit.terms
+	span := float32(min(t.span, int64(demandSpanMax))) / float32(time.Second)
+	return min(t.most, max(t.chunk, uint32(min(l.demand*span, math.MaxInt32))))
+}
+
+// low tells whether it is time to renew although the lease suffices.
+func (l *lease) low(now int64) bool {
+	if l.postponed(now) {
+		return false
+	}
+	return l.left < l.target()/4 || l.deadline-now < l.limit.terms.ttl/4
+}
+
+// postponed tells whether the group alone decides for now about what leases do not let pass.
+func (l *lease) postponed(now int64) bool { return l.holds && before(moment(now), l.hold) }
+
+// want is how many tokens to ask for.
+func (l *lease) want(now int64) uint64 {
+	f := l.flight
+	if !f.asks || l.postponed(now) {
+		return 0
+	}
+	left := uint64(l.left)
+	want := max(f.lack, left) - left
+	if target := uint64(l.target()); target > left {
+		want += target - left
+	}
+	return min(want, uint64(l.limit.terms.most))
+}
+
+// giveBack stops spending what is left; the next message tells the group.
+func (l *lease) giveBack(s *holderShard) {
+	s.counts.returned += uint64(l.left)
+	l.returned += uint64(l.left)
+	l.left, l.dirty = 0, true
+}
+
+// postpone keeps the lease from asking.
+func (l *lease) postpone(now int64, d time.Duration, scarce bool) {
+	l.hold, l.holds, l.scarce = moment(now+int64(d)), true, scarce
+}
+
+// dry is for how long to ask for nothing after a group had little.
+func (l *lease) dry() time.Duration { return min(time.Duration(l.limit.terms.span), scarceMin) / 4 }
+
+// report makes the lease's part of a message; false when there is nothing to say.
+func (l *lease) report(s *holderShard, now int64) (Renewal, bool) {
+	f := l.flight
+	// An epoch past its deadline is over, unless an answer is due that may have moved it.
+	until := l.deadline
+	if f.first != 0 {
+		until = max(until, f.first+usable(l.limit.terms.ttl))
+	}
+	if l.epoch != 0 && now >= until {
+		s.counts.unspent += l.end()
+	}
+	l.fold(now)
+	want := l.want(now)
+	if l.epoch == 0 {
+		if want == 0 {
+			return Renewal{}, false
+		}
+		s.epochs++
+		l.epoch = s.epochs
+	}
+	if f.first == 0 {
+		l.seq++
+		f.first = now
+	}
+	f.sent, f.asks, f.lack, l.dirty = true, false, 0, false
+	return Renewal{
+		Limit: l.limit.uid, Tenant: l.tenant.name, Subject: l.subject, Epoch: l.epoch, Seq: uint64(l.seq),
+		Spent: l.spent(), Returned: l.returned, Want: want,
+	}, true
+}
+
+// sentRenewal is what a message said of a lease, to tell later what its answer means.
+type sentRenewal struct {
+	lease *lease
+	epoch uint64
+	seq   uint32
+	want  uint64
+	// first is when this seq was sent for the first time.
+	first int64
+}
+
+// take takes the answer to a renewal, which may come late, or twice.
+func (l *lease) take(s *holderShard, sent sentRenewal, g Grant, now int64) {
+	if sent.epoch != l.epoch {
+		return // that epoch is over
+	}
+	if g.Refused {
+		s.counts.refused++
+		s.counts.unspent += l.end()
+		if sent.seq == 1 {
+			l.postpone(now, l.dry(), false) // there was nothing to lend
+		}
+		return
+	}
+	grown := min(max(g.Granted, l.granted)-l.granted, math.MaxUint32-uint64(l.left))
+	l.granted += grown
+	s.counts.granted += grown
+	l.left += uint32(grown)
+	if sent.seq != l.seq || l.flight == nil || l.flight.first == 0 {
+		return // answered before
+	}
+	l.deadline = sent.first + usable(int64(g.TTL))
+	l.remaining = g.Remaining
+	l.flight.first = 0
+	if grown < sent.want/2 && !l.postponed(now) {
+		// Asking again at once would get as little.
+		l.postpone(now, l.dry(), false)
+	}
+}
+
+// levels appends the state of the limit's parts, as far as it is known here.
+func (l *lease) levels(dst []Level) []Level {
+	terms := &l.limit.terms
+	have := uint32(min(uint64(l.left)+uint64(l.remaining), math.MaxUint32))
+	shadow := terms.watches && l.limit.shadows(l.tenant.name)
+	for i := range terms.levels {
+		dst = append(dst, terms.levels[i])
+		last := &dst[len(dst)-1]
+		last.Remaining, last.Shadow = min(last.Limit, have), shadow
+	}
+	return dst
+}

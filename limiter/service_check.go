@@ -1,0 +1,145 @@
+package limiter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// CheckInto is Check for callers that use a Decision, and the memory of its Levels, again and again.
+// On an error, d means nothing.
+func (s *Service) CheckInto(ctx context.Context, r Request, d *Decision) error {
+	mode := s.mode()
+	if mode == ModeOff {
+		*d = Decision{Allow: true, Mode: mode}
+		return validRequest(r)
+	}
+	if l := s.holding(); l != nil && mode == ModeEnforce && leasable(&r) {
+		decided, err := l.check(ctx, &r, d)
+		if err != nil {
+			return fmt.Errorf("limiter: check for tenant %s: %w", r.Tenant, err)
+		}
+		if decided {
+			return nil
+		}
+	}
+	return s.checkCentrally(ctx, mode, r, d)
+}
+
+// holding are the leases, while they may be used.
+func (s *Service) holding() *Leases {
+	if l := s.leases; l != nil && l.active.Load() {
+		return l
+	}
+	return nil
+}
+
+// checkCentrally lets the group decide.
+func (s *Service) checkCentrally(ctx context.Context, mode Mode, r Request, d *Decision) error {
+	if err := validRequest(r); err != nil {
+		return err
+	}
+	sent := s.steady()
+	res, err := s.askGroup(ctx, mode, r, "limiter.check")
+	if l := s.holding(); l != nil && err == nil && len(res.recalls) > 0 && l.recall(ctx, s.Group(r.Tenant), r.Tenant, res.recalls) {
+		// Under a name of its own, so that a retry goes the same way and finds both answers.
+		sent = s.steady()
+		res, err = s.askGroup(ctx, mode, r, "limiter.check.recalled")
+	}
+	if err != nil {
+		return fmt.Errorf("limiter: check for tenant %s: %w", r.Tenant, err)
+	}
+	if *d, err = decisionOf(res, outcomeDecided, r.Tenant, mode); err == nil {
+		s.decided(&r, d, sent)
+	}
+	return err
+}
+
+// askGroup sends one check. A request id is remembered under the name of op, and the check can be
+// refunded, unless a member is of an older level. A decision to deny must not be remembered for a mode
+// that denies nothing: a retry after the mode has changed is another request.
+func (s *Service) askGroup(ctx context.Context, mode Mode, r Request, op string) (result, error) {
+	group, plain := s.Group(r.Tenant), inMode(mode, appendCheck(nil, r))
+	if r.Cost == 0 && r.RequestID == "" {
+		return s.query(ctx, group, plain, raftfsm.Linearizable)
+	}
+	cmd, id := raftfsm.Command{Data: plain}, holdID{}
+	if r.RequestID != "" {
+		if mode == ModeShadow {
+			op += ".shadow"
+		}
+		cmd.RequestID, id = raftfsm.NewRequestID(op, r.Tenant, r.RequestID), checkID(r.Tenant, r.RequestID)
+	}
+	if s.groups.Level() >= raftfsm.LevelLeases && (s.holding() != nil || r.RequestID != "") {
+		cmd.Data = inMode(mode, appendRecallingCheck(nil, r, id))
+	}
+	res, err := s.propose(ctx, group, cmd)
+	if errors.Is(err, raftfsm.ErrRequestReused) {
+		// The first try may have been before the region came to this level.
+		cmd.Data = plain
+		res, err = s.propose(ctx, group, cmd)
+	}
+	return res, err
+}
+
+func (s *Service) encodeBatch(all []Request) []byte {
+	if s.holding() != nil {
+		return appendRecallingBatch(nil, all)
+	}
+	return appendBatch(nil, all)
+}
+
+// steady is the time by which denials are remembered.
+func (s *Service) steady() int64 {
+	if s.leases == nil {
+		return 0
+	}
+	return s.leases.options.Clock.Steady()
+}
+
+// decided learns from a decision of a group about a check that was sent at a time.
+func (s *Service) decided(r *Request, d *Decision, sent int64) {
+	if l := s.holding(); l != nil {
+		l.metrics.leader.Add(1)
+		if leasable(r) {
+			l.table.deny(r, d, sent)
+		}
+	}
+}
+
+// lentBatch are the checks of a batch that leases were in the way of.
+type lentBatch struct {
+	places  []int
+	recalls map[string][]Recall // by tenant
+}
+
+func (b *lentBatch) add(place int, tenant string, r result) {
+	if len(r.recalls) == 0 {
+		return
+	}
+	if b.recalls == nil {
+		b.recalls = map[string][]Recall{}
+	}
+	b.places = append(b.places, place)
+	b.recalls[tenant] = append(b.recalls[tenant], r.recalls...)
+}
+
+// recall asks for all leases at once, and tells whether to ask the group again.
+func (b *lentBatch) recall(ctx context.Context, l *Leases, group raftfsm.GroupID) bool {
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	again := false
+	for tenant, recalls := range b.recalls { // any order
+		all.Go(func() {
+			asked := l.recall(ctx, group, tenant, recalls)
+			mu.Lock()
+			defer mu.Unlock()
+			again = again || asked
+		})
+	}
+	all.Wait()
+	return again
+}
