@@ -65,6 +65,9 @@ func checkTable(w io.Writer, r *limiterv1.CheckResponse) {
 	default:
 		fmt.Fprintf(w, "deny: %s by %s (%s); it can never pass\n", r.GetReason(), r.GetLimitId(), r.GetKind())
 	}
+	if s := r.GetSource(); s != "" {
+		fmt.Fprintln(w, "decided by:", s)
+	}
 	if len(r.GetLevels()) == 0 {
 		fmt.Fprintln(w, "no limit matches")
 		return

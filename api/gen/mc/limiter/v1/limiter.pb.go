@@ -130,7 +130,10 @@ type CheckResponse struct {
 	// kind is the level of that limit that denies; empty when allowed.
 	Kind string `protobuf:"bytes,7,opt,name=kind,proto3" json:"kind,omitempty"`
 	// would_deny is true when a limit that only watches would have denied; see the levels.
-	WouldDeny     bool `protobuf:"varint,8,opt,name=would_deny,json=wouldDeny,proto3" json:"would_deny,omitempty"`
+	WouldDeny bool `protobuf:"varint,8,opt,name=would_deny,json=wouldDeny,proto3" json:"would_deny,omitempty"`
+	// source is who decided: "lease", the node that was asked, from tokens that it holds; "leader", the
+	// leader of the tenant's group; or "cached", the leader a while ago, whose denial still counts.
+	Source        string `protobuf:"bytes,9,opt,name=source,proto3" json:"source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -219,6 +222,13 @@ func (x *CheckResponse) GetWouldDeny() bool {
 		return x.WouldDeny
 	}
 	return false
+}
+
+func (x *CheckResponse) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
 }
 
 // Level is the state of one part of a matching limit after the decision.
@@ -1462,7 +1472,7 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x03key\x18\x03 \x01(\tR\x03key\x12\x12\n" +
 	"\x04cost\x18\x04 \x01(\rR\x04cost\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tR\trequestId\"\x84\x02\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"\x9c\x02\n" +
 	"\rCheckResponse\x12\x14\n" +
 	"\x05allow\x18\x01 \x01(\bR\x05allow\x12\"\n" +
 	"\fretryAfterMs\x18\x02 \x01(\rR\fretryAfterMs\x12\x16\n" +
@@ -1472,7 +1482,8 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x0elimits_version\x18\x06 \x01(\rR\rlimitsVersion\x12\x12\n" +
 	"\x04kind\x18\a \x01(\tR\x04kind\x12\x1d\n" +
 	"\n" +
-	"would_deny\x18\b \x01(\bR\twouldDeny\"\xb7\x01\n" +
+	"would_deny\x18\b \x01(\bR\twouldDeny\x12\x16\n" +
+	"\x06source\x18\t \x01(\tR\x06source\"\xb7\x01\n" +
 	"\x05Level\x12\x19\n" +
 	"\blimit_id\x18\x01 \x01(\tR\alimitId\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x14\n" +
