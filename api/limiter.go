@@ -128,7 +128,7 @@ func levelMessage(l limiter.Level) *limiterv1.Level {
 
 func checkResponse(d *limiter.Decision) *limiterv1.CheckResponse {
 	res := &limiterv1.CheckResponse{
-		Allow: d.Allow, RetryAfterMs: d.RetryAfterMs, Reason: d.Reason, LimitId: d.LimitID, Kind: d.Kind, WouldDeny: d.WouldDeny(), LimitsVersion: d.Version,
+		Allow: d.Allow, RetryAfterMs: d.RetryAfterMs, Reason: d.Reason, LimitId: d.LimitID, Kind: d.Kind, WouldDeny: d.WouldDeny(), LimitsVersion: d.Version, Source: d.Source,
 		Levels: make([]*limiterv1.Level, len(d.Levels)),
 	}
 	if d.Mode != limiter.ModeEnforce {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,9 @@ const (
 	// sendTimeout bounds a message. Checks that wait for it go to the leader then, which knows no
 	// better while there is none.
 	sendTimeout = time.Second
+	// waitsMax is how many messages a check waits for. Mostly one suffices; more are needed when the first
+	// was sent before it could ask, and when other checks take what it brings for another level.
+	waitsMax = 4
 	// recallWait is how long a check waits for what other holders give back: a commit and two messages
 	// between nodes, on a busy machine.
 	recallWait = 10 * time.Millisecond
@@ -118,13 +122,15 @@ func (s *Service) NewLeases(o LeaseOptions) (*Leases, error) {
 // Close gives everything back, for at most as long as ctx lasts, and ends what runs. Checks are then
 // decided by their groups.
 func (l *Leases) Close(ctx context.Context) {
-	l.closed.Store(true)
+	if l.closed.Swap(true) {
+		return
+	}
 	l.active.Store(false)
 	// Twice: what was under way brings more.
 	for range 2 {
 		l.table.giveAllBack(l.options.Clock.Sync())
 		for _, g := range l.table.groups { // any order
-			for _, done := range g.queue.pending() {
+			for _, done := range g.queue.pending(math.MaxUint64) {
 				select {
 				case <-done:
 				case <-ctx.Done():
@@ -208,11 +214,7 @@ func (l *Leases) renew(b *renewals, all []Renewal) {
 func (l *Leases) check(ctx context.Context, r *Request, d *Decision) (decided bool, err error) {
 	c := heldCheck{request: r, decision: d}
 	l.table.check(&c)
-	// A second wait only if the first message could not yet say what this check lacks.
-	for again := 2; c.answer == heldLacks && again > 0; again-- {
-		if !c.late {
-			again = 1
-		}
+	for tries := 0; c.answer == heldLacks && tries < waitsMax; tries++ {
 		if err := l.await(ctx, c.batch); err != nil {
 			return false, err
 		}
@@ -221,16 +223,17 @@ func (l *Leases) check(ctx context.Context, r *Request, d *Decision) (decided bo
 	return c.answer == heldSpent || c.answer == heldDenied, nil
 }
 
-// await waits until a message is answered or given up.
+// await waits until a message, and those before it, are answered or given up.
 func (l *Leases) await(ctx context.Context, b *renewals) error {
-	select {
-	case <-b.done:
-		return nil
-	case <-l.ctx.Done():
-		return nil
-	case <-ctx.Done():
-		return &raftfsm.Error{Op: "renew leases", Group: fmt.Sprint(b.group.id), Outcome: raftfsm.OutcomeDefinite, Err: ctx.Err()}
+	for _, done := range b.group.queue.pending(b.number) {
+		select {
+		case <-done:
+		case <-l.ctx.Done():
+		case <-ctx.Done():
+			return &raftfsm.Error{Op: "renew leases", Group: fmt.Sprint(b.group.id), Outcome: raftfsm.OutcomeDefinite, Err: ctx.Err()}
+		}
 	}
+	return nil
 }
 
 // checkMany decides what it can of the requests at places, and returns where the others are.
@@ -251,8 +254,7 @@ func (l *Leases) checkMany(ctx context.Context, all []Request, places []int, out
 		wait := map[raftfsm.GroupID]*renewals{}
 		for _, c := range open {
 			switch {
-			case c.answer == heldLacks && (tries == 0 || tries == 1 && c.again):
-				c.again = c.late
+			case c.answer == heldLacks && tries < waitsMax:
 				lacking = append(lacking, c)
 				if known := wait[c.batch.group.id]; known == nil || known.number < c.batch.number {
 					wait[c.batch.group.id] = c.batch

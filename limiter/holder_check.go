@@ -26,17 +26,18 @@ type heldCheck struct {
 	decision *Decision
 
 	answer heldAnswer
-	// batch is the message to wait for before the next try; late is set if it, or another one
-	// that was waited for, had been sent before it could say what this check lacks.
+	// batch is the message to wait for before the next try.
 	batch *renewals
-	late  bool
-	again bool // wait once more
-	place int  // in a batch
+	// asked are the levels for which a message asked on behalf of this check. What it did not bring,
+	// only the group can tell.
+	asked uint64
+	place int // in a batch
 
 	tenantHash uint64
 	hash       uint32
 	route      *route
 	debited    bool
+	told       bool // some lease has something to tell
 }
 
 // leasable tells whether a request may be decided from leases at all.
@@ -54,6 +55,14 @@ func (t *holderTable) hash(c *heldCheck) *holderShard {
 func (t *holderTable) check(c *heldCheck) {
 	run := [...]*heldCheck{c}
 	t.checkRun(t.hash(c), run[:])
+	c.poke()
+}
+
+// poke wakes who sends what the check has told.
+func (c *heldCheck) poke() {
+	if c.told {
+		c.route.tenant.group.poke()
+	}
 }
 
 // checkRun decides checks of one shard that are hashed. All are debited before the clock is read,
@@ -65,7 +74,7 @@ func (t *holderTable) checkRun(s *holderShard, run []*heldCheck) {
 		s.warm(run)
 	}
 	for _, c := range run {
-		c.answer, c.batch, c.late, c.debited = heldNot, nil, false, false
+		c.answer, c.batch, c.debited, c.told = heldNot, nil, false, false
 		if c.route = t.routeOf(s, c.tenantHash, c.hash, c.request); c.route != nil && !c.route.central {
 			c.debited = c.route.debit(c.request.Cost)
 		}
@@ -172,6 +181,7 @@ func (t *holderTable) spend(s *holderShard, c *heldCheck, now int64) {
 		l.dirty = true
 		if l.flight == nil && l.low(now) {
 			t.ask(l)
+			c.told = true
 		}
 		d.Levels = l.levels(d.Levels)
 	}
@@ -187,10 +197,10 @@ func (t *holderTable) lack(s *holderShard, c *heldCheck, now int64) {
 		s.counts.cached++
 		return
 	}
-	if r.central || !r.mayAsk(cost, now) {
+	if r.central || !r.mayAsk(c, now) {
 		return
 	}
-	c.answer = heldLacks
+	c.answer, c.told = heldLacks, true
 	for i := 0; ; i++ {
 		l := r.lease(i)
 		if l == nil {
@@ -199,19 +209,20 @@ func (t *holderTable) lack(s *holderShard, c *heldCheck, now int64) {
 		if l.left >= cost && l.live(now) {
 			continue
 		}
-		late := l.flight != nil && l.flight.sent
-		if t.ask(l); !late {
+		sent := l.flight != nil && l.flight.sent
+		if t.ask(l); !sent {
 			l.flight.lack += uint64(cost)
+			c.asked |= 1 << i
 		}
-		c.late = c.late || late
 		if b := l.flight.batch; c.batch == nil || b.number > c.batch.number {
 			c.batch = b
 		}
 	}
 }
 
-// mayAsk tells whether renewals can let a check of this cost pass.
-func (r *route) mayAsk(cost uint32, now int64) bool {
+// mayAsk tells whether renewals can let a check pass.
+func (r *route) mayAsk(c *heldCheck, now int64) bool {
+	cost := c.request.Cost
 	for i := 0; ; i++ {
 		l := r.lease(i)
 		if l == nil {
@@ -220,7 +231,7 @@ func (r *route) mayAsk(cost uint32, now int64) bool {
 		if l.left >= cost && l.live(now) {
 			continue
 		}
-		if cost > l.limit.terms.most || l.postponed(now) {
+		if cost > l.limit.terms.most || l.postponed(now) || c.asked&(1<<i) != 0 {
 			return false
 		}
 	}
@@ -234,14 +245,14 @@ func (t *holderTable) ask(l *lease) {
 	}
 }
 
-// tell sees to it that a message, or one that is under way, reports the lease.
+// tell sees to it that a message, or one that is under way, reports the lease. Who calls it wakes
+// the group's senders when all that belongs together has been told.
 func (t *holderTable) tell(l *lease) {
 	if l.flight == nil {
 		l.flight = &flight{}
 	}
 	if l.flight.batch == nil {
 		l.flight.batch = l.tenant.group.queue.add(l)
-		l.tenant.group.poke()
 	}
 }
 
@@ -271,6 +282,9 @@ func (t *holderTable) checkMany(all []*heldCheck) {
 			t.checkRun(&t.shards[i], run[:n])
 			run = run[n:]
 		}
+	}
+	for _, c := range all { // only now, so that messages say all that is lacking
+		c.poke()
 	}
 }
 

@@ -81,12 +81,14 @@ func (q *renewalQueue) waits() bool {
 	return len(q.waiting) > 0
 }
 
-// pending are all messages that are not finished.
-func (q *renewalQueue) pending() (done []chan struct{}) {
+// pending are the messages up to a number that are not finished.
+func (q *renewalQueue) pending(number uint64) (done []chan struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, b := range slices.Concat(q.sent, q.waiting) {
-		done = append(done, b.done)
+		if b.number <= number {
+			done = append(done, b.done)
+		}
 	}
 	return done
 }

@@ -33,6 +33,7 @@ func (t *holderTable) tick(now int64) (busy bool) {
 		busy = busy || s.routes.n > 0
 		s.mu.Unlock()
 	}
+	t.pokeAll()
 	return busy
 }
 
@@ -132,7 +133,17 @@ func (t *holderTable) recall(tenant string, all []Recall, now int64) []*renewals
 		}
 	}
 	s.counts.recalls++
+	t.pokeAll()
 	return out
+}
+
+// pokeAll wakes the senders of all groups that have something to send.
+func (t *holderTable) pokeAll() {
+	for _, g := range t.groups { // any order
+		if g.queue.waits() {
+			g.poke()
+		}
+	}
 }
 
 // giveAllBack gives everything back, for good.
@@ -155,4 +166,5 @@ func (t *holderTable) giveAllBack(now int64) {
 		}
 		s.mu.Unlock()
 	}
+	t.pokeAll()
 }

@@ -238,12 +238,12 @@ func (h *simHolder) demand(i int) {
 // ask is one check, as the shell makes it.
 func (h *simHolder) ask(r Request) {
 	h.stats.checks++
-	h.try(r, 0)
+	h.try(r, 0, 0)
 }
 
-func (h *simHolder) try(r Request, tries int) {
+func (h *simHolder) try(r Request, asked uint64, tries int) {
 	var d Decision
-	c := heldCheck{request: &r, decision: &d}
+	c := heldCheck{request: &r, decision: &d, asked: asked}
 	h.table.check(&c)
 	switch c.answer {
 	case heldSpent:
@@ -254,11 +254,8 @@ func (h *simHolder) try(r Request, tries int) {
 		h.stats.cached++
 		h.stats.denied++
 	case heldLacks:
-		if tries < 2 {
-			if !c.late {
-				tries = 2
-			}
-			h.waiting = append(h.waiting, simWaiter{c.batch, func() { h.try(r, tries+1) }})
+		if tries < waitsMax {
+			h.waiting = append(h.waiting, simWaiter{c.batch, func() { h.try(r, c.asked, tries+1) }})
 			break
 		}
 		h.central(r, true)

@@ -89,8 +89,10 @@ func (n *Node) groups(r *record, tables *meta.Machine) []raftfsm.Group {
 	}}
 	if n.cfg.Runs(ServiceLimiter) {
 		for i, id := range limiterGroups(r.Limiter) {
+			m := limiter.NewMachine()
+			n.limiters[id] = m
 			groups = append(groups, raftfsm.Group{
-				ID: id, Name: fmt.Sprintf("limiter-%d", i), Machine: limiter.NewMachine(),
+				ID: id, Name: fmt.Sprintf("limiter-%d", i), Machine: m,
 				OnLeader: func(ctx context.Context) { n.keepLimits(ctx, id) },
 				Observe:  n.pacer.Checked,
 			})

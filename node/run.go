@@ -47,6 +47,8 @@ type Node struct {
 	// pacer makes ingest give way to checks.
 	pacer *elastic.Pacer
 	host  *raftfsm.Host
+	// limiters are the machines of the limiter groups, for whose leases their limits are needed here.
+	limiters map[raftfsm.GroupID]*limiter.Machine
 	// draining is set once the node has begun to stop; removed once it is no member any more.
 	draining, removed atomic.Bool
 	// halt ends the node in order, for a reason of its own.
@@ -103,7 +105,7 @@ func newNode(cfg Config, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, errors.Join(err, mux.Close())
 	}
-	n := &Node{cfg: cfg, log: log, clock: clk, registry: prometheus.NewRegistry(), tls: conf, boot: boot, started: make(chan struct{})}
+	n := &Node{cfg: cfg, log: log, clock: clk, registry: prometheus.NewRegistry(), tls: conf, boot: boot, started: make(chan struct{}), limiters: map[raftfsm.GroupID]*limiter.Machine{}}
 	n.services = &services{node: n}
 	n.pacer = newPacer(n)
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
@@ -170,6 +172,7 @@ func (n *Node) runCluster(ctx context.Context, drain func()) error {
 	}
 	endFresh()
 	jobs.Wait()
+	n.giveBack()
 	err = errors.Join(err, n.host.Close())
 	if removed && err == nil {
 		return n.restAsRemoved(ctx)
@@ -189,7 +192,7 @@ func (n *Node) start(rec *record) error {
 		Dir: n.cfg.DataDir, Self: n.boot.self(), Members: raftMembers(rec.membership()), Mux: n.boot.mux,
 		Clock: n.clock, Log: n.log, Fatal: n.fatal, Registry: n.registry,
 		Stop: n.stop, DiskLow: n.cfg.Disk.LowBytes, ClockOffsetMax: n.cfg.Clock.OffsetMax,
-		Turns: n.pacer.Turns, Pace: n.pacer.Pace,
+		Turns: n.pacer.Turns, Pace: n.pacer.Pace, Told: n.services.told,
 		Started: n.boot.identity().Started,
 		// Who learns of the region from a record that follows meta comes to groups that run.
 		Join: rec.NodesVersion > 0,
@@ -218,6 +221,9 @@ func (n *Node) start(rec *record) error {
 	})
 	run.index = index.NewService(n.host, indexShards(rec.Index), run.meta.CursorKey, n.pacer)
 	run.fresh = newFreshness(n.clock.Steady, run.meta.Confirm, n.log, n.registry)
+	if err := n.hold(run); err != nil {
+		return errors.Join(err, n.host.Close())
+	}
 	n.services.running.Store(run)
 	close(n.started)
 	return nil

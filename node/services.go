@@ -22,6 +22,7 @@ type services struct {
 type running struct {
 	meta    *meta.Service
 	limiter *limiter.Service
+	leases  *limiter.Leases // nil on a node that does not run the limiter
 	index   *index.Service
 	fresh   *freshness
 }

@@ -69,6 +69,9 @@ func checkTable(w io.Writer, r *limiterv1.CheckResponse) {
 	if r.GetMode() != "" {
 		fmt.Fprintln(w, modeLine(r.GetMode()))
 	}
+	if s := r.GetSource(); s != "" {
+		fmt.Fprintln(w, "decided by:", s)
+	}
 	if len(r.GetLevels()) == 0 {
 		if r.GetMode() != limiter.ModeOff.String() {
 			fmt.Fprintln(w, "no limit matches")

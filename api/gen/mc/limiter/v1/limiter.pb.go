@@ -131,6 +131,9 @@ type CheckResponse struct {
 	Kind string `protobuf:"bytes,7,opt,name=kind,proto3" json:"kind,omitempty"`
 	// would_deny is true when a limit that only watches would have denied; see the levels.
 	WouldDeny bool `protobuf:"varint,8,opt,name=would_deny,json=wouldDeny,proto3" json:"would_deny,omitempty"`
+	// source is who decided: "lease", the node that was asked, from tokens that it holds; "leader", the
+	// leader of the tenant's group; or "cached", the leader a while ago, whose denial still counts.
+	Source string `protobuf:"bytes,9,opt,name=source,proto3" json:"source,omitempty"`
 	// mode is empty when limits are enforced, "shadow" when every limit only watches, or "off" when
 	// checks pass without being counted. See SetMode.
 	Mode          string `protobuf:"bytes,20,opt,name=mode,proto3" json:"mode,omitempty"`
@@ -222,6 +225,13 @@ func (x *CheckResponse) GetWouldDeny() bool {
 		return x.WouldDeny
 	}
 	return false
+}
+
+func (x *CheckResponse) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
 }
 
 func (x *CheckResponse) GetMode() string {
@@ -2530,7 +2540,7 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x03key\x18\x03 \x01(\tR\x03key\x12\x12\n" +
 	"\x04cost\x18\x04 \x01(\rR\x04cost\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tR\trequestId\"\x98\x02\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"\xb0\x02\n" +
 	"\rCheckResponse\x12\x14\n" +
 	"\x05allow\x18\x01 \x01(\bR\x05allow\x12\"\n" +
 	"\fretryAfterMs\x18\x02 \x01(\rR\fretryAfterMs\x12\x16\n" +
@@ -2540,7 +2550,8 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x0elimits_version\x18\x06 \x01(\rR\rlimitsVersion\x12\x12\n" +
 	"\x04kind\x18\a \x01(\tR\x04kind\x12\x1d\n" +
 	"\n" +
-	"would_deny\x18\b \x01(\bR\twouldDeny\x12\x12\n" +
+	"would_deny\x18\b \x01(\bR\twouldDeny\x12\x16\n" +
+	"\x06source\x18\t \x01(\tR\x06source\x12\x12\n" +
 	"\x04mode\x18\x14 \x01(\tR\x04mode\"\xb7\x01\n" +
 	"\x05Level\x12\x19\n" +
 	"\blimit_id\x18\x01 \x01(\tR\alimitId\x12\x14\n" +

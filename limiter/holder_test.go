@@ -1,0 +1,300 @@
+package limiter
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/maestro-conductor/maestro/internal/clock"
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// region is a machine and the nodes that hold its leases.
+type region struct {
+	*driven
+	t     testing.TB
+	nodes []*node
+
+	mu       sync.Mutex
+	began    time.Time
+	level    int
+	proposed int
+	// cut lets no proposal through.
+	cut bool
+	// others are the goroutines that ran before.
+	others goleak.Option
+}
+
+// node is a service with leases in a region.
+type node struct {
+	*Service
+	leases  *Leases
+	follows bool
+}
+
+func startRegion(t testing.TB, nodes int, limits ...Limit) *region {
+	r := &region{driven: drive(t, 64), t: t, began: time.Now(), level: raftfsm.LevelCurrent}
+	r.set(limits...)
+	system, err := clock.System()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.others = goleak.IgnoreCurrent()
+	for range nodes {
+		n := &node{Service: NewService(r, []raftfsm.GroupID{testGroup}), follows: true}
+		n.leases, err = n.NewLeases(LeaseOptions{
+			Groups: r, Recaller: recaller{r, n}, Clock: clock.NewFast(system),
+			Machines: map[raftfsm.GroupID]*Machine{testGroup: r.Machine().(*Machine)},
+			Follows:  func(raftfsm.GroupID) bool { return n.follows },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.nodes = append(r.nodes, n)
+	}
+	return r
+}
+
+func (r *region) close() {
+	for _, n := range r.nodes {
+		n.leases.Close(r.t.Context())
+	}
+	goleak.VerifyNone(r.t, r.others, goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2/record.(*LogWriter).flushLoop"))
+}
+
+func (r *region) Level() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.level
+}
+
+func (r *region) Propose(ctx context.Context, g raftfsm.GroupID, cmd raftfsm.Command) (raftfsm.Result, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cut {
+		return raftfsm.Result{}, &raftfsm.Error{Op: "propose", Group: "test", Err: raftfsm.ErrNoLeader}
+	}
+	r.proposed++
+	r.Time = max(r.Time, time.Since(r.began)*999/1000)
+	return r.driven.Propose(ctx, g, cmd)
+}
+
+// count is how many commands there were.
+func (r *region) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.proposed
+}
+
+// recaller carries what a node tells the others.
+type recaller struct {
+	region *region
+	self   *node
+}
+
+func (c recaller) Tell(ctx context.Context, _ raftfsm.GroupID, message []byte) {
+	for _, n := range c.region.nodes {
+		if n != c.self {
+			if err := n.leases.Recalled(ctx, message); err != nil {
+				c.region.t.Error(err)
+			}
+		}
+	}
+}
+
+func (n *node) ask(t testing.TB, r Request) Decision {
+	t.Helper()
+	d, err := n.Check(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// The second check of a key needs nobody, and a batch as little as one check.
+func TestChecksAreDecidedFromLeases(t *testing.T) {
+	r := startRegion(t, 1, limit("all", ScopeTenant, "acme", "100000/h", 100_000), limit("key", ScopeKey, "acme/*", "1000/h", 1000))
+	defer r.close()
+	q := Request{Tenant: "acme", Key: "k", Cost: 1}
+	first := r.nodes[0].ask(t, q)
+	if !first.Allow || first.Source != SourceLease || len(first.Levels) != 2 || first.Version != 1 {
+		t.Errorf("first: %+v", first)
+	}
+	before := r.count()
+	second := r.nodes[0].ask(t, q)
+	if !second.Allow || second.Source != SourceLease || r.count() != before {
+		t.Errorf("second: %+v after %d commands, want none", second, r.count()-before)
+	}
+	if l := second.Levels[1]; l.LimitID != "key" || l.Limit != 1000 || l.Remaining != 998 {
+		t.Errorf("level %+v, want 998 of 1000 left", l)
+	}
+	var all []Request
+	for i := range 1000 {
+		all = append(all, Request{Tenant: "acme", Key: fmt.Sprint("b", i%200), Cost: 1})
+	}
+	before = r.count()
+	out, err := r.nodes[0].CheckBatch(t.Context(), all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, o := range out {
+		if o.Err != nil || !o.Decision.Allow || o.Decision.Source != SourceLease {
+			t.Fatalf("check %d: %+v", i, o)
+		}
+	}
+	if n := r.count() - before; n > 8 {
+		t.Errorf("a batch of 1000 checks of 200 new keys took %d commands", n)
+	}
+}
+
+// What is denied, cannot be lent, takes nothing or must be remembered is decided by the group.
+func TestOtherChecksGoToTheGroup(t *testing.T) {
+	r := startRegion(t, 1, limit("large", ScopeTenant, "acme", "100/h", 1000), limit("small", ScopeTenant, "globex", "5/h", 5))
+	defer r.close()
+	n := r.nodes[0]
+	for _, q := range []Request{
+		{Tenant: "globex", Cost: 1},
+		{Tenant: "acme", Cost: 0},
+		{Tenant: "acme", Cost: 1, RequestID: "r"},
+		{Tenant: "acme", Cost: 1001},
+		{Tenant: "nobody", Cost: 1},
+	} {
+		if d := n.ask(t, q); d.Source != SourceLeader {
+			t.Errorf("%+v: %+v, want the leader's decision", q, d)
+		}
+	}
+	n.follows = false
+	n.leases.look()
+	if d := n.ask(t, Request{Tenant: "acme", Cost: 1}); d.Source != SourceLeader {
+		t.Errorf("on a replica that is behind: %+v", d)
+	}
+	n.follows = true
+	n.leases.look()
+	if d := n.ask(t, Request{Tenant: "acme", Cost: 1}); d.Source != SourceLease {
+		t.Errorf("on a replica that keeps up: %+v", d)
+	}
+	r.mu.Lock()
+	r.level = raftfsm.LevelLimits
+	r.mu.Unlock()
+	n.leases.look()
+	if d := n.ask(t, Request{Tenant: "acme", Cost: 1}); d.Source != SourceLeader {
+		t.Errorf("beside a node of an older level: %+v", d)
+	}
+}
+
+// A denial is answered from memory until its retry time, and not for less.
+func TestDenialsAreRemembered(t *testing.T) {
+	r := startRegion(t, 1, limit("small", ScopeTenant, "acme", "10/h", 10))
+	defer r.close()
+	n := r.nodes[0]
+	n.ask(t, Request{Tenant: "acme", Cost: 8})
+	denied := n.ask(t, Request{Tenant: "acme", Cost: 5})
+	if denied.Allow || denied.Source != SourceLeader {
+		t.Fatalf("%+v, want a denial", denied)
+	}
+	before := r.count()
+	again := n.ask(t, Request{Tenant: "acme", Cost: 5})
+	if again.Allow || again.Source != SourceCached || again.Reason != ReasonLimited || again.LimitID != "small" || again.Kind != KindTokenBucket ||
+		again.RetryAfterMs > denied.RetryAfterMs || again.RetryAfterMs == 0 || len(again.Levels) != 1 {
+		t.Errorf("%+v after %+v, want the same from memory", again, denied)
+	}
+	if more := n.ask(t, Request{Tenant: "acme", Cost: 6}); more.Source != SourceCached {
+		t.Errorf("more: %+v", more)
+	}
+	if r.count() != before {
+		t.Errorf("%d commands for what is known", r.count()-before)
+	}
+	if less := n.ask(t, Request{Tenant: "acme", Cost: 2}); !less.Allow {
+		t.Errorf("less: %+v", less)
+	}
+	n.leases.table.forget("acme")
+	if d := n.ask(t, Request{Tenant: "acme", Cost: 5}); d.Source != SourceLeader {
+		t.Errorf("after tokens came back: %+v", d)
+	}
+	r.set(limit("small", ScopeTenant, "acme", "10/h", 30))
+	if d := n.ask(t, Request{Tenant: "acme", Cost: 5}); !d.Allow {
+		t.Errorf("after a change of the limit: %+v", d)
+	}
+	if d := n.ask(t, Request{Tenant: "acme", Cost: 31}); d.Reason != ReasonCostExceedsLimit {
+		t.Errorf("too large: %+v", d)
+	}
+	if d := n.ask(t, Request{Tenant: "acme", Cost: 31}); d.Source != SourceLeader {
+		t.Errorf("too large again: %+v; time does not cure it", d)
+	}
+}
+
+// Tokens that idle at one node let a check of another one pass.
+func TestScarceTokensAreRecalled(t *testing.T) {
+	for _, batch := range []bool{false, true} {
+		t.Run(fmt.Sprintf("batch %v", batch), func(t *testing.T) {
+			r := startRegion(t, 2, limit("a", ScopeTenant, "acme", "1/h", 64))
+			defer r.close()
+			r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 2})
+			if left := r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 1}); left.Source != SourceLease {
+				t.Fatalf("%+v, want tokens left at the first node", left)
+			}
+			all := Request{Tenant: "acme", Cost: 61}
+			got := Decision{}
+			if batch {
+				out, err := r.nodes[1].CheckBatch(t.Context(), []Request{all})
+				if err != nil || out[0].Err != nil {
+					t.Fatal(err, out)
+				}
+				got = out[0].Decision
+			} else {
+				got = r.nodes[1].ask(t, all)
+			}
+			if !got.Allow {
+				t.Errorf("%v, want all that is left", got)
+			}
+			if d := r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 1}); d.Allow || d.Source != SourceLeader {
+				t.Errorf("then %v", d)
+			}
+		})
+	}
+}
+
+// A check that waits for a renewal ends with its context, and has taken nothing.
+func TestWaitingEndsWithTheContext(t *testing.T) {
+	r := startRegion(t, 1, limit("a", ScopeTenant, "acme", "1/h", 64))
+	defer r.close()
+	r.mu.Lock() // nothing is answered
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		_, err := r.nodes[0].Check(ctx, Request{Tenant: "acme", Cost: 1})
+		done <- err
+	}()
+	cancel()
+	err := <-done
+	r.mu.Unlock()
+	if err == nil || raftfsm.OutcomeOf(err) != raftfsm.OutcomeDefinite {
+		t.Errorf("error %v, outcome %v; want a definite one", err, raftfsm.OutcomeOf(err))
+	}
+}
+
+// Whoever stops gives back what it holds.
+func TestCloseGivesBack(t *testing.T) {
+	r := startRegion(t, 2, limit("a", ScopeTenant, "acme", "1/h", 64))
+	defer r.close()
+	r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 1})
+	r.nodes[0].leases.Close(t.Context())
+	// Not through recalls: nobody is there to answer.
+	got, err := r.nodes[0].Peek(t.Context(), Request{Tenant: "acme", Cost: 63})
+	if err != nil || !got.Allow {
+		t.Errorf("%v, %v; want 63 of 64 left", got, err)
+	}
+	if d := r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 1}); d.Source != SourceLeader {
+		t.Errorf("a closed holder: %v", d)
+	}
+	r.mu.Lock()
+	r.cut = true
+	r.mu.Unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	r.nodes[1].leases.Close(ctx) // and does not wait for ever
+}
