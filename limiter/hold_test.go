@@ -215,30 +215,56 @@ func (a atLevel) Level() int { return a.level }
 // Commits above what was reserved are counted, however many and however much, and rows stay readable.
 func TestDebtHasNoEnd(t *testing.T) {
 	d := drive(t, 2)
-	d.set(Limit{ID: "a", Scope: ScopeTenant, Selector: "acme", TokenBucket: TokenBucket{"1000000/s", 600},
-		Window: Window{Limit: 60, Length: "1h"}, Calendar: Calendar{Limit: 600, Period: PeriodDay}},
-		windowed("b", "acme", 600, "1h"))
+	l := Limit{ID: "a", Scope: ScopeTenant, Selector: "acme", TokenBucket: TokenBucket{"1000000/s", 600},
+		Window: Window{Limit: 600, Length: "1h"}, Calendar: Calendar{Limit: 600, Period: PeriodDay}}
+	d.set(l)
 	s := d.service()
 	var ids []string
-	for range 50 {
-		h, err := s.Reserve(t.Context(), Request{Tenant: "acme", Cost: 1}, 0)
+	for range slotsMax + 10 {
+		d.Time += time.Second
+		h, err := s.Reserve(t.Context(), Request{Tenant: "acme", Cost: 1}, time.Hour)
 		if err != nil || h.ID == "" {
 			t.Fatalf("%+v, %v", h, err)
 		}
 		ids = append(ids, h.ID)
-		d.Time += time.Microsecond
 	}
-	for i := range 300 {
+	l.Window.Limit = logMax // from here on each commit has a slot of its own
+	d.set(l)
+	for _, id := range ids {
 		d.Time += time.Microsecond
-		if i < len(ids) {
-			if _, err := s.Commit(t.Context(), "acme", ids[i], 4_000_000_000); err != nil {
-				t.Fatal(err)
-			}
+		if _, err := s.Commit(t.Context(), "acme", id, 4_000_000_000); err != nil {
+			t.Fatal(err)
 		}
 		d.Restart()
-		if got := d.check(d.Time, Request{Tenant: "acme", Cost: 1}); i > 0 && got.Allow {
+		if got := d.check(d.Time, Request{Tenant: "acme", Cost: 1}); got.Allow {
 			t.Fatalf("passed after debt: %v", got)
 		}
+	}
+	for _, l := range d.check(d.Time+59*time.Minute, Request{Tenant: "acme"}).Levels {
+		if l.Remaining != 0 {
+			t.Errorf("an hour's debt is forgotten after less: %+v", l)
+		}
+	}
+}
+
+// A check that comes again once its request id is forgotten is another one, with a refund of its own.
+func TestRefundIsOfTheLastCheck(t *testing.T) {
+	d := drive(t, 2)
+	d.set(windowed("w", "acme", 100, "1d"))
+	s, r := d.service(), Request{Tenant: "acme", Cost: 30, RequestID: "r"}
+	for i, want := range []uint32{70, 40} {
+		d.Time = time.Duration(i) * raftfsm.RequestMemory
+		if got, err := s.Check(t.Context(), r); err != nil || got.Levels[0].Remaining != want {
+			t.Fatalf("check %d: %v, %v", i, got, err)
+		}
+	}
+	d.Time += time.Minute
+	d.sweep()
+	if n, err := s.Refund(t.Context(), "acme", "r", 0); err != nil || n != 30 {
+		t.Errorf("%d refunded, %v", n, err)
+	}
+	if got := d.check(d.Time, Request{Tenant: "acme"}); got.Levels[0].Remaining != 70 {
+		t.Errorf("after one refund of two checks: %v", got)
 	}
 }
 

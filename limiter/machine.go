@@ -186,7 +186,7 @@ func (m *Machine) check(tx *raftfsm.Tx, now, wall int64, r Request, recall bool,
 	if !ok {
 		return tooManyLimits(), nil
 	}
-	if id != (holdID{}) {
+	if id != (holdID{}) && d.Allow && r.Cost > 0 {
 		if err := m.remember(tx, now, r, id); err != nil {
 			return nil, err
 		}

@@ -96,9 +96,6 @@ func (m *Machine) settle(tx *raftfsm.Tx, now int64, c holdCommand) ([]byte, erro
 // remember keeps what a check with a request id took, for a refund.
 func (m *Machine) remember(tx *raftfsm.Tx, now int64, r Request, id holdID) error {
 	t := takenBy(m.levels, r, now, now+rememberFor.Microseconds())
-	if len(t.from) == 0 {
-		return nil
-	}
 	key := heldKey(tableTaken, r.Tenant, id)
 	if err := tx.Set(key, appendTaken(nil, t)); err != nil {
 		return fmt.Errorf("limiter: remember a check: %w", err)
