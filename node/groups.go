@@ -78,8 +78,9 @@ func groupNames(r *record) []string {
 	return names
 }
 
-// groups lists the groups of the region; where their replicas are, placements say.
-func (n *Node) groups(r *record, tables *meta.Machine) []raftfsm.Group {
+// groups lists the groups of the region; where their replicas are, placements say. counters are
+// the machines of the limiter groups.
+func (n *Node) groups(r *record, tables *meta.Machine, counters []*limiter.Machine) []raftfsm.Group {
 	groups := []raftfsm.Group{{
 		ID: groupMeta, Name: metaName, Machine: tables, CommitTimeout: metaCommitTimeout,
 		OnLeader: func(ctx context.Context) {
@@ -90,7 +91,7 @@ func (n *Node) groups(r *record, tables *meta.Machine) []raftfsm.Group {
 	if n.cfg.Runs(ServiceLimiter) {
 		for i, id := range limiterGroups(r.Limiter) {
 			groups = append(groups, raftfsm.Group{
-				ID: id, Name: fmt.Sprintf("limiter-%d", i), Machine: limiter.NewMachine(),
+				ID: id, Name: fmt.Sprintf("limiter-%d", i), Machine: counters[i],
 				OnLeader: func(ctx context.Context) { n.keepLimits(ctx, id) },
 				Observe:  n.pacer.Checked,
 			})

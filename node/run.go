@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/maestro-conductor/maestro/api"
+	"github.com/maestro-conductor/maestro/api/envoymap"
 	"github.com/maestro-conductor/maestro/index"
 	"github.com/maestro-conductor/maestro/internal/clock"
 	"github.com/maestro-conductor/maestro/internal/elastic"
@@ -41,6 +42,7 @@ type Node struct {
 	registry *prometheus.Registry
 	tls      *tls.Config
 	boot     *bootstrap
+	envoy    *envoymap.Mapping // nil when Envoy is not served
 	services *services
 	// started is closed once the groups run and the services stand.
 	started chan struct{}
@@ -94,6 +96,10 @@ func newNode(cfg Config, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	envoy, err := cfg.loadEnvoyMapping()
+	if err != nil {
+		return nil, err
+	}
 	ln, err := net.Listen("tcp", cfg.Cluster.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("node: cluster.listen: %w", err)
@@ -103,7 +109,7 @@ func newNode(cfg Config, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, errors.Join(err, mux.Close())
 	}
-	n := &Node{cfg: cfg, log: log, clock: clk, registry: prometheus.NewRegistry(), tls: conf, boot: boot, started: make(chan struct{})}
+	n := &Node{cfg: cfg, log: log, clock: clk, registry: prometheus.NewRegistry(), tls: conf, boot: boot, envoy: envoy, started: make(chan struct{})}
 	n.services = &services{node: n}
 	n.pacer = newPacer(n)
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
@@ -198,7 +204,11 @@ func (n *Node) start(rec *record) error {
 		// Such a record is written only when every member speaks the level.
 		options.Level, options.Placements = max(raftfsm.LevelMembers, rec.Level), raftPlacements(rec, rec.membership())
 	}
-	n.host, err = raftfsm.Open(options, n.groups(rec, tables))
+	counters := make([]*limiter.Machine, rec.Limiter)
+	for i := range counters {
+		counters[i] = limiter.NewMachine()
+	}
+	n.host, err = raftfsm.Open(options, n.groups(rec, tables, counters))
 	if err != nil {
 		return err
 	}
@@ -209,7 +219,7 @@ func (n *Node) start(rec *record) error {
 	if !n.cfg.Runs(ServiceLimiter) {
 		limiters = nil
 	}
-	run := &running{limiter: limiter.NewService(n.host, limiters)}
+	run := &running{limiter: limiter.NewService(n.host, limiters), replicas: counters}
 	run.limiter.FollowMode(tables.LimiterMode)
 	n.registry.MustRegister(modeGauges(tables.LimiterMode)...)
 	run.meta = meta.NewService(meta.Options{
@@ -251,7 +261,7 @@ func (n *Node) deps() api.Deps {
 		Serving: func(service string) bool { return n.ready() == nil },
 	}
 	if n.cfg.Runs(ServiceLimiter) {
-		d.Checker, d.Limits = n.services, n.services
+		d.Checker, d.Limits, d.Envoy = n.services, n.services, n.envoy
 	}
 	if n.cfg.Runs(ServiceIndex) {
 		d.Index = n.services

@@ -21,8 +21,10 @@ type services struct {
 type running struct {
 	meta    *meta.Service
 	limiter *limiter.Service
-	index   *index.Service
-	fresh   *freshness
+	// replicas are the machines of the limiter groups; those of groups that are elsewhere are empty.
+	replicas []*limiter.Machine
+	index    *index.Service
+	fresh    *freshness
 }
 
 func (s *services) get() (*running, error) {
@@ -84,6 +86,29 @@ func (s *services) CheckBatch(ctx context.Context, all []limiter.Request) ([]lim
 		return nil, err
 	}
 	return r.limiter.CheckBatch(ctx, all)
+}
+
+// CheckTogether takes all parts or none.
+func (s *services) CheckTogether(ctx context.Context, parts []limiter.Part) ([]limiter.Decision, error) {
+	r, err := s.get()
+	if err != nil {
+		return nil, err
+	}
+	return r.limiter.CheckTogether(ctx, parts)
+}
+
+// Limit finds a limit in the replicas of this node; each has all limits.
+func (s *services) Limit(id string) (limiter.Limit, bool) {
+	r, err := s.get()
+	if err != nil {
+		return limiter.Limit{}, false
+	}
+	for _, m := range r.replicas {
+		if l, ok := m.Limit(id); ok {
+			return l, true
+		}
+	}
+	return limiter.Limit{}, false
 }
 
 // Peek decides without taking anything.
