@@ -61,6 +61,9 @@ const (
 	restSearch        = "GET /api/provenance/search"
 	reflectionV1      = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 	reflectionV1Alpha = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+	envoyService         = "envoy.service.ratelimit.v3.RateLimitService"
+	envoyShouldRateLimit = "/" + envoyService + "/ShouldRateLimit"
 )
 
 // procedures is the table of everything that needs an identity; a route without a row does
@@ -84,6 +87,7 @@ var procedures = []procedure{
 	{name: limiterv1connect.LimiterDeleteLimitsProcedure, least: RoleOperator, write: true, class: classAdmin, deadline: DeadlineAdmin},
 	{name: limiterv1connect.LimiterGetModeProcedure, least: RoleOperator, class: classAdmin, deadline: DeadlineAdmin},
 	{name: limiterv1connect.LimiterSetModeProcedure, least: RoleAdmin, platform: true, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: envoyShouldRateLimit, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 
 	{name: provenancev1connect.ProvenanceSearchProcedure, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
 	{name: restSearch, least: RoleReader, class: classSearch, deadline: DeadlineSearch},

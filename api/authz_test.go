@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
+	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -193,6 +194,12 @@ var accessCases = []accessCase{
 		own: [5]string{low, low, low, "limit_unknown", "limit_unknown"}, foreign: [5]string{low, low, low, "limit_unknown", "limit_unknown"}, platform: adminOnly,
 	},
 	{
+		// What an identity may not reach is unmatched, which is no error: see TestEnvoyDeniesWhatIsNoCheck.
+		what: "ask for Envoy", procedure: envoyShouldRateLimit, request: &rlsv3.RateLimitRequest{},
+		own: [5]string{low, "service_off", "service_off", "service_off", "service_off"}, foreign: [5]string{low, "service_off", "service_off", "service_off", "service_off"},
+		platform: [5]string{low, "service_off", "service_off", "service_off", "service_off"},
+	},
+	{
 		what: "see the mode of the limits", procedure: limiterv1connect.LimiterGetModeProcedure, request: &limiterv1.GetModeRequest{},
 		own: fromOper, foreign: fromOper, platform: fromOper,
 	},
@@ -368,6 +375,8 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 		return callOne[limiterv1.SetLimitsResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.DeleteLimitsRequest:
 		return callOne[limiterv1.DeleteLimitsResponse](t, e, c.procedure, secret, m)
+	case *rlsv3.RateLimitRequest:
+		return callOne[rlsv3.RateLimitResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.GetModeRequest:
 		return callOne[limiterv1.GetModeResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.SetModeRequest:

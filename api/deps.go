@@ -50,8 +50,12 @@ type Checker interface {
 	Check(ctx context.Context, r limiter.Request) (limiter.Decision, error)
 	// CheckBatch returns an outcome for each check, or an error before anything was done.
 	CheckBatch(ctx context.Context, all []limiter.Request) ([]limiter.Outcome, error)
+	// CheckTogether takes the parts of one tenant when all of them pass, and otherwise none.
+	CheckTogether(ctx context.Context, parts []limiter.Part) ([]limiter.Decision, error)
 	// Peek decides without taking anything, and knows what is used of each level.
 	Peek(ctx context.Context, r limiter.Request) (limiter.Decision, error)
+	// Limit is a limit as this node knows it; false when it does not.
+	Limit(id string) (limiter.Limit, bool)
 }
 
 // Holder reserves costs, keeps slots, and gives back; *limiter.Service is one.

@@ -18,6 +18,7 @@ type fakeServices struct {
 	mu        sync.Mutex
 	err       error // what every service fails with, when set
 	checks    []limiter.Request
+	together  [][]limiter.Part
 	decision  limiter.Decision
 	checking  func(ctx context.Context) // runs inside Check
 	limits    []limiter.Limit
@@ -68,6 +69,27 @@ func (f *fakeServices) CheckBatch(ctx context.Context, all []limiter.Request) ([
 		}
 	}
 	return out, nil
+}
+
+func (f *fakeServices) CheckTogether(_ context.Context, parts []limiter.Part) ([]limiter.Decision, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.together = append(f.together, parts)
+	out := make([]limiter.Decision, len(parts))
+	for i := range out {
+		out[i] = f.decision
+	}
+	return out, f.err
+}
+
+func (f *fakeServices) Limit(id string) (limiter.Limit, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := slices.IndexFunc(f.limits, func(l limiter.Limit) bool { return l.ID == id })
+	if i < 0 {
+		return limiter.Limit{}, false
+	}
+	return f.limits[i], true
 }
 
 func (f *fakeServices) Peek(ctx context.Context, r limiter.Request) (limiter.Decision, error) {

@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/grpcreflect"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/maestro-conductor/maestro/api/envoymap"
 	"github.com/maestro-conductor/maestro/api/gen/mc/cluster/v1/clusterv1connect"
 	"github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1/limiterv1connect"
 	"github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1/provenancev1connect"
@@ -26,11 +27,13 @@ type Deps struct {
 	Freshness Freshness
 	Checker   Checker
 	Holder    Holder
-	Limits    LimitAdmin
-	Index     Indexer
-	Tokens    TokenAdmin
-	Cluster   ClusterAdmin
-	Backups   Backups
+	// Envoy says what the descriptors of Envoy's rate limit service mean; nil switches that off.
+	Envoy   *envoymap.Mapping
+	Limits  LimitAdmin
+	Index   Indexer
+	Tokens  TokenAdmin
+	Cluster ClusterAdmin
+	Backups Backups
 
 	// Region is the region of documents that name none.
 	Region string
@@ -128,6 +131,7 @@ func (s *server) handlers() map[string]http.Handler {
 		limiterv1connect.LimiterDeleteLimitsProcedure: unary(s, limiterv1connect.LimiterDeleteLimitsProcedure, s.deleteLimits),
 		limiterv1connect.LimiterGetModeProcedure:      unary(s, limiterv1connect.LimiterGetModeProcedure, s.getMode),
 		limiterv1connect.LimiterSetModeProcedure:      unary(s, limiterv1connect.LimiterSetModeProcedure, s.setMode),
+		envoyShouldRateLimit:                          unary(s, envoyShouldRateLimit, s.shouldRateLimit),
 
 		provenancev1connect.ProvenanceSearchProcedure: unary(s, provenancev1connect.ProvenanceSearchProcedure, s.search),
 		restSearch: http.HandlerFunc(s.searchREST),

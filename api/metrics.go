@@ -17,6 +17,7 @@ type metrics struct {
 	checkMs      prometheus.Histogram
 	denies       *prometheus.CounterVec
 	wouldDeny    prometheus.Counter
+	descriptors  *prometheus.CounterVec
 	searchMs     prometheus.Histogram
 	documents    *prometheus.CounterVec
 	shed         *prometheus.CounterVec
@@ -57,6 +58,10 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Name: "mc_rl_would_deny_total",
 			Help: "Checks that a limit in shadow would have denied.",
 		}),
+		descriptors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mc_rl_envoy_descriptors_total",
+			Help: "Descriptors that Envoy asked about, by domain and by what became of them: ok, over_limit, or unmatched when they are no check.",
+		}, []string{"domain", "result"}),
 		searchMs: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "mc_prov_search_ms", Buckets: bucketsMs,
 			Help: "Time the index took to answer a search, in milliseconds.",
@@ -72,7 +77,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	}
 	m.unknownRoute = m.requests.WithLabelValues("unknown", connect.CodeUnimplemented.String())
 	if registry != nil {
-		registry.MustRegister(m.requests, m.requestMs, m.checkMs, m.denies, m.wouldDeny, m.searchMs, m.documents, m.shed)
+		registry.MustRegister(m.requests, m.requestMs, m.checkMs, m.denies, m.wouldDeny, m.descriptors, m.searchMs, m.documents, m.shed)
 	}
 	return m
 }

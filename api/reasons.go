@@ -189,6 +189,11 @@ var (
 
 // What is there.
 var (
+	reasonEnvoyDomain = &reason{
+		name: "envoy_domain_unknown", code: connect.CodeNotFound,
+		title: "the file of envoy_mapping does not list this domain",
+		hint:  "add the domain to the file of every node and restart them one by one, or mend the domain in Envoy's configuration; nothing was taken",
+	}
 	reasonLimitUnknown = &reason{
 		name: "limit_unknown", code: connect.CodeNotFound,
 		title: "there is no such limit",
@@ -424,7 +429,7 @@ var reasons = []*reason{
 	reasonHeaderMalformed, reasonMessageMalformed, reasonBodyTooLarge, reasonParameterMalformed, reasonTenantMalformed,
 	reasonFieldTooLong, reasonFieldMalformed, reasonBatchTooLarge, reasonMappingMalformed, reasonLimitInvalid,
 	reasonQueryMalformed, reasonCursorMalformed,
-	reasonLimitUnknown, reasonReservationUnknown, reasonSlotUnknown, reasonRequestUnknown, reasonTooManyHeld, reasonTokenIDUnknown, reasonRequestIDReused, reasonAlreadyInitialised, reasonSeedsNotReady,
+	reasonEnvoyDomain, reasonLimitUnknown, reasonReservationUnknown, reasonSlotUnknown, reasonRequestUnknown, reasonTooManyHeld, reasonTokenIDUnknown, reasonRequestIDReused, reasonAlreadyInitialised, reasonSeedsNotReady,
 	reasonNotInitialised, reasonNodeUnfit, reasonNodeNameTaken, reasonNodeUnknown, reasonTooFewNodes, reasonTooManyNodes,
 	reasonNotVoter, reasonGroupName, reasonLevel, reasonGroupNotEmpty, reasonRestoreRefused, reasonBackupGone, reasonTooManyLimits, reasonServiceOff,
 	reasonIncomplete, reasonNotReady, reasonMetaStale, reasonOverloaded, reasonTenantOverloaded, reasonRestoring, reasonDiskFull, reasonCommandTooLarge, reasonNoLeader, reasonLost,

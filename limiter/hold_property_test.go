@@ -23,7 +23,7 @@ type holdStep struct {
 func (s holdStep) data() []byte {
 	switch s.what {
 	case "check":
-		return appendRemembered(nil, s.c.Request, s.c.id)
+		return appendRecallingCheck(nil, s.c.Request, s.c.id)
 	case "reserve":
 		return appendHold(nil, opReserve, s.c)
 	case "commit":

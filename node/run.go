@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/maestro-conductor/maestro/api"
+	"github.com/maestro-conductor/maestro/api/envoymap"
 	"github.com/maestro-conductor/maestro/index"
 	"github.com/maestro-conductor/maestro/internal/clock"
 	"github.com/maestro-conductor/maestro/internal/elastic"
@@ -41,6 +42,7 @@ type Node struct {
 	registry *prometheus.Registry
 	tls      *tls.Config
 	boot     *bootstrap
+	envoy    *envoymap.Mapping // nil when Envoy is not served
 	services *services
 	// started is closed once the groups run and the services stand.
 	started chan struct{}
@@ -96,6 +98,10 @@ func newNode(cfg Config, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	envoy, err := cfg.loadEnvoyMapping()
+	if err != nil {
+		return nil, err
+	}
 	ln, err := net.Listen("tcp", cfg.Cluster.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("node: cluster.listen: %w", err)
@@ -105,7 +111,7 @@ func newNode(cfg Config, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, errors.Join(err, mux.Close())
 	}
-	n := &Node{cfg: cfg, log: log, clock: clk, registry: prometheus.NewRegistry(), tls: conf, boot: boot, started: make(chan struct{}), limiters: map[raftfsm.GroupID]*limiter.Machine{}}
+	n := &Node{cfg: cfg, log: log, clock: clk, registry: prometheus.NewRegistry(), tls: conf, boot: boot, envoy: envoy, started: make(chan struct{}), limiters: map[raftfsm.GroupID]*limiter.Machine{}}
 	n.services = &services{node: n}
 	n.pacer = newPacer(n)
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
@@ -257,7 +263,7 @@ func (n *Node) deps() api.Deps {
 		Serving: func(service string) bool { return n.ready() == nil },
 	}
 	if n.cfg.Runs(ServiceLimiter) {
-		d.Checker, d.Holder, d.Limits = n.services, n.services, n.services
+		d.Checker, d.Holder, d.Limits, d.Envoy = n.services, n.services, n.services, n.envoy
 	}
 	if n.cfg.Runs(ServiceIndex) {
 		d.Index = n.services

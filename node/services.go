@@ -88,6 +88,25 @@ func (s *services) CheckBatch(ctx context.Context, all []limiter.Request) ([]lim
 	return r.limiter.CheckBatch(ctx, all)
 }
 
+// CheckTogether takes all parts or none.
+func (s *services) CheckTogether(ctx context.Context, parts []limiter.Part) ([]limiter.Decision, error) {
+	r, err := s.get()
+	if err != nil {
+		return nil, err
+	}
+	return r.limiter.CheckTogether(ctx, parts)
+}
+
+// Limit finds a limit in the replicas of this node; each has all limits.
+func (s *services) Limit(id string) (limiter.Limit, bool) {
+	for _, m := range s.node.limiters { // any order
+		if l, ok := m.Limit(id); ok {
+			return l, true
+		}
+	}
+	return limiter.Limit{}, false
+}
+
 // Peek decides without taking anything.
 func (s *services) Peek(ctx context.Context, q limiter.Request) (limiter.Decision, error) {
 	r, err := s.get()

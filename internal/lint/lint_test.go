@@ -25,6 +25,7 @@ var rooms = map[string][]string{
 	"cmd":      {"node", "api", "index", "limiter", "raftfsm"},
 	"bench":    {"api", "index", "limiter", "raftfsm"},
 	"jepsen":   {"api", "index", "limiter"},
+	"interop":  {"api"},
 	"node":     {"api", "index", "limiter", "raftfsm"},
 	"api":      {"index", "limiter", "raftfsm"},
 	"index":    {"raftfsm"},
@@ -35,9 +36,10 @@ var rooms = map[string][]string{
 
 // guests are packages under internal/ that stand above a room and may import it.
 var guests = map[string][]string{
-	"internal/backup":    {"api", "raftfsm"},
-	"internal/client":    {"api", "index"},
-	"internal/devregion": {"api", "limiter", "index", "node"},
+	"internal/backup":          {"api", "raftfsm"},
+	"internal/client":          {"api", "index"},
+	"internal/devregion":       {"api", "limiter", "index", "node"},
+	"internal/ratelimitheader": {"limiter"},
 }
 
 func load(t *testing.T, mode packages.LoadMode, patterns ...string) []*packages.Package {
