@@ -70,7 +70,8 @@ func (s *Service) Peek(ctx context.Context, r Request) (Decision, error) {
 	return decisionOf(res, outcomePeeked, r.Tenant, mode)
 }
 
-// CheckBatch decides checks with as few log entries as it can, those of one tenant in their order.
+// CheckBatch decides checks with as few log entries as it can, those of one tenant that the group
+// decides in their order.
 // It is not atomic: each check is decided for itself. Request ids are not taken. The error is
 // an *InvalidError, and then nothing was done.
 func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, error) {

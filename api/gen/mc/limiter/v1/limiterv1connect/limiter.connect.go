@@ -72,7 +72,8 @@ type LimiterClient interface {
 	// Check debits every limit that matches the request, or none of them. A denied check
 	// is an answer, not an error.
 	Check(context.Context, *connect.Request[v1.CheckRequest]) (*connect.Response[v1.CheckResponse], error)
-	// CheckBatch decides many checks, each for itself and those of one tenant in their order.
+	// CheckBatch decides many checks, each for itself and those of one tenant that go to its group in
+	// their order.
 	CheckBatch(context.Context, *connect.Request[v1.CheckBatchRequest]) (*connect.Response[v1.CheckBatchResponse], error)
 	// Peek tells what Check would answer now, and takes nothing.
 	Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error)
@@ -310,7 +311,8 @@ type LimiterHandler interface {
 	// Check debits every limit that matches the request, or none of them. A denied check
 	// is an answer, not an error.
 	Check(context.Context, *connect.Request[v1.CheckRequest]) (*connect.Response[v1.CheckResponse], error)
-	// CheckBatch decides many checks, each for itself and those of one tenant in their order.
+	// CheckBatch decides many checks, each for itself and those of one tenant that go to its group in
+	// their order.
 	CheckBatch(context.Context, *connect.Request[v1.CheckBatchRequest]) (*connect.Response[v1.CheckBatchResponse], error)
 	// Peek tells what Check would answer now, and takes nothing.
 	Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error)
