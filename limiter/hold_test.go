@@ -215,8 +215,10 @@ func (a atLevel) Level() int { return a.level }
 // Commits above what was reserved are counted, however many and however much, and rows stay readable.
 func TestDebtHasNoEnd(t *testing.T) {
 	d := drive(t, 2)
-	l := Limit{ID: "a", Scope: ScopeTenant, Selector: "acme", TokenBucket: TokenBucket{"1000000/s", 600},
-		Window: Window{Limit: 600, Length: "1h"}, Calendar: Calendar{Limit: 600, Period: PeriodDay}}
+	l := Limit{
+		ID: "a", Scope: ScopeTenant, Selector: "acme", TokenBucket: TokenBucket{"1000000/s", 600},
+		Window: Window{Limit: 600, Length: "1h"}, Calendar: Calendar{Limit: 600, Period: PeriodDay},
+	}
 	d.set(l)
 	s := d.service()
 	var ids []string
