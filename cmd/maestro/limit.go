@@ -18,7 +18,7 @@ import (
 
 func (a *app) limitCommand() *cobra.Command {
 	cmd := a.group(&cobra.Command{Use: "limit", Short: "Set, show and delete limits"})
-	cmd.AddCommand(a.limitSetCommand(), a.limitListCommand(), a.limitGetCommand(), a.limitUsageCommand(), a.limitDeleteCommand(), a.limitModeCommand())
+	cmd.AddCommand(a.limitSetCommand(), a.limitListCommand(), a.limitGetCommand(), a.limitUsageCommand(), a.limitDeleteCommand(), a.limitTopCommand(), a.limitModeCommand())
 	return cmd
 }
 

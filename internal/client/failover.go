@@ -119,6 +119,7 @@ func isRepeatable(req connect.AnyRequest) bool {
 	case *limiterv1.PeekRequest,
 		*limiterv1.UsageRequest,
 		*limiterv1.ListLimitsRequest,
+		*limiterv1.TopRequest,
 		*limiterv1.GetModeRequest,
 		*limiterv1.SetModeRequest,
 		*provenancev1.SearchRequest,

@@ -1461,6 +1461,220 @@ func (x *DeleteLimitsResponse) GetInForce() bool {
 	return false
 }
 
+// TopRequest says which keys are wanted.
+type TopRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant keeps only keys of this tenant; empty means the caller's, or all for the platform.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// most is how many keys are wanted, at most 100; 0 means 20.
+	Most uint32 `protobuf:"varint,2,opt,name=most,proto3" json:"most,omitempty"`
+	// denied orders by what was denied, and leaves out what was not.
+	Denied        bool `protobuf:"varint,3,opt,name=denied,proto3" json:"denied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TopRequest) Reset() {
+	*x = TopRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TopRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TopRequest) ProtoMessage() {}
+
+func (x *TopRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
+func (*TopRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *TopRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *TopRequest) GetMost() uint32 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
+func (x *TopRequest) GetDenied() bool {
+	if x != nil {
+		return x.Denied
+	}
+	return false
+}
+
+// TopResponse has the busiest keys first.
+type TopResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Keys  []*BusyKey             `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// missing names the nodes that did not answer, whose checks are not counted here.
+	Missing       []string `protobuf:"bytes,2,rep,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TopResponse) Reset() {
+	*x = TopResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TopResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TopResponse) ProtoMessage() {}
+
+func (x *TopResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
+func (*TopResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *TopResponse) GetKeys() []*BusyKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *TopResponse) GetMissing() []string {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
+// BusyKey is a tenant, token and key of checks. Rates are per second, over about the last minute.
+type BusyKey struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Tenant          string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Token           string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Key             string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	ChecksPerSecond float64                `protobuf:"fixed64,4,opt,name=checks_per_second,json=checksPerSecond,proto3" json:"checks_per_second,omitempty"`
+	DeniesPerSecond float64                `protobuf:"fixed64,5,opt,name=denies_per_second,json=deniesPerSecond,proto3" json:"denies_per_second,omitempty"`
+	// error_per_second is how much of the checks may have been other keys', because nodes keep
+	// count of a thousand keys each.
+	ErrorPerSecond float64 `protobuf:"fixed64,6,opt,name=error_per_second,json=errorPerSecond,proto3" json:"error_per_second,omitempty"`
+	// limit_id is the limit that denied it last; empty when none did.
+	LimitId       string `protobuf:"bytes,7,opt,name=limit_id,json=limitId,proto3" json:"limit_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BusyKey) Reset() {
+	*x = BusyKey{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BusyKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BusyKey) ProtoMessage() {}
+
+func (x *BusyKey) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BusyKey.ProtoReflect.Descriptor instead.
+func (*BusyKey) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *BusyKey) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *BusyKey) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *BusyKey) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *BusyKey) GetChecksPerSecond() float64 {
+	if x != nil {
+		return x.ChecksPerSecond
+	}
+	return 0
+}
+
+func (x *BusyKey) GetDeniesPerSecond() float64 {
+	if x != nil {
+		return x.DeniesPerSecond
+	}
+	return 0
+}
+
+func (x *BusyKey) GetErrorPerSecond() float64 {
+	if x != nil {
+		return x.ErrorPerSecond
+	}
+	return 0
+}
+
+func (x *BusyKey) GetLimitId() string {
+	if x != nil {
+		return x.LimitId
+	}
+	return ""
+}
+
 // GetModeRequest has nothing to say.
 type GetModeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1470,7 +1684,7 @@ type GetModeRequest struct {
 
 func (x *GetModeRequest) Reset() {
 	*x = GetModeRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[21]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1482,7 +1696,7 @@ func (x *GetModeRequest) String() string {
 func (*GetModeRequest) ProtoMessage() {}
 
 func (x *GetModeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[21]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1495,7 +1709,7 @@ func (x *GetModeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModeRequest.ProtoReflect.Descriptor instead.
 func (*GetModeRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{21}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{24}
 }
 
 // GetModeResponse is the mode of the region.
@@ -1509,7 +1723,7 @@ type GetModeResponse struct {
 
 func (x *GetModeResponse) Reset() {
 	*x = GetModeResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[22]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +1735,7 @@ func (x *GetModeResponse) String() string {
 func (*GetModeResponse) ProtoMessage() {}
 
 func (x *GetModeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[22]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1534,7 +1748,7 @@ func (x *GetModeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModeResponse.ProtoReflect.Descriptor instead.
 func (*GetModeResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{22}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetModeResponse) GetMode() string {
@@ -1556,7 +1770,7 @@ type SetModeRequest struct {
 
 func (x *SetModeRequest) Reset() {
 	*x = SetModeRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[23]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1568,7 +1782,7 @@ func (x *SetModeRequest) String() string {
 func (*SetModeRequest) ProtoMessage() {}
 
 func (x *SetModeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[23]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1581,7 +1795,7 @@ func (x *SetModeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetModeRequest.ProtoReflect.Descriptor instead.
 func (*SetModeRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{23}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SetModeRequest) GetMode() string {
@@ -1603,7 +1817,7 @@ type SetModeResponse struct {
 
 func (x *SetModeResponse) Reset() {
 	*x = SetModeResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[24]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1615,7 +1829,7 @@ func (x *SetModeResponse) String() string {
 func (*SetModeResponse) ProtoMessage() {}
 
 func (x *SetModeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[24]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1628,7 +1842,7 @@ func (x *SetModeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetModeResponse.ProtoReflect.Descriptor instead.
 func (*SetModeResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{24}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SetModeResponse) GetMode() string {
@@ -1750,7 +1964,23 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tR\trequestId\"K\n" +
 	"\x14DeleteLimitsResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x19\n" +
-	"\bin_force\x18\x02 \x01(\bR\ainForce\"\x10\n" +
+	"\bin_force\x18\x02 \x01(\bR\ainForce\"P\n" +
+	"\n" +
+	"TopRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04most\x18\x02 \x01(\rR\x04most\x12\x16\n" +
+	"\x06denied\x18\x03 \x01(\bR\x06denied\"S\n" +
+	"\vTopResponse\x12*\n" +
+	"\x04keys\x18\x01 \x03(\v2\x16.mc.limiter.v1.BusyKeyR\x04keys\x12\x18\n" +
+	"\amissing\x18\x02 \x03(\tR\amissing\"\xe6\x01\n" +
+	"\aBusyKey\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12*\n" +
+	"\x11checks_per_second\x18\x04 \x01(\x01R\x0fchecksPerSecond\x12*\n" +
+	"\x11denies_per_second\x18\x05 \x01(\x01R\x0fdeniesPerSecond\x12(\n" +
+	"\x10error_per_second\x18\x06 \x01(\x01R\x0eerrorPerSecond\x12\x19\n" +
+	"\blimit_id\x18\a \x01(\tR\alimitId\"\x10\n" +
 	"\x0eGetModeRequest\"%\n" +
 	"\x0fGetModeResponse\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\"$\n" +
@@ -1758,7 +1988,7 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\"=\n" +
 	"\x0fSetModeResponse\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x16\n" +
-	"\x06before\x18\x02 \x01(\tR\x06before2\xb5\x05\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before2\xf3\x05\n" +
 	"\aLimiter\x12B\n" +
 	"\x05Check\x12\x1b.mc.limiter.v1.CheckRequest\x1a\x1c.mc.limiter.v1.CheckResponse\x12Q\n" +
 	"\n" +
@@ -1768,7 +1998,8 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\tSetLimits\x12\x1f.mc.limiter.v1.SetLimitsRequest\x1a .mc.limiter.v1.SetLimitsResponse\x12Q\n" +
 	"\n" +
 	"ListLimits\x12 .mc.limiter.v1.ListLimitsRequest\x1a!.mc.limiter.v1.ListLimitsResponse\x12W\n" +
-	"\fDeleteLimits\x12\".mc.limiter.v1.DeleteLimitsRequest\x1a#.mc.limiter.v1.DeleteLimitsResponse\x12H\n" +
+	"\fDeleteLimits\x12\".mc.limiter.v1.DeleteLimitsRequest\x1a#.mc.limiter.v1.DeleteLimitsResponse\x12<\n" +
+	"\x03Top\x12\x19.mc.limiter.v1.TopRequest\x1a\x1a.mc.limiter.v1.TopResponse\x12H\n" +
 	"\aGetMode\x12\x1d.mc.limiter.v1.GetModeRequest\x1a\x1e.mc.limiter.v1.GetModeResponse\x12H\n" +
 	"\aSetMode\x12\x1d.mc.limiter.v1.SetModeRequest\x1a\x1e.mc.limiter.v1.SetModeResponseBFZDgithub.com/maestro-conductor/maestro/api/gen/mc/limiter/v1;limiterv1b\x06proto3"
 
@@ -1784,7 +2015,7 @@ func file_mc_limiter_v1_limiter_proto_rawDescGZIP() []byte {
 	return file_mc_limiter_v1_limiter_proto_rawDescData
 }
 
-var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*CheckRequest)(nil),          // 0: mc.limiter.v1.CheckRequest
 	(*CheckResponse)(nil),         // 1: mc.limiter.v1.CheckResponse
@@ -1807,51 +2038,57 @@ var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*ListLimitsResponse)(nil),    // 18: mc.limiter.v1.ListLimitsResponse
 	(*DeleteLimitsRequest)(nil),   // 19: mc.limiter.v1.DeleteLimitsRequest
 	(*DeleteLimitsResponse)(nil),  // 20: mc.limiter.v1.DeleteLimitsResponse
-	(*GetModeRequest)(nil),        // 21: mc.limiter.v1.GetModeRequest
-	(*GetModeResponse)(nil),       // 22: mc.limiter.v1.GetModeResponse
-	(*SetModeRequest)(nil),        // 23: mc.limiter.v1.SetModeRequest
-	(*SetModeResponse)(nil),       // 24: mc.limiter.v1.SetModeResponse
-	(*v1.ErrorDetail)(nil),        // 25: mc.common.v1.ErrorDetail
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*TopRequest)(nil),            // 21: mc.limiter.v1.TopRequest
+	(*TopResponse)(nil),           // 22: mc.limiter.v1.TopResponse
+	(*BusyKey)(nil),               // 23: mc.limiter.v1.BusyKey
+	(*GetModeRequest)(nil),        // 24: mc.limiter.v1.GetModeRequest
+	(*GetModeResponse)(nil),       // 25: mc.limiter.v1.GetModeResponse
+	(*SetModeRequest)(nil),        // 26: mc.limiter.v1.SetModeRequest
+	(*SetModeResponse)(nil),       // 27: mc.limiter.v1.SetModeResponse
+	(*v1.ErrorDetail)(nil),        // 28: mc.common.v1.ErrorDetail
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
 }
 var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	2,  // 0: mc.limiter.v1.CheckResponse.levels:type_name -> mc.limiter.v1.Level
 	0,  // 1: mc.limiter.v1.CheckBatchRequest.checks:type_name -> mc.limiter.v1.CheckRequest
 	5,  // 2: mc.limiter.v1.CheckBatchResponse.results:type_name -> mc.limiter.v1.CheckResult
 	1,  // 3: mc.limiter.v1.CheckResult.decision:type_name -> mc.limiter.v1.CheckResponse
-	25, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
+	28, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
 	1,  // 5: mc.limiter.v1.PeekResponse.decision:type_name -> mc.limiter.v1.CheckResponse
 	10, // 6: mc.limiter.v1.UsageResponse.levels:type_name -> mc.limiter.v1.LevelUsage
 	2,  // 7: mc.limiter.v1.LevelUsage.level:type_name -> mc.limiter.v1.Level
 	12, // 8: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
 	13, // 9: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
 	14, // 10: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
-	26, // 11: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
+	29, // 11: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
 	11, // 12: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
 	11, // 13: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
-	0,  // 14: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
-	3,  // 15: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
-	6,  // 16: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
-	8,  // 17: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
-	15, // 18: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
-	17, // 19: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
-	19, // 20: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
-	21, // 21: mc.limiter.v1.Limiter.GetMode:input_type -> mc.limiter.v1.GetModeRequest
-	23, // 22: mc.limiter.v1.Limiter.SetMode:input_type -> mc.limiter.v1.SetModeRequest
-	1,  // 23: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
-	4,  // 24: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
-	7,  // 25: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
-	9,  // 26: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
-	16, // 27: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
-	18, // 28: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
-	20, // 29: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
-	22, // 30: mc.limiter.v1.Limiter.GetMode:output_type -> mc.limiter.v1.GetModeResponse
-	24, // 31: mc.limiter.v1.Limiter.SetMode:output_type -> mc.limiter.v1.SetModeResponse
-	23, // [23:32] is the sub-list for method output_type
-	14, // [14:23] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	23, // 14: mc.limiter.v1.TopResponse.keys:type_name -> mc.limiter.v1.BusyKey
+	0,  // 15: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
+	3,  // 16: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
+	6,  // 17: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
+	8,  // 18: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
+	15, // 19: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
+	17, // 20: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
+	19, // 21: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
+	21, // 22: mc.limiter.v1.Limiter.Top:input_type -> mc.limiter.v1.TopRequest
+	24, // 23: mc.limiter.v1.Limiter.GetMode:input_type -> mc.limiter.v1.GetModeRequest
+	26, // 24: mc.limiter.v1.Limiter.SetMode:input_type -> mc.limiter.v1.SetModeRequest
+	1,  // 25: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
+	4,  // 26: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
+	7,  // 27: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
+	9,  // 28: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
+	16, // 29: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
+	18, // 30: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
+	20, // 31: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
+	22, // 32: mc.limiter.v1.Limiter.Top:output_type -> mc.limiter.v1.TopResponse
+	25, // 33: mc.limiter.v1.Limiter.GetMode:output_type -> mc.limiter.v1.GetModeResponse
+	27, // 34: mc.limiter.v1.Limiter.SetMode:output_type -> mc.limiter.v1.SetModeResponse
+	25, // [25:35] is the sub-list for method output_type
+	15, // [15:25] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_mc_limiter_v1_limiter_proto_init() }
@@ -1865,7 +2102,7 @@ func file_mc_limiter_v1_limiter_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_limiter_v1_limiter_proto_rawDesc), len(file_mc_limiter_v1_limiter_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
