@@ -200,6 +200,14 @@ var accessCases = []accessCase{
 		platform: [5]string{low, "service_off", "service_off", "service_off", "service_off"},
 	},
 	{
+		what: "see the busiest keys of acme", procedure: limiterv1connect.LimiterTopProcedure, request: &limiterv1.TopRequest{Tenant: "acme"},
+		own: fromOper, foreign: operForeign, platform: fromOper,
+	},
+	{
+		what: "see the busiest keys", procedure: limiterv1connect.LimiterTopProcedure, request: &limiterv1.TopRequest{},
+		own: fromOper, foreign: fromOper, platform: fromOper,
+	},
+	{
 		what: "see the mode of the limits", procedure: limiterv1connect.LimiterGetModeProcedure, request: &limiterv1.GetModeRequest{},
 		own: fromOper, foreign: fromOper, platform: fromOper,
 	},
@@ -377,6 +385,8 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 		return callOne[limiterv1.DeleteLimitsResponse](t, e, c.procedure, secret, m)
 	case *rlsv3.RateLimitRequest:
 		return callOne[rlsv3.RateLimitResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.TopRequest:
+		return callOne[limiterv1.TopResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.GetModeRequest:
 		return callOne[limiterv1.GetModeResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.SetModeRequest:

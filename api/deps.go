@@ -45,7 +45,16 @@ type Freshness interface {
 	AwaitFresh(ctx context.Context) error
 }
 
-// Checker decides checks; *limiter.Service is one.
+// BusyKey is what is asked about often: rates are per second, over about the last minute.
+type BusyKey struct {
+	Tenant, Token, Key string
+	// Error is how much of Checks may belong to keys whose place this one took.
+	Checks, Denies, Error float64
+	// LimitID is the limit that denied it last; empty when none did.
+	LimitID string
+}
+
+// Checker decides checks.
 type Checker interface {
 	Check(ctx context.Context, r limiter.Request) (limiter.Decision, error)
 	// CheckBatch returns an outcome for each check, or an error before anything was done.
@@ -56,6 +65,9 @@ type Checker interface {
 	Peek(ctx context.Context, r limiter.Request) (limiter.Decision, error)
 	// Limit is a limit as this node knows it; false when it does not.
 	Limit(id string) (limiter.Limit, bool)
+	// BusyKeys are the most busy, or most denied, keys of a tenant, or of all when it is empty, as
+	// the nodes of the region count them; missing names those that did not answer.
+	BusyKeys(ctx context.Context, tenant string, denied bool, most int) (keys []BusyKey, missing []string, err error)
 }
 
 // Holder reserves costs, keeps slots, and gives back; *limiter.Service is one.

@@ -92,6 +92,12 @@ func (f *fakeServices) Limit(id string) (limiter.Limit, bool) {
 	return f.limits[i], true
 }
 
+func (f *fakeServices) BusyKeys(_ context.Context, tenant string, denied bool, most int) ([]BusyKey, []string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return []BusyKey{{Tenant: tenant, Checks: float64(most), LimitID: "acme-api"}}, []string{"node-3"}, f.err
+}
+
 func (f *fakeServices) Peek(ctx context.Context, r limiter.Request) (limiter.Decision, error) {
 	return f.Check(ctx, r)
 }

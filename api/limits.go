@@ -23,6 +23,9 @@ const (
 	MaxBatchLimits = 1000
 	// MaxBatchChecks bounds the checks in one request.
 	MaxBatchChecks = 1000
+	// MaxBusyKeys is the most keys that Top tells of; DefaultBusyKeys is what 0 means.
+	MaxBusyKeys     = 100
+	DefaultBusyKeys = 20
 	// MaxTokenBytes and MaxKeyBytes bound what a check names.
 	MaxTokenBytes = limiter.SubjectBytesMax
 	MaxKeyBytes   = limiter.SubjectBytesMax

@@ -7,6 +7,7 @@ import (
 
 	"github.com/maestro-conductor/maestro/api"
 	"github.com/maestro-conductor/maestro/index"
+	"github.com/maestro-conductor/maestro/internal/busiest"
 	"github.com/maestro-conductor/maestro/limiter"
 	"github.com/maestro-conductor/maestro/node/meta"
 )
@@ -23,6 +24,7 @@ type running struct {
 	meta    *meta.Service
 	limiter *limiter.Service
 	leases  *limiter.Leases // nil on a node that does not run the limiter
+	busiest *busiest.Sketch
 	index   *index.Service
 	fresh   *freshness
 }
@@ -76,7 +78,11 @@ func (s *services) Check(ctx context.Context, q limiter.Request) (limiter.Decisi
 	if err != nil {
 		return limiter.Decision{}, err
 	}
-	return r.limiter.Check(ctx, q)
+	d, err := r.limiter.Check(ctx, q)
+	if err == nil {
+		r.seen(q, &d)
+	}
+	return d, err
 }
 
 // CheckBatch decides many checks.
@@ -85,7 +91,13 @@ func (s *services) CheckBatch(ctx context.Context, all []limiter.Request) ([]lim
 	if err != nil {
 		return nil, err
 	}
-	return r.limiter.CheckBatch(ctx, all)
+	out, err := r.limiter.CheckBatch(ctx, all)
+	for i := range out {
+		if out[i].Err == nil {
+			r.seen(all[i], &out[i].Decision)
+		}
+	}
+	return out, err
 }
 
 // CheckTogether takes all parts or none.
@@ -94,7 +106,11 @@ func (s *services) CheckTogether(ctx context.Context, parts []limiter.Part) ([]l
 	if err != nil {
 		return nil, err
 	}
-	return r.limiter.CheckTogether(ctx, parts)
+	out, err := r.limiter.CheckTogether(ctx, parts)
+	for i := range out {
+		r.seen(parts[i].Request, &out[i])
+	}
+	return out, err
 }
 
 // Limit finds a limit in the replicas of this node; each has all limits.

@@ -19,7 +19,7 @@ import (
 func (a *app) limitCommand() *cobra.Command {
 	cmd := a.group(&cobra.Command{Use: "limit", Short: "Set, show and delete limits; reserve, hold and give back"})
 	cmd.AddCommand(a.limitReserveCommand(), a.limitCommitCommand(), a.limitCancelCommand(), a.limitRefundCommand(), a.limitAcquireCommand(), a.limitReleaseCommand())
-	cmd.AddCommand(a.limitSetCommand(), a.limitListCommand(), a.limitGetCommand(), a.limitUsageCommand(), a.limitDeleteCommand(), a.limitModeCommand())
+	cmd.AddCommand(a.limitSetCommand(), a.limitListCommand(), a.limitGetCommand(), a.limitUsageCommand(), a.limitDeleteCommand(), a.limitTopCommand(), a.limitModeCommand())
 	return cmd
 }
 

@@ -127,6 +127,7 @@ func isRepeatable(req connect.AnyRequest) bool {
 		*limiterv1.RefundRequest,
 		*limiterv1.ReleaseRequest,
 		*limiterv1.ListLimitsRequest,
+		*limiterv1.TopRequest,
 		*limiterv1.GetModeRequest,
 		*limiterv1.SetModeRequest,
 		*provenancev1.SearchRequest,

@@ -2345,6 +2345,220 @@ func (x *DeleteLimitsResponse) GetInForce() bool {
 	return false
 }
 
+// TopRequest says which keys are wanted.
+type TopRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant keeps only keys of this tenant; empty means the caller's, or all for the platform.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// most is how many keys are wanted, at most 100; 0 means 20.
+	Most uint32 `protobuf:"varint,2,opt,name=most,proto3" json:"most,omitempty"`
+	// denied orders by what was denied, and leaves out what was not.
+	Denied        bool `protobuf:"varint,3,opt,name=denied,proto3" json:"denied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TopRequest) Reset() {
+	*x = TopRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TopRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TopRequest) ProtoMessage() {}
+
+func (x *TopRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
+func (*TopRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *TopRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *TopRequest) GetMost() uint32 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
+func (x *TopRequest) GetDenied() bool {
+	if x != nil {
+		return x.Denied
+	}
+	return false
+}
+
+// TopResponse has the busiest keys first.
+type TopResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Keys  []*BusyKey             `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// missing names the nodes that did not answer, whose checks are not counted here.
+	Missing       []string `protobuf:"bytes,2,rep,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TopResponse) Reset() {
+	*x = TopResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TopResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TopResponse) ProtoMessage() {}
+
+func (x *TopResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
+func (*TopResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *TopResponse) GetKeys() []*BusyKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *TopResponse) GetMissing() []string {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
+// BusyKey is a tenant, token and key of checks. Rates are per second, over about the last minute.
+type BusyKey struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Tenant          string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Token           string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Key             string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	ChecksPerSecond float64                `protobuf:"fixed64,4,opt,name=checks_per_second,json=checksPerSecond,proto3" json:"checks_per_second,omitempty"`
+	DeniesPerSecond float64                `protobuf:"fixed64,5,opt,name=denies_per_second,json=deniesPerSecond,proto3" json:"denies_per_second,omitempty"`
+	// error_per_second is how much of the checks may have been other keys', because nodes keep
+	// count of a thousand keys each.
+	ErrorPerSecond float64 `protobuf:"fixed64,6,opt,name=error_per_second,json=errorPerSecond,proto3" json:"error_per_second,omitempty"`
+	// limit_id is the limit that denied it last; empty when none did.
+	LimitId       string `protobuf:"bytes,7,opt,name=limit_id,json=limitId,proto3" json:"limit_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BusyKey) Reset() {
+	*x = BusyKey{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BusyKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BusyKey) ProtoMessage() {}
+
+func (x *BusyKey) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BusyKey.ProtoReflect.Descriptor instead.
+func (*BusyKey) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *BusyKey) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *BusyKey) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *BusyKey) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *BusyKey) GetChecksPerSecond() float64 {
+	if x != nil {
+		return x.ChecksPerSecond
+	}
+	return 0
+}
+
+func (x *BusyKey) GetDeniesPerSecond() float64 {
+	if x != nil {
+		return x.DeniesPerSecond
+	}
+	return 0
+}
+
+func (x *BusyKey) GetErrorPerSecond() float64 {
+	if x != nil {
+		return x.ErrorPerSecond
+	}
+	return 0
+}
+
+func (x *BusyKey) GetLimitId() string {
+	if x != nil {
+		return x.LimitId
+	}
+	return ""
+}
+
 // GetModeRequest has nothing to say.
 type GetModeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2354,7 +2568,7 @@ type GetModeRequest struct {
 
 func (x *GetModeRequest) Reset() {
 	*x = GetModeRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[35]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2366,7 +2580,7 @@ func (x *GetModeRequest) String() string {
 func (*GetModeRequest) ProtoMessage() {}
 
 func (x *GetModeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[35]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2379,7 +2593,7 @@ func (x *GetModeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModeRequest.ProtoReflect.Descriptor instead.
 func (*GetModeRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{35}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{38}
 }
 
 // GetModeResponse is the mode of the region.
@@ -2393,7 +2607,7 @@ type GetModeResponse struct {
 
 func (x *GetModeResponse) Reset() {
 	*x = GetModeResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[36]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2405,7 +2619,7 @@ func (x *GetModeResponse) String() string {
 func (*GetModeResponse) ProtoMessage() {}
 
 func (x *GetModeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[36]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2418,7 +2632,7 @@ func (x *GetModeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModeResponse.ProtoReflect.Descriptor instead.
 func (*GetModeResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{36}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetModeResponse) GetMode() string {
@@ -2440,7 +2654,7 @@ type SetModeRequest struct {
 
 func (x *SetModeRequest) Reset() {
 	*x = SetModeRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[37]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2666,7 @@ func (x *SetModeRequest) String() string {
 func (*SetModeRequest) ProtoMessage() {}
 
 func (x *SetModeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[37]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2679,7 @@ func (x *SetModeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetModeRequest.ProtoReflect.Descriptor instead.
 func (*SetModeRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{37}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SetModeRequest) GetMode() string {
@@ -2487,7 +2701,7 @@ type SetModeResponse struct {
 
 func (x *SetModeResponse) Reset() {
 	*x = SetModeResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[38]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2499,7 +2713,7 @@ func (x *SetModeResponse) String() string {
 func (*SetModeResponse) ProtoMessage() {}
 
 func (x *SetModeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[38]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2512,7 +2726,7 @@ func (x *SetModeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetModeResponse.ProtoReflect.Descriptor instead.
 func (*SetModeResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{38}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SetModeResponse) GetMode() string {
@@ -2697,7 +2911,23 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tR\trequestId\"K\n" +
 	"\x14DeleteLimitsResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x19\n" +
-	"\bin_force\x18\x02 \x01(\bR\ainForce\"\x10\n" +
+	"\bin_force\x18\x02 \x01(\bR\ainForce\"P\n" +
+	"\n" +
+	"TopRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04most\x18\x02 \x01(\rR\x04most\x12\x16\n" +
+	"\x06denied\x18\x03 \x01(\bR\x06denied\"S\n" +
+	"\vTopResponse\x12*\n" +
+	"\x04keys\x18\x01 \x03(\v2\x16.mc.limiter.v1.BusyKeyR\x04keys\x12\x18\n" +
+	"\amissing\x18\x02 \x03(\tR\amissing\"\xe6\x01\n" +
+	"\aBusyKey\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12*\n" +
+	"\x11checks_per_second\x18\x04 \x01(\x01R\x0fchecksPerSecond\x12*\n" +
+	"\x11denies_per_second\x18\x05 \x01(\x01R\x0fdeniesPerSecond\x12(\n" +
+	"\x10error_per_second\x18\x06 \x01(\x01R\x0eerrorPerSecond\x12\x19\n" +
+	"\blimit_id\x18\a \x01(\tR\alimitId\"\x10\n" +
 	"\x0eGetModeRequest\"%\n" +
 	"\x0fGetModeResponse\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\"$\n" +
@@ -2705,7 +2935,7 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\"=\n" +
 	"\x0fSetModeResponse\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x16\n" +
-	"\x06before\x18\x02 \x01(\tR\x06before2\xe8\b\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before2\xa6\t\n" +
 	"\aLimiter\x12B\n" +
 	"\x05Check\x12\x1b.mc.limiter.v1.CheckRequest\x1a\x1c.mc.limiter.v1.CheckResponse\x12Q\n" +
 	"\n" +
@@ -2721,7 +2951,8 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\tSetLimits\x12\x1f.mc.limiter.v1.SetLimitsRequest\x1a .mc.limiter.v1.SetLimitsResponse\x12Q\n" +
 	"\n" +
 	"ListLimits\x12 .mc.limiter.v1.ListLimitsRequest\x1a!.mc.limiter.v1.ListLimitsResponse\x12W\n" +
-	"\fDeleteLimits\x12\".mc.limiter.v1.DeleteLimitsRequest\x1a#.mc.limiter.v1.DeleteLimitsResponse\x12H\n" +
+	"\fDeleteLimits\x12\".mc.limiter.v1.DeleteLimitsRequest\x1a#.mc.limiter.v1.DeleteLimitsResponse\x12<\n" +
+	"\x03Top\x12\x19.mc.limiter.v1.TopRequest\x1a\x1a.mc.limiter.v1.TopResponse\x12H\n" +
 	"\aGetMode\x12\x1d.mc.limiter.v1.GetModeRequest\x1a\x1e.mc.limiter.v1.GetModeResponse\x12H\n" +
 	"\aSetMode\x12\x1d.mc.limiter.v1.SetModeRequest\x1a\x1e.mc.limiter.v1.SetModeResponseBFZDgithub.com/maestro-conductor/maestro/api/gen/mc/limiter/v1;limiterv1b\x06proto3"
 
@@ -2737,7 +2968,7 @@ func file_mc_limiter_v1_limiter_proto_rawDescGZIP() []byte {
 	return file_mc_limiter_v1_limiter_proto_rawDescData
 }
 
-var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*CheckRequest)(nil),          // 0: mc.limiter.v1.CheckRequest
 	(*CheckResponse)(nil),         // 1: mc.limiter.v1.CheckResponse
@@ -2774,19 +3005,22 @@ var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*ListLimitsResponse)(nil),    // 32: mc.limiter.v1.ListLimitsResponse
 	(*DeleteLimitsRequest)(nil),   // 33: mc.limiter.v1.DeleteLimitsRequest
 	(*DeleteLimitsResponse)(nil),  // 34: mc.limiter.v1.DeleteLimitsResponse
-	(*GetModeRequest)(nil),        // 35: mc.limiter.v1.GetModeRequest
-	(*GetModeResponse)(nil),       // 36: mc.limiter.v1.GetModeResponse
-	(*SetModeRequest)(nil),        // 37: mc.limiter.v1.SetModeRequest
-	(*SetModeResponse)(nil),       // 38: mc.limiter.v1.SetModeResponse
-	(*v1.ErrorDetail)(nil),        // 39: mc.common.v1.ErrorDetail
-	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
+	(*TopRequest)(nil),            // 35: mc.limiter.v1.TopRequest
+	(*TopResponse)(nil),           // 36: mc.limiter.v1.TopResponse
+	(*BusyKey)(nil),               // 37: mc.limiter.v1.BusyKey
+	(*GetModeRequest)(nil),        // 38: mc.limiter.v1.GetModeRequest
+	(*GetModeResponse)(nil),       // 39: mc.limiter.v1.GetModeResponse
+	(*SetModeRequest)(nil),        // 40: mc.limiter.v1.SetModeRequest
+	(*SetModeResponse)(nil),       // 41: mc.limiter.v1.SetModeResponse
+	(*v1.ErrorDetail)(nil),        // 42: mc.common.v1.ErrorDetail
+	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
 }
 var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	2,  // 0: mc.limiter.v1.CheckResponse.levels:type_name -> mc.limiter.v1.Level
 	0,  // 1: mc.limiter.v1.CheckBatchRequest.checks:type_name -> mc.limiter.v1.CheckRequest
 	5,  // 2: mc.limiter.v1.CheckBatchResponse.results:type_name -> mc.limiter.v1.CheckResult
 	1,  // 3: mc.limiter.v1.CheckResult.decision:type_name -> mc.limiter.v1.CheckResponse
-	39, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
+	42, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
 	1,  // 5: mc.limiter.v1.PeekResponse.decision:type_name -> mc.limiter.v1.CheckResponse
 	10, // 6: mc.limiter.v1.UsageResponse.levels:type_name -> mc.limiter.v1.LevelUsage
 	2,  // 7: mc.limiter.v1.LevelUsage.level:type_name -> mc.limiter.v1.Level
@@ -2797,45 +3031,48 @@ var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	25, // 12: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
 	26, // 13: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
 	27, // 14: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
-	40, // 15: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
+	43, // 15: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
 	28, // 16: mc.limiter.v1.Limit.concurrency:type_name -> mc.limiter.v1.Concurrency
 	24, // 17: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
 	24, // 18: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
-	0,  // 19: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
-	3,  // 20: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
-	6,  // 21: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
-	8,  // 22: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
-	11, // 23: mc.limiter.v1.Limiter.Reserve:input_type -> mc.limiter.v1.ReserveRequest
-	13, // 24: mc.limiter.v1.Limiter.Commit:input_type -> mc.limiter.v1.CommitRequest
-	16, // 25: mc.limiter.v1.Limiter.Cancel:input_type -> mc.limiter.v1.CancelRequest
-	18, // 26: mc.limiter.v1.Limiter.Refund:input_type -> mc.limiter.v1.RefundRequest
-	20, // 27: mc.limiter.v1.Limiter.Acquire:input_type -> mc.limiter.v1.AcquireRequest
-	22, // 28: mc.limiter.v1.Limiter.Release:input_type -> mc.limiter.v1.ReleaseRequest
-	29, // 29: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
-	31, // 30: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
-	33, // 31: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
-	35, // 32: mc.limiter.v1.Limiter.GetMode:input_type -> mc.limiter.v1.GetModeRequest
-	37, // 33: mc.limiter.v1.Limiter.SetMode:input_type -> mc.limiter.v1.SetModeRequest
-	1,  // 34: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
-	4,  // 35: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
-	7,  // 36: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
-	9,  // 37: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
-	12, // 38: mc.limiter.v1.Limiter.Reserve:output_type -> mc.limiter.v1.ReserveResponse
-	14, // 39: mc.limiter.v1.Limiter.Commit:output_type -> mc.limiter.v1.CommitResponse
-	17, // 40: mc.limiter.v1.Limiter.Cancel:output_type -> mc.limiter.v1.CancelResponse
-	19, // 41: mc.limiter.v1.Limiter.Refund:output_type -> mc.limiter.v1.RefundResponse
-	21, // 42: mc.limiter.v1.Limiter.Acquire:output_type -> mc.limiter.v1.AcquireResponse
-	23, // 43: mc.limiter.v1.Limiter.Release:output_type -> mc.limiter.v1.ReleaseResponse
-	30, // 44: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
-	32, // 45: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
-	34, // 46: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
-	36, // 47: mc.limiter.v1.Limiter.GetMode:output_type -> mc.limiter.v1.GetModeResponse
-	38, // 48: mc.limiter.v1.Limiter.SetMode:output_type -> mc.limiter.v1.SetModeResponse
-	34, // [34:49] is the sub-list for method output_type
-	19, // [19:34] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	37, // 19: mc.limiter.v1.TopResponse.keys:type_name -> mc.limiter.v1.BusyKey
+	0,  // 20: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
+	3,  // 21: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
+	6,  // 22: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
+	8,  // 23: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
+	11, // 24: mc.limiter.v1.Limiter.Reserve:input_type -> mc.limiter.v1.ReserveRequest
+	13, // 25: mc.limiter.v1.Limiter.Commit:input_type -> mc.limiter.v1.CommitRequest
+	16, // 26: mc.limiter.v1.Limiter.Cancel:input_type -> mc.limiter.v1.CancelRequest
+	18, // 27: mc.limiter.v1.Limiter.Refund:input_type -> mc.limiter.v1.RefundRequest
+	20, // 28: mc.limiter.v1.Limiter.Acquire:input_type -> mc.limiter.v1.AcquireRequest
+	22, // 29: mc.limiter.v1.Limiter.Release:input_type -> mc.limiter.v1.ReleaseRequest
+	29, // 30: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
+	31, // 31: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
+	33, // 32: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
+	35, // 33: mc.limiter.v1.Limiter.Top:input_type -> mc.limiter.v1.TopRequest
+	38, // 34: mc.limiter.v1.Limiter.GetMode:input_type -> mc.limiter.v1.GetModeRequest
+	40, // 35: mc.limiter.v1.Limiter.SetMode:input_type -> mc.limiter.v1.SetModeRequest
+	1,  // 36: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
+	4,  // 37: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
+	7,  // 38: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
+	9,  // 39: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
+	12, // 40: mc.limiter.v1.Limiter.Reserve:output_type -> mc.limiter.v1.ReserveResponse
+	14, // 41: mc.limiter.v1.Limiter.Commit:output_type -> mc.limiter.v1.CommitResponse
+	17, // 42: mc.limiter.v1.Limiter.Cancel:output_type -> mc.limiter.v1.CancelResponse
+	19, // 43: mc.limiter.v1.Limiter.Refund:output_type -> mc.limiter.v1.RefundResponse
+	21, // 44: mc.limiter.v1.Limiter.Acquire:output_type -> mc.limiter.v1.AcquireResponse
+	23, // 45: mc.limiter.v1.Limiter.Release:output_type -> mc.limiter.v1.ReleaseResponse
+	30, // 46: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
+	32, // 47: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
+	34, // 48: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
+	36, // 49: mc.limiter.v1.Limiter.Top:output_type -> mc.limiter.v1.TopResponse
+	39, // 50: mc.limiter.v1.Limiter.GetMode:output_type -> mc.limiter.v1.GetModeResponse
+	41, // 51: mc.limiter.v1.Limiter.SetMode:output_type -> mc.limiter.v1.SetModeResponse
+	36, // [36:52] is the sub-list for method output_type
+	20, // [20:36] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_mc_limiter_v1_limiter_proto_init() }
@@ -2849,7 +3086,7 @@ func file_mc_limiter_v1_limiter_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_limiter_v1_limiter_proto_rawDesc), len(file_mc_limiter_v1_limiter_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -61,6 +61,8 @@ const (
 	LimiterListLimitsProcedure = "/mc.limiter.v1.Limiter/ListLimits"
 	// LimiterDeleteLimitsProcedure is the fully-qualified name of the Limiter's DeleteLimits RPC.
 	LimiterDeleteLimitsProcedure = "/mc.limiter.v1.Limiter/DeleteLimits"
+	// LimiterTopProcedure is the fully-qualified name of the Limiter's Top RPC.
+	LimiterTopProcedure = "/mc.limiter.v1.Limiter/Top"
 	// LimiterGetModeProcedure is the fully-qualified name of the Limiter's GetMode RPC.
 	LimiterGetModeProcedure = "/mc.limiter.v1.Limiter/GetMode"
 	// LimiterSetModeProcedure is the fully-qualified name of the Limiter's SetMode RPC.
@@ -101,6 +103,8 @@ type LimiterClient interface {
 	ListLimits(context.Context, *connect.Request[v1.ListLimitsRequest]) (*connect.Response[v1.ListLimitsResponse], error)
 	// DeleteLimits removes limits by id, all of them or none.
 	DeleteLimits(context.Context, *connect.Request[v1.DeleteLimitsRequest]) (*connect.Response[v1.DeleteLimitsResponse], error)
+	// Top tells which keys are asked about, or denied, most in the region.
+	Top(context.Context, *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error)
 	// GetMode tells how limits act in the region.
 	GetMode(context.Context, *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error)
 	// SetMode changes how limits act: on every node that answers within a second. It is for
@@ -197,6 +201,12 @@ func NewLimiterClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			connect.WithSchema(limiterMethods.ByName("DeleteLimits")),
 			connect.WithClientOptions(opts...),
 		),
+		top: connect.NewClient[v1.TopRequest, v1.TopResponse](
+			httpClient,
+			baseURL+LimiterTopProcedure,
+			connect.WithSchema(limiterMethods.ByName("Top")),
+			connect.WithClientOptions(opts...),
+		),
 		getMode: connect.NewClient[v1.GetModeRequest, v1.GetModeResponse](
 			httpClient,
 			baseURL+LimiterGetModeProcedure,
@@ -227,6 +237,7 @@ type limiterClient struct {
 	setLimits    *connect.Client[v1.SetLimitsRequest, v1.SetLimitsResponse]
 	listLimits   *connect.Client[v1.ListLimitsRequest, v1.ListLimitsResponse]
 	deleteLimits *connect.Client[v1.DeleteLimitsRequest, v1.DeleteLimitsResponse]
+	top          *connect.Client[v1.TopRequest, v1.TopResponse]
 	getMode      *connect.Client[v1.GetModeRequest, v1.GetModeResponse]
 	setMode      *connect.Client[v1.SetModeRequest, v1.SetModeResponse]
 }
@@ -296,6 +307,11 @@ func (c *limiterClient) DeleteLimits(ctx context.Context, req *connect.Request[v
 	return c.deleteLimits.CallUnary(ctx, req)
 }
 
+// Top calls mc.limiter.v1.Limiter.Top.
+func (c *limiterClient) Top(ctx context.Context, req *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error) {
+	return c.top.CallUnary(ctx, req)
+}
+
 // GetMode calls mc.limiter.v1.Limiter.GetMode.
 func (c *limiterClient) GetMode(ctx context.Context, req *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error) {
 	return c.getMode.CallUnary(ctx, req)
@@ -340,6 +356,8 @@ type LimiterHandler interface {
 	ListLimits(context.Context, *connect.Request[v1.ListLimitsRequest]) (*connect.Response[v1.ListLimitsResponse], error)
 	// DeleteLimits removes limits by id, all of them or none.
 	DeleteLimits(context.Context, *connect.Request[v1.DeleteLimitsRequest]) (*connect.Response[v1.DeleteLimitsResponse], error)
+	// Top tells which keys are asked about, or denied, most in the region.
+	Top(context.Context, *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error)
 	// GetMode tells how limits act in the region.
 	GetMode(context.Context, *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error)
 	// SetMode changes how limits act: on every node that answers within a second. It is for
@@ -432,6 +450,12 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 		connect.WithSchema(limiterMethods.ByName("DeleteLimits")),
 		connect.WithHandlerOptions(opts...),
 	)
+	limiterTopHandler := connect.NewUnaryHandler(
+		LimiterTopProcedure,
+		svc.Top,
+		connect.WithSchema(limiterMethods.ByName("Top")),
+		connect.WithHandlerOptions(opts...),
+	)
 	limiterGetModeHandler := connect.NewUnaryHandler(
 		LimiterGetModeProcedure,
 		svc.GetMode,
@@ -472,6 +496,8 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 			limiterListLimitsHandler.ServeHTTP(w, r)
 		case LimiterDeleteLimitsProcedure:
 			limiterDeleteLimitsHandler.ServeHTTP(w, r)
+		case LimiterTopProcedure:
+			limiterTopHandler.ServeHTTP(w, r)
 		case LimiterGetModeProcedure:
 			limiterGetModeHandler.ServeHTTP(w, r)
 		case LimiterSetModeProcedure:
@@ -535,6 +561,10 @@ func (UnimplementedLimiterHandler) ListLimits(context.Context, *connect.Request[
 
 func (UnimplementedLimiterHandler) DeleteLimits(context.Context, *connect.Request[v1.DeleteLimitsRequest]) (*connect.Response[v1.DeleteLimitsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.DeleteLimits is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) Top(context.Context, *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Top is not implemented"))
 }
 
 func (UnimplementedLimiterHandler) GetMode(context.Context, *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error) {
