@@ -87,6 +87,16 @@ func (s *Service) Peek(ctx context.Context, r Request) (Decision, error) {
 // It is not atomic: each check is decided for itself. Request ids are not taken. The error is
 // an *InvalidError, and then nothing was done.
 func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, error) {
+	out := make([]Outcome, len(all))
+	if err := s.CheckInto(ctx, all, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// CheckInto is CheckBatch into outcomes, one for each check, whose levels are used again where
+// they can be. It keeps nothing of the requests.
+func (s *Service) CheckInto(ctx context.Context, all []Request, out []Outcome) error {
 	var errs []error
 	for i, r := range all {
 		if r.RequestID != "" && len(errs) < problemsMax {
@@ -97,9 +107,8 @@ func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, err
 		}
 	}
 	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+		return errors.Join(errs...)
 	}
-	out := make([]Outcome, len(all))
 	byGroup := map[raftfsm.GroupID][]int{}
 	for i, r := range all {
 		g := s.Group(r.Tenant)
@@ -110,7 +119,7 @@ func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, err
 		wg.Go(func() { s.checkBatch(ctx, group, all, places, out) })
 	}
 	wg.Wait()
-	return out, nil
+	return nil
 }
 
 // checkBatch decides the checks of one group at places.
@@ -137,7 +146,7 @@ func (s *Service) checkBatch(ctx context.Context, group raftfsm.GroupID, all []R
 		}
 		for at, i := range places[:n] {
 			if err != nil {
-				out[i].Err = fmt.Errorf("limiter: check for tenant %s: %w", all[i].Tenant, err)
+				out[i].Decision, out[i].Err = Decision{}, fmt.Errorf("limiter: check for tenant %s: %w", all[i].Tenant, err)
 				continue
 			}
 			out[i].Decision, out[i].Err = decisionOf(res.batch[at], outcomeDecided, all[i].Tenant)

@@ -86,6 +86,15 @@ func (s *services) CheckBatch(ctx context.Context, all []limiter.Request) ([]lim
 	return r.limiter.CheckBatch(ctx, all)
 }
 
+// CheckInto decides many checks into out.
+func (s *services) CheckInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error {
+	r, err := s.get()
+	if err != nil {
+		return err
+	}
+	return r.limiter.CheckInto(ctx, all, out)
+}
+
 // Peek decides without taking anything.
 func (s *services) Peek(ctx context.Context, q limiter.Request) (limiter.Decision, error) {
 	r, err := s.get()

@@ -466,6 +466,476 @@ func (x *CheckResult) GetError() *v1.ErrorDetail {
 	return nil
 }
 
+// CheckStreamRequest carries at most 1000 checks in columns: the n-th entry of a column belongs to the
+// n-th check. A message depends on no other. There are no request ids: repeating a message may debit twice.
+type CheckStreamRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// checks is how many there are. A column has an entry for each, or is left out.
+	Checks uint32 `protobuf:"varint,1,opt,name=checks,proto3" json:"checks,omitempty"`
+	// tenants are the different ones of the message, and tenant_at says which of them each check is for,
+	// counted from 0. Without tenant_at all are for the first; without tenants, for the caller's tenant.
+	Tenants  []string `protobuf:"bytes,2,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	TenantAt []uint32 `protobuf:"varint,3,rep,packed,name=tenant_at,json=tenantAt,proto3" json:"tenant_at,omitempty"`
+	// tokens and token_at are the same for tokens. Without tokens no check has one.
+	Tokens  []string `protobuf:"bytes,4,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	TokenAt []uint32 `protobuf:"varint,5,rep,packed,name=token_at,json=tokenAt,proto3" json:"token_at,omitempty"`
+	// keys are all keys, one behind the other, and key_bytes how many bytes of UTF-8 each has. Without
+	// key_bytes no check has a key.
+	Keys     string   `protobuf:"bytes,6,opt,name=keys,proto3" json:"keys,omitempty"`
+	KeyBytes []uint32 `protobuf:"varint,7,rep,packed,name=key_bytes,json=keyBytes,proto3" json:"key_bytes,omitempty"`
+	// costs are as in CheckRequest. Without them each check takes 1.
+	Costs []uint32 `protobuf:"varint,8,rep,packed,name=costs,proto3" json:"costs,omitempty"`
+	// levels asks for the levels of every check, which take most of an answer.
+	Levels bool `protobuf:"varint,9,opt,name=levels,proto3" json:"levels,omitempty"`
+	// timeout_ms is how long the checks of the message may take, in milliseconds, up to 60000; 0 means 5000.
+	TimeoutMs     uint32 `protobuf:"varint,10,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckStreamRequest) Reset() {
+	*x = CheckStreamRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckStreamRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckStreamRequest) ProtoMessage() {}
+
+func (x *CheckStreamRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckStreamRequest.ProtoReflect.Descriptor instead.
+func (*CheckStreamRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CheckStreamRequest) GetChecks() uint32 {
+	if x != nil {
+		return x.Checks
+	}
+	return 0
+}
+
+func (x *CheckStreamRequest) GetTenants() []string {
+	if x != nil {
+		return x.Tenants
+	}
+	return nil
+}
+
+func (x *CheckStreamRequest) GetTenantAt() []uint32 {
+	if x != nil {
+		return x.TenantAt
+	}
+	return nil
+}
+
+func (x *CheckStreamRequest) GetTokens() []string {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *CheckStreamRequest) GetTokenAt() []uint32 {
+	if x != nil {
+		return x.TokenAt
+	}
+	return nil
+}
+
+func (x *CheckStreamRequest) GetKeys() string {
+	if x != nil {
+		return x.Keys
+	}
+	return ""
+}
+
+func (x *CheckStreamRequest) GetKeyBytes() []uint32 {
+	if x != nil {
+		return x.KeyBytes
+	}
+	return nil
+}
+
+func (x *CheckStreamRequest) GetCosts() []uint32 {
+	if x != nil {
+		return x.Costs
+	}
+	return nil
+}
+
+func (x *CheckStreamRequest) GetLevels() bool {
+	if x != nil {
+		return x.Levels
+	}
+	return false
+}
+
+func (x *CheckStreamRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+// CheckStreamResponse answers one CheckStreamRequest. Each of its checks is allowed, denied or failed.
+type CheckStreamResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// checks is how many there are; 0 with refused.
+	Checks uint32 `protobuf:"varint,1,opt,name=checks,proto3" json:"checks,omitempty"`
+	// allowed has a bit for each check, set when it may pass: check n has the bit of value 2^(n mod 8) of
+	// byte n/8.
+	Allowed []byte `protobuf:"bytes,2,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	// retry_after_ms has an entry for each denied check, in their order; see CheckResponse.
+	RetryAfterMs []uint32 `protobuf:"varint,3,rep,packed,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
+	// denials are the different ones of the message, and denial_at has for each denied check the one that
+	// it is, counted from 0. Without denial_at all are the first.
+	Denials  []*Denial `protobuf:"bytes,4,rep,name=denials,proto3" json:"denials,omitempty"`
+	DenialAt []uint32  `protobuf:"varint,5,rep,packed,name=denial_at,json=denialAt,proto3" json:"denial_at,omitempty"`
+	// would_deny lists the checks, counted from 0, that a limit that only watches would have denied.
+	WouldDeny []uint32 `protobuf:"varint,6,rep,packed,name=would_deny,json=wouldDeny,proto3" json:"would_deny,omitempty"`
+	// failed lists the checks that could not be decided.
+	Failed []*FailedCheck `protobuf:"bytes,7,rep,name=failed,proto3" json:"failed,omitempty"`
+	// limits_version is the version of the limits that decided; the lowest where they differ.
+	LimitsVersion uint32 `protobuf:"varint,8,opt,name=limits_version,json=limitsVersion,proto3" json:"limits_version,omitempty"`
+	// levels has an entry for each check if the request asked for them.
+	Levels []*CheckLevels `protobuf:"bytes,9,rep,name=levels,proto3" json:"levels,omitempty"`
+	// refused is there when nothing of the message was done. The stream goes on.
+	Refused       *RefusedChecks `protobuf:"bytes,10,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckStreamResponse) Reset() {
+	*x = CheckStreamResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckStreamResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckStreamResponse) ProtoMessage() {}
+
+func (x *CheckStreamResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckStreamResponse.ProtoReflect.Descriptor instead.
+func (*CheckStreamResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CheckStreamResponse) GetChecks() uint32 {
+	if x != nil {
+		return x.Checks
+	}
+	return 0
+}
+
+func (x *CheckStreamResponse) GetAllowed() []byte {
+	if x != nil {
+		return x.Allowed
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetRetryAfterMs() []uint32 {
+	if x != nil {
+		return x.RetryAfterMs
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetDenials() []*Denial {
+	if x != nil {
+		return x.Denials
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetDenialAt() []uint32 {
+	if x != nil {
+		return x.DenialAt
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetWouldDeny() []uint32 {
+	if x != nil {
+		return x.WouldDeny
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetFailed() []*FailedCheck {
+	if x != nil {
+		return x.Failed
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetLimitsVersion() uint32 {
+	if x != nil {
+		return x.LimitsVersion
+	}
+	return 0
+}
+
+func (x *CheckStreamResponse) GetLevels() []*CheckLevels {
+	if x != nil {
+		return x.Levels
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetRefused() *RefusedChecks {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+// Denial is why a check is denied; its fields are as in CheckResponse.
+type Denial struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	LimitId       string                 `protobuf:"bytes,2,opt,name=limit_id,json=limitId,proto3" json:"limit_id,omitempty"`
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Denial) Reset() {
+	*x = Denial{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Denial) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Denial) ProtoMessage() {}
+
+func (x *Denial) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Denial.ProtoReflect.Descriptor instead.
+func (*Denial) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Denial) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Denial) GetLimitId() string {
+	if x != nil {
+		return x.LimitId
+	}
+	return ""
+}
+
+func (x *Denial) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+// FailedCheck is a check that could not be decided.
+type FailedCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// check is which of the message, counted from 0.
+	Check uint32 `protobuf:"varint,1,opt,name=check,proto3" json:"check,omitempty"`
+	// error says why; its outcome tells whether the check may have taken tokens.
+	Error         *v1.ErrorDetail `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailedCheck) Reset() {
+	*x = FailedCheck{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailedCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailedCheck) ProtoMessage() {}
+
+func (x *FailedCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailedCheck.ProtoReflect.Descriptor instead.
+func (*FailedCheck) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *FailedCheck) GetCheck() uint32 {
+	if x != nil {
+		return x.Check
+	}
+	return 0
+}
+
+func (x *FailedCheck) GetError() *v1.ErrorDetail {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+// CheckLevels are the levels of one check; see CheckResponse.
+type CheckLevels struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Levels        []*Level               `protobuf:"bytes,1,rep,name=levels,proto3" json:"levels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckLevels) Reset() {
+	*x = CheckLevels{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckLevels) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckLevels) ProtoMessage() {}
+
+func (x *CheckLevels) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckLevels.ProtoReflect.Descriptor instead.
+func (*CheckLevels) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CheckLevels) GetLevels() []*Level {
+	if x != nil {
+		return x.Levels
+	}
+	return nil
+}
+
+// RefusedChecks is why nothing of a message was done.
+type RefusedChecks struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// message is for people.
+	Message       string          `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	Error         *v1.ErrorDetail `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefusedChecks) Reset() {
+	*x = RefusedChecks{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefusedChecks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefusedChecks) ProtoMessage() {}
+
+func (x *RefusedChecks) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefusedChecks.ProtoReflect.Descriptor instead.
+func (*RefusedChecks) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RefusedChecks) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *RefusedChecks) GetError() *v1.ErrorDetail {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
 // PeekRequest is a CheckRequest that takes nothing.
 type PeekRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -480,7 +950,7 @@ type PeekRequest struct {
 
 func (x *PeekRequest) Reset() {
 	*x = PeekRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -492,7 +962,7 @@ func (x *PeekRequest) String() string {
 func (*PeekRequest) ProtoMessage() {}
 
 func (x *PeekRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -505,7 +975,7 @@ func (x *PeekRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeekRequest.ProtoReflect.Descriptor instead.
 func (*PeekRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{6}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PeekRequest) GetTenant() string {
@@ -546,7 +1016,7 @@ type PeekResponse struct {
 
 func (x *PeekResponse) Reset() {
 	*x = PeekResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -558,7 +1028,7 @@ func (x *PeekResponse) String() string {
 func (*PeekResponse) ProtoMessage() {}
 
 func (x *PeekResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -571,7 +1041,7 @@ func (x *PeekResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeekResponse.ProtoReflect.Descriptor instead.
 func (*PeekResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{7}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PeekResponse) GetDecision() *CheckResponse {
@@ -594,7 +1064,7 @@ type UsageRequest struct {
 
 func (x *UsageRequest) Reset() {
 	*x = UsageRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -606,7 +1076,7 @@ func (x *UsageRequest) String() string {
 func (*UsageRequest) ProtoMessage() {}
 
 func (x *UsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -619,7 +1089,7 @@ func (x *UsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
 func (*UsageRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{8}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UsageRequest) GetTenant() string {
@@ -656,7 +1126,7 @@ type UsageResponse struct {
 
 func (x *UsageResponse) Reset() {
 	*x = UsageResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +1138,7 @@ func (x *UsageResponse) String() string {
 func (*UsageResponse) ProtoMessage() {}
 
 func (x *UsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +1151,7 @@ func (x *UsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageResponse.ProtoReflect.Descriptor instead.
 func (*UsageResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{9}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UsageResponse) GetLevels() []*LevelUsage {
@@ -712,7 +1182,7 @@ type LevelUsage struct {
 
 func (x *LevelUsage) Reset() {
 	*x = LevelUsage{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +1194,7 @@ func (x *LevelUsage) String() string {
 func (*LevelUsage) ProtoMessage() {}
 
 func (x *LevelUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +1207,7 @@ func (x *LevelUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LevelUsage.ProtoReflect.Descriptor instead.
 func (*LevelUsage) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{10}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LevelUsage) GetLevel() *Level {
@@ -800,7 +1270,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +1282,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +1295,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{11}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Limit) GetId() string {
@@ -925,7 +1395,7 @@ type TokenBucket struct {
 
 func (x *TokenBucket) Reset() {
 	*x = TokenBucket{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -937,7 +1407,7 @@ func (x *TokenBucket) String() string {
 func (*TokenBucket) ProtoMessage() {}
 
 func (x *TokenBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -950,7 +1420,7 @@ func (x *TokenBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenBucket.ProtoReflect.Descriptor instead.
 func (*TokenBucket) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{12}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TokenBucket) GetRate() string {
@@ -980,7 +1450,7 @@ type Window struct {
 
 func (x *Window) Reset() {
 	*x = Window{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1462,7 @@ func (x *Window) String() string {
 func (*Window) ProtoMessage() {}
 
 func (x *Window) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1475,7 @@ func (x *Window) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Window.ProtoReflect.Descriptor instead.
 func (*Window) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{13}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Window) GetLimit() uint32 {
@@ -1041,7 +1511,7 @@ type Calendar struct {
 
 func (x *Calendar) Reset() {
 	*x = Calendar{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1523,7 @@ func (x *Calendar) String() string {
 func (*Calendar) ProtoMessage() {}
 
 func (x *Calendar) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1536,7 @@ func (x *Calendar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Calendar.ProtoReflect.Descriptor instead.
 func (*Calendar) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{14}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Calendar) GetLimit() uint32 {
@@ -1110,7 +1580,7 @@ type SetLimitsRequest struct {
 
 func (x *SetLimitsRequest) Reset() {
 	*x = SetLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1592,7 @@ func (x *SetLimitsRequest) String() string {
 func (*SetLimitsRequest) ProtoMessage() {}
 
 func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1605,7 @@ func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsRequest.ProtoReflect.Descriptor instead.
 func (*SetLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{15}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SetLimitsRequest) GetLimits() []*Limit {
@@ -1170,7 +1640,7 @@ type SetLimitsResponse struct {
 
 func (x *SetLimitsResponse) Reset() {
 	*x = SetLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1652,7 @@ func (x *SetLimitsResponse) String() string {
 func (*SetLimitsResponse) ProtoMessage() {}
 
 func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1665,7 @@ func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsResponse.ProtoReflect.Descriptor instead.
 func (*SetLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{16}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetLimitsResponse) GetVersion() uint32 {
@@ -1246,7 +1716,7 @@ type ListLimitsRequest struct {
 
 func (x *ListLimitsRequest) Reset() {
 	*x = ListLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +1728,7 @@ func (x *ListLimitsRequest) String() string {
 func (*ListLimitsRequest) ProtoMessage() {}
 
 func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +1741,7 @@ func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsRequest.ProtoReflect.Descriptor instead.
 func (*ListLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{17}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListLimitsRequest) GetTenant() string {
@@ -1300,7 +1770,7 @@ type ListLimitsResponse struct {
 
 func (x *ListLimitsResponse) Reset() {
 	*x = ListLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1782,7 @@ func (x *ListLimitsResponse) String() string {
 func (*ListLimitsResponse) ProtoMessage() {}
 
 func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1795,7 @@ func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsResponse.ProtoReflect.Descriptor instead.
 func (*ListLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{18}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListLimitsResponse) GetLimits() []*Limit {
@@ -1355,7 +1825,7 @@ type DeleteLimitsRequest struct {
 
 func (x *DeleteLimitsRequest) Reset() {
 	*x = DeleteLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1837,7 @@ func (x *DeleteLimitsRequest) String() string {
 func (*DeleteLimitsRequest) ProtoMessage() {}
 
 func (x *DeleteLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1850,7 @@ func (x *DeleteLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLimitsRequest.ProtoReflect.Descriptor instead.
 func (*DeleteLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{19}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteLimitsRequest) GetIds() []string {
@@ -1409,7 +1879,7 @@ type DeleteLimitsResponse struct {
 
 func (x *DeleteLimitsResponse) Reset() {
 	*x = DeleteLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1891,7 @@ func (x *DeleteLimitsResponse) String() string {
 func (*DeleteLimitsResponse) ProtoMessage() {}
 
 func (x *DeleteLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1904,7 @@ func (x *DeleteLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLimitsResponse.ProtoReflect.Descriptor instead.
 func (*DeleteLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{20}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeleteLimitsResponse) GetVersion() uint32 {
@@ -1488,6 +1958,44 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\aresults\x18\x01 \x03(\v2\x1a.mc.limiter.v1.CheckResultR\aresults\"x\n" +
 	"\vCheckResult\x128\n" +
 	"\bdecision\x18\x01 \x01(\v2\x1c.mc.limiter.v1.CheckResponseR\bdecision\x12/\n" +
+	"\x05error\x18\x02 \x01(\v2\x19.mc.common.v1.ErrorDetailR\x05error\"\x94\x02\n" +
+	"\x12CheckStreamRequest\x12\x16\n" +
+	"\x06checks\x18\x01 \x01(\rR\x06checks\x12\x18\n" +
+	"\atenants\x18\x02 \x03(\tR\atenants\x12\x1b\n" +
+	"\ttenant_at\x18\x03 \x03(\rR\btenantAt\x12\x16\n" +
+	"\x06tokens\x18\x04 \x03(\tR\x06tokens\x12\x19\n" +
+	"\btoken_at\x18\x05 \x03(\rR\atokenAt\x12\x12\n" +
+	"\x04keys\x18\x06 \x01(\tR\x04keys\x12\x1b\n" +
+	"\tkey_bytes\x18\a \x03(\rR\bkeyBytes\x12\x14\n" +
+	"\x05costs\x18\b \x03(\rR\x05costs\x12\x16\n" +
+	"\x06levels\x18\t \x01(\bR\x06levels\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\n" +
+	" \x01(\rR\ttimeoutMs\"\xa1\x03\n" +
+	"\x13CheckStreamResponse\x12\x16\n" +
+	"\x06checks\x18\x01 \x01(\rR\x06checks\x12\x18\n" +
+	"\aallowed\x18\x02 \x01(\fR\aallowed\x12$\n" +
+	"\x0eretry_after_ms\x18\x03 \x03(\rR\fretryAfterMs\x12/\n" +
+	"\adenials\x18\x04 \x03(\v2\x15.mc.limiter.v1.DenialR\adenials\x12\x1b\n" +
+	"\tdenial_at\x18\x05 \x03(\rR\bdenialAt\x12\x1d\n" +
+	"\n" +
+	"would_deny\x18\x06 \x03(\rR\twouldDeny\x122\n" +
+	"\x06failed\x18\a \x03(\v2\x1a.mc.limiter.v1.FailedCheckR\x06failed\x12%\n" +
+	"\x0elimits_version\x18\b \x01(\rR\rlimitsVersion\x122\n" +
+	"\x06levels\x18\t \x03(\v2\x1a.mc.limiter.v1.CheckLevelsR\x06levels\x126\n" +
+	"\arefused\x18\n" +
+	" \x01(\v2\x1c.mc.limiter.v1.RefusedChecksR\arefused\"O\n" +
+	"\x06Denial\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x19\n" +
+	"\blimit_id\x18\x02 \x01(\tR\alimitId\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\"T\n" +
+	"\vFailedCheck\x12\x14\n" +
+	"\x05check\x18\x01 \x01(\rR\x05check\x12/\n" +
+	"\x05error\x18\x02 \x01(\v2\x19.mc.common.v1.ErrorDetailR\x05error\";\n" +
+	"\vCheckLevels\x12,\n" +
+	"\x06levels\x18\x01 \x03(\v2\x14.mc.limiter.v1.LevelR\x06levels\"Z\n" +
+	"\rRefusedChecks\x12\x18\n" +
+	"\amessage\x18\x01 \x01(\tR\amessage\x12/\n" +
 	"\x05error\x18\x02 \x01(\v2\x19.mc.common.v1.ErrorDetailR\x05error\"a\n" +
 	"\vPeekRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
@@ -1555,11 +2063,12 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tR\trequestId\"K\n" +
 	"\x14DeleteLimitsResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x19\n" +
-	"\bin_force\x18\x02 \x01(\bR\ainForce2\xa1\x04\n" +
+	"\bin_force\x18\x02 \x01(\bR\ainForce2\xfb\x04\n" +
 	"\aLimiter\x12B\n" +
 	"\x05Check\x12\x1b.mc.limiter.v1.CheckRequest\x1a\x1c.mc.limiter.v1.CheckResponse\x12Q\n" +
 	"\n" +
-	"CheckBatch\x12 .mc.limiter.v1.CheckBatchRequest\x1a!.mc.limiter.v1.CheckBatchResponse\x12?\n" +
+	"CheckBatch\x12 .mc.limiter.v1.CheckBatchRequest\x1a!.mc.limiter.v1.CheckBatchResponse\x12X\n" +
+	"\vCheckStream\x12!.mc.limiter.v1.CheckStreamRequest\x1a\".mc.limiter.v1.CheckStreamResponse(\x010\x01\x12?\n" +
 	"\x04Peek\x12\x1a.mc.limiter.v1.PeekRequest\x1a\x1b.mc.limiter.v1.PeekResponse\x12B\n" +
 	"\x05Usage\x12\x1b.mc.limiter.v1.UsageRequest\x1a\x1c.mc.limiter.v1.UsageResponse\x12N\n" +
 	"\tSetLimits\x12\x1f.mc.limiter.v1.SetLimitsRequest\x1a .mc.limiter.v1.SetLimitsResponse\x12Q\n" +
@@ -1579,7 +2088,7 @@ func file_mc_limiter_v1_limiter_proto_rawDescGZIP() []byte {
 	return file_mc_limiter_v1_limiter_proto_rawDescData
 }
 
-var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*CheckRequest)(nil),          // 0: mc.limiter.v1.CheckRequest
 	(*CheckResponse)(nil),         // 1: mc.limiter.v1.CheckResponse
@@ -1587,58 +2096,73 @@ var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*CheckBatchRequest)(nil),     // 3: mc.limiter.v1.CheckBatchRequest
 	(*CheckBatchResponse)(nil),    // 4: mc.limiter.v1.CheckBatchResponse
 	(*CheckResult)(nil),           // 5: mc.limiter.v1.CheckResult
-	(*PeekRequest)(nil),           // 6: mc.limiter.v1.PeekRequest
-	(*PeekResponse)(nil),          // 7: mc.limiter.v1.PeekResponse
-	(*UsageRequest)(nil),          // 8: mc.limiter.v1.UsageRequest
-	(*UsageResponse)(nil),         // 9: mc.limiter.v1.UsageResponse
-	(*LevelUsage)(nil),            // 10: mc.limiter.v1.LevelUsage
-	(*Limit)(nil),                 // 11: mc.limiter.v1.Limit
-	(*TokenBucket)(nil),           // 12: mc.limiter.v1.TokenBucket
-	(*Window)(nil),                // 13: mc.limiter.v1.Window
-	(*Calendar)(nil),              // 14: mc.limiter.v1.Calendar
-	(*SetLimitsRequest)(nil),      // 15: mc.limiter.v1.SetLimitsRequest
-	(*SetLimitsResponse)(nil),     // 16: mc.limiter.v1.SetLimitsResponse
-	(*ListLimitsRequest)(nil),     // 17: mc.limiter.v1.ListLimitsRequest
-	(*ListLimitsResponse)(nil),    // 18: mc.limiter.v1.ListLimitsResponse
-	(*DeleteLimitsRequest)(nil),   // 19: mc.limiter.v1.DeleteLimitsRequest
-	(*DeleteLimitsResponse)(nil),  // 20: mc.limiter.v1.DeleteLimitsResponse
-	(*v1.ErrorDetail)(nil),        // 21: mc.common.v1.ErrorDetail
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*CheckStreamRequest)(nil),    // 6: mc.limiter.v1.CheckStreamRequest
+	(*CheckStreamResponse)(nil),   // 7: mc.limiter.v1.CheckStreamResponse
+	(*Denial)(nil),                // 8: mc.limiter.v1.Denial
+	(*FailedCheck)(nil),           // 9: mc.limiter.v1.FailedCheck
+	(*CheckLevels)(nil),           // 10: mc.limiter.v1.CheckLevels
+	(*RefusedChecks)(nil),         // 11: mc.limiter.v1.RefusedChecks
+	(*PeekRequest)(nil),           // 12: mc.limiter.v1.PeekRequest
+	(*PeekResponse)(nil),          // 13: mc.limiter.v1.PeekResponse
+	(*UsageRequest)(nil),          // 14: mc.limiter.v1.UsageRequest
+	(*UsageResponse)(nil),         // 15: mc.limiter.v1.UsageResponse
+	(*LevelUsage)(nil),            // 16: mc.limiter.v1.LevelUsage
+	(*Limit)(nil),                 // 17: mc.limiter.v1.Limit
+	(*TokenBucket)(nil),           // 18: mc.limiter.v1.TokenBucket
+	(*Window)(nil),                // 19: mc.limiter.v1.Window
+	(*Calendar)(nil),              // 20: mc.limiter.v1.Calendar
+	(*SetLimitsRequest)(nil),      // 21: mc.limiter.v1.SetLimitsRequest
+	(*SetLimitsResponse)(nil),     // 22: mc.limiter.v1.SetLimitsResponse
+	(*ListLimitsRequest)(nil),     // 23: mc.limiter.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),    // 24: mc.limiter.v1.ListLimitsResponse
+	(*DeleteLimitsRequest)(nil),   // 25: mc.limiter.v1.DeleteLimitsRequest
+	(*DeleteLimitsResponse)(nil),  // 26: mc.limiter.v1.DeleteLimitsResponse
+	(*v1.ErrorDetail)(nil),        // 27: mc.common.v1.ErrorDetail
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
 }
 var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	2,  // 0: mc.limiter.v1.CheckResponse.levels:type_name -> mc.limiter.v1.Level
 	0,  // 1: mc.limiter.v1.CheckBatchRequest.checks:type_name -> mc.limiter.v1.CheckRequest
 	5,  // 2: mc.limiter.v1.CheckBatchResponse.results:type_name -> mc.limiter.v1.CheckResult
 	1,  // 3: mc.limiter.v1.CheckResult.decision:type_name -> mc.limiter.v1.CheckResponse
-	21, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
-	1,  // 5: mc.limiter.v1.PeekResponse.decision:type_name -> mc.limiter.v1.CheckResponse
-	10, // 6: mc.limiter.v1.UsageResponse.levels:type_name -> mc.limiter.v1.LevelUsage
-	2,  // 7: mc.limiter.v1.LevelUsage.level:type_name -> mc.limiter.v1.Level
-	12, // 8: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
-	13, // 9: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
-	14, // 10: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
-	22, // 11: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
-	11, // 12: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
-	11, // 13: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
-	0,  // 14: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
-	3,  // 15: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
-	6,  // 16: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
-	8,  // 17: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
-	15, // 18: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
-	17, // 19: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
-	19, // 20: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
-	1,  // 21: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
-	4,  // 22: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
-	7,  // 23: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
-	9,  // 24: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
-	16, // 25: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
-	18, // 26: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
-	20, // 27: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
-	21, // [21:28] is the sub-list for method output_type
-	14, // [14:21] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	27, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
+	8,  // 5: mc.limiter.v1.CheckStreamResponse.denials:type_name -> mc.limiter.v1.Denial
+	9,  // 6: mc.limiter.v1.CheckStreamResponse.failed:type_name -> mc.limiter.v1.FailedCheck
+	10, // 7: mc.limiter.v1.CheckStreamResponse.levels:type_name -> mc.limiter.v1.CheckLevels
+	11, // 8: mc.limiter.v1.CheckStreamResponse.refused:type_name -> mc.limiter.v1.RefusedChecks
+	27, // 9: mc.limiter.v1.FailedCheck.error:type_name -> mc.common.v1.ErrorDetail
+	2,  // 10: mc.limiter.v1.CheckLevels.levels:type_name -> mc.limiter.v1.Level
+	27, // 11: mc.limiter.v1.RefusedChecks.error:type_name -> mc.common.v1.ErrorDetail
+	1,  // 12: mc.limiter.v1.PeekResponse.decision:type_name -> mc.limiter.v1.CheckResponse
+	16, // 13: mc.limiter.v1.UsageResponse.levels:type_name -> mc.limiter.v1.LevelUsage
+	2,  // 14: mc.limiter.v1.LevelUsage.level:type_name -> mc.limiter.v1.Level
+	18, // 15: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
+	19, // 16: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
+	20, // 17: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
+	28, // 18: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
+	17, // 19: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
+	17, // 20: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
+	0,  // 21: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
+	3,  // 22: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
+	6,  // 23: mc.limiter.v1.Limiter.CheckStream:input_type -> mc.limiter.v1.CheckStreamRequest
+	12, // 24: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
+	14, // 25: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
+	21, // 26: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
+	23, // 27: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
+	25, // 28: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
+	1,  // 29: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
+	4,  // 30: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
+	7,  // 31: mc.limiter.v1.Limiter.CheckStream:output_type -> mc.limiter.v1.CheckStreamResponse
+	13, // 32: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
+	15, // 33: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
+	22, // 34: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
+	24, // 35: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
+	26, // 36: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
+	29, // [29:37] is the sub-list for method output_type
+	21, // [21:29] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_mc_limiter_v1_limiter_proto_init() }
@@ -1652,7 +2176,7 @@ func file_mc_limiter_v1_limiter_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_limiter_v1_limiter_proto_rawDesc), len(file_mc_limiter_v1_limiter_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
