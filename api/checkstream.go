@@ -117,7 +117,7 @@ func (s *server) answerChecks(ctx context.Context, rt *route, who Principal, m *
 }
 
 func refusedChecks(f *fault) *limiterv1.CheckStreamResponse {
-	return &limiterv1.CheckStreamResponse{Refused: &limiterv1.RefusedChecks{Message: f.message, Error: f.detail()}}
+	return &limiterv1.CheckStreamResponse{Refused: &limiterv1.RefusedChecks{Code: f.code.String(), Message: f.message, Error: f.detail()}}
 }
 
 func (s *server) decideChecks(ctx context.Context, rt *route, who Principal, m *limiterv1.CheckStreamRequest) (*limiterv1.CheckStreamResponse, error) {

@@ -33,10 +33,11 @@ var rooms = map[string][]string{
 	"internal": {},
 }
 
-// guests are packages under internal/ that stand above a room and may import it.
+// guests are packages that stand above a room and may import it.
 var guests = map[string][]string{
 	"internal/backup":    {"api", "raftfsm"},
 	"internal/client":    {"api", "index"},
+	"limiter/client":     {"api"},
 	"internal/devregion": {"api", "limiter", "index", "node"},
 }
 

@@ -885,9 +885,10 @@ func (x *CheckLevels) GetLevels() []*Level {
 // RefusedChecks is why nothing of a message was done.
 type RefusedChecks struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// message is for people.
-	Message       string          `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
-	Error         *v1.ErrorDetail `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	// code is that of Connect, such as "invalid_argument"; message is for people.
+	Code          string          `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	Message       string          `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Error         *v1.ErrorDetail `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -920,6 +921,13 @@ func (x *RefusedChecks) ProtoReflect() protoreflect.Message {
 // Deprecated: Use RefusedChecks.ProtoReflect.Descriptor instead.
 func (*RefusedChecks) Descriptor() ([]byte, []int) {
 	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RefusedChecks) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
 }
 
 func (x *RefusedChecks) GetMessage() string {
@@ -1993,10 +2001,11 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x05check\x18\x01 \x01(\rR\x05check\x12/\n" +
 	"\x05error\x18\x02 \x01(\v2\x19.mc.common.v1.ErrorDetailR\x05error\";\n" +
 	"\vCheckLevels\x12,\n" +
-	"\x06levels\x18\x01 \x03(\v2\x14.mc.limiter.v1.LevelR\x06levels\"Z\n" +
-	"\rRefusedChecks\x12\x18\n" +
-	"\amessage\x18\x01 \x01(\tR\amessage\x12/\n" +
-	"\x05error\x18\x02 \x01(\v2\x19.mc.common.v1.ErrorDetailR\x05error\"a\n" +
+	"\x06levels\x18\x01 \x03(\v2\x14.mc.limiter.v1.LevelR\x06levels\"n\n" +
+	"\rRefusedChecks\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12/\n" +
+	"\x05error\x18\x03 \x01(\v2\x19.mc.common.v1.ErrorDetailR\x05error\"a\n" +
 	"\vPeekRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
