@@ -138,7 +138,7 @@ func (s *server) decideChecks(ctx context.Context, rt *route, who Principal, m *
 	if f := b.read(who, m); f != nil {
 		return nil, f
 	}
-	if err := s.deps.Checker.CheckInto(ctx, b.requests, b.outcomes); err != nil {
+	if err := s.deps.Checker.CheckBatchInto(ctx, b.requests, b.outcomes); err != nil {
 		return nil, err
 	}
 	s.metrics.decidedAll(b.outcomes)

@@ -50,10 +50,10 @@ type Checker interface {
 	Check(ctx context.Context, r limiter.Request) (limiter.Decision, error)
 	// CheckBatch returns an outcome for each check, or an error before anything was done.
 	CheckBatch(ctx context.Context, all []limiter.Request) ([]limiter.Outcome, error)
-	// CheckInto is CheckBatch into out, which has an outcome for each check; the levels that are
+	// CheckBatchInto is CheckBatch into out, which has an outcome for each check; the levels that are
 	// there are used again. The texts of the checks are parts of a message: what keeps one longer
 	// copies it.
-	CheckInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error
+	CheckBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error
 	// Peek decides without taking anything, and knows what is used of each level.
 	Peek(ctx context.Context, r limiter.Request) (limiter.Decision, error)
 }

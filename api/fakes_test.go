@@ -65,10 +65,10 @@ func (f *fakeServices) Check(ctx context.Context, r limiter.Request) (limiter.De
 
 func (f *fakeServices) CheckBatch(ctx context.Context, all []limiter.Request) ([]limiter.Outcome, error) {
 	out := make([]limiter.Outcome, len(all))
-	return out, f.CheckInto(ctx, all, out)
+	return out, f.CheckBatchInto(ctx, all, out)
 }
 
-func (f *fakeServices) CheckInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error {
+func (f *fakeServices) CheckBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error {
 	for i, r := range all {
 		// As the contract says, texts that are kept are copied.
 		r.Tenant, r.Token, r.Key = strings.Clone(r.Tenant), strings.Clone(r.Token), strings.Clone(r.Key)

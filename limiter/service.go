@@ -88,15 +88,15 @@ func (s *Service) Peek(ctx context.Context, r Request) (Decision, error) {
 // an *InvalidError, and then nothing was done.
 func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, error) {
 	out := make([]Outcome, len(all))
-	if err := s.CheckInto(ctx, all, out); err != nil {
+	if err := s.CheckBatchInto(ctx, all, out); err != nil {
 		return nil, err
 	}
 	return out, nil
 }
 
-// CheckInto is CheckBatch into outcomes, one for each check, whose levels are used again where
+// CheckBatchInto is CheckBatch into outcomes, one for each check, whose levels are used again where
 // they can be. It keeps nothing of the requests.
-func (s *Service) CheckInto(ctx context.Context, all []Request, out []Outcome) error {
+func (s *Service) CheckBatchInto(ctx context.Context, all []Request, out []Outcome) error {
 	var errs []error
 	for i, r := range all {
 		if r.RequestID != "" && len(errs) < problemsMax {

@@ -86,13 +86,13 @@ func (s *services) CheckBatch(ctx context.Context, all []limiter.Request) ([]lim
 	return r.limiter.CheckBatch(ctx, all)
 }
 
-// CheckInto decides many checks into out.
-func (s *services) CheckInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error {
+// CheckBatchInto decides many checks into out.
+func (s *services) CheckBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error {
 	r, err := s.get()
 	if err != nil {
 		return err
 	}
-	return r.limiter.CheckInto(ctx, all, out)
+	return r.limiter.CheckBatchInto(ctx, all, out)
 }
 
 // Peek decides without taking anything.

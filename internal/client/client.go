@@ -129,6 +129,9 @@ func (c *Client) Endpoint() string { return c.endpoints[c.current.Load()].String
 
 func (c *Client) base() string { return c.endpoints[0].String() }
 
+// HTTP is a client for calls that the others are no clients for; it goes where the call says.
+func (c *Client) HTTP() *http.Client { return c.httpClient() }
+
 func (c *Client) httpClient() *http.Client {
 	return &http.Client{
 		Transport: roundTripper{c.transport},
