@@ -65,10 +65,11 @@ var steps = []step{
 	{name: "catchup-kills", run: measureCatchUpKills, long: true},
 	{name: "replace", run: measureReplace, long: true},
 	{name: "soak", run: measureSoak, long: true},
+	{name: "limiter-batches", run: measureBatches, long: true},
 }
 
 func main() {
-	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover, mixed; and, only when named, catchup, catchup-kills, replace and soak")
+	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover, mixed; and, only when named, catchup, catchup-kills, replace, soak and those of make bench-limiter")
 	quick := flag.Bool("quick", false, "50,000 documents and short windows: shows that it works, not how fast it is")
 	documents := flag.Int("documents", 0, "how many documents to ingest; 0 means a million, or 50,000 with -quick; for replace a fifth of that")
 	behind := flag.Int64("behind", 0, "how many `megabytes` a node falls behind in catchup; 0 means 1024, or 64 with -quick")

@@ -75,6 +75,16 @@ func (s *Service) Peek(ctx context.Context, r Request) (Decision, error) {
 // It is not atomic: each check is decided for itself. Request ids are not taken. The error is
 // an *InvalidError, and then nothing was done.
 func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, error) {
+	out := make([]Outcome, len(all))
+	if err := s.CheckBatchInto(ctx, all, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// CheckBatchInto is CheckBatch into outcomes, one for each check, whose levels are used again where
+// they can be. It keeps nothing of the requests.
+func (s *Service) CheckBatchInto(ctx context.Context, all []Request, out []Outcome) error {
 	var errs []error
 	for i, r := range all {
 		if r.RequestID != "" && len(errs) < problemsMax {
@@ -85,15 +95,14 @@ func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, err
 		}
 	}
 	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+		return errors.Join(errs...)
 	}
-	out := make([]Outcome, len(all))
 	mode := s.mode()
 	if mode == ModeOff {
 		for i := range out {
-			out[i].Decision = Decision{Allow: true, Mode: mode}
+			out[i] = Outcome{Decision: Decision{Allow: true, Mode: mode}}
 		}
-		return out, nil
+		return nil
 	}
 	byGroup := map[raftfsm.GroupID][]int{}
 	for i, r := range all {
@@ -105,7 +114,7 @@ func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, err
 		wg.Go(func() { s.checkBatch(ctx, mode, group, all, places, out) })
 	}
 	wg.Wait()
-	return out, nil
+	return nil
 }
 
 // checkBatch decides the checks of one group at places.
@@ -143,7 +152,7 @@ func (s *Service) decideBatch(ctx context.Context, mode Mode, group raftfsm.Grou
 		}
 		for at, i := range places[:n] {
 			if err != nil {
-				out[i].Err = fmt.Errorf("limiter: check for tenant %s: %w", all[i].Tenant, err)
+				out[i].Decision, out[i].Err = Decision{}, fmt.Errorf("limiter: check for tenant %s: %w", all[i].Tenant, err)
 				continue
 			}
 			out[i].Decision, out[i].Err = decisionOf(res.batch[at], outcomeDecided, all[i].Tenant, mode)

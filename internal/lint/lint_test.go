@@ -34,12 +34,13 @@ var rooms = map[string][]string{
 	"internal": {},
 }
 
-// guests are packages under internal/ that stand above a room and may import it.
+// guests are packages that stand above a room and may import it.
 var guests = map[string][]string{
 	"internal/backup":          {"api", "raftfsm"},
 	"internal/client":          {"api", "index"},
 	"internal/devregion":       {"api", "limiter", "index", "node"},
 	"internal/ratelimitheader": {"limiter"},
+	"limiter/client":           {"api"},
 }
 
 func load(t *testing.T, mode packages.LoadMode, patterns ...string) []*packages.Package {
