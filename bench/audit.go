@@ -16,16 +16,19 @@ type audit struct {
 	byKey, byTenant []admissions
 	failed          int // checks without a decision
 	window          time.Duration
-	// counts are of the batch at hand.
-	counts []int32
-	asked  []int32
+	// batch is the batch at hand, by keys and then tenants.
+	batch []share
 }
+
+// share is what a limit has of a batch.
+type share struct{ asked, admitted, denied int32 }
 
 // admissions are what one limit let pass.
 type admissions struct {
 	all []admission
-	// offered and admitted are tokens.
-	offered, admitted int64
+	// denied are the tokens that this very limit denied, since when it was first known to be empty.
+	denied int64
+	since  time.Duration
 }
 
 // admission is n tokens of one batch.
@@ -44,49 +47,57 @@ const (
 func newAudit(keys, tenants int) *audit {
 	return &audit{
 		keys: keys, tenants: tenants, byKey: make([]admissions, keys), byTenant: make([]admissions, tenants),
-		counts: make([]int32, keys+tenants), asked: make([]int32, keys+tenants),
+		batch: make([]share, keys+tenants),
 	}
 }
 
 // note enters one batch.
 func (a *audit) note(ranks []uint32, answers []client.Answer, asked, answered time.Duration) {
-	clear(a.counts)
-	clear(a.asked)
+	clear(a.batch)
 	for i, rank := range ranks {
 		// What failed may have been admitted and is not known to be: it counts as neither.
 		if answers[i].Err != nil {
 			a.failed++
 			continue
 		}
-		admitted := int32(0)
-		if answers[i].Allow {
-			admitted = 1
-		}
 		if int(rank) < a.keys {
-			a.asked[rank]++
-			a.counts[rank] += admitted
+			a.batch[rank].add(&answers[i], keyLimit)
 		}
 		if tenant := int(rank % limitedTenants); tenant < a.tenants {
-			a.asked[a.keys+tenant]++
-			a.counts[a.keys+tenant] += admitted
+			a.batch[a.keys+tenant].add(&answers[i], tenantLimit)
 		}
 	}
-	for i, n := range a.asked {
-		if n == 0 {
+	for i, s := range a.batch {
+		if s.asked == 0 {
 			continue
 		}
-		of := &a.byKey
-		place := i
-		if i >= a.keys {
-			of, place = &a.byTenant, i-a.keys
+		limit := a.limit(i)
+		if s.admitted > 0 {
+			limit.all = append(limit.all, admission{asked, answered, int64(s.admitted)})
 		}
-		limit := &(*of)[place]
-		limit.offered += int64(n)
-		limit.admitted += int64(a.counts[i])
-		if a.counts[i] > 0 {
-			limit.all = append(limit.all, admission{asked, answered, int64(a.counts[i])})
+		if s.denied > 0 && limit.denied == 0 {
+			limit.since = answered
 		}
+		limit.denied += int64(s.denied)
 	}
+}
+
+func (s *share) add(answer *client.Answer, limit string) {
+	s.asked++
+	switch {
+	case answer.Allow:
+		s.admitted++
+	case answer.LimitID == limit:
+		s.denied++
+	}
+}
+
+// limit is one of the keys', or behind them of the tenants'.
+func (a *audit) limit(i int) *admissions {
+	if i < a.keys {
+		return &a.byKey[i]
+	}
+	return &a.byTenant[i-a.keys]
 }
 
 // join adds what another worker saw.
@@ -102,19 +113,20 @@ func (a *audit) join(other *audit) {
 
 func (l *admissions) join(other *admissions) {
 	l.all = append(l.all, other.all...)
-	l.offered += other.offered
-	l.admitted += other.admitted
+	if other.denied > 0 && (l.denied == 0 || other.since < l.since) {
+		l.since = other.since
+	}
+	l.denied += other.denied
 }
 
-// utilisation is how much of what they admit was taken from limits that were asked for far more.
+// utilisation is how much of what they admit was taken from limits that were asked for more.
 type utilisation struct {
 	limits      int
 	mean, least float64
 }
 
 // verdict is how many tokens too many passed, at the limit where they were most, and how much of
-// the saturated limits was used. The limits may have been spent when the load began, so only what
-// flows back counts as admissible for the utilisation.
+// the saturated limits was used: of what flowed back after they were first found empty.
 func (a *audit) verdict() (over float64, use utilisation) {
 	for _, of := range []struct {
 		limits      []admissions
@@ -123,11 +135,12 @@ func (a *audit) verdict() (over float64, use utilisation) {
 		for i := range of.limits {
 			l := &of.limits[i]
 			over = max(over, l.excess(of.rate, of.burst))
-			admissible := of.rate * a.window.Seconds()
-			if float64(l.offered) < 2*(admissible+of.burst) {
+			admissible := of.rate * (a.window - l.since).Seconds()
+			// Too short a time, or too little demand, says nothing about the limiter.
+			if l.since > a.window/2 || float64(l.denied) < admissible {
 				continue
 			}
-			part := min(float64(l.admitted)/admissible, 1)
+			part := min(float64(l.admittedSince())/admissible, 1)
 			if use.limits++; use.limits == 1 || part < use.least {
 				use.least = part
 			}
@@ -135,6 +148,16 @@ func (a *audit) verdict() (over float64, use utilisation) {
 		}
 	}
 	return over, use
+}
+
+// admittedSince are the tokens of answers after the limit was found empty.
+func (l *admissions) admittedSince() (n int64) {
+	for _, a := range l.all {
+		if a.answered > l.since {
+			n += a.n
+		}
+	}
+	return n
 }
 
 // excess is how many tokens more passed than a bucket admits, in the interval in which they were

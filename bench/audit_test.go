@@ -25,7 +25,6 @@ func simulate(rate, burst float64, batches int) *admissions {
 		level -= float64(n)
 		at := func(d float64) time.Duration { return time.Duration((now + d) * float64(time.Second)) }
 		l.all = append(l.all, admission{at(-0.02 * random.Float64()), at(0.02 * random.Float64()), n})
-		l.admitted += n
 	}
 	return l
 }
@@ -51,15 +50,15 @@ func TestExcess(t *testing.T) {
 func TestAuditNotes(t *testing.T) {
 	a := newAudit(2, 1)
 	ranks := []uint32{0, 0, 1, limitedTenants, 5, 0}
-	answers := []client.Answer{{Allow: true}, {}, {Allow: true}, {Allow: true}, {Allow: true}, {Err: &client.Error{}}}
+	answers := []client.Answer{{Allow: true}, {LimitID: keyLimit}, {Allow: true}, {Allow: true}, {Allow: true}, {Err: &client.Error{}}}
 	a.note(ranks, answers, 1, 2)
 	b := newAudit(2, 1)
 	b.note(ranks, answers, 3, 4)
 	a.join(b)
-	if k := a.byKey[0]; k.offered != 4 || k.admitted != 2 || len(k.all) != 2 || k.all[1] != (admission{3, 4, 1}) {
+	if k := a.byKey[0]; k.denied != 2 || k.since != 2 || len(k.all) != 2 || k.all[1] != (admission{3, 4, 1}) {
 		t.Errorf("key 0: %+v", k)
 	}
-	if tenant := a.byTenant[0]; tenant.offered != 6 || tenant.admitted != 4 || a.failed != 2 {
+	if tenant := a.byTenant[0]; tenant.denied != 0 || tenant.all[0].n != 2 || a.failed != 2 {
 		t.Errorf("tenant 0: %+v, %d failed", tenant, a.failed)
 	}
 }

@@ -27,11 +27,18 @@ const (
 	// than what a service receives.
 	drawCount = 1 << 22
 
-	keyRate, keyBurst       = 100, 100
+	// A key's bucket fills in half a minute, as a limit for one user of an API would: what is lent
+	// of it may be held for that long, and a key that is asked for every few seconds is not asked for
+	// in its group each time.
+	keyRate, keyBurst       = 100, 3_000
 	tenantRate, tenantBurst = 100_000, 100_000
 
-	// streamWorkers on each of three connections keep two messages each under way.
-	streamWorkers = 2
+	keyLimit, tenantLimit = "zipf-key", "zipf-tenant"
+
+	// streamWorkers keep as many messages under way on each of three connections.
+	streamWorkers = 8
+	// hotKeys are few enough to be asked for all the time, so that leases decide nearly every check.
+	hotKeys = 10_000
 	batchChecks   = client.MaxChecks
 )
 
@@ -42,15 +49,21 @@ type keyWorld struct {
 }
 
 func newKeyWorld() *keyWorld {
-	w := &keyWorld{requests: make([]client.Request, limitedKeys), draws: make([]uint32, drawCount)}
+	w := &keyWorld{requests: make([]client.Request, limitedKeys)}
 	for k := range w.requests {
 		w.requests[k] = client.Request{Tenant: limitedTenant(k), Key: "key-" + strconv.Itoa(k), Cost: 1}
 	}
-	zipf := rand.NewZipf(rand.New(rand.NewPCG(1, 2)), zipfExponent, 1, limitedKeys-1)
+	w.draw(limitedKeys)
+	return w
+}
+
+// draw makes the draws from the first keys.
+func (w *keyWorld) draw(keys uint64) {
+	w.draws = make([]uint32, drawCount)
+	zipf := rand.NewZipf(rand.New(rand.NewPCG(1, 2)), zipfExponent, 1, keys-1)
 	for i := range w.draws {
 		w.draws[i] = uint32(zipf.Uint64())
 	}
-	return w
 }
 
 func limitedTenant(key int) string { return "zipf-" + strconv.Itoa(key%limitedTenants) }
@@ -78,11 +91,11 @@ func (b *bench) limitWorld(ctx context.Context) error {
 	}
 	req := &limiterv1.SetLimitsRequest{Limits: []*limiterv1.Limit{
 		{
-			Id: "zipf-tenant", Scope: "tenant", Selector: "*",
+			Id: tenantLimit, Scope: "tenant", Selector: "*",
 			TokenBucket: &limiterv1.TokenBucket{Rate: perSecond(tenantRate), Burst: tenantBurst},
 		},
 		{
-			Id: "zipf-key", Scope: "key", Selector: "*/key-*",
+			Id: keyLimit, Scope: "key", Selector: "*/key-*",
 			TokenBucket: &limiterv1.TokenBucket{Rate: perSecond(keyRate), Burst: keyBurst},
 		},
 	}}
@@ -138,7 +151,7 @@ func measureBatches(ctx context.Context, b *bench) error {
 	w := newKeyWorld()
 	c := config{
 		"keys": limitedKeys, "tenants": limitedTenants, "zipf": zipfExponent, "batch": batchChecks, "loop": "closed",
-		"key_limit": fmt.Sprintf("%d/s burst %d", keyRate, keyBurst), "tenant_limit": fmt.Sprintf("%d/s burst %d", tenantRate, tenantBurst),
+		"key_limit": limitText(keyRate, keyBurst), "tenant_limit": limitText(tenantRate, tenantBurst),
 	}
 	streams, closeStreams, err := b.openStreams(b.region.Context().Endpoints)
 	if err != nil {
@@ -152,6 +165,11 @@ func measureBatches(ctx context.Context, b *bench) error {
 	if err := b.reportBatches(ctx, w, "limiter.stream", workers, with(c, "connections", len(streams)), stream); err != nil {
 		return fmt.Errorf("CheckStream: %w", err)
 	}
+	w.draw(hotKeys)
+	if err := b.reportBatches(ctx, w, "limiter.stream_hot", workers, with(c, "connections", len(streams), "keys", hotKeys), stream); err != nil {
+		return fmt.Errorf("CheckStream of hot keys: %w", err)
+	}
+	w.draw(limitedKeys)
 	clients, err := b.newClients(len(streams), true)
 	if err != nil {
 		return err
@@ -250,7 +268,10 @@ func batchMessage(batch []client.Request) *limiterv1.CheckBatchRequest {
 func batchAnswers(m *limiterv1.CheckBatchResponse) []client.Answer {
 	out := make([]client.Answer, len(m.GetResults()))
 	for i, r := range m.GetResults() {
-		out[i] = client.Answer{Allow: r.GetDecision().GetAllow(), RetryAfterMs: r.GetDecision().GetRetryAfterMs()}
+		out[i] = client.Answer{
+			Allow: r.GetDecision().GetAllow(), RetryAfterMs: r.GetDecision().GetRetryAfterMs(),
+			Reason: r.GetDecision().GetReason(), LimitID: r.GetDecision().GetLimitId(), Kind: r.GetDecision().GetKind(),
+		}
 		if e := r.GetError(); e != nil {
 			out[i].Err = &client.Error{Reason: e.GetReason(), Outcome: e.GetOutcome(), Message: e.GetReason()}
 		}

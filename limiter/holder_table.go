@@ -213,7 +213,7 @@ func (t *holderTable) resolve(s *holderShard, old *route, tenantHash uint64, has
 	if tenant == nil {
 		return nil
 	}
-	matched := tenant.set.match(s.matched[:0], r.Tenant, r.Token, r.Key)
+	matched := tenant.set.matchCounters(s.matched[:0], r.Tenant, r.Token, r.Key)
 	s.matched = matched
 	central := len(matched) == 0 || len(matched) > levelsMax
 	for _, l := range matched {

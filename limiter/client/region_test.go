@@ -33,7 +33,7 @@ type node struct {
 	conns   []net.Conn
 }
 
-func (n *node) CheckInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error {
+func (n *node) CheckBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error {
 	n.mu.Lock()
 	decide := n.decide
 	n.mu.Unlock()
