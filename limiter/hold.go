@@ -18,7 +18,7 @@ var (
 	ErrSlotUnknown = errors.New("limiter: no such slot is held")
 	// ErrRequestUnknown means that nothing is known to have been taken under a request id.
 	ErrRequestUnknown = errors.New("limiter: no check with this request id is known to have taken anything")
-	// ErrTooManyHeld means that a tenant has 100,000 reservations and held slots.
+	// ErrTooManyHeld means that a tenant has 100,000 open reservations and held slots.
 	ErrTooManyHeld = errors.New("limiter: the tenant holds too many reservations and slots")
 	// ErrLevel means that a member of the region runs a build that does not know this yet.
 	ErrLevel = errors.New("limiter: a member runs a build that is too old for this")

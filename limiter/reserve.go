@@ -93,7 +93,7 @@ func (m *Machine) settle(tx *raftfsm.Tx, now int64, c holdCommand) ([]byte, erro
 	if err := tx.Set(key, appendTaken(nil, t)); err != nil {
 		return nil, fmt.Errorf("limiter: settle a reservation: %w", err)
 	}
-	return appendSettlement(s), nil
+	return appendSettlement(s), heldLess(tx, c.Tenant)
 }
 
 // remember keeps what a check with a request id took, for a refund.
