@@ -75,8 +75,17 @@ func limitModels() []LimitModel {
 			add("key", "key", tenant, 8, 4, false)
 		}
 	}
+	for i, l := range lentLimits {
+		add("total", "tenant", lentTenant(i), l.tokens, l.burst, true)
+	}
 	return out
 }
+
+// lentLimits are large enough to be lent to nodes: one that is asked for much more than it gives, and
+// one that nearly suffices.
+var lentLimits = []struct{ tokens, burst int64 }{{20, 40}, {80, 80}}
+
+func lentTenant(i int) string { return fmt.Sprintf("lent-%d", i) }
 
 func checkTenant(i int) string { return fmt.Sprintf("tenant-%d", i) }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -269,6 +270,7 @@ func (l *Leases) checkMany(ctx context.Context, all []Request, places []int, out
 			}
 		}
 	}
+	slices.Sort(others)
 	return others
 }
 

@@ -86,9 +86,16 @@ func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, err
 		return nil, errors.Join(errs...)
 	}
 	out := make([]Outcome, len(all))
+	places := make([]int, len(all))
+	for i := range all {
+		places[i] = i
+	}
+	if l := s.holding(); l != nil {
+		places = l.checkMany(ctx, all, places, out)
+	}
 	byGroup := map[raftfsm.GroupID][]int{}
-	for i, r := range all {
-		g := s.Group(r.Tenant)
+	for _, i := range places {
+		g := s.Group(all[i].Tenant)
 		byGroup[g] = append(byGroup[g], i)
 	}
 	var wg sync.WaitGroup
@@ -101,9 +108,6 @@ func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, err
 
 // checkBatch decides the checks of one group at places.
 func (s *Service) checkBatch(ctx context.Context, group raftfsm.GroupID, all []Request, places []int, out []Outcome) {
-	if l := s.holding(); l != nil {
-		places = l.checkMany(ctx, all, places, out)
-	}
 	if s.groups.Level() < raftfsm.LevelLimits {
 		for _, i := range places { // a member does not know batches yet
 			out[i].Decision, out[i].Err = s.Check(ctx, all[i])
