@@ -64,7 +64,7 @@ func TestAdviceToHolders(t *testing.T) {
 			play(s.now + int64(s.between(0, 20*time.Millisecond)))
 		}
 		play(s.now + int64(50*time.Millisecond))
-		r := Request{Tenant: "acme", Key: "other", Cost: 45} // of which no denial is remembered
+		r := Request{Tenant: "acme", Key: "other", Cost: 30} // of which no denial is remembered
 		h.ask(r)
 		play(s.now + int64(50*time.Millisecond))
 		if len(s.advice) == 0 {

@@ -142,13 +142,20 @@ func (s *Service) decideBatch(ctx context.Context, group raftfsm.GroupID, all []
 				continue
 			}
 			out[i].Decision, out[i].Err = decisionOf(res.batch[at], outcomeDecided, all[i].Tenant)
-			s.decided(&all[i], &out[i].Decision, sent)
-			lent.add(i, all[i].Tenant, res.batch[at])
+			if recalls := res.batch[at].recalls; recall && len(recalls) > 0 {
+				lent.add(i, all[i].Tenant, recalls, sent)
+			} else {
+				s.decided(&all[i], &out[i].Decision, sent, len(recalls) > 0)
+			}
 		}
 		places = places[n:]
 	}
-	if l := s.holding(); l != nil && recall && lent.recall(ctx, l, group) {
+	if l := s.holding(); l != nil && lent.recall(ctx, l, group) {
 		s.decideBatch(ctx, group, all, lent.places, out, false)
+		return
+	}
+	for _, i := range lent.places {
+		s.decided(&all[i], &out[i].Decision, lent.sent, true)
 	}
 }
 
