@@ -104,9 +104,16 @@ func (s *Service) CheckBatchInto(ctx context.Context, all []Request, out []Outco
 		}
 		return nil
 	}
+	places := make([]int, len(all))
+	for i := range all {
+		places[i], out[i].Err = i, nil
+	}
+	if l := s.holding(); l != nil && mode == ModeEnforce {
+		places = l.checkMany(ctx, all, places, out)
+	}
 	byGroup := map[raftfsm.GroupID][]int{}
-	for i, r := range all {
-		g := s.Group(r.Tenant)
+	for _, i := range places {
+		g := s.Group(all[i].Tenant)
 		byGroup[g] = append(byGroup[g], i)
 	}
 	var wg sync.WaitGroup
@@ -119,9 +126,6 @@ func (s *Service) CheckBatchInto(ctx context.Context, all []Request, out []Outco
 
 // checkBatch decides the checks of one group at places.
 func (s *Service) checkBatch(ctx context.Context, mode Mode, group raftfsm.GroupID, all []Request, places []int, out []Outcome) {
-	if l := s.holding(); l != nil && mode == ModeEnforce {
-		places = l.checkMany(ctx, all, places, out)
-	}
 	if s.groups.Level() < raftfsm.LevelLimits {
 		for _, i := range places { // a member does not know batches yet
 			out[i].Decision, out[i].Err = s.Check(ctx, all[i])
@@ -156,13 +160,20 @@ func (s *Service) decideBatch(ctx context.Context, mode Mode, group raftfsm.Grou
 				continue
 			}
 			out[i].Decision, out[i].Err = decisionOf(res.batch[at], outcomeDecided, all[i].Tenant, mode)
-			s.decided(&all[i], &out[i].Decision, sent)
-			lent.add(i, all[i].Tenant, res.batch[at])
+			if recalls := res.batch[at].recalls; recall && len(recalls) > 0 {
+				lent.add(i, all[i].Tenant, recalls, sent)
+			} else {
+				s.decided(&all[i], &out[i].Decision, sent, len(recalls) > 0)
+			}
 		}
 		places = places[n:]
 	}
-	if l := s.holding(); l != nil && recall && lent.recall(ctx, l, group) {
+	if l := s.holding(); l != nil && lent.recall(ctx, l, group) {
 		s.decideBatch(ctx, mode, group, all, lent.places, out, false)
+		return
+	}
+	for _, i := range lent.places {
+		s.decided(&all[i], &out[i].Decision, lent.sent, true)
 	}
 }
 
