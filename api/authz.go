@@ -23,6 +23,7 @@ const (
 	classAdmin
 	classBackup
 	classBatch
+	classCheckStream
 	classes
 )
 
@@ -61,6 +62,9 @@ const (
 	restSearch        = "GET /api/provenance/search"
 	reflectionV1      = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 	reflectionV1Alpha = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+	envoyService         = "envoy.service.ratelimit.v3.RateLimitService"
+	envoyShouldRateLimit = "/" + envoyService + "/ShouldRateLimit"
 )
 
 // procedures is the table of everything that needs an identity; a route without a row does
@@ -71,11 +75,22 @@ const (
 var procedures = []procedure{
 	{name: limiterv1connect.LimiterCheckProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterCheckBatchProcedure, least: RoleRunner, write: true, class: classBatch, deadline: DeadlineCheck},
+	{name: limiterv1connect.LimiterCheckStreamProcedure, least: RoleRunner, write: true, stream: true, class: classCheckStream, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterPeekProcedure, least: RoleRunner, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterUsageProcedure, least: RoleRunner, class: classCheck, deadline: DeadlineCheck},
+	{name: limiterv1connect.LimiterReserveProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: limiterv1connect.LimiterCommitProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: limiterv1connect.LimiterCancelProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: limiterv1connect.LimiterRefundProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: limiterv1connect.LimiterAcquireProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: limiterv1connect.LimiterReleaseProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterListLimitsProcedure, least: RoleOperator, class: classAdmin, deadline: DeadlineAdmin},
 	{name: limiterv1connect.LimiterSetLimitsProcedure, least: RoleOperator, write: true, class: classAdmin, deadline: DeadlineAdmin},
 	{name: limiterv1connect.LimiterDeleteLimitsProcedure, least: RoleOperator, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: limiterv1connect.LimiterTopProcedure, least: RoleOperator, class: classAdmin, deadline: DeadlineAdmin},
+	{name: limiterv1connect.LimiterGetModeProcedure, least: RoleOperator, class: classAdmin, deadline: DeadlineAdmin},
+	{name: limiterv1connect.LimiterSetModeProcedure, least: RoleAdmin, platform: true, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: envoyShouldRateLimit, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 
 	{name: provenancev1connect.ProvenanceSearchProcedure, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
 	{name: restSearch, least: RoleReader, class: classSearch, deadline: DeadlineSearch},

@@ -1,12 +1,14 @@
 package api
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
 
 	"connectrpc.com/connect"
+	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -115,12 +117,61 @@ var accessCases = []accessCase{
 		own:     fromRunner, foreign: runForeign, platform: fromRunner,
 	},
 	{
+		what: "stream checks", procedure: limiterv1connect.LimiterCheckStreamProcedure,
+		request: &limiterv1.CheckStreamRequest{Checks: 1, Tenants: []string{"acme"}},
+		own:     fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "stream checks without a tenant", procedure: limiterv1connect.LimiterCheckStreamProcedure, request: &limiterv1.CheckStreamRequest{Checks: 1},
+		own: fromRunner, foreign: fromRunner, platform: noTenant,
+	},
+	{
 		what: "peek", procedure: limiterv1connect.LimiterPeekProcedure, request: &limiterv1.PeekRequest{Tenant: "acme"},
 		own: fromRunner, foreign: runForeign, platform: fromRunner,
 	},
 	{
 		what: "usage", procedure: limiterv1connect.LimiterUsageProcedure, request: &limiterv1.UsageRequest{Tenant: "acme"},
 		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "reserve", procedure: limiterv1connect.LimiterReserveProcedure, request: &limiterv1.ReserveRequest{Tenant: "acme", Cost: 1},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "commit", procedure: limiterv1connect.LimiterCommitProcedure, request: &limiterv1.CommitRequest{Tenant: "acme", Id: "reservation"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "cancel", procedure: limiterv1connect.LimiterCancelProcedure, request: &limiterv1.CancelRequest{Tenant: "acme", Id: "reservation"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "refund", procedure: limiterv1connect.LimiterRefundProcedure, request: &limiterv1.RefundRequest{Tenant: "acme", RequestId: "r"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "acquire", procedure: limiterv1connect.LimiterAcquireProcedure, request: &limiterv1.AcquireRequest{Tenant: "acme"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "release", procedure: limiterv1connect.LimiterReleaseProcedure, request: &limiterv1.ReleaseRequest{Tenant: "acme", Id: "slot"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "renew", procedure: limiterv1connect.LimiterAcquireProcedure, request: &limiterv1.AcquireRequest{Tenant: "acme", Id: "slot"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "commit what is acme's for oneself", procedure: limiterv1connect.LimiterCommitProcedure, request: &limiterv1.CommitRequest{Id: "reservation"},
+		own: fromRunner, foreign: [5]string{low, "reservation_unknown", "reservation_unknown", "reservation_unknown", "reservation_unknown"}, platform: noTenant,
+	},
+	{
+		what: "renew what is acme's for oneself", procedure: limiterv1connect.LimiterAcquireProcedure, request: &limiterv1.AcquireRequest{Id: "slot"},
+		own: fromRunner, foreign: [5]string{low, "slot_unknown", "slot_unknown", "slot_unknown", "slot_unknown"}, platform: noTenant,
+	},
+	{
+		what: "refund what is acme's for oneself", procedure: limiterv1connect.LimiterRefundProcedure, request: &limiterv1.RefundRequest{RequestId: "r"},
+		own: fromRunner, foreign: [5]string{low, "request_unknown", "request_unknown", "request_unknown", "request_unknown"}, platform: noTenant,
 	},
 	{
 		what: "list the limits of acme", procedure: limiterv1connect.LimiterListLimitsProcedure, request: &limiterv1.ListLimitsRequest{Tenant: "acme"},
@@ -151,6 +202,28 @@ var accessCases = []accessCase{
 	{
 		what: "delete a limit of every tenant", procedure: limiterv1connect.LimiterDeleteLimitsProcedure, request: &limiterv1.DeleteLimitsRequest{Ids: []string{"everyone"}},
 		own: [5]string{low, low, low, "limit_unknown", "limit_unknown"}, foreign: [5]string{low, low, low, "limit_unknown", "limit_unknown"}, platform: adminOnly,
+	},
+	{
+		// What an identity may not reach is unmatched, which is no error: see TestEnvoyDeniesWhatIsNoCheck.
+		what: "ask for Envoy", procedure: envoyShouldRateLimit, request: &rlsv3.RateLimitRequest{},
+		own: [5]string{low, "service_off", "service_off", "service_off", "service_off"}, foreign: [5]string{low, "service_off", "service_off", "service_off", "service_off"},
+		platform: [5]string{low, "service_off", "service_off", "service_off", "service_off"},
+	},
+	{
+		what: "see the busiest keys of acme", procedure: limiterv1connect.LimiterTopProcedure, request: &limiterv1.TopRequest{Tenant: "acme"},
+		own: fromOper, foreign: operForeign, platform: fromOper,
+	},
+	{
+		what: "see the busiest keys", procedure: limiterv1connect.LimiterTopProcedure, request: &limiterv1.TopRequest{},
+		own: fromOper, foreign: fromOper, platform: fromOper,
+	},
+	{
+		what: "see the mode of the limits", procedure: limiterv1connect.LimiterGetModeProcedure, request: &limiterv1.GetModeRequest{},
+		own: fromOper, foreign: fromOper, platform: fromOper,
+	},
+	{
+		what: "set the mode of the limits", procedure: limiterv1connect.LimiterSetModeProcedure, request: &limiterv1.SetModeRequest{Mode: "off"},
+		own: notPlatform, foreign: notPlatform, platform: adminOnly,
 	},
 	{
 		what: "search acme", procedure: provenancev1connect.ProvenanceSearchProcedure, request: &provenancev1.SearchRequest{Tenant: "acme"},
@@ -302,12 +375,32 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 		return callOne[limiterv1.PeekResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.UsageRequest:
 		return callOne[limiterv1.UsageResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.ReserveRequest:
+		return callOne[limiterv1.ReserveResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.CommitRequest:
+		return callOne[limiterv1.CommitResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.CancelRequest:
+		return callOne[limiterv1.CancelResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.RefundRequest:
+		return callOne[limiterv1.RefundResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.AcquireRequest:
+		return callOne[limiterv1.AcquireResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.ReleaseRequest:
+		return callOne[limiterv1.ReleaseResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.ListLimitsRequest:
 		return callOne[limiterv1.ListLimitsResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.SetLimitsRequest:
 		return callOne[limiterv1.SetLimitsResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.DeleteLimitsRequest:
 		return callOne[limiterv1.DeleteLimitsResponse](t, e, c.procedure, secret, m)
+	case *rlsv3.RateLimitRequest:
+		return callOne[rlsv3.RateLimitResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.TopRequest:
+		return callOne[limiterv1.TopResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.GetModeRequest:
+		return callOne[limiterv1.GetModeResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.SetModeRequest:
+		return callOne[limiterv1.SetModeResponse](t, e, c.procedure, secret, m)
 	case *provenancev1.SearchRequest:
 		return callOne[provenancev1.SearchResponse](t, e, c.procedure, secret, m)
 	case *provenancev1.IngestRequest:
@@ -336,6 +429,22 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 		return callOne[clusterv1.ListTokensResponse](t, e, c.procedure, secret, m)
 	case *clusterv1.RevokeTokenRequest:
 		return callOne[clusterv1.RevokeTokenResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.CheckStreamRequest:
+		stream := limiterv1connect.NewLimiterClient(e.client(secret), e.url).CheckStream(t.Context())
+		_ = stream.Send(m) // Receive tells why it failed
+		answer, err := stream.Receive()
+		_ = stream.CloseRequest()
+		_ = stream.CloseResponse()
+		if refused := answer.GetRefused(); err == nil && refused != nil {
+			failed := connect.NewError(connect.CodeUnknown, errors.New(refused.GetMessage()))
+			detail, detailErr := connect.NewErrorDetail(refused.GetError())
+			if detailErr != nil {
+				t.Fatal(detailErr)
+			}
+			failed.AddDetail(detail)
+			err = failed
+		}
+		return err
 	case *provenancev1.IngestStreamRequest:
 		stream := provenancev1connect.NewProvenanceClient(e.client(secret), e.url).IngestStream(t.Context())
 		_ = stream.Send(m) // Receive tells why it failed

@@ -45,13 +45,44 @@ type Freshness interface {
 	AwaitFresh(ctx context.Context) error
 }
 
-// Checker decides checks; *limiter.Service is one.
+// BusyKey is what is asked about often: rates are per second, over about the last minute.
+type BusyKey struct {
+	Tenant, Token, Key string
+	// Error is how much of Checks may belong to keys whose place this one took.
+	Checks, Denies, Error float64
+	// LimitID is the limit that denied it last; empty when none did.
+	LimitID string
+}
+
+// Checker decides checks.
 type Checker interface {
 	Check(ctx context.Context, r limiter.Request) (limiter.Decision, error)
 	// CheckBatch returns an outcome for each check, or an error before anything was done.
 	CheckBatch(ctx context.Context, all []limiter.Request) ([]limiter.Outcome, error)
+	// CheckTogether takes the parts of one tenant when all of them pass, and otherwise none.
+	CheckTogether(ctx context.Context, parts []limiter.Part) ([]limiter.Decision, error)
+	// CheckBatchInto is CheckBatch into out, which has an outcome for each check; the levels that are
+	// there are used again. The texts of the checks are parts of a message: what keeps one longer
+	// copies it.
+	CheckBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error
 	// Peek decides without taking anything, and knows what is used of each level.
 	Peek(ctx context.Context, r limiter.Request) (limiter.Decision, error)
+	// Limit is a limit as this node knows it; false when it does not.
+	Limit(id string) (limiter.Limit, bool)
+	// BusyKeys are the most busy, or most denied, keys of a tenant, or of all when it is empty, as
+	// the nodes of the region count them; missing names those that did not answer.
+	BusyKeys(ctx context.Context, tenant string, denied bool, most int) (keys []BusyKey, missing []string, err error)
+}
+
+// Holder reserves costs, keeps slots, and gives back; *limiter.Service is one.
+type Holder interface {
+	Reserve(ctx context.Context, r limiter.Request, ttl time.Duration) (limiter.Hold, error)
+	Commit(ctx context.Context, tenant, id string, actual uint32) (limiter.Settlement, error)
+	Refund(ctx context.Context, tenant, requestID string, cost uint32) (refunded uint32, err error)
+	Acquire(ctx context.Context, r limiter.Request, ttl time.Duration) (limiter.Hold, error)
+	// Renew holds a slot for longer.
+	Renew(ctx context.Context, tenant, id string, ttl time.Duration) (limiter.Hold, error)
+	Release(ctx context.Context, tenant, id string) (held bool, err error)
 }
 
 // LimitChange is what became of a change to the limits.
@@ -73,6 +104,11 @@ type LimitAdmin interface {
 	DeleteLimits(ctx context.Context, tenant string, ids []string, requestID string) (LimitChange, error)
 	// ListLimits returns all limits ordered by id, and their version.
 	ListLimits(ctx context.Context) ([]limiter.Limit, uint32, error)
+	// LimiterMode is how limits act in the region.
+	LimiterMode(ctx context.Context) (limiter.Mode, error)
+	// SetLimiterMode changes it, for every node within a second, and returns what it was; ErrLevel
+	// while a member does not know modes.
+	SetLimiterMode(ctx context.Context, mode limiter.Mode) (before limiter.Mode, err error)
 }
 
 // Indexer stores and finds documents; *index.Service is one.

@@ -18,9 +18,12 @@ type fakeServices struct {
 	mu        sync.Mutex
 	err       error // what every service fails with, when set
 	checks    []limiter.Request
+	together  [][]limiter.Part
 	decision  limiter.Decision
-	checking  func(ctx context.Context) // runs inside Check
+	checking  func(ctx context.Context)              // runs inside Check
+	decide    func(limiter.Request) limiter.Decision // instead of decision, when set
 	limits    []limiter.Limit
+	mode      limiter.Mode
 	documents map[string]index.Document // by tenant/id
 	requests  []string                  // request ids of ingests
 	searches  []index.SearchRequest
@@ -56,21 +59,100 @@ func (f *fakeServices) Check(ctx context.Context, r limiter.Request) (limiter.De
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.checks = append(f.checks, r)
+	if f.decide != nil {
+		return f.decide(r), f.err
+	}
 	return f.decision, f.err
 }
 
 func (f *fakeServices) CheckBatch(ctx context.Context, all []limiter.Request) ([]limiter.Outcome, error) {
 	out := make([]limiter.Outcome, len(all))
+	return out, f.CheckBatchInto(ctx, all, out)
+}
+
+func (f *fakeServices) CheckBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error {
 	for i, r := range all {
+		// As the contract says, texts that are kept are copied.
+		r.Tenant, r.Token, r.Key = strings.Clone(r.Tenant), strings.Clone(r.Token), strings.Clone(r.Key)
 		if out[i].Decision, out[i].Err = f.Check(ctx, r); r.Key == "lost" {
 			out[i].Err = &raftfsm.Error{Op: "propose", Group: "limiter-0", Outcome: raftfsm.OutcomeUnknown, Err: raftfsm.ErrLost}
 		}
 	}
-	return out, nil
+	return nil
+}
+
+func (f *fakeServices) CheckTogether(_ context.Context, parts []limiter.Part) ([]limiter.Decision, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.together = append(f.together, parts)
+	out := make([]limiter.Decision, len(parts))
+	for i := range out {
+		out[i] = f.decision
+	}
+	return out, f.err
+}
+
+func (f *fakeServices) Limit(id string) (limiter.Limit, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := slices.IndexFunc(f.limits, func(l limiter.Limit) bool { return l.ID == id })
+	if i < 0 {
+		return limiter.Limit{}, false
+	}
+	return f.limits[i], true
+}
+
+func (f *fakeServices) BusyKeys(_ context.Context, tenant string, denied bool, most int) ([]BusyKey, []string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return []BusyKey{{Tenant: tenant, Checks: float64(most), LimitID: "acme-api"}}, []string{"node-3"}, f.err
 }
 
 func (f *fakeServices) Peek(ctx context.Context, r limiter.Request) (limiter.Decision, error) {
 	return f.Check(ctx, r)
+}
+
+func (f *fakeServices) Reserve(ctx context.Context, r limiter.Request, ttl time.Duration) (limiter.Hold, error) {
+	d, err := f.Check(ctx, r)
+	return limiter.Hold{Decision: d, ID: "reservation", TTL: ttl}, err
+}
+
+func (f *fakeServices) Commit(_ context.Context, tenant, id string, actual uint32) (limiter.Settlement, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if tenant != "acme" {
+		return limiter.Settlement{}, limiter.ErrReservationUnknown
+	}
+	return limiter.Settlement{Actual: actual, Refunded: uint32(len(id)), Overdrawn: 1, Late: true}, f.err
+}
+
+func (f *fakeServices) Refund(_ context.Context, tenant, requestID string, cost uint32) (uint32, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if tenant != "acme" {
+		return 0, limiter.ErrRequestUnknown
+	}
+	return cost + uint32(len(requestID)), f.err
+}
+
+func (f *fakeServices) Acquire(ctx context.Context, r limiter.Request, ttl time.Duration) (limiter.Hold, error) {
+	d, err := f.Check(ctx, r)
+	return limiter.Hold{Decision: d, ID: "slot", TTL: ttl}, err
+}
+
+func (f *fakeServices) Renew(_ context.Context, tenant, id string, ttl time.Duration) (limiter.Hold, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if tenant != "acme" {
+		return limiter.Hold{}, limiter.ErrSlotUnknown
+	}
+	return limiter.Hold{Decision: limiter.Decision{Allow: true}, ID: id, TTL: ttl}, f.err
+}
+
+func (f *fakeServices) Release(_ context.Context, tenant, id string) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return tenant == "acme" && id == "slot", f.err
 }
 
 func (f *fakeServices) SetLimits(_ context.Context, tenant string, limits []limiter.Limit, _ string) (LimitChange, error) {
@@ -112,6 +194,22 @@ func (f *fakeServices) ListLimits(context.Context) ([]limiter.Limit, uint32, err
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.limits), 7, f.err
+}
+
+func (f *fakeServices) LimiterMode(context.Context) (limiter.Mode, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mode, f.err
+}
+
+func (f *fakeServices) SetLimiterMode(_ context.Context, mode limiter.Mode) (limiter.Mode, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.mode
+	if f.err == nil {
+		f.mode = mode
+	}
+	return before, f.err
 }
 
 func (f *fakeServices) Ingest(_ context.Context, docs []index.Document, requestID string) (index.IngestResult, error) {

@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/grpcreflect"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/maestro-conductor/maestro/api/envoymap"
 	"github.com/maestro-conductor/maestro/api/gen/mc/cluster/v1/clusterv1connect"
 	"github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1/limiterv1connect"
 	"github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1/provenancev1connect"
@@ -25,11 +26,14 @@ type Deps struct {
 	// Freshness guards what the Authenticator answers; nil means that it is always fresh.
 	Freshness Freshness
 	Checker   Checker
-	Limits    LimitAdmin
-	Index     Indexer
-	Tokens    TokenAdmin
-	Cluster   ClusterAdmin
-	Backups   Backups
+	Holder    Holder
+	// Envoy says what the descriptors of Envoy's rate limit service mean; nil switches that off.
+	Envoy   *envoymap.Mapping
+	Limits  LimitAdmin
+	Index   Indexer
+	Tokens  TokenAdmin
+	Cluster ClusterAdmin
+	Backups Backups
 
 	// Region is the region of documents that name none.
 	Region string
@@ -112,13 +116,25 @@ func (s *server) handlers() map[string]http.Handler {
 	_, v1 := grpcreflect.NewHandlerV1(reflector, connect.WithReadMaxBytes(MaxBodyBytes))
 	_, v1Alpha := grpcreflect.NewHandlerV1Alpha(reflector, connect.WithReadMaxBytes(MaxBodyBytes))
 	return map[string]http.Handler{
-		limiterv1connect.LimiterCheckProcedure:        unary(s, limiterv1connect.LimiterCheckProcedure, s.check),
-		limiterv1connect.LimiterCheckBatchProcedure:   unary(s, limiterv1connect.LimiterCheckBatchProcedure, s.checkBatch),
+		limiterv1connect.LimiterCheckProcedure:      unary(s, limiterv1connect.LimiterCheckProcedure, s.check),
+		limiterv1connect.LimiterCheckBatchProcedure: unary(s, limiterv1connect.LimiterCheckBatchProcedure, s.checkBatch),
+		limiterv1connect.LimiterCheckStreamProcedure: connect.NewBidiStreamHandler(
+			limiterv1connect.LimiterCheckStreamProcedure, s.checkStream, optionsOf(limiterv1connect.LimiterCheckStreamProcedure)...),
 		limiterv1connect.LimiterPeekProcedure:         unary(s, limiterv1connect.LimiterPeekProcedure, s.peek),
 		limiterv1connect.LimiterUsageProcedure:        unary(s, limiterv1connect.LimiterUsageProcedure, s.usage),
+		limiterv1connect.LimiterReserveProcedure:      unary(s, limiterv1connect.LimiterReserveProcedure, s.reserve),
+		limiterv1connect.LimiterCommitProcedure:       unary(s, limiterv1connect.LimiterCommitProcedure, s.commit),
+		limiterv1connect.LimiterCancelProcedure:       unary(s, limiterv1connect.LimiterCancelProcedure, s.cancel),
+		limiterv1connect.LimiterRefundProcedure:       unary(s, limiterv1connect.LimiterRefundProcedure, s.refund),
+		limiterv1connect.LimiterAcquireProcedure:      unary(s, limiterv1connect.LimiterAcquireProcedure, s.acquire),
+		limiterv1connect.LimiterReleaseProcedure:      unary(s, limiterv1connect.LimiterReleaseProcedure, s.release),
 		limiterv1connect.LimiterListLimitsProcedure:   unary(s, limiterv1connect.LimiterListLimitsProcedure, s.listLimits),
 		limiterv1connect.LimiterSetLimitsProcedure:    unary(s, limiterv1connect.LimiterSetLimitsProcedure, s.setLimits),
 		limiterv1connect.LimiterDeleteLimitsProcedure: unary(s, limiterv1connect.LimiterDeleteLimitsProcedure, s.deleteLimits),
+		limiterv1connect.LimiterTopProcedure:          unary(s, limiterv1connect.LimiterTopProcedure, s.top),
+		limiterv1connect.LimiterGetModeProcedure:      unary(s, limiterv1connect.LimiterGetModeProcedure, s.getMode),
+		limiterv1connect.LimiterSetModeProcedure:      unary(s, limiterv1connect.LimiterSetModeProcedure, s.setMode),
+		envoyShouldRateLimit:                          unary(s, envoyShouldRateLimit, s.shouldRateLimit),
 
 		provenancev1connect.ProvenanceSearchProcedure: unary(s, provenancev1connect.ProvenanceSearchProcedure, s.search),
 		restSearch: http.HandlerFunc(s.searchREST),

@@ -20,6 +20,7 @@ const (
 // services are the names that health and reflection know.
 var services = []string{
 	limiterv1connect.LimiterName,
+	envoyService,
 	provenancev1connect.ProvenanceName,
 	clusterv1connect.ClusterName,
 	clusterv1connect.TokensName,
@@ -38,6 +39,8 @@ func (h healthChecker) Check(_ context.Context, r *grpchealth.CheckRequest) (*gr
 		on = true
 	case limiterv1connect.LimiterName:
 		on = d.Checker != nil
+	case envoyService:
+		on = d.Checker != nil && d.Envoy != nil
 	case provenancev1connect.ProvenanceName:
 		on = d.Index != nil
 	case clusterv1connect.ClusterName:

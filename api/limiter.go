@@ -129,12 +129,20 @@ func levelMessage(l limiter.Level) *limiterv1.Level {
 func checkResponse(d *limiter.Decision) *limiterv1.CheckResponse {
 	res := &limiterv1.CheckResponse{
 		Allow: d.Allow, RetryAfterMs: d.RetryAfterMs, Reason: d.Reason, LimitId: d.LimitID, Kind: d.Kind, WouldDeny: d.WouldDeny(), LimitsVersion: d.Version, Source: d.Source,
-		Levels: make([]*limiterv1.Level, len(d.Levels)),
+		Levels: levelMessages(d.Levels),
 	}
-	for i, l := range d.Levels {
-		res.Levels[i] = levelMessage(l)
+	if d.Mode != limiter.ModeEnforce {
+		res.Mode = d.Mode.String()
 	}
 	return res
+}
+
+func levelMessages(levels []limiter.Level) []*limiterv1.Level {
+	all := make([]*limiterv1.Level, len(levels))
+	for i, l := range levels {
+		all[i] = levelMessage(l)
+	}
+	return all
 }
 
 func (s *server) setLimits(ctx context.Context, c *call, r *limiterv1.SetLimitsRequest) (*limiterv1.SetLimitsResponse, error) {
@@ -239,9 +247,13 @@ func limitFrom(m *limiterv1.Limit) (limiter.Limit, *fault) {
 			Limit: m.GetCalendar().GetLimit(), Period: m.GetCalendar().GetPeriod(),
 			TimeZone: m.GetCalendar().GetTimeZone(), Anchor: m.GetCalendar().GetAnchor(),
 		},
+		Concurrency: limiter.Concurrency{Limit: m.GetConcurrency().GetLimit(), TTL: m.GetConcurrency().GetTtl()},
 		Enforcement: m.GetEnforcement(), Canary: m.GetCanaryPercent(),
 		Oversize: m.GetOversize(), Access: m.GetAccess(), Overrides: m.GetOverrides(),
 		Expires: expires.GetSeconds(),
+	}
+	if m.GetConcurrency() != nil && l.Concurrency.TTL == "" {
+		l.Concurrency.TTL = limiter.SlotTTLUsual
 	}
 	return l.WithoutUsual(), nil
 }
@@ -263,6 +275,9 @@ func LimitMessage(l limiter.Limit) *limiterv1.Limit {
 	}
 	if c := l.Calendar; c != (limiter.Calendar{}) {
 		m.Calendar = &limiterv1.Calendar{Limit: c.Limit, Period: c.Period, TimeZone: c.TimeZone, Anchor: c.Anchor}
+	}
+	if c := l.Concurrency; c != (limiter.Concurrency{}) {
+		m.Concurrency = &limiterv1.Concurrency{Limit: c.Limit, Ttl: c.TTL}
 	}
 	return m
 }

@@ -17,6 +17,7 @@ type metrics struct {
 	checkMs      prometheus.Histogram
 	denies       *prometheus.CounterVec
 	wouldDeny    prometheus.Counter
+	descriptors  *prometheus.CounterVec
 	searchMs     prometheus.Histogram
 	documents    *prometheus.CounterVec
 	shed         *prometheus.CounterVec
@@ -33,6 +34,44 @@ func (m *metrics) decided(d *limiter.Decision) {
 	if d.WouldDeny() {
 		m.wouldDeny.Inc()
 	}
+}
+
+// decidedAll counts the decisions of a message, each reason once.
+func (m *metrics) decidedAll(all []limiter.Outcome) {
+	var denied []reasonCount
+	wouldDeny := 0
+	for i := range all {
+		o := &all[i]
+		if o.Err != nil {
+			continue
+		}
+		if o.Decision.WouldDeny() {
+			wouldDeny++
+		}
+		if !o.Decision.Allow {
+			denied = countReason(denied, o.Decision.Reason)
+		}
+	}
+	m.wouldDeny.Add(float64(wouldDeny))
+	for _, d := range denied {
+		m.denies.WithLabelValues(d.reason).Add(float64(d.n))
+	}
+}
+
+// reasonCount is how often one of the few reasons came.
+type reasonCount struct {
+	reason string
+	n      int
+}
+
+func countReason(all []reasonCount, reason string) []reasonCount {
+	for i := range all {
+		if all[i].reason == reason {
+			all[i].n++
+			return all
+		}
+	}
+	return append(all, reasonCount{reason, 1})
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
@@ -57,6 +96,10 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Name: "mc_rl_would_deny_total",
 			Help: "Checks that a limit in shadow would have denied.",
 		}),
+		descriptors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mc_rl_envoy_descriptors_total",
+			Help: "Descriptors that Envoy asked about, by domain and by what became of them: ok, over_limit, or unmatched when they are no check.",
+		}, []string{"domain", "result"}),
 		searchMs: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "mc_prov_search_ms", Buckets: bucketsMs,
 			Help: "Time the index took to answer a search, in milliseconds.",
@@ -72,7 +115,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	}
 	m.unknownRoute = m.requests.WithLabelValues("unknown", connect.CodeUnimplemented.String())
 	if registry != nil {
-		registry.MustRegister(m.requests, m.requestMs, m.checkMs, m.denies, m.wouldDeny, m.searchMs, m.documents, m.shed)
+		registry.MustRegister(m.requests, m.requestMs, m.checkMs, m.denies, m.wouldDeny, m.descriptors, m.searchMs, m.documents, m.shed)
 	}
 	return m
 }

@@ -189,10 +189,35 @@ var (
 
 // What is there.
 var (
+	reasonEnvoyDomain = &reason{
+		name: "envoy_domain_unknown", code: connect.CodeNotFound,
+		title: "the file of envoy_mapping does not list this domain",
+		hint:  "add the domain to the file of every node and restart them one by one, or mend the domain in Envoy's configuration; nothing was taken",
+	}
 	reasonLimitUnknown = &reason{
 		name: "limit_unknown", code: connect.CodeNotFound,
 		title: "there is no such limit",
 		hint:  "list the limits to see their ids; nothing was changed", sentinels: []error{ErrLimitUnknown},
+	}
+	reasonReservationUnknown = &reason{
+		name: "reservation_unknown", code: connect.CodeNotFound,
+		title: "the tenant has no reservation with this id",
+		hint:  "an id is known until ten minutes after the reservation has expired, and not after a restore; nothing was changed", sentinels: []error{limiter.ErrReservationUnknown},
+	}
+	reasonSlotUnknown = &reason{
+		name: "slot_unknown", code: connect.CodeNotFound,
+		title: "the tenant holds no slot with this id",
+		hint:  "it has expired or was released: acquire a new one before going on", sentinels: []error{limiter.ErrSlotUnknown},
+	}
+	reasonRequestUnknown = &reason{
+		name: "request_unknown", code: connect.CodeNotFound,
+		title: "no check with this request id is known to have taken anything",
+		hint:  "checks that were allowed, and had a request id, can be refunded for ten minutes; nothing was changed", sentinels: []error{limiter.ErrRequestUnknown},
+	}
+	reasonTooManyHeld = &reason{
+		name: "too_many_held", code: connect.CodeResourceExhausted,
+		title: "the tenant has 100,000 reservations and held slots",
+		hint:  "settle or release them, or let them expire sooner; settled reservations count until ten minutes after their end; nothing was taken", retryAfterMs: 1000, sentinels: []error{limiter.ErrTooManyHeld},
 	}
 	reasonTokenIDUnknown = &reason{
 		name: "token_id_unknown", code: connect.CodeNotFound,
@@ -257,7 +282,7 @@ var (
 	reasonLevel = &reason{
 		name: "level_too_low", code: connect.CodeFailedPrecondition,
 		title: "a member of the region runs a build that does not know this, or has not been heard of yet",
-		hint:  "upgrade every node, and see in `maestro cluster status` that all are reachable; nothing was changed", sentinels: []error{ErrLevel},
+		hint:  "upgrade every node, and see in `maestro cluster status` that all are reachable; nothing was changed", sentinels: []error{ErrLevel, limiter.ErrLevel},
 	}
 	reasonMembersChanged = &reason{
 		name: "members_changed", code: connect.CodeUnavailable,
@@ -404,7 +429,7 @@ var reasons = []*reason{
 	reasonHeaderMalformed, reasonMessageMalformed, reasonBodyTooLarge, reasonParameterMalformed, reasonTenantMalformed,
 	reasonFieldTooLong, reasonFieldMalformed, reasonBatchTooLarge, reasonMappingMalformed, reasonLimitInvalid,
 	reasonQueryMalformed, reasonCursorMalformed,
-	reasonLimitUnknown, reasonTokenIDUnknown, reasonRequestIDReused, reasonAlreadyInitialised, reasonSeedsNotReady,
+	reasonEnvoyDomain, reasonLimitUnknown, reasonReservationUnknown, reasonSlotUnknown, reasonRequestUnknown, reasonTooManyHeld, reasonTokenIDUnknown, reasonRequestIDReused, reasonAlreadyInitialised, reasonSeedsNotReady,
 	reasonNotInitialised, reasonNodeUnfit, reasonNodeNameTaken, reasonNodeUnknown, reasonTooFewNodes, reasonTooManyNodes,
 	reasonNotVoter, reasonGroupName, reasonLevel, reasonGroupNotEmpty, reasonRestoreRefused, reasonBackupGone, reasonTooManyLimits, reasonServiceOff,
 	reasonIncomplete, reasonNotReady, reasonMetaStale, reasonOverloaded, reasonTenantOverloaded, reasonRestoring, reasonDiskFull, reasonCommandTooLarge, reasonNoLeader, reasonLost,

@@ -137,18 +137,21 @@ func (b *bench) rss() (int64, error) {
 }
 
 // rssOf is the resident memory of a process, in bytes.
-func rssOf(pid int) (int64, error) {
+func rssOf(pid int) (int64, error) { return statusOf(pid, "VmRSS") }
+
+// statusOf reads an amount of memory from /proc/PID/status.
+func statusOf(pid int, field string) (int64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(data)) {
 		var kib int64
-		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
+		if _, err := fmt.Sscanf(line, field+": %d kB", &kib); err == nil {
 			return kib << 10, nil
 		}
 	}
-	return 0, errors.New("no VmRSS in /proc/PID/status")
+	return 0, fmt.Errorf("no %s in /proc/PID/status", field)
 }
 
 // diskUse is what the data folders of all nodes hold.

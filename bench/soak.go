@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -223,14 +224,23 @@ func (s *soak) sample(ctx context.Context, b *bench, done *atomic.Int64, c confi
 		if err != nil {
 			return err
 		}
-		rss, err := rssOf(os.Getpid())
+		mapped, err := statusOf(os.Getpid(), "RssFile")
 		if err != nil {
 			return err
 		}
+		own, err := statusOf(os.Getpid(), "RssAnon")
+		if err != nil {
+			return err
+		}
+		runtime.GC()
+		var heap runtime.MemStats
+		runtime.ReadMemStats(&heap)
 		at := with(c, "after_commands", b.soakCommands*i/soakSamples)
 		b.report.scalar("soak.bolt", float64(bolt)/(1<<20), "MiB, largest log file", at)
 		b.report.scalar("soak.disk", float64(all)/(1<<20), "MiB, largest data folder", at)
-		b.report.scalar("soak.rss", float64(rss)/(1<<20), "MiB, process with three hosts", at)
+		b.report.scalar("soak.heap", float64(heap.HeapAlloc)/(1<<20), "MiB of live objects, three hosts", at)
+		b.report.scalar("soak.rss_anon", float64(own)/(1<<20), "MiB, heap and caches of three hosts", at)
+		b.report.scalar("soak.rss_file", float64(mapped)/(1<<20), "MiB, mapped log files of three hosts and the program", at)
 	}
 	return nil
 }

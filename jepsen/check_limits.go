@@ -12,8 +12,8 @@ type admission struct {
 	cost               int64
 }
 
-// checkOverAdmission holds every counter to its arrival curve: in any interval of length t
-// at most burst + rate*t is admitted.
+// checkOverAdmission holds every counter to what it may admit: a bucket in any interval of length t
+// at most burst + rate*t, a window in any interval of its length at most its tokens.
 //
 // When exactly a check took effect is not visible from outside, but it was between its
 // invocation and its completion. So all checks that were invoked at s or later and completed
@@ -23,7 +23,8 @@ type admission struct {
 // so are those of unknown outcome. It is enough to try invocations as s and completions as e:
 // between them the left side does not change, and the right side only grows.
 //
-// Arithmetic is exact, in integers: (sum - burst) * period <= tokens * (e - s).
+// Arithmetic is exact, in integers: (sum - burst) * period <= tokens * (e - s). For a window the
+// same holds with intervals of its length.
 func checkOverAdmission(h *History) Finding {
 	f := Finding{Checker: "over-admission", What: "admitted checks"}
 	for _, l := range h.Header.Limits {
@@ -39,7 +40,11 @@ func checkOverAdmission(h *History) Finding {
 		}
 		for _, name := range sortedKeys(byCounter) {
 			f.Checked += len(byCounter[name])
-			if w, over := worstInterval(l, byCounter[name]); over {
+			worst := worstInterval
+			if l.isWindow() {
+				worst = worstWindow
+			}
+			if w, over := worst(l, byCounter[name]); over {
 				f.violate("counter %s: %d admitted between %v and %v, the limit allows %d + %d per %v", name,
 					w.cost, time.Duration(w.invoked), time.Duration(w.completed), l.Burst, l.Tokens, l.PeriodNs)
 			}
@@ -62,6 +67,27 @@ func worstInterval(l LimitModel, admitted []admission) (worst admission, over bo
 			e := (sum-l.Burst)*int64(l.PeriodNs) - l.Tokens*(a.completed-from.invoked)
 			if e > excess {
 				excess, worst, over = e, admission{from.invoked, a.completed, sum}, true
+			}
+		}
+	}
+	return worst, over
+}
+
+// worstWindow finds the interval of the window's length in which most was admitted.
+func worstWindow(l LimitModel, admitted []admission) (worst admission, over bool) {
+	slices.SortFunc(admitted, func(a, b admission) int { return cmp.Compare(a.completed, b.completed) })
+	most := l.Tokens
+	for _, from := range admitted {
+		var sum int64
+		for _, a := range admitted {
+			if a.invoked < from.invoked {
+				continue
+			}
+			if a.completed > from.invoked+int64(l.PeriodNs) {
+				break
+			}
+			if sum += a.cost; sum > most {
+				most, worst, over = sum, admission{from.invoked, a.completed, sum}, true
 			}
 		}
 	}

@@ -84,6 +84,25 @@ func TestOverAdmission(t *testing.T) {
 	}
 }
 
+func TestOverAdmissionOfWindows(t *testing.T) {
+	h := func(ops ...Op) *History {
+		return &History{Header: Header{Limits: []LimitModel{{ID: "window", Scope: "tenant", Tenant: "acme", Tokens: 3, PeriodNs: time.Second}}}, Ops: ops}
+	}
+	at := func(times ...int64) (ops []Op) {
+		for _, ms := range times {
+			ops = append(ops, checked(ms, ms+1, "", true))
+		}
+		return ops
+	}
+	finding(t, checkOverAdmission, h(at(0, 500, 999)...), "")
+	finding(t, checkOverAdmission, h(at(0, 1, 2, 1000, 1001, 1002)...), "")
+	finding(t, checkOverAdmission, h(at(0, 1, 2, 999)...), "counter window: 4 admitted")
+	finding(t, checkOverAdmission, h(at(0, 998, 999, 1000, 1001)...), "4 admitted between 998ms")
+	finding(t, checkOverAdmission, h(append(at(0, 1, 2), Op{ // may have taken effect when the window was over
+		Invoked: 5 * ms, Completed: 1001 * ms, Outcome: outcomeOK, Check: &CheckOp{Tenant: "acme", Cost: 1, Allowed: true},
+	})...), "")
+}
+
 // TestATokenBucketIsNeverAccused simulates a right limiter, whose checks take effect at a
 // random moment of theirs.
 func TestATokenBucketIsNeverAccused(t *testing.T) {

@@ -13,15 +13,15 @@ import (
 // documentTenant owns all documents of a run.
 const documentTenant = "jepsen"
 
-// LimitModel is a limit as the checkers know it: Tokens per Period, and Burst at once, for
-// each counter of its scope.
+// LimitModel is a limit as the checkers know it, for each counter of its scope: a token bucket of
+// Tokens per Period, and Burst at once; or, without a burst, a window of Tokens in any Period.
 type LimitModel struct {
 	ID       string        `json:"id"`
 	Scope    string        `json:"scope"`
 	Tenant   string        `json:"tenant"`
 	Tokens   int64         `json:"tokens"`
 	PeriodNs time.Duration `json:"period_ns"`
-	Burst    int64         `json:"burst"`
+	Burst    int64         `json:"burst,omitempty"`
 	// Binding says that no other limit keeps the traffic from using this one up, so that the
 	// utilisation floor holds for it.
 	Binding bool `json:"binding"`
@@ -46,15 +46,30 @@ func (l LimitModel) message() *limiterv1.Limit {
 	if l.Scope != "tenant" {
 		selector += "/*"
 	}
-	return &limiterv1.Limit{Id: l.ID, Scope: l.Scope, Selector: selector, TokenBucket: &limiterv1.TokenBucket{
-		Rate: fmt.Sprintf("%d/%dms", l.Tokens, l.PeriodNs.Milliseconds()), Burst: uint32(l.Burst),
-	}}
+	m := &limiterv1.Limit{Id: l.ID, Scope: l.Scope, Selector: selector}
+	if l.isWindow() {
+		m.Window = &limiterv1.Window{Limit: uint32(l.Tokens), Length: fmt.Sprintf("%dms", l.PeriodNs.Milliseconds())}
+	} else {
+		m.TokenBucket = &limiterv1.TokenBucket{Rate: fmt.Sprintf("%d/%dms", l.Tokens, l.PeriodNs.Milliseconds()), Burst: uint32(l.Burst)}
+	}
+	return m
 }
 
-// checkTenants is enough tenants for every limiter group to hold some.
-const checkTenants = 12
+func (l LimitModel) isWindow() bool { return l.Burst == 0 }
 
-// limitModels are the limits of a run: a third of the tenants is limited as a whole, a third
+const (
+	// checkTenants is enough tenants for every limiter group to hold some. Their limits are too small
+	// to be lent out: each check is decided by its group.
+	checkTenants = 12
+	// lentTenants have limits of which nodes hold leases; lentWorkers check each of them, beginning
+	// with different nodes.
+	lentTenants = 4
+	lentWorkers = 3
+	// lentCostMax is the largest cost of their checks.
+	lentCostMax = 8
+)
+
+// limitModels are the limits of a run: a third of the small tenants is limited as a whole, a third
 // by token, and a third by key and as a whole at the same time.
 func limitModels() []LimitModel {
 	var out []LimitModel
@@ -62,6 +77,21 @@ func limitModels() []LimitModel {
 		out = append(out, LimitModel{
 			ID: tenant + "-" + kind, Scope: scope, Tenant: tenant, Tokens: tokens, PeriodNs: time.Second, Burst: burst, Binding: binding,
 		})
+	}
+	for i := range lentTenants {
+		tenant := lentTenant(i)
+		switch i % 4 {
+		case 0:
+			add("total", "tenant", tenant, 100, 100, true)
+		case 1:
+			out = append(out, LimitModel{ID: tenant + "-window", Scope: "tenant", Tenant: tenant, Tokens: 300, PeriodNs: 3 * time.Second, Binding: true})
+		case 2: // two keys of 80/s share 100/s
+			add("total", "tenant", tenant, 100, 100, true)
+			add("key", "key", tenant, 80, 80, false)
+		case 3: // one level is lent, the other one is not
+			add("total", "tenant", tenant, 100, 100, false)
+			add("token", "token", tenant, 20, 10, true)
+		}
 	}
 	for i := range checkTenants {
 		tenant := checkTenant(i)
@@ -75,19 +105,12 @@ func limitModels() []LimitModel {
 			add("key", "key", tenant, 8, 4, false)
 		}
 	}
-	for i, l := range lentLimits {
-		add("total", "tenant", lentTenant(i), l.tokens, l.burst, true)
-	}
 	return out
 }
 
-// lentLimits are large enough to be lent to nodes: one that is asked for much more than it gives, and
-// one that nearly suffices.
-var lentLimits = []struct{ tokens, burst int64 }{{20, 40}, {80, 80}}
+func checkTenant(i int) string { return fmt.Sprintf("tenant-%d", i) }
 
 func lentTenant(i int) string { return fmt.Sprintf("lent-%d", i) }
-
-func checkTenant(i int) string { return fmt.Sprintf("tenant-%d", i) }
 
 // register is the limit that carries a value for the register checks.
 func register(name string, value uint32) *limiterv1.Limit {

@@ -26,7 +26,6 @@ const (
 	batchDocuments  = 5
 	batchesAnExec   = 8
 	ingestWorkers   = 3
-	lentWorkers     = 3 // for each tenant, beginning with as many nodes
 	searchWorkers   = 3
 	registerReaders = 2
 	repeatPercent   = 10
@@ -71,7 +70,7 @@ func startTraffic(r *Recorder, seed uint64, clients []*client.Client) *Traffic {
 		}
 	}
 	start("check", checkTenants, checkPause, (*worker).check)
-	start("lent", lentWorkers*len(lentLimits), checkPause, (*worker).checkLent)
+	start("lent", lentTenants*lentWorkers, checkPause, (*worker).checkLent)
 	start("ingest", ingestWorkers, ingestPause, (*worker).ingest)
 	start("search", searchWorkers, searchPause, (*worker).search)
 	start("write", len(registers), registerPause, (*worker).writeRegister)
@@ -113,30 +112,25 @@ func (w *worker) call() (context.Context, context.CancelFunc) {
 }
 
 // check asks for one tenant, with and without a request id in turn.
-func (w *worker) check() {
-	ctx, cancel := w.call()
-	defer cancel()
-	id := ""
-	if w.count%2 == 0 {
-		id = client.NewRequestID()
-	}
-	w.checkOne(ctx, id, &CheckOp{
-		Tenant: checkTenant(w.index), Token: []string{"ana", "ben"}[w.rand.IntN(2)],
-		Key: []string{"runs", "builds"}[w.rand.IntN(2)], Cost: 1,
-	})
-}
+func (w *worker) check() { w.checkTenant(checkTenant(w.index), 1) }
 
-// checkLent asks for a tenant whose tokens several nodes hold, as several workers do at several nodes.
+// checkLent asks a tenant with limits that are lent out, from several nodes at the same time.
 func (w *worker) checkLent() {
-	ctx, cancel := w.call()
-	defer cancel()
-	w.checkOne(ctx, "", &CheckOp{Tenant: lentTenant(w.index / lentWorkers), Cost: 1})
+	w.checkTenant(lentTenant(w.index/lentWorkers), 1+w.rand.Uint32N(lentCostMax))
 }
 
-func (w *worker) checkOne(ctx context.Context, id string, check *CheckOp) {
+func (w *worker) checkTenant(tenant string, cost uint32) {
+	ctx, cancel := w.call()
+	defer cancel()
 	op := w.recorder.begin(w.name)
-	op.Check = check
-	req := &limiterv1.CheckRequest{Tenant: op.Check.Tenant, Token: op.Check.Token, Key: op.Check.Key, Cost: op.Check.Cost, RequestId: id}
+	op.Check = &CheckOp{
+		Tenant: tenant, Token: []string{"ana", "ben"}[w.rand.IntN(2)],
+		Key: []string{"runs", "builds"}[w.rand.IntN(2)], Cost: cost,
+	}
+	req := &limiterv1.CheckRequest{Tenant: op.Check.Tenant, Token: op.Check.Token, Key: op.Check.Key, Cost: op.Check.Cost}
+	if w.count%2 == 0 {
+		req.RequestId = client.NewRequestID()
+	}
 	resp, err := w.client.Limiter().Check(ctx, connect.NewRequest(req))
 	if err == nil {
 		op.Check.Allowed = resp.Msg.GetAllow()

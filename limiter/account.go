@@ -235,7 +235,7 @@ func (c *counter) remaining(l *limitState) uint32 { return u128{0, c.room(l)}.cl
 func (m *Machine) lease(tx *raftfsm.Tx, now int64, c leaseCommand) ([]byte, error) {
 	grants := make([]Grant, len(c.renewals))
 	for i, r := range c.renewals {
-		g, err := m.renew(tx, now, c.holder, r)
+		g, err := m.renewLease(tx, now, c.holder, r)
 		if err != nil {
 			return nil, err
 		}
@@ -244,7 +244,7 @@ func (m *Machine) lease(tx *raftfsm.Tx, now int64, c leaseCommand) ([]byte, erro
 	return appendGrants(nil, grants), nil
 }
 
-func (m *Machine) renew(tx *raftfsm.Tx, now int64, h Holder, r Renewal) (Grant, error) {
+func (m *Machine) renewLease(tx *raftfsm.Tx, now int64, h Holder, r Renewal) (Grant, error) {
 	limit := m.set.byUID[r.Limit]
 	if limit == nil {
 		return Grant{Refused: true}, nil

@@ -31,8 +31,17 @@ const (
 	opCalendars = 6 // query only
 	opPeek      = 7 // query only
 	opBatch     = 8
-	// In codecLeases.
-	opLease = 9
+	// From here on in codecLeases; so is a check that may be remembered for a refund, and any whose
+	// result names leases in its way.
+	opLease   = 9
+	opReserve = 10
+	opSettle  = 11
+	opRefund  = 12
+	opAcquire = 13
+	opRelease = 14
+	// From here on in codecLeases.
+	opWatched  = 23 // and another command, or query, which every limit only watches
+	opTogether = 24
 )
 
 // outcome is the second byte of a result.
@@ -53,6 +62,14 @@ const (
 	outcomeBatch         outcome = 12 // the results of its checks follow
 	outcomeLent          outcome = 13 // a Grant for each Renewal follows
 	outcomeScarce        outcome = 14 // as outcomeDecided, then who holds what is missing
+	outcomeReserved      outcome = 15 // a Decision, the id and for how long follow
+	outcomeSettled       outcome = 16 // a Settlement follows
+	outcomeRefunded      outcome = 17 // how many tokens follows
+	outcomeAcquired      outcome = 18 // as outcomeReserved
+	outcomeReleased      outcome = 19 // whether it was held follows
+	outcomeUnknown       outcome = 20 // there is nothing under the id
+	outcomeFull          outcome = 21 // the tenant holds too much already
+	outcomeTogether      outcome = 23 // the results of its parts follow
 )
 
 // batchCommandMax bounds the checks in one command, so that their results stay within some
@@ -83,9 +100,10 @@ func appendCheck(b []byte, r Request) []byte {
 	return appendRequest(append(b, codecFirst, opCheck), r)
 }
 
-// appendRecallingCheck is a check whose result names leases that are in its way.
-func appendRecallingCheck(b []byte, r Request) []byte {
-	return appendRequest(append(b, codecLeases, opCheck), r)
+// appendRecallingCheck is a check whose result names leases that are in its way. It can be refunded
+// under id, unless that is zero.
+func appendRecallingCheck(b []byte, r Request, id holdID) []byte {
+	return append(appendRequest(append(b, codecLeases, opCheck), r), id[:]...)
 }
 
 func appendPeek(b []byte, r Request) []byte {
@@ -124,12 +142,11 @@ func appendConfigure(b []byte, c configureCommand) []byte {
 
 // versionOfSteps is the layout that limits need.
 func versionOfSteps(puts []Limit) byte {
+	version := byte(codecFirst)
 	for _, l := range puts {
-		if !l.plain() {
-			return codecLimits
-		}
+		version = max(version, l.codec())
 	}
-	return codecFirst
+	return version
 }
 
 // appendSteps is what a change does, without its versions.
@@ -143,127 +160,6 @@ func appendSteps(b []byte, puts []Limit, deletes []string, version byte) []byte 
 		b = wire.AppendString(b, id)
 	}
 	return b
-}
-
-// Words of a limit by their number on disk.
-var (
-	enforcementCodes = [...]string{EnforcementShadow, EnforcementOff}
-	oversizeCodes    = [...]string{OversizeDebt}
-	accessCodes      = [...]string{AccessUnlimited, AccessBanned}
-)
-
-// Fields of a limit in the layout of codecLimits, in the order in which they are written.
-const (
-	fieldBucket = 1 << iota
-	fieldWindow
-	fieldCalendar
-	fieldEnforcement
-	fieldCanary
-	fieldOversize
-	fieldAccess
-	fieldOverrides
-	fieldExpires
-	fieldsAll = 1<<iota - 1
-)
-
-func (l Limit) fields() uint64 {
-	var f uint64
-	if l.TokenBucket != (TokenBucket{}) {
-		f |= fieldBucket
-	}
-	if l.Window != (Window{}) {
-		f |= fieldWindow
-	}
-	if l.Calendar != (Calendar{}) {
-		f |= fieldCalendar
-	}
-	if l.Enforcement != "" {
-		f |= fieldEnforcement
-	}
-	if l.Canary != 0 {
-		f |= fieldCanary
-	}
-	if l.Oversize != "" {
-		f |= fieldOversize
-	}
-	if l.Access != "" {
-		f |= fieldAccess
-	}
-	if l.Overrides != "" {
-		f |= fieldOverrides
-	}
-	if l.Expires != 0 {
-		f |= fieldExpires
-	}
-	return f
-}
-
-// plain tells whether the first layout can say all of l, and builds that know only that one take it.
-func (l Limit) plain() bool { return l.fields() == fieldBucket && l.TokenBucket.Burst > 0 }
-
-// appendLimit writes l in the layout of a version; the first one is for plain limits.
-func appendLimit(b []byte, l Limit, version byte) []byte {
-	b = wire.AppendString(b, l.ID)
-	b = append(b, scopeCode(l.Scope))
-	b = wire.AppendString(b, l.Selector)
-	if version == codecFirst {
-		b = wire.AppendString(b, l.TokenBucket.Rate)
-		return binary.AppendUvarint(b, uint64(l.TokenBucket.Burst))
-	}
-	fields := l.fields()
-	b = binary.AppendUvarint(b, fields)
-	if fields&fieldBucket != 0 {
-		b = wire.AppendString(b, l.TokenBucket.Rate)
-		b = binary.AppendUvarint(b, uint64(l.TokenBucket.Burst))
-	}
-	if fields&fieldWindow != 0 {
-		b = binary.AppendUvarint(b, uint64(l.Window.Limit))
-		b = wire.AppendString(b, l.Window.Length)
-	}
-	if fields&fieldCalendar != 0 {
-		b = binary.AppendUvarint(b, uint64(l.Calendar.Limit))
-		b = appendRule(b, l.Calendar)
-	}
-	if fields&fieldEnforcement != 0 {
-		b = append(b, codeOf(enforcementCodes[:], l.Enforcement))
-	}
-	if fields&fieldCanary != 0 {
-		b = binary.AppendUvarint(b, uint64(l.Canary))
-	}
-	if fields&fieldOversize != 0 {
-		b = append(b, codeOf(oversizeCodes[:], l.Oversize))
-	}
-	if fields&fieldAccess != 0 {
-		b = append(b, codeOf(accessCodes[:], l.Access))
-	}
-	if fields&fieldOverrides != 0 {
-		b = wire.AppendString(b, l.Overrides)
-	}
-	if fields&fieldExpires != 0 {
-		b = binary.AppendUvarint(b, uint64(l.Expires))
-	}
-	return b
-}
-
-// Level is the protocol level that every member must speak before l can be set.
-func (l Limit) Level() int {
-	if l.plain() {
-		return raftfsm.LevelFirst
-	}
-	return raftfsm.LevelLimits
-}
-
-// AppendLimit writes a limit in the layout of raftfsm.LevelLimits, for whoever keeps limits.
-func AppendLimit(b []byte, l Limit) []byte { return appendLimit(b, l, codecLimits) }
-
-// DecodeLimit is the inverse of AppendLimit.
-func DecodeLimit(b []byte) (Limit, error) {
-	r := wire.NewReader(b)
-	l := readLimit(r, codecLimits)
-	if err := r.Done(); err != nil {
-		return Limit{}, fmt.Errorf("%w: limit: %w", errCodec, err)
-	}
-	return l, nil
 }
 
 func appendBool(b []byte, v bool) []byte {
@@ -292,6 +188,10 @@ type command struct {
 	batch     []Request
 	recalls   bool // checks name the leases in their way
 	lease     leaseCommand
+	hold      holdCommand
+	parts     []Part
+	// watched means that every limit is a shadow for it.
+	watched bool
 }
 
 // decodeCommand reads a command or a query. It accepts exactly what the append functions
@@ -313,6 +213,12 @@ func decodeCommand(b []byte) (command, error) {
 			spoken = codecLeases
 		}
 		c.check = readRequest(r)
+		if c.recalls {
+			c.hold.id = readHoldID(r)
+		}
+	case opReserve, opSettle, opRefund, opAcquire, opRelease:
+		spoken = codecLeases
+		c.hold = readHold(r, c.op)
 	case opPeek:
 		spoken = codecLimits
 		c.check = readRequest(r)
@@ -339,6 +245,14 @@ func decodeCommand(b []byte) (command, error) {
 		c.roll = rollCommand{wall: readSeconds(r), periods: readPeriods(r)}
 	case opCalendars:
 		spoken = codecLimits
+	case opTogether:
+		spoken = codecLeases
+		c.parts = readParts(r)
+	case opWatched:
+		if version != codecLeases {
+			return command{}, fmt.Errorf("%w: operation %d in version %d", errCodec, c.op, version)
+		}
+		return decodeWatched(r)
 	case opSweep, opVersion:
 	case 0:
 		return command{}, fmt.Errorf("%w: no operation", errCodec)
@@ -375,51 +289,6 @@ func readSteps(r *wire.Reader, version byte) (puts []Limit, deletes []string) {
 	return puts, deletes
 }
 
-func readLimit(r *wire.Reader, version byte) Limit {
-	l := Limit{
-		ID:       r.String(nameBytesMax),
-		Scope:    scopes[r.Byte(byte(len(scopes)-1))],
-		Selector: r.String(SelectorBytesMax),
-	}
-	fields := uint64(fieldBucket)
-	if version != codecFirst {
-		fields = r.Uvarint(fieldsAll)
-	}
-	if fields&fieldBucket != 0 {
-		l.TokenBucket = TokenBucket{Rate: r.String(rateBytesMax), Burst: uint32(r.Uvarint(math.MaxUint32))}
-	}
-	if fields&fieldWindow != 0 {
-		l.Window = Window{Limit: uint32(r.Uvarint(math.MaxUint32)), Length: r.String(rateBytesMax)}
-	}
-	if fields&fieldCalendar != 0 {
-		most := uint32(r.Uvarint(math.MaxUint32))
-		l.Calendar = readRule(r)
-		l.Calendar.Limit = most
-	}
-	if fields&fieldEnforcement != 0 {
-		l.Enforcement = enforcementCodes[r.Byte(byte(len(enforcementCodes)-1))]
-	}
-	if fields&fieldCanary != 0 {
-		l.Canary = uint32(r.Uvarint(100))
-	}
-	if fields&fieldOversize != 0 {
-		l.Oversize = oversizeCodes[r.Byte(byte(len(oversizeCodes)-1))]
-	}
-	if fields&fieldAccess != 0 {
-		l.Access = accessCodes[r.Byte(byte(len(accessCodes)-1))]
-	}
-	if fields&fieldOverrides != 0 {
-		l.Overrides = r.String(nameBytesMax)
-	}
-	if fields&fieldExpires != 0 {
-		l.Expires = readSeconds(r)
-	}
-	if fields != l.fields() {
-		r.Fail() // a field without content
-	}
-	return l
-}
-
 // validSteps refuses limits that Validate would refuse, and ids that occur twice.
 func validSteps(c Change) error {
 	if err := ValidateStored(c.Puts); err != nil {
@@ -441,7 +310,7 @@ func validSteps(c Change) error {
 var reasonCodes = [...]string{"", ReasonLimited, ReasonCostExceedsLimit, ReasonBanned}
 
 // kindCodes are the kinds of levels by their number on disk.
-var kindCodes = [...]string{KindTokenBucket, KindWindow, KindCalendar, KindUnlimited, KindBanned}
+var kindCodes = [...]string{KindTokenBucket, KindWindow, KindCalendar, KindUnlimited, KindBanned, KindConcurrency}
 
 // plain tells whether the first layout can say all of d.
 func (d *Decision) plain() bool {
@@ -497,7 +366,15 @@ func appendAnswer(b []byte, d *Decision, version byte, all bool) []byte {
 // codeOf is the place of word in words; 255 for an unknown one, which no reader accepts.
 func codeOf(words []string, word string) byte { return byte(slices.Index(words, word)) }
 
-func readDecision(r *wire.Reader, version byte, all bool) Decision {
+func readDecision(r *wire.Reader, version byte) Decision {
+	d := readAnswer(r, version, false)
+	if d.plain() != (version == codecFirst) || version > codecLimits {
+		r.Fail()
+	}
+	return d
+}
+
+func readAnswer(r *wire.Reader, version byte, all bool) Decision {
 	d := Decision{
 		Allow:        r.Byte(1) == 1,
 		Reason:       reasonCodes[r.Byte(byte(len(reasonCodes)-1))],
@@ -529,9 +406,6 @@ func readDecision(r *wire.Reader, version byte, all bool) Decision {
 		}
 		d.Levels = append(d.Levels, l)
 	}
-	if !all && d.plain() != (version == codecFirst) {
-		r.Fail()
-	}
 	return d
 }
 
@@ -548,6 +422,7 @@ type result struct {
 	periods  []period
 	grants   []Grant
 	recalls  []Recall
+	hold     holdResult
 }
 
 func appendVersionResult(b []byte, o outcome, version uint32) []byte {
@@ -563,15 +438,15 @@ func decodeResult(b []byte) (result, error) {
 	res := result{outcome: outcome(r.Byte(math.MaxUint8))}
 	switch res.outcome {
 	case outcomeDecided:
-		res.decision = readDecision(r, version, false)
+		res.decision = readDecision(r, version)
 	case outcomeTooManyLimits:
 	case outcomeConfigured, outcomeNeedFull, outcomeStaged, outcomeSuperseded:
 		res.version = uint32(r.Uvarint(math.MaxUint32))
 	case outcomeSwept:
 		res.more = r.Byte(1) == 1
 	case outcomePeeked:
-		res.decision = readDecision(r, version, true)
-	case outcomeBatch:
+		res.decision = readAnswer(r, version, true)
+	case outcomeBatch, outcomeTogether:
 		for n := r.Count(batchCommandMax); n > 0 && !r.Failed(); n-- {
 			one, err := decodeResult(r.Bytes(raftfsm.FrameBytesMax))
 			if err != nil {
@@ -592,6 +467,8 @@ func decodeResult(b []byte) (result, error) {
 	case outcomeCalendars:
 		res.wall.passed, res.expires = readSeconds(r), readSeconds(r)
 		res.periods = readPeriods(r)
+	case outcomeReserved, outcomeSettled, outcomeRefunded, outcomeAcquired, outcomeReleased, outcomeUnknown, outcomeFull:
+		readHeld(r, &res)
 	case outcomeMalformed:
 		res.message = string(r.Rest())
 	default:

@@ -25,7 +25,16 @@ func FuzzCommand(f *testing.F) {
 	f.Add([]byte{codecLimits, opCalendars})
 	f.Add(appendPeek(nil, Request{Tenant: "acme", Cost: 3}))
 	f.Add(appendBatch(nil, []Request{{Tenant: "acme", Cost: 3}, {Tenant: "globex", Key: "k"}}))
-	f.Add([]byte{codecLimits + 1, opCheck})
+	f.Add([]byte{codecLeases + 1, opCheck})
+	f.Add(appendRecallingCheck(nil, Request{Tenant: "acme", Cost: 3}, holdID{1}))
+	for _, op := range []byte{opReserve, opSettle, opRefund, opAcquire, opRelease} {
+		f.Add(appendHold(nil, op, holdCommand{Request: Request{Tenant: "acme", Token: "t", Cost: 3}, id: holdID{9}, ttl: 5000}))
+	}
+	f.Add(appendConfigure(nil, configureCommand{last: true, Change: Change{To: 2, Puts: []Limit{running("a", 5)}}}))
+	f.Add(appendTogether(nil, []Part{{Request: Request{Tenant: "acme", Cost: 3}}, {Request: Request{Tenant: "acme"}, Peek: true}}))
+	f.Add(inMode(ModeShadow, appendCheck(nil, Request{Tenant: "acme", Cost: 3})))
+	f.Add([]byte{codecLeases, opWatched, codecLeases, opWatched, codecFirst, opSweep})
+	f.Add([]byte{codecLeases + 1, opCheck})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if c, err := decodeCommand(data); err == nil {
 			if again := encodeCommand(c); !bytes.Equal(again, data) {
@@ -45,14 +54,20 @@ func FuzzCommand(f *testing.F) {
 }
 
 func encodeCommand(c command) []byte {
+	if c.watched {
+		c.watched = false
+		return inMode(ModeShadow, encodeCommand(c))
+	}
 	switch c.op {
 	case opCheck:
 		if c.recalls {
-			return appendRecallingCheck(nil, c.check)
+			return appendRecallingCheck(nil, c.check, c.hold.id)
 		}
 		return appendCheck(nil, c.check)
 	case opLease:
 		return appendLease(nil, c.lease)
+	case opReserve, opSettle, opRefund, opAcquire, opRelease:
+		return appendHold(nil, c.op, c.hold)
 	case opConfigure:
 		return appendConfigure(nil, c.configure)
 	case opRoll:
@@ -64,6 +79,8 @@ func encodeCommand(c command) []byte {
 			return appendRecallingBatch(nil, c.batch)
 		}
 		return appendBatch(nil, c.batch)
+	case opTogether:
+		return appendTogether(nil, c.parts)
 	case opCalendars:
 		return []byte{codecLimits, opCalendars}
 	}
@@ -94,6 +111,9 @@ func FuzzRows(f *testing.F) {
 	f.Add(appendCounter(nil, counter{used: u128{1, 2}, unit: 3, gen: 4, t: 5, tick: 6, slots: []slot{{7, 8}, {9, 10}}}))
 	f.Add(encodeLimitRow(newLimitState(windowed("a", "acme", 100, "1h"), 7, 2, []generation{{start: 1, ring: ring{2, 3}}})))
 	f.Add(appendCounter(nil, counter{used: u128{1, 2}, unit: 3, gen: 4, t: 5, accounts: []account{{holder: 6, epoch: 7, seq: 8, granted: 9, spent: 3, returned: 2, deadline: 10, ended: true}}}))
+	f.Add(appendTaken(nil, &taken{token: "t", cost: 300, at: 5, expires: 900, from: []takenFrom{{1, 2, 3}}, settled: &Settlement{Actual: 7, Refunded: 293, Late: true}}))
+	f.Add(appendHeld(nil, &held{key: "k", weight: 2, deadline: 900, from: []heldFrom{{1, ScopeKey}}}))
+	f.Add(encodeLimitRow(newLimitState(running("a", 5), 7, 2, []generation{{start: 1}})))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if b, err := decodeCounter(data); err == nil && !bytes.Equal(appendCounter(nil, b), data) {
 			t.Fatalf("bucket %x does not survive", data)
@@ -101,6 +121,14 @@ func FuzzRows(f *testing.F) {
 		if l, err := decodeLimitRow(data); err == nil && !bytes.Equal(encodeLimitRow(l), data) {
 			t.Fatalf("limit %x does not survive", data)
 		}
+		if c, err := decodeTaken(data); err == nil && !bytes.Equal(appendTaken(nil, c), data) {
+			t.Fatalf("debit %x does not survive", data)
+		}
+		if h, err := decodeHeld(data); err == nil && !bytes.Equal(appendHeld(nil, h), data) {
+			t.Fatalf("held slot %x does not survive", data)
+		}
+		decodeWeight(data)
+		decodeHeldBy(data)
 		decodeConfig(data)
 		decodeWall(data)
 		decodeStaged(data)
@@ -121,6 +149,8 @@ func TestBytesStayTheSame(t *testing.T) {
 		"policies":          {string(AppendLimit(nil, Limit{ID: "a", Scope: ScopeTenant, Selector: "acme", Enforcement: EnforcementOff, Canary: 5, Oversize: OversizeDebt, Access: AccessBanned, Overrides: "b", Expires: 300})), "\x01a\x00\x04acme\xf8\x03\x01\x05\x00\x01\x01b\xac\x02"},
 		"peek":              {string(appendPeek(nil, Request{Tenant: "acme", Cost: 300})), "\x02\x07\x04acme\x00\x00\xac\x02"},
 		"batch":             {string(appendBatch(nil, []Request{{Tenant: "a", Cost: 1}, {Tenant: "b", Key: "k"}})), "\x02\x08\x02\x01a\x00\x00\x01\x01b\x00\x01k\x00"},
+		"together":          {string(appendTogether(nil, []Part{{Request: Request{Tenant: "a", Cost: 1}}, {Request: Request{Tenant: "a", Key: "k"}, Peek: true}})), "\x03\x18\x02\x01a\x00\x00\x01\x00\x01a\x00\x01k\x00\x01"},
+		"watched":           {string(inMode(ModeShadow, appendCheck(nil, Request{Tenant: "a", Cost: 1}))), "\x03\x17\x01\x01\x01a\x00\x00\x01"},
 		"peeked":            {string(appendPeeked(nil, &Decision{Allow: true, Version: 3, Levels: []Level{{LimitID: "a", Scope: ScopeTenant, Kind: KindWindow, Limit: 5, Remaining: 4, Used: 1, ResetMs: 7}}})), "\x02\x0b\x01\x00\x00\x00\x00\x03\x01\x01a\x00\x01\x00\x00\x05\x04\x01\x07"},
 		"roll":              {string(appendRoll(nil, rollCommand{wall: 300, periods: []period{{Calendar{Period: PeriodMonth, TimeZone: "UTC", Anchor: "5"}, 1, 400}}})), "\x02\x05\xac\x02\x01\x01\x03UTC\x015\x01\x90\x03"},
 		"spent":             {string(appendCounter(nil, counter{gen: 1, t: 2, spent: 3, epoch: 4})), "\x02\x04\x01\x02\x04\x03"},
@@ -130,6 +160,16 @@ func TestBytesStayTheSame(t *testing.T) {
 		"lent":              {string(appendCounter(nil, counter{used: u128{0, 5}, unit: 3, gen: 1, t: 128, accounts: []account{{holder: 1, epoch: 2, seq: 3, granted: 4, spent: 1, returned: 2, deadline: 300}}})), "\x03\x09\x01\x80\x01\x03\x05\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01\x02\x03\x04\x01\x02\xac\x02\x00"},
 		"wall":              {string(encodeWall(wallState{passed: 300, rolls: 2})), "\x01\xac\x02\x02"},
 		"windowed decision": {string(appendDecision(nil, &Decision{Reason: ReasonLimited, RetryAfterMs: 7, LimitID: "a", Kind: KindWindow, Version: 3, Levels: []Level{{LimitID: "a", Scope: ScopeTenant, Kind: KindWindow, Limit: 5, Remaining: 4}}})), "\x02\x01\x00\x01\x07\x01a\x02\x03\x01\x01a\x00\x01\x00\x00\x05\x04"},
+		"remembered check":  {string(appendRecallingCheck(nil, Request{Tenant: "a", Cost: 1}, holdID{1, 15: 2})), "\x03\x01\x01a\x00\x00\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02"},
+		"reserve":           {string(appendHold(nil, opReserve, holdCommand{Request: Request{Tenant: "a", Token: "t", Key: "k", Cost: 300}, id: holdID{1, 15: 2}, ttl: 1000})), "\x03\n\x01a\x01t\x01k\xac\x02\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\xe8\a\x00"},
+		"renew":             {string(appendHold(nil, opAcquire, holdCommand{Request: Request{Tenant: "a"}, id: holdID{1, 15: 2}, renew: true})), "\x03\r\x01a\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x01"},
+		"reserved":          {string(appendHeldResult(outcomeReserved, &Decision{Allow: true, Version: 3}, holdID{1, 15: 2}, 60_000_000)), "\x03\x0f\x01\x00\x00\x00\x00\x03\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\xe0\xd4\x03"},
+		"settled":           {string(appendSettlement(Settlement{Actual: 300, Refunded: 1, Overdrawn: 2, Late: true})), "\x03\x10\xac\x02\x01\x02\x01"},
+		"taken":             {string(appendTaken(nil, &taken{token: "t", key: "k", cost: 300, at: 1, expires: 300, from: []takenFrom{{1, 2, 3}}, settled: &Settlement{Actual: 7}})), "\x01\x01t\x01k\xac\x02\x01\xac\x02\x01\x01\x02\x03\x01\a\x00\x00\x00"},
+		"held":              {string(appendHeld(nil, &held{token: "t", weight: 2, deadline: 300, from: []heldFrom{{1, ScopeKey}}})), "\x01\x01t\x00\x02\xac\x02\x01\x01\x02"},
+		"slot":              {string(slotKey(slotPrefix(2, "acme", "runs"), 300, holdID{1, 15: 2})) + string(encodeWeight(300)), "h\x00\x00\x00\x00\x00\x00\x00\x02\x04acme\x00\x04runs\x00\x00\x00\x00\x00\x00\x01,\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x01\xac\x02"},
+		"due":               {string(dueKey(300, heldKey(tableReserve, "acme", holdID{1, 15: 2}))), "x\x00\x00\x00\x00\x00\x00\x01,r\x04acme\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02"},
+		"concurrency":       {string(AppendLimit(nil, running("a", 5))), "\x01a\x00\x04acme\x80\x04\x05\x0360s"},
 		"limit":             {string(encodeLimitRow(newLimitState(limit("a", ScopeKey, "acme/*", "1/s", 5), 3, 1, []generation{{start: 9, rate: rate{1, 1_000_000}}}))), "\x01\x01a\x02\x06acme/*\x031/s\x05\x03\x01\x01\x09\x01\xc0\x84\x3d"},
 		"config":            {string(encodeConfig(config{version: 4, nextUID: 5})), "\x01\x04\x05"},
 		"staged":            {string(encodeStaged(staged{from: 1, to: 2, parts: 3})), "\x01\x01\x02\x03"},

@@ -103,7 +103,7 @@ func readPart(tx *raftfsm.Tx, part uint32) (puts []Limit, deletes []string, err 
 	version := byte(codecFirst)
 	v, err := tx.Get(partKey(part))
 	if errors.Is(err, raftfsm.ErrNotFound) {
-		version = codecLimits
+		version = codecLeases // which reads what was written in codecLimits
 		v, err = tx.Get(part2Key(part))
 	}
 	if err != nil {

@@ -10,6 +10,9 @@ type level struct {
 	counter counter // settled to the moment of the check
 	shadow  bool    // it only watches
 	debited bool
+	// held is what is held of a concurrency, and slots its verdict; see loadSlots.
+	held  uint64
+	slots verdict
 	// verdict is about the check.
 	verdict verdict
 }
@@ -128,11 +131,15 @@ func decide(levels []level, cost uint32, version uint32, wall int64) Decision {
 // judgeAll decides without a debit. wall is the leader's wall clock in milliseconds; only advice
 // about calendars depends on it.
 func judgeAll(levels []level, cost uint32, version uint32, wall int64) Decision {
+	return judgeWith(levels, version, func(l *level) verdict { return l.judge(cost, wall) })
+}
+
+func judgeWith(levels []level, version uint32, judge func(*level) verdict) Decision {
 	d := Decision{Allow: true, Version: version}
 	var worst verdict
 	for i := range levels {
 		l := &levels[i]
-		l.verdict, l.debited = l.judge(cost, wall), false
+		l.verdict, l.debited = judge(l), false
 		if !l.shadow && l.verdict.worse(worst) {
 			worst = l.verdict
 			d.Allow, d.Reason, d.LimitID, d.Kind = false, worst.reason(), l.limit.ID, worst.kind
@@ -172,13 +179,21 @@ func (l *level) detail(dst []Level, wall int64) []Level {
 			}
 		}
 	}
+	if l.limit.hasConcurrency() {
+		dst = l.marked(dst, (*level).appendSlots)
+		part := &dst[len(dst)-1]
+		part.Used, part.ResetMs = (u128{0, l.held}).clamp32(), retryAfterMs(l.slots.wait)
+	}
 	return dst
 }
 
 // report appends the state of the level's parts.
-func (l *level) report(dst []Level) []Level {
+func (l *level) report(dst []Level) []Level { return l.marked(dst, (*level).appendParts) }
+
+// marked appends parts, and what a limit that only watches would have done.
+func (l *level) marked(dst []Level, parts func(*level, []Level) []Level) []Level {
 	begin := len(dst)
-	dst = l.appendParts(dst)
+	dst = parts(l, dst)
 	for i := begin; i < len(dst); i++ {
 		dst[i].Shadow = l.shadow
 		dst[i].WouldDeny = l.shadow && l.verdict.denies() && l.verdict.kind == dst[i].Kind

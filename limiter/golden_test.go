@@ -13,6 +13,7 @@ import (
 func TestGolden(t *testing.T) {
 	script.Run(t, "testdata/*.txt", func(t *testing.T) func([]string, string) string {
 		d := drive(t, 16)
+		ids := map[string]string{} // by the name that a script gives them
 		return func(words []string, input string) string {
 			if words[0] == "at" {
 				at, err := time.ParseDuration(words[1])
@@ -34,9 +35,30 @@ func TestGolden(t *testing.T) {
 					t.Fatal(err)
 				}
 				text := strings.NewReplacer("-", "")
+				if len(words) > 5 { // with a request id
+					r, err := d.service().Check(t.Context(), Request{
+						Tenant: words[1], Token: text.Replace(words[2]), Key: text.Replace(words[3]), Cost: uint32(cost), RequestID: words[5],
+					})
+					return fmt.Sprint(r, errorLine(err))
+				}
 				return d.check(d.Time, Request{
 					Tenant: words[1], Token: text.Replace(words[2]), Key: text.Replace(words[3]), Cost: uint32(cost),
 				}).String()
+			case "reserve", "acquire":
+				return d.hold(words, ids)
+			case "renew", "release", "commit", "cancel", "refund":
+				return d.held(words, ids)
+			case "usage":
+				text := strings.NewReplacer("-", "")
+				p, err := d.service().Peek(t.Context(), Request{Tenant: words[1], Token: text.Replace(words[2]), Key: text.Replace(words[3])})
+				if err != nil {
+					return err.Error()
+				}
+				var lines []string
+				for _, l := range p.Levels {
+					lines = append(lines, fmt.Sprintf("%s %s: %d used, %d of %d left, unused in %d ms", l.LimitID, l.Kind, l.Used, l.Remaining, l.Limit, l.ResetMs))
+				}
+				return strings.Join(lines, "\n")
 			case "roll":
 				d.roll(day(strings.Join(words[1:], " ")))
 				return "rolled"

@@ -113,6 +113,11 @@ func ofKind(kind string) string {
 	return " " + kind
 }
 
+// running is a limit of how much runs at the same time, a minute at most.
+func running(id string, most uint32) Limit {
+	return Limit{ID: id, Scope: ScopeTenant, Selector: "acme", Concurrency: Concurrency{Limit: most, TTL: "60s"}}
+}
+
 // windowed is a limit that is a window alone.
 func windowed(id, selector string, most uint32, length string) Limit {
 	return Limit{ID: id, Scope: ScopeTenant, Selector: selector, Window: Window{Limit: most, Length: length}}

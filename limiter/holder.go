@@ -90,6 +90,10 @@ func (s *Service) NewLeases(o LeaseOptions) (*Leases, error) {
 		options: o,
 		table:   newHolderTable(Holder(holder), seed, o.Clock.Steady, s.Group, sources),
 	}
+	forget := l.table.forget
+	for _, m := range o.Machines { // any order
+		m.credited.Store(&forget)
+	}
 	l.metrics = newLeaseMetrics(l.table, o.Registry)
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.look()
@@ -260,7 +264,3 @@ func (l *Leases) checkMany(ctx context.Context, all []Request, places []int, out
 	slices.Sort(others)
 	return others
 }
-
-// Forget makes the next check of a tenant ask its group, although it was denied a while ago: tokens
-// came back that nobody could expect.
-func (l *Leases) Forget(tenant string) { l.table.forget(tenant) }

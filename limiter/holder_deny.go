@@ -82,7 +82,8 @@ func (t *holderTable) deny(r *Request, d *Decision, sent int64, lent bool) {
 	}
 }
 
-// forget drops what is remembered of denials of a tenant, because tokens came back to it.
+// forget drops what is remembered of denials of a tenant, because tokens came back to it that nobody
+// could expect.
 func (t *holderTable) forget(tenant string) {
 	s := t.shardOf(hashString(t.seed, tenant))
 	s.mu.Lock()

@@ -71,7 +71,7 @@ func (l *limitState) leaseTTL() time.Duration { return leaseSpans * l.leaseSpan(
 // which nothing is lent: small ones, whose every check its group decides. Half the time to fill the
 // bucket, or a hundredth of the window, keep the loss of what idles below a few percent.
 func (l *limitState) leaseSpan() time.Duration {
-	if l.Access != "" {
+	if l.Access != "" || !l.counts() {
 		return 0
 	}
 	span := leaseSpanMax

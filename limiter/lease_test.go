@@ -405,7 +405,7 @@ func TestScarceChecksNameHolders(t *testing.T) {
 		t.Errorf("a check that does not ask: %+v", res)
 	}
 	want := []Recall{{Limit: m.uid, Holders: []Holder{7, 8}}}
-	res := ask(appendRecallingCheck(nil, r))
+	res := ask(appendRecallingCheck(nil, r, holdID{}))
 	if res.outcome != outcomeScarce || res.decision.Allow || res.decision.RetryAfterMs == 0 || fmt.Sprint(res.recalls) != fmt.Sprint(want) {
 		t.Errorf("scarce check: %+v", res)
 	}
@@ -414,7 +414,7 @@ func TestScarceChecksNameHolders(t *testing.T) {
 		t.Errorf("scarce batch: %+v", res)
 	}
 	m.renew(2, 7, Renewal{Epoch: 1, Seq: 2, Spent: 60})
-	if res := ask(appendRecallingCheck(nil, Request{Tenant: "acme", Cost: 50})); res.outcome != outcomeDecided {
+	if res := ask(appendRecallingCheck(nil, Request{Tenant: "acme", Cost: 50}, holdID{})); res.outcome != outcomeDecided {
 		t.Errorf("what is spent cannot come back: %+v", res)
 	}
 }

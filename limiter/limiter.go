@@ -26,12 +26,14 @@ const (
 	KindTokenBucket = "token_bucket"
 	KindWindow      = "window"
 	KindCalendar    = "calendar"
+	KindConcurrency = "concurrency"
 	KindUnlimited   = "unlimited"
 	KindBanned      = "banned"
 )
 
 // Limit bounds the requests that match its scope and selector. It has a token bucket, a
-// window, a calendar window, or several of them; a request passes when each has room.
+// window, a calendar window, or several of them; a request passes when each has room. What it
+// lets run at the same time is its concurrency, which Service.Acquire asks and checks do not.
 type Limit struct {
 	// ID names the limit in its region.
 	ID    string
@@ -45,6 +47,8 @@ type Limit struct {
 	Window Window
 	// Calendar is there when it has a period.
 	Calendar Calendar
+	// Concurrency is there when it has a TTL.
+	Concurrency Concurrency
 	// Enforcement is empty, EnforcementShadow or EnforcementOff. A shadow limit has counters of its
 	// own, reports what it would deny, and decides nothing.
 	Enforcement string
@@ -108,8 +112,10 @@ type Decision struct {
 	Kind    string
 	// Levels are those of the limits that matched, in the order they are evaluated.
 	Levels []Level
-	// Version is the version of the limits that decided.
+	// Version is the version of the limits that decided; 0 when they are off.
 	Version uint32
+	// Mode is how limits acted.
+	Mode Mode
 	// Source is who decided: SourceLease, SourceLeader or SourceCached.
 	Source string
 }

@@ -21,11 +21,15 @@ type Machine struct {
 	cache  *counterCache
 	set    *limitSet
 	config config
+	// heldMax bounds what a tenant holds; the constant, but in tests.
+	heldMax uint64
 	// Scratch of one check.
 	matched []*limitState
 	levels  []level
 	key     []byte
 	value   []byte
+	// watched means that every limit is a shadow for the command under way.
+	watched bool
 
 	// Readers use these.
 	store     *raftfsm.Store
@@ -33,12 +37,16 @@ type Machine struct {
 	wall      atomic.Int64             // wall clock of the leader at that entry, in milliseconds
 	published atomic.Pointer[limitSet] // the limits of the last commit
 	restoring atomic.Bool              // a restore writes limits that are not in force yet
+	// credited is called with a tenant whose limits got tokens back, once that is committed.
+	credited atomic.Pointer[func(tenant string)]
 }
 
 // NewMachine makes an empty machine; the host loads it.
 func NewMachine() *Machine { return newMachine(cacheCounters) }
 
-func newMachine(counters int) *Machine { return &Machine{cache: newCounterCache(counters)} }
+func newMachine(counters int) *Machine {
+	return &Machine{cache: newCounterCache(counters), heldMax: heldMax}
+}
 
 // Load implements raftfsm.Machine.
 func (m *Machine) Load(store *raftfsm.Store) error {
@@ -134,9 +142,10 @@ func (m *Machine) execute(tx *raftfsm.Tx, now, wall int64, data []byte) ([]byte,
 	if err != nil {
 		return malformed(err), nil
 	}
+	m.watched = c.watched
 	switch c.op {
 	case opCheck:
-		return m.check(tx, now, wall, c.check, c.recalls)
+		return m.check(tx, now, wall, c.check, c.recalls, c.hold.id)
 	case opConfigure:
 		return m.configure(tx, now, c.configure)
 	case opSweep:
@@ -145,8 +154,20 @@ func (m *Machine) execute(tx *raftfsm.Tx, now, wall int64, data []byte) ([]byte,
 		return m.batch(tx, now, wall, c.batch, c.recalls)
 	case opLease:
 		return m.lease(tx, now, c.lease)
+	case opTogether:
+		return m.together(tx, now, wall, c.parts)
 	case opRoll:
 		return m.roll(tx, c.roll)
+	case opReserve:
+		return m.reserve(tx, now, wall, c.hold)
+	case opSettle:
+		return m.settle(tx, now, c.hold)
+	case opRefund:
+		return m.refund(tx, now, c.hold)
+	case opAcquire:
+		return m.acquire(tx, now, c.hold)
+	case opRelease:
+		return m.release(tx, now, c.hold)
 	}
 	return malformed(fmt.Errorf("%w: operation %d is not a command", errCodec, c.op)), nil
 }
@@ -155,24 +176,19 @@ func malformed(err error) []byte {
 	return append([]byte{codecFirst, byte(outcomeMalformed)}, err.Error()...)
 }
 
-// check decides one request and stores its debits. A check that takes nothing writes nothing. With
-// recall, the result of one that leases are in the way of names them.
-func (m *Machine) check(tx *raftfsm.Tx, now, wall int64, r Request, recall bool) ([]byte, error) {
-	m.matched = m.set.match(m.matched[:0], r.Tenant, r.Token, r.Key)
-	if len(m.matched) > levelsMax {
-		return []byte{codecFirst, byte(outcomeTooManyLimits)}, nil
-	}
-	if err := m.gather(r, now, func(key []byte) (counter, bool, error) { return m.read(tx, key) }); err != nil {
+// check decides one request, which can be refunded under id unless that is zero. With recall, the
+// result of one that leases are in the way of names them.
+func (m *Machine) check(tx *raftfsm.Tx, now, wall int64, r Request, recall bool, id holdID) ([]byte, error) {
+	d, ok, err := m.decide(tx, now, wall, r)
+	if err != nil {
 		return nil, err
 	}
-	d := decide(m.levels, r.Cost, m.set.version, wall)
-	for _, l := range m.levels {
-		if l.debited {
-			m.value = appendCounter(m.value[:0], l.counter)
-			if err := tx.Set(l.key, m.value); err != nil {
-				return nil, fmt.Errorf("limiter: debit %s: %w", l.limit.ID, err)
-			}
-			m.cache.put(l.key, l.counter)
+	if !ok {
+		return tooManyLimits(), nil
+	}
+	if id != (holdID{}) && d.Allow && r.Cost > 0 {
+		if err := m.remember(tx, now, r, id); err != nil {
+			return nil, err
 		}
 	}
 	if recall && !d.Allow {
@@ -183,11 +199,36 @@ func (m *Machine) check(tx *raftfsm.Tx, now, wall int64, r Request, recall bool)
 	return appendDecision(nil, &d), nil
 }
 
+// decide decides one request and stores its debits; ok is false when too many limits match. A request
+// that takes nothing writes nothing.
+func (m *Machine) decide(tx *raftfsm.Tx, now, wall int64, r Request) (d Decision, ok bool, err error) {
+	m.matched = m.set.matchCounters(m.matched[:0], r.Tenant, r.Token, r.Key)
+	if len(m.matched) > levelsMax {
+		return Decision{}, false, nil
+	}
+	if err := m.gather(r, now, func(key []byte) (counter, bool, error) { return m.read(tx, key) }); err != nil {
+		return Decision{}, false, err
+	}
+	d = decide(m.levels, r.Cost, m.set.version, wall)
+	for _, l := range m.levels {
+		if l.debited {
+			m.value = appendCounter(m.value[:0], l.counter)
+			if err := tx.Set(l.key, m.value); err != nil {
+				return Decision{}, false, fmt.Errorf("limiter: debit %s: %w", l.limit.ID, err)
+			}
+			m.cache.put(l.key, l.counter)
+		}
+	}
+	return d, true, nil
+}
+
+func tooManyLimits() []byte { return []byte{codecFirst, byte(outcomeTooManyLimits)} }
+
 // batch decides checks one after the other: each sees the debits of those before it.
 func (m *Machine) batch(tx *raftfsm.Tx, now, wall int64, all []Request, recall bool) ([]byte, error) {
 	b := binary.AppendUvarint([]byte{codecLimits, byte(outcomeBatch)}, uint64(len(all)))
 	for _, r := range all {
-		one, err := m.check(tx, now, wall, r, recall)
+		one, err := m.check(tx, now, wall, r, recall, holdID{})
 		if err != nil {
 			return nil, err
 		}
@@ -206,6 +247,7 @@ func (m *Machine) gather(r Request, now int64, read func(key []byte) (counter, b
 		if err := m.levels[i].load(limit, r, now, m.set.emptied, read); err != nil {
 			return err
 		}
+		m.levels[i].shadow = m.levels[i].shadow || m.watched
 	}
 	return nil
 }
@@ -213,8 +255,8 @@ func (m *Machine) gather(r Request, now int64, read func(key []byte) (counter, b
 // load finds the counter of limit for a request and settles it to now.
 func (l *level) load(limit *limitState, r Request, now, emptied int64, read func(key []byte) (counter, bool, error)) error {
 	l.limit, l.shadow, l.subject = limit, limit.shadows(r.Tenant), limit.subject(r.Token, r.Key)
-	if limit.Access != "" {
-		return nil // it counts nothing
+	if !limit.counts() {
+		return nil
 	}
 	l.key = appendCounterKey(l.key[:0], limit.uid, r.Tenant, l.subject)
 	c, ok, err := read(l.key)

@@ -62,6 +62,7 @@ type limitSet struct {
 	emptied int64 // when a restore emptied all counters, in group time; 0 for never
 	wall    wallState
 	related bool          // some limits say something about others: see narrow
+	slots   bool          // some limits have a concurrency
 	sorted  []*limitState // by id
 	byID    map[string]*limitState
 	byUID   map[uint64]*limitState
@@ -99,6 +100,7 @@ func newLimitSet(version uint32, sorted []*limitState, emptied int64, wall wallS
 		if l.over(wall.passed) {
 			continue
 		}
+		s.slots = s.slots || l.hasConcurrency()
 		s.related = s.related || l.Access != "" || l.Overrides != ""
 		t := s.tenants[l.Owner()]
 		if t == nil {
@@ -176,4 +178,18 @@ func (s *limitSet) match(dst []*limitState, tenant, token, key string) []*limitS
 		return narrow(dst, tenant)
 	}
 	return dst
+}
+
+// matchCounters is match without limits that a check does not look at.
+func (s *limitSet) matchCounters(dst []*limitState, tenant, token, key string) []*limitState {
+	dst = s.match(dst, tenant, token, key)
+	if !s.slots {
+		return dst
+	}
+	return slices.DeleteFunc(dst, func(l *limitState) bool { return !l.counts() && l.Access == "" })
+}
+
+// matchSlots is match without limits that an acquire does not look at.
+func (s *limitSet) matchSlots(dst []*limitState, tenant, token, key string) []*limitState {
+	return slices.DeleteFunc(s.match(dst, tenant, token, key), func(l *limitState) bool { return !l.hasConcurrency() && l.Access == "" })
 }

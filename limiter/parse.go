@@ -25,6 +25,7 @@ const FileBytesMax = 4 << 20
 //	    tokenBucket: {rate: 100/s, burst: 20}
 //	    window: {limit: 10000, length: 1h}
 //	    calendar: {limit: 1000000, period: month, timeZone: Europe/Berlin}
+//	    concurrency: {limit: 10, ttl: 60s}
 //
 // It is strict: unknown or repeated keys, several documents, aliases and values of another
 // type are refused. The error is what is wrong, up to 20 things, as joined *InvalidError with
@@ -99,7 +100,7 @@ func (p *parser) file(n *yaml.Node) []Limit {
 // limit reads one limit and checks it; a field that could not be read is reported once.
 func (p *parser) limit(n *yaml.Node, path string) Limit {
 	fields, ok := p.mapping(n, path, path+".", "id", "scope", "selector", "tokenBucket", "window", "calendar",
-		"enforcement", "canary", "oversize", "access", "overrides", "expires")
+		"concurrency", "enforcement", "canary", "oversize", "access", "overrides", "expires")
 	if !ok {
 		return Limit{}
 	}
@@ -109,7 +110,7 @@ func (p *parser) limit(n *yaml.Node, path string) Limit {
 	l.ID = p.text(fields["id"], n.Line, path, "id", lines)
 	l.Scope = p.text(fields["scope"], n.Line, path, "scope", lines)
 	l.Selector = p.text(fields["selector"], n.Line, path, "selector", lines)
-	if fields["tokenBucket"] == nil && fields["window"] == nil && fields["calendar"] == nil && fields["access"] == nil {
+	if fields["tokenBucket"] == nil && fields["window"] == nil && fields["calendar"] == nil && fields["concurrency"] == nil && fields["access"] == nil {
 		lines[""] = n.Line
 	}
 	if b, parts := p.part(fields, path, "tokenBucket", lines, "rate", "burst"); parts != nil {
@@ -125,6 +126,12 @@ func (p *parser) limit(n *yaml.Node, path string) Limit {
 		l.Calendar.Period = p.text(parts["period"], b.Line, path, "calendar.period", lines)
 		l.Calendar.TimeZone = p.optional(parts["timeZone"], path, "calendar.timeZone", lines)
 		l.Calendar.Anchor = p.optional(parts["anchor"], path, "calendar.anchor", lines)
+	}
+	if b, parts := p.part(fields, path, "concurrency", lines, "limit", "ttl"); parts != nil {
+		l.Concurrency.Limit = p.count(parts["limit"], b.Line, path, "concurrency.limit", lines)
+		if l.Concurrency.TTL = p.optional(parts["ttl"], path, "concurrency.ttl", lines); parts["ttl"] == nil {
+			l.Concurrency.TTL = SlotTTLUsual
+		}
 	}
 	l.Enforcement = p.optional(fields["enforcement"], path, "enforcement", lines)
 	l.Oversize = p.optional(fields["oversize"], path, "oversize", lines)

@@ -108,6 +108,8 @@ func policyProblems(l Limit) []problem {
 	}
 	if l.Oversize != "" && l.Oversize != OversizeDebt {
 		add("oversize", "must be refuse or debt")
+	} else if l.Oversize != "" && l.hasConcurrency() && !l.counts() {
+		add("oversize", "does not go with a concurrency alone: nobody can owe a slot")
 	}
 	if l.Expires < 0 || l.Expires > math.MaxInt32*2 {
 		add("expires", "must be between 1970 and 2106")
@@ -127,8 +129,8 @@ func policyProblems(l Limit) []problem {
 	default:
 		add("access", "must be unlimited or banned")
 	}
-	if l.fields()&(fieldBucket|fieldWindow|fieldCalendar|fieldOversize) != 0 {
-		add("access", "does not go with tokenBucket, window, calendar or oversize: there is nothing to count")
+	if l.fields()&(fieldBucket|fieldWindow|fieldCalendar|fieldConcurrency|fieldOversize) != 0 {
+		add("access", "does not go with tokenBucket, window, calendar, concurrency or oversize: there is nothing to count")
 	}
 	if l.Access == AccessUnlimited && (l.Enforcement == EnforcementShadow || l.Canary != 0) {
 		add("access", "unlimited cannot be tried out: it would deny nothing")

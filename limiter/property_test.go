@@ -62,7 +62,7 @@ func genAnything() *rapid.Generator[[]Limit] {
 		limits := genLimits().Draw(t, "limits")
 		for i := range limits {
 			l := &limits[i]
-			switch rapid.IntRange(0, 8).Draw(t, "more") {
+			switch rapid.IntRange(0, 9).Draw(t, "more") {
 			case 0:
 				l.Calendar = Calendar{
 					Limit:    rapid.Uint32Range(0, 20).Draw(t, "most"),
@@ -79,6 +79,8 @@ func genAnything() *rapid.Generator[[]Limit] {
 				*l = Limit{ID: l.ID, Scope: l.Scope, Selector: l.Selector, Access: rapid.SampledFrom([]string{AccessUnlimited, AccessBanned}).Draw(t, "access")}
 			case 5:
 				l.Overrides = "limit-0"
+			case 7:
+				l.Concurrency = Concurrency{Limit: rapid.Uint32Range(0, 5).Draw(t, "slots"), TTL: rapid.SampledFrom([]string{"1s", "60s"}).Draw(t, "ttl")}
 			case 6:
 				l.Expires = someDay.Unix() + rapid.Int64Range(-100, 4_000_000).Draw(t, "expires")
 			}
@@ -327,21 +329,26 @@ func TestReplayIsTheSame(t *testing.T) {
 		var log []timed
 		var now time.Duration
 		version := uint32(0)
+		seed := holdID{1}
+		held := rapid.SampledFrom([]holdID{seed, {2}, newHoldID(seed, 0)})
 		for range rapid.IntRange(1, 40).Draw(rt, "commands") {
 			now += genPause().Draw(rt, "pause") * time.Duration(rapid.IntRange(0, 1).Draw(rt, "later"))
 			data := []byte{codecFirst, opSweep}
-			switch rapid.SampledFrom([]string{"check", "check", "check", "batch", "limits", "sweep", "roll", "noise"}).Draw(rt, "command") {
+			switch rapid.SampledFrom([]string{"check", "check", "check", "batch", "hold", "hold", "limits", "sweep", "roll", "noise"}).Draw(rt, "command") {
 			case "check":
 				data = appendCheck(nil, genRequest().Draw(rt, "request"))
 			case "batch":
 				data = appendBatch(nil, rapid.SliceOfN(genRequest(), 0, 4).Draw(rt, "requests"))
+			case "hold":
+				op := rapid.ByteRange(opReserve, opRelease).Draw(rt, "operation")
+				data = appendHold(nil, op, holdCommand{Request: genRequest().Draw(rt, "request"), id: held.Draw(rt, "id"), renew: rapid.Bool().Draw(rt, "renew")})
 			case "roll":
 				data = genRoll().Draw(rt, "roll")
 			case "limits":
 				version++
 				data = appendConfigure(nil, configureCommand{Change: Change{To: version, Puts: genAnything().Draw(rt, "limits")}, last: true})
 			case "noise":
-				data = append([]byte{rapid.ByteRange(codecFirst, codecLimits).Draw(rt, "version"), rapid.ByteRange(opCheck, opBatch).Draw(rt, "operation")}, rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(rt, "noise")...)
+				data = append([]byte{rapid.ByteRange(codecFirst, codecLeases).Draw(rt, "version"), rapid.SampledFrom(operations).Draw(rt, "operation")}, rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(rt, "noise")...)
 			}
 			log = append(log, timed{now, data})
 		}
@@ -377,6 +384,8 @@ func TestReplayIsTheSame(t *testing.T) {
 		}
 	})
 }
+
+var operations = []byte{opCheck, opConfigure, opSweep, opVersion, opRoll, opCalendars, opPeek, opBatch, opReserve, opSettle, opRefund, opAcquire, opRelease}
 
 // genRoll draws what a leader says when clocks have passed some moment.
 func genRoll() *rapid.Generator[[]byte] {

@@ -17,10 +17,10 @@ func (m *Machine) Query(ctx context.Context, query []byte) ([]byte, error) {
 		return malformed(err), nil
 	}
 	switch {
-	case c.op == opCheck && c.check.Cost == 0:
-		return m.peek(ctx, c.check, func(d *Decision, _ []level, _ int64) []byte { return appendDecision(nil, d) })
+	case c.op == opCheck && c.check.Cost == 0 && c.hold.id == (holdID{}):
+		return m.peek(ctx, c, (*limitSet).matchCounters, func(d *Decision, _ []level, _ int64) []byte { return appendDecision(nil, d) })
 	case c.op == opPeek:
-		return m.peek(ctx, c.check, func(d *Decision, levels []level, wall int64) []byte {
+		return m.peek(ctx, c, (*limitSet).match, func(d *Decision, levels []level, wall int64) []byte {
 			d.Levels = d.Levels[:0]
 			for i := range levels {
 				d.Levels = levels[i].detail(d.Levels, wall)
@@ -42,23 +42,31 @@ func (m *Machine) Query(ctx context.Context, query []byte) ([]byte, error) {
 	return malformed(fmt.Errorf("%w: operation %d is not a query, or takes something", errCodec, c.op)), nil
 }
 
-func (m *Machine) peek(ctx context.Context, r Request, encode func(*Decision, []level, int64) []byte) (answer []byte, err error) {
+// matcher is one of the ways in which a set finds limits.
+type matcher func(s *limitSet, dst []*limitState, tenant, token, key string) []*limitState
+
+func (m *Machine) peek(ctx context.Context, c command, match matcher, encode func(*Decision, []level, int64) []byte) (answer []byte, err error) {
+	r := c.check
 	now, wall := m.time.Load(), m.wall.Load()
 	rows, set, err := m.view(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	matched := set.match(nil, r.Tenant, r.Token, r.Key)
+	matched := match(set, nil, r.Tenant, r.Token, r.Key)
 	if len(matched) > levelsMax {
-		return []byte{codecFirst, byte(outcomeTooManyLimits)}, nil
+		return tooManyLimits(), nil
 	}
 	levels := make([]level, len(matched))
 	for i, limit := range matched {
 		err := levels[i].load(limit, r, now, set.emptied, func(key []byte) (counter, bool, error) { return readRow(rows, key, decodeCounter) })
+		if err == nil && limit.hasConcurrency() {
+			err = levels[i].loadSlots(rows, r, now, set.emptied, 0, 0) // and until nothing is held
+		}
 		if err != nil {
 			return nil, err
 		}
+		levels[i].shadow = levels[i].shadow || c.watched
 	}
 	d := judgeAll(levels, r.Cost, set.version, wall)
 	d.Levels = reportAll(levels)
@@ -72,7 +80,7 @@ func (m *Machine) view(ctx context.Context) (*raftfsm.Iter, *limitSet, error) {
 		if m.restoring.Load() {
 			return nil, nil, fmt.Errorf("limiter: query: %w", raftfsm.ErrRestoring)
 		}
-		rows, err := m.store.NewIter([]byte{tableWall}, []byte{tableConfig + 1})
+		rows, err := m.store.NewIter([]byte{tableWall}, []byte{tableSlot + 1})
 		if err != nil {
 			return nil, nil, fmt.Errorf("limiter: query: %w", err)
 		}

@@ -14,11 +14,17 @@ const (
 	tableCounter byte = 'b' // uid of the limit, tenant, subject -> counter
 	tableConfig  byte = 'c' // nothing -> version of the limits, next uid
 	tableEmpty   byte = 'e' // nothing -> when a restore emptied all counters
+	tableSlot    byte = 'h' // uid, tenant, subject -> weight held; and with deadline and id -> weight
+	tableHeld    byte = 'k' // tenant, id -> slots that were acquired together
 	tableLimit   byte = 'l' // limit id -> limit with its rates
+	tableTaken   byte = 'o' // tenant, request id -> what a check took
 	tablePart    byte = 'p' // part -> the steps of an incomplete change, all in the first layout
 	tablePart2   byte = 'q' // part -> steps of which a limit needs a later layout
+	tableReserve byte = 'r' // tenant, id -> reservation
 	tableStaged  byte = 's' // nothing -> versions of an incomplete change, parts present
+	tableTenant  byte = 't' // tenant -> how many reservations and held slots it has
 	tableCursor  byte = 'w' // nothing -> where the sweep goes on
+	tableDue     byte = 'x' // group time, key -> nothing: the row at key may go then
 )
 
 // rowVersion is the layout that builds of every level read. A counter that is only a bucket and
@@ -27,7 +33,7 @@ const (
 const (
 	rowVersion  = 1
 	rowVersion2 = 2
-	rowVersion3 = 3
+	rowVersion3 = 3 // of counters something is lent of, and of limits with a concurrency
 )
 
 // config is what a group knows besides the limits themselves.
@@ -232,9 +238,10 @@ func encodeLimitRow(l *limitState) []byte {
 			version = rowVersion2
 		}
 	}
-	if !l.plain() || l.calendar != (calendarState{}) {
+	if l.calendar != (calendarState{}) {
 		version = rowVersion2
 	}
+	version = max(version, l.codec()) // row and command layouts of a limit have the same numbers
 	b := appendLimit([]byte{version}, l.Limit, version)
 	b = binary.AppendUvarint(b, l.uid)
 	b = binary.AppendUvarint(b, l.firstGen)
@@ -243,12 +250,12 @@ func encodeLimitRow(l *limitState) []byte {
 		b = binary.AppendUvarint(b, uint64(g.start))
 		b = binary.AppendUvarint(b, g.rate.refill)
 		b = binary.AppendUvarint(b, g.rate.unit)
-		if version == rowVersion2 {
+		if version >= rowVersion2 {
 			b = binary.AppendUvarint(b, g.ring.tick)
 			b = binary.AppendUvarint(b, g.ring.span)
 		}
 	}
-	if version == rowVersion2 {
+	if version >= rowVersion2 {
 		b = binary.AppendUvarint(b, l.calendar.epoch)
 		b = binary.AppendUvarint(b, uint64(l.calendar.begin))
 		b = binary.AppendUvarint(b, uint64(l.calendar.end))
@@ -258,7 +265,7 @@ func encodeLimitRow(l *limitState) []byte {
 
 func decodeLimitRow(b []byte) (*limitState, error) {
 	r := wire.NewReader(b)
-	version := r.Byte(rowVersion2)
+	version := r.Byte(rowVersion3)
 	l := readLimit(r, version)
 	uid, firstGen := r.Uvarint(math.MaxUint64), r.Uvarint(math.MaxUint64)
 	var gens []generation
@@ -267,7 +274,7 @@ func decodeLimitRow(b []byte) (*limitState, error) {
 			start: int64(r.Uvarint(math.MaxInt64)),
 			rate:  rate{refill: r.Uvarint(math.MaxUint64), unit: r.Uvarint(math.MaxUint64)},
 		}
-		if version == rowVersion2 {
+		if version >= rowVersion2 {
 			g.ring = ring{tick: r.Uvarint(math.MaxInt64), span: r.Uvarint(math.MaxInt64)}
 		}
 		if (g.rate.refill == 0) != (g.rate.unit == 0) || (g.ring.tick == 0) != (g.ring.span == 0) {
@@ -276,7 +283,7 @@ func decodeLimitRow(b []byte) (*limitState, error) {
 		gens = append(gens, g)
 	}
 	var calendar calendarState
-	if version == rowVersion2 {
+	if version >= rowVersion2 {
 		calendar = calendarState{epoch: r.Uvarint(math.MaxUint64), begin: readSeconds(r), end: readSeconds(r)}
 	}
 	if err := r.Done(); err != nil || version == 0 || len(gens) == 0 {

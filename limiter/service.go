@@ -27,6 +27,7 @@ const partBytes = raftfsm.CommandBytesMax / 2
 type Service struct {
 	groups Groups
 	ids    []raftfsm.GroupID
+	mode   func() Mode
 	leases *Leases // nil without NewLeases
 }
 
@@ -35,7 +36,7 @@ func NewService(groups Groups, ids []raftfsm.GroupID) *Service {
 	if len(ids) == 0 {
 		panic("limiter: NewService needs at least one group")
 	}
-	return &Service{groups: groups, ids: slices.Clone(ids)}
+	return &Service{groups: groups, ids: slices.Clone(ids), mode: func() Mode { return ModeEnforce }}
 }
 
 // Group is the group that decides for tenant.
@@ -56,16 +57,17 @@ func (s *Service) Check(ctx context.Context, r Request) (Decision, error) {
 }
 
 // Peek tells what Check would answer now, with all that is known of the levels, and takes nothing.
-// It sees the counters as of the group's last entry.
+// It sees the counters as of the group's last entry, also when limits are off.
 func (s *Service) Peek(ctx context.Context, r Request) (Decision, error) {
 	if err := validRequest(r); err != nil {
 		return Decision{}, err
 	}
-	res, err := s.query(ctx, s.Group(r.Tenant), appendPeek(nil, r), raftfsm.Linearizable)
+	mode := s.mode()
+	res, err := s.query(ctx, s.Group(r.Tenant), inMode(mode, appendPeek(nil, r)), raftfsm.Linearizable)
 	if err != nil {
 		return Decision{}, fmt.Errorf("limiter: peek for tenant %s: %w", r.Tenant, err)
 	}
-	return decisionOf(res, outcomePeeked, r.Tenant)
+	return decisionOf(res, outcomePeeked, r.Tenant, mode)
 }
 
 // CheckBatch decides checks with as few log entries as it can, those of one tenant that the group
@@ -73,6 +75,16 @@ func (s *Service) Peek(ctx context.Context, r Request) (Decision, error) {
 // It is not atomic: each check is decided for itself. Request ids are not taken. The error is
 // an *InvalidError, and then nothing was done.
 func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, error) {
+	out := make([]Outcome, len(all))
+	if err := s.CheckBatchInto(ctx, all, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// CheckBatchInto is CheckBatch into outcomes, one for each check, whose levels are used again where
+// they can be. It keeps nothing of the requests.
+func (s *Service) CheckBatchInto(ctx context.Context, all []Request, out []Outcome) error {
 	var errs []error
 	for i, r := range all {
 		if r.RequestID != "" && len(errs) < problemsMax {
@@ -83,14 +95,20 @@ func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, err
 		}
 	}
 	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+		return errors.Join(errs...)
 	}
-	out := make([]Outcome, len(all))
+	mode := s.mode()
+	if mode == ModeOff {
+		for i := range out {
+			out[i] = Outcome{Decision: Decision{Allow: true, Mode: mode}}
+		}
+		return nil
+	}
 	places := make([]int, len(all))
 	for i := range all {
-		places[i] = i
+		places[i], out[i].Err = i, nil
 	}
-	if l := s.holding(); l != nil {
+	if l := s.holding(); l != nil && mode == ModeEnforce {
 		places = l.checkMany(ctx, all, places, out)
 	}
 	byGroup := map[raftfsm.GroupID][]int{}
@@ -100,26 +118,26 @@ func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, err
 	}
 	var wg sync.WaitGroup
 	for group, places := range byGroup {
-		wg.Go(func() { s.checkBatch(ctx, group, all, places, out) })
+		wg.Go(func() { s.checkBatch(ctx, mode, group, all, places, out) })
 	}
 	wg.Wait()
-	return out, nil
+	return nil
 }
 
 // checkBatch decides the checks of one group at places.
-func (s *Service) checkBatch(ctx context.Context, group raftfsm.GroupID, all []Request, places []int, out []Outcome) {
+func (s *Service) checkBatch(ctx context.Context, mode Mode, group raftfsm.GroupID, all []Request, places []int, out []Outcome) {
 	if s.groups.Level() < raftfsm.LevelLimits {
 		for _, i := range places { // a member does not know batches yet
 			out[i].Decision, out[i].Err = s.Check(ctx, all[i])
 		}
 		return
 	}
-	s.decideBatch(ctx, group, all, places, out, true)
+	s.decideBatch(ctx, mode, group, all, places, out, true)
 }
 
 // decideBatch lets the group decide checks at places; with recall, it asks once more about those that
 // leases were in the way of.
-func (s *Service) decideBatch(ctx context.Context, group raftfsm.GroupID, all []Request, places []int, out []Outcome, recall bool) {
+func (s *Service) decideBatch(ctx context.Context, mode Mode, group raftfsm.GroupID, all []Request, places []int, out []Outcome, recall bool) {
 	lent := lentBatch{}
 	for len(places) > 0 {
 		n, size := 0, 0
@@ -132,16 +150,16 @@ func (s *Service) decideBatch(ctx context.Context, group raftfsm.GroupID, all []
 			part = append(part, r)
 		}
 		sent := s.steady()
-		res, err := s.propose(ctx, group, raftfsm.Command{Data: s.encodeBatch(part)})
+		res, err := s.propose(ctx, group, raftfsm.Command{Data: inMode(mode, s.encodeBatch(part))})
 		if err == nil && (res.outcome != outcomeBatch || len(res.batch) != n) {
 			err = unexpected(res)
 		}
 		for at, i := range places[:n] {
 			if err != nil {
-				out[i].Err = fmt.Errorf("limiter: check for tenant %s: %w", all[i].Tenant, err)
+				out[i].Decision, out[i].Err = Decision{}, fmt.Errorf("limiter: check for tenant %s: %w", all[i].Tenant, err)
 				continue
 			}
-			out[i].Decision, out[i].Err = decisionOf(res.batch[at], outcomeDecided, all[i].Tenant)
+			out[i].Decision, out[i].Err = decisionOf(res.batch[at], outcomeDecided, all[i].Tenant, mode)
 			if recalls := res.batch[at].recalls; recall && len(recalls) > 0 {
 				lent.add(i, all[i].Tenant, recalls, sent)
 			} else {
@@ -151,7 +169,7 @@ func (s *Service) decideBatch(ctx context.Context, group raftfsm.GroupID, all []
 		places = places[n:]
 	}
 	if l := s.holding(); l != nil && lent.recall(ctx, l, group) {
-		s.decideBatch(ctx, group, all, lent.places, out, false)
+		s.decideBatch(ctx, mode, group, all, lent.places, out, false)
 		return
 	}
 	for _, i := range lent.places {
@@ -159,14 +177,14 @@ func (s *Service) decideBatch(ctx context.Context, group raftfsm.GroupID, all []
 	}
 }
 
-// decisionOf is the decision in a result that should have one.
-func decisionOf(res result, want outcome, tenant string) (Decision, error) {
+// decisionOf is the decision in a result that should have one, as it counts under a mode.
+func decisionOf(res result, want outcome, tenant string, mode Mode) (Decision, error) {
 	if res.outcome == outcomeScarce && want == outcomeDecided {
 		res.outcome = want
 	}
 	switch res.outcome {
 	case want:
-		res.decision.Source = SourceLeader
+		res.decision.Mode, res.decision.Source = mode, SourceLeader
 		return res.decision, nil
 	case outcomeTooManyLimits:
 		return Decision{}, fmt.Errorf("tenant %s: %w", tenant, ErrTooManyLimits)

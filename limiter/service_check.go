@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -12,7 +13,12 @@ import (
 // CheckInto is Check for callers that use a Decision, and the memory of its Levels, again and again.
 // On an error, d means nothing.
 func (s *Service) CheckInto(ctx context.Context, r Request, d *Decision) error {
-	if l := s.holding(); l != nil && leasable(&r) {
+	mode := s.mode()
+	if mode == ModeOff {
+		*d = Decision{Allow: true, Mode: mode}
+		return validRequest(r)
+	}
+	if l := s.holding(); l != nil && mode == ModeEnforce && leasable(&r) {
 		decided, err := l.check(ctx, &r, d)
 		if err != nil {
 			return fmt.Errorf("limiter: check for tenant %s: %w", r.Tenant, err)
@@ -21,7 +27,7 @@ func (s *Service) CheckInto(ctx context.Context, r Request, d *Decision) error {
 			return nil
 		}
 	}
-	return s.checkCentrally(ctx, r, d)
+	return s.checkCentrally(ctx, mode, r, d)
 }
 
 // holding are the leases, while they may be used.
@@ -33,40 +39,51 @@ func (s *Service) holding() *Leases {
 }
 
 // checkCentrally lets the group decide.
-func (s *Service) checkCentrally(ctx context.Context, r Request, d *Decision) error {
+func (s *Service) checkCentrally(ctx context.Context, mode Mode, r Request, d *Decision) error {
 	if err := validRequest(r); err != nil {
 		return err
 	}
 	sent := s.steady()
-	res, err := s.askGroup(ctx, r, "limiter.check")
+	res, err := s.askGroup(ctx, mode, r, "limiter.check")
 	if l := s.holding(); l != nil && err == nil && len(res.recalls) > 0 && l.recall(ctx, s.Group(r.Tenant), r.Tenant, res.recalls) {
 		// Under a name of its own, so that a retry goes the same way and finds both answers.
 		sent = s.steady()
-		res, err = s.askGroup(ctx, r, "limiter.check.recalled")
+		res, err = s.askGroup(ctx, mode, r, "limiter.check.recalled")
 	}
 	if err != nil {
 		return fmt.Errorf("limiter: check for tenant %s: %w", r.Tenant, err)
 	}
-	if *d, err = decisionOf(res, outcomeDecided, r.Tenant); err == nil {
+	if *d, err = decisionOf(res, outcomeDecided, r.Tenant, mode); err == nil {
 		s.decided(&r, d, sent, len(res.recalls) > 0)
 	}
 	return err
 }
 
-// askGroup sends one check. A request id is remembered under the name of op.
-func (s *Service) askGroup(ctx context.Context, r Request, op string) (result, error) {
-	group := s.Group(r.Tenant)
+// askGroup sends one check. A request id is remembered under the name of op, and the check can be
+// refunded, unless a member is of an older level. A decision to deny must not be remembered for a mode
+// that denies nothing: a retry after the mode has changed is another request.
+func (s *Service) askGroup(ctx context.Context, mode Mode, r Request, op string) (result, error) {
+	group, plain := s.Group(r.Tenant), inMode(mode, appendCheck(nil, r))
 	if r.Cost == 0 && r.RequestID == "" {
-		return s.query(ctx, group, appendCheck(nil, r), raftfsm.Linearizable)
+		return s.query(ctx, group, plain, raftfsm.Linearizable)
 	}
-	cmd := raftfsm.Command{Data: appendCheck(nil, r)}
-	if s.holding() != nil {
-		cmd.Data = appendRecallingCheck(nil, r)
-	}
+	cmd, id := raftfsm.Command{Data: plain}, holdID{}
 	if r.RequestID != "" {
-		cmd.RequestID = raftfsm.NewRequestID(op, r.Tenant, r.RequestID)
+		if mode == ModeShadow {
+			op += ".shadow"
+		}
+		cmd.RequestID, id = raftfsm.NewRequestID(op, r.Tenant, r.RequestID), checkID(r.Tenant, r.RequestID)
 	}
-	return s.propose(ctx, group, cmd)
+	if s.groups.Level() >= raftfsm.LevelLeases && (s.holding() != nil || r.RequestID != "") {
+		cmd.Data = inMode(mode, appendRecallingCheck(nil, r, id))
+	}
+	res, err := s.propose(ctx, group, cmd)
+	if errors.Is(err, raftfsm.ErrRequestReused) {
+		// The first try may have been before the region came to this level.
+		cmd.Data = plain
+		res, err = s.propose(ctx, group, cmd)
+	}
+	return res, err
 }
 
 func (s *Service) encodeBatch(all []Request) []byte {
@@ -103,6 +120,9 @@ type lentBatch struct {
 }
 
 func (b *lentBatch) add(place int, tenant string, recalls []Recall, sent int64) {
+	if len(recalls) == 0 {
+		return
+	}
 	if b.recalls == nil {
 		b.recalls, b.sent = map[string][]Recall{}, sent
 	}

@@ -34,7 +34,7 @@ func (g *machineGroup) renew(now int64, h Holder, all []Renewal) []Grant {
 
 // check decides with authority, and names the holders without whose tokens it had to deny.
 func (g *machineGroup) check(now int64, r Request) (Decision, []Recall) {
-	res := g.apply(now, appendRecallingCheck(nil, r))
+	res := g.apply(now, appendRecallingCheck(nil, r, holdID{}))
 	return res.decision, res.recalls
 }
 

@@ -28,6 +28,7 @@ type limitState struct {
 	capacity u128 // burst in units of the last generation
 	terms    leaseTerms
 	calendar calendarState
+	slotTTL  int64 // for how long a slot is held, in microseconds of group time
 }
 
 // generation is how fast what was used is given back, and the group time, in microseconds, from
@@ -68,6 +69,7 @@ func newLimitState(l Limit, uid, firstGen uint64, gens []generation) *limitState
 		firstGen: firstGen,
 		gens:     gens,
 		capacity: mul64(uint64(l.TokenBucket.Burst), gens[len(gens)-1].rate.unit),
+		slotTTL:  l.Concurrency.micros(),
 	}
 	s.terms = s.leaseTerms()
 	return s
@@ -235,7 +237,7 @@ func (c *counter) debit(limit *limitState, cost uint32) {
 		c.slots = addToSlots(c.slots, uint64(c.t)/c.tick, uint64(cost))
 	}
 	if limit.hasCalendar() {
-		c.spent += uint64(cost)
+		c.spent = min(c.spent+uint64(cost), slotTokensMax)
 	}
 }
 

@@ -17,8 +17,13 @@ type swept struct{ key, value []byte }
 
 // sweep looks at the next counters from where the last sweep stopped. It removes those that
 // equal a fresh one and those of limits that are gone, and settles those written under an
-// older rate, so that few rates need remembering. None of this changes an answer.
+// older rate, so that few rates need remembering. It forgets reservations, slots and debits that
+// are due. None of this changes an answer.
 func (m *Machine) sweep(tx *raftfsm.Tx, now int64) ([]byte, error) {
+	due, err := m.expire(tx, now, sweepRowsMax)
+	if err != nil {
+		return nil, err
+	}
 	todo, next, err := m.sweepable(tx, now)
 	if err != nil {
 		return nil, fmt.Errorf("limiter: sweep: %w", err)
@@ -43,7 +48,7 @@ func (m *Machine) sweep(tx *raftfsm.Tx, now int64) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("limiter: sweep: %w", err)
 	}
-	return appendBool([]byte{codecFirst, byte(outcomeSwept)}, next != nil), nil
+	return appendBool([]byte{codecFirst, byte(outcomeSwept)}, next != nil || due), nil
 }
 
 // sweepable collects what to do; next is where to go on, or nil at the end of the table.

@@ -114,6 +114,11 @@ func (l Limit) hasCalendar() bool { return l.Calendar.Period != "" }
 
 func (l Limit) hasWindow() bool { return l.Window.Length != "" }
 
+func (l Limit) hasConcurrency() bool { return l.Concurrency.TTL != "" }
+
+// counts tells whether a check has something to count.
+func (l Limit) counts() bool { return l.hasBucket() || l.hasWindow() || l.hasCalendar() }
+
 const nameRule = "must be 1 to 63 of the characters a-z 0-9 . _ -"
 
 // problem is one thing wrong with a limit; field is relative to it, and empty for the limit as a
@@ -142,8 +147,8 @@ func problemsOf(l Limit) []problem {
 	if m := selectorProblem(l); m != "" {
 		out = append(out, problem{"selector", m})
 	}
-	if l.fields()&(fieldBucket|fieldWindow|fieldCalendar|fieldAccess) == 0 {
-		out = append(out, problem{"", "must have a tokenBucket, a window, a calendar, or several of them; or access"})
+	if l.fields()&(fieldBucket|fieldWindow|fieldCalendar|fieldConcurrency|fieldAccess) == 0 {
+		out = append(out, problem{"", "must have a tokenBucket, a window, a calendar, a concurrency, or several of them; or access"})
 	}
 	out = append(out, bucketProblems(l)...)
 	if l.Window != (Window{}) {
@@ -152,6 +157,7 @@ func problemsOf(l Limit) []problem {
 		}
 	}
 	out = append(out, calendarProblems(l.Calendar)...)
+	out = append(out, concurrencyProblems(l.Concurrency)...)
 	return append(out, policyProblems(l)...)
 }
 

@@ -87,16 +87,20 @@ func sumOf(slots []slot) uint64 {
 }
 
 // addToSlots returns slots with n more in the slot at, which is the last one or a later one. The
-// result shares no memory with slots. Nothing overflows: what is admitted fits into the limit.
+// result shares no memory with slots. What is admitted fits into the limit and so into the slots;
+// debt may not, and is then counted in a later slot, or as the most that a slot holds.
 func addToSlots(slots []slot, at, n uint64) []slot {
 	out := make([]slot, len(slots), len(slots)+1)
 	copy(out, slots)
+	if len(out) == slotsMax {
+		out[slotsMax-1].at = at
+	}
 	return mergeSlot(out, at, n)
 }
 
 func mergeSlot(slots []slot, at, n uint64) []slot {
 	if last := len(slots) - 1; last >= 0 && slots[last].at == at {
-		slots[last].n += n
+		slots[last].n = min(slots[last].n+n, slotTokensMax)
 		return slots
 	}
 	return append(slots, slot{at, n})
@@ -110,9 +114,13 @@ func retick(slots []slot, from, to uint64, changed int64) []slot {
 	}
 	var out []slot
 	for _, s := range slots {
-		out = mergeSlot(out, min((s.at+1)*from-1, uint64(changed))/to, s.n)
+		out = mergeSlot(out, retickOne(s.at, from, to, changed), s.n)
 	}
 	return out
+}
+
+func retickOne(at, from, to uint64, changed int64) uint64 {
+	return min((at+1)*from-1, uint64(changed)) / to
 }
 
 // windowProblem is what is wrong with the length of a window, or nothing.

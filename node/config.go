@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/maestro-conductor/maestro/api/envoymap"
 	"github.com/maestro-conductor/maestro/internal/certs"
 	"github.com/maestro-conductor/maestro/internal/strictyaml"
 	"github.com/maestro-conductor/maestro/raftfsm"
@@ -52,6 +53,10 @@ type Config struct {
 	TLS TLSFiles `yaml:"tls"`
 	// Services are what the node runs: limiter, index. Default both.
 	Services []string `yaml:"services"`
+	// EnvoyMapping is the path of the file that says what the descriptors of Envoy's rate limit
+	// service mean; in the configuration file, a relative one starts at its folder. It is read at
+	// the start. Default none, which switches that service off.
+	EnvoyMapping string `yaml:"envoy_mapping"`
 	// Groups are the Raft groups of each service. They are fixed when the region starts.
 	Groups GroupCounts `yaml:"groups"`
 	// Disk is how much room the node keeps on its disk.
@@ -150,6 +155,7 @@ func Settings() []Setting {
 		{"tls.cert", "MAESTRO_TLS_CERT", "file of the node's certificate", func(c *Config, v string) { c.TLS.Cert = v }},
 		{"tls.key", "MAESTRO_TLS_KEY", "file of the node's private key", func(c *Config, v string) { c.TLS.Key = v }},
 		{"services", "MAESTRO_SERVICES", "services to run, separated by commas", func(c *Config, v string) { c.Services = splitList(v) }},
+		{"envoy_mapping", "MAESTRO_ENVOY_MAPPING", "file of the meaning of Envoy's descriptors", func(c *Config, v string) { c.EnvoyMapping = v }},
 		{"log.level", "MAESTRO_LOG_LEVEL", "debug, info, warn or error", func(c *Config, v string) { c.Log.Level = v }},
 		{"log.format", "MAESTRO_LOG_FORMAT", "text or json", func(c *Config, v string) { c.Log.Format = v }},
 	}
@@ -235,7 +241,7 @@ var logLevels = map[string]slog.Level{
 func parseConfig(data []byte, dir string, o Overrides) (Config, []string) {
 	c := DefaultConfig()
 	problems := strictyaml.Decode(data, &c)
-	for _, p := range []*string{&c.DataDir, &c.TLS.CA, &c.TLS.Cert, &c.TLS.Key} {
+	for _, p := range []*string{&c.DataDir, &c.TLS.CA, &c.TLS.Cert, &c.TLS.Key, &c.EnvoyMapping} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
@@ -364,7 +370,7 @@ func (c Config) checkServices(p *problemList) {
 	}
 }
 
-// missingFiles reports the TLS files that cannot be read.
+// missingFiles reports the files that cannot be read.
 func (c Config) missingFiles() []string {
 	var p problemList
 	for _, f := range c.TLS.list() {
@@ -378,7 +384,35 @@ func (c Config) missingFiles() []string {
 		}
 		_ = file.Close()
 	}
+	if _, problems := c.readEnvoyMapping(); problems != nil {
+		p = append(p, problems...)
+	}
 	return p
+}
+
+// readEnvoyMapping reads the file of EnvoyMapping, if one is named, and lists what is wrong.
+func (c Config) readEnvoyMapping() (*envoymap.Mapping, []string) {
+	if c.EnvoyMapping == "" {
+		return nil, nil
+	}
+	var p problemList
+	if !c.Runs(ServiceLimiter) {
+		p.add("envoy_mapping is %s, but services does not list %s", c.EnvoyMapping, ServiceLimiter)
+	}
+	m, problems, err := envoymap.Load(c.EnvoyMapping)
+	if err != nil {
+		p.add("envoy_mapping: %v", err)
+	}
+	for _, problem := range problems {
+		p.add("envoy_mapping: %s: %s", c.EnvoyMapping, problem)
+	}
+	return m, p
+}
+
+// loadEnvoyMapping is readEnvoyMapping for a node that starts.
+func (c Config) loadEnvoyMapping() (*envoymap.Mapping, error) {
+	m, problems := c.readEnvoyMapping()
+	return m, configError("", problems)
 }
 
 type namedFile struct{ key, path string }

@@ -151,6 +151,29 @@ func TestLoadConfigReportsAllAtOnce(t *testing.T) {
 	}
 }
 
+// What is wrong in the mapping of Envoy's descriptors is reported with the rest.
+func TestLoadConfigReadsTheMapping(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "node.yaml")
+	text := strings.Replace(goodConfig, "groups:", "envoy_mapping: envoy.yaml\nservices: [index]\ngroups:", 1)
+	for file, content := range map[string]string{
+		path: text, filepath.Join(dir, "envoy.yaml"): "domains: [{domain: edge, unmatched: deny}]",
+	} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := LoadConfig(path, Overrides{})
+	for _, want := range []string{
+		"envoy_mapping: " + dir + "/envoy.yaml: domains[0].rules is empty; a domain needs a rule",
+		"envoy_mapping is " + dir + "/envoy.yaml, but services does not list limiter", "tls.ca: open",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is missing in:\n%v", want, err)
+		}
+	}
+}
+
 func TestLoadConfigWithRealCertificates(t *testing.T) {
 	dir := t.TempDir()
 	if err := certs.CreateCA(dir); err != nil {

@@ -263,6 +263,43 @@ func TestLimitsHoldEverywhereAndSurvive(t *testing.T) {
 	}
 }
 
+// A small limit of which a part is spent loses nothing of that while every node is replaced by
+// its next run: exactly the rest passes.
+func TestRestartsOfAllNodesAddNothing(t *testing.T) {
+	r := startAll(t, 3, GroupCounts{Limiter: 3, Index: 1})
+	ctx := context.Background()
+	_, err := r.limiter(0).SetLimits(ctx, connect.NewRequest(&limiterv1.SetLimitsRequest{Limits: []*limiterv1.Limit{
+		{Id: "hourly", Scope: "tenant", Selector: "acme", Window: &limiterv1.Window{Limit: 10, Length: "1h"}},
+	}}))
+	check(t, err)
+	passed := 0
+	ask := func(i int) {
+		// With a request id, so that a retry takes nothing twice.
+		req := &limiterv1.CheckRequest{Tenant: "acme", Cost: 1, RequestId: fmt.Sprint("request-", i)}
+		r.await("a decision", func() bool {
+			resp, err := r.limiter(i%3).Check(ctx, connect.NewRequest(req))
+			if err == nil && resp.Msg.GetAllow() {
+				passed++
+			}
+			return err == nil
+		})
+	}
+	for i := range 4 {
+		ask(i)
+	}
+	for i := range 3 {
+		r.Stop(i)
+		r.Start(i)
+		r.await("readiness", func() bool { return r.ready(i) })
+	}
+	for i := 4; i < 24; i++ {
+		ask(i)
+	}
+	if passed != 10 {
+		t.Errorf("%d checks of 10 an hour passed, 4 of them before the nodes were restarted", passed)
+	}
+}
+
 // A node whose data folder was emptied is another server, and is not let in under the old
 // one's name.
 func TestWipedNodeIsNotLetIn(t *testing.T) {

@@ -14,13 +14,16 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/maestro-conductor/maestro/api"
+	"github.com/maestro-conductor/maestro/api/envoymap"
 	"github.com/maestro-conductor/maestro/index"
+	"github.com/maestro-conductor/maestro/internal/busiest"
 	"github.com/maestro-conductor/maestro/internal/clock"
 	"github.com/maestro-conductor/maestro/internal/elastic"
 	"github.com/maestro-conductor/maestro/internal/version"
@@ -41,6 +44,7 @@ type Node struct {
 	registry *prometheus.Registry
 	tls      *tls.Config
 	boot     *bootstrap
+	envoy    *envoymap.Mapping // nil when Envoy is not served
 	services *services
 	// started is closed once the groups run and the services stand.
 	started chan struct{}
@@ -96,6 +100,10 @@ func newNode(cfg Config, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	envoy, err := cfg.loadEnvoyMapping()
+	if err != nil {
+		return nil, err
+	}
 	ln, err := net.Listen("tcp", cfg.Cluster.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("node: cluster.listen: %w", err)
@@ -105,7 +113,7 @@ func newNode(cfg Config, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, errors.Join(err, mux.Close())
 	}
-	n := &Node{cfg: cfg, log: log, clock: clk, registry: prometheus.NewRegistry(), tls: conf, boot: boot, started: make(chan struct{}), limiters: map[raftfsm.GroupID]*limiter.Machine{}}
+	n := &Node{cfg: cfg, log: log, clock: clk, registry: prometheus.NewRegistry(), tls: conf, boot: boot, envoy: envoy, started: make(chan struct{}), limiters: map[raftfsm.GroupID]*limiter.Machine{}}
 	n.services = &services{node: n}
 	n.pacer = newPacer(n)
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
@@ -213,6 +221,10 @@ func (n *Node) start(rec *record) error {
 		limiters = nil
 	}
 	run := &running{limiter: limiter.NewService(n.host, limiters)}
+	run.busiest = busiest.New(busyKeysMax, func() time.Duration { return time.Duration(n.clock.Steady()) })
+	n.boot.busiest.Store(run.busiest)
+	run.limiter.FollowMode(tables.LimiterMode)
+	n.registry.MustRegister(modeGauges(tables.LimiterMode)...)
 	run.meta = meta.NewService(meta.Options{
 		Groups: n.host, Group: groupMeta, Machine: tables, Limiter: run.limiter, LimiterGroups: limiters,
 		Clock: n.clock.Now, Region: rec.Region,
@@ -255,7 +267,7 @@ func (n *Node) deps() api.Deps {
 		Serving: func(service string) bool { return n.ready() == nil },
 	}
 	if n.cfg.Runs(ServiceLimiter) {
-		d.Checker, d.Limits = n.services, n.services
+		d.Checker, d.Holder, d.Limits, d.Envoy = n.services, n.services, n.services, n.envoy
 	}
 	if n.cfg.Runs(ServiceIndex) {
 		d.Index = n.services
@@ -321,6 +333,23 @@ func (n *Node) apiTLS() *tls.Config {
 	c := n.tls.Clone()
 	c.ClientAuth = tls.VerifyClientCertIfGiven
 	return c
+}
+
+// modeGauges show which mode of the limits this node follows.
+func modeGauges(mode func() limiter.Mode) []prometheus.Collector {
+	var all []prometheus.Collector
+	for i, name := range limiter.Modes {
+		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "mc_rl_mode", Help: "1 for the mode of the limits that this node follows: enforce, shadow or off.",
+			ConstLabels: prometheus.Labels{"mode": name},
+		}, func() float64 {
+			if mode() == limiter.Mode(i) {
+				return 1
+			}
+			return 0
+		}))
+	}
+	return all
 }
 
 func buildInfo() prometheus.Collector {

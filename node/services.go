@@ -3,9 +3,11 @@ package node
 import (
 	"context"
 	"sync/atomic"
+	"time"
 
 	"github.com/maestro-conductor/maestro/api"
 	"github.com/maestro-conductor/maestro/index"
+	"github.com/maestro-conductor/maestro/internal/busiest"
 	"github.com/maestro-conductor/maestro/limiter"
 	"github.com/maestro-conductor/maestro/node/meta"
 )
@@ -22,6 +24,7 @@ type running struct {
 	meta    *meta.Service
 	limiter *limiter.Service
 	leases  *limiter.Leases // nil on a node that does not run the limiter
+	busiest *busiest.Sketch
 	index   *index.Service
 	fresh   *freshness
 }
@@ -75,7 +78,11 @@ func (s *services) Check(ctx context.Context, q limiter.Request) (limiter.Decisi
 	if err != nil {
 		return limiter.Decision{}, err
 	}
-	return r.limiter.Check(ctx, q)
+	d, err := r.limiter.Check(ctx, q)
+	if err == nil {
+		r.seen(&q, &d)
+	}
+	return d, err
 }
 
 // CheckBatch decides many checks.
@@ -84,7 +91,55 @@ func (s *services) CheckBatch(ctx context.Context, all []limiter.Request) ([]lim
 	if err != nil {
 		return nil, err
 	}
-	return r.limiter.CheckBatch(ctx, all)
+	out := make([]limiter.Outcome, len(all))
+	if err := r.checkBatchInto(ctx, all, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (r *running) checkBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error {
+	if err := r.limiter.CheckBatchInto(ctx, all, out); err != nil {
+		return err
+	}
+	for i := range out {
+		if out[i].Err == nil {
+			r.seen(&all[i], &out[i].Decision)
+		}
+	}
+	return nil
+}
+
+// CheckTogether takes all parts or none.
+func (s *services) CheckTogether(ctx context.Context, parts []limiter.Part) ([]limiter.Decision, error) {
+	r, err := s.get()
+	if err != nil {
+		return nil, err
+	}
+	out, err := r.limiter.CheckTogether(ctx, parts)
+	for i := range out {
+		r.seen(&parts[i].Request, &out[i])
+	}
+	return out, err
+}
+
+// Limit finds a limit in the replicas of this node; each has all limits.
+func (s *services) Limit(id string) (limiter.Limit, bool) {
+	for _, m := range s.node.limiters { // any order
+		if l, ok := m.Limit(id); ok {
+			return l, true
+		}
+	}
+	return limiter.Limit{}, false
+}
+
+// CheckBatchInto decides many checks into out.
+func (s *services) CheckBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error {
+	r, err := s.get()
+	if err != nil {
+		return err
+	}
+	return r.checkBatchInto(ctx, all, out)
 }
 
 // Peek decides without taking anything.
@@ -94,6 +149,60 @@ func (s *services) Peek(ctx context.Context, q limiter.Request) (limiter.Decisio
 		return limiter.Decision{}, err
 	}
 	return r.limiter.Peek(ctx, q)
+}
+
+// Reserve takes a cost that is settled later.
+func (s *services) Reserve(ctx context.Context, q limiter.Request, ttl time.Duration) (limiter.Hold, error) {
+	r, err := s.get()
+	if err != nil {
+		return limiter.Hold{}, err
+	}
+	return r.limiter.Reserve(ctx, q, ttl)
+}
+
+// Commit settles a reservation.
+func (s *services) Commit(ctx context.Context, tenant, id string, actual uint32) (limiter.Settlement, error) {
+	r, err := s.get()
+	if err != nil {
+		return limiter.Settlement{}, err
+	}
+	return r.limiter.Commit(ctx, tenant, id, actual)
+}
+
+// Refund gives back what a check took.
+func (s *services) Refund(ctx context.Context, tenant, requestID string, cost uint32) (uint32, error) {
+	r, err := s.get()
+	if err != nil {
+		return 0, err
+	}
+	return r.limiter.Refund(ctx, tenant, requestID, cost)
+}
+
+// Acquire takes a slot.
+func (s *services) Acquire(ctx context.Context, q limiter.Request, ttl time.Duration) (limiter.Hold, error) {
+	r, err := s.get()
+	if err != nil {
+		return limiter.Hold{}, err
+	}
+	return r.limiter.Acquire(ctx, q, ttl)
+}
+
+// Renew holds a slot for longer.
+func (s *services) Renew(ctx context.Context, tenant, id string, ttl time.Duration) (limiter.Hold, error) {
+	r, err := s.get()
+	if err != nil {
+		return limiter.Hold{}, err
+	}
+	return r.limiter.Renew(ctx, tenant, id, ttl)
+}
+
+// Release gives a slot back.
+func (s *services) Release(ctx context.Context, tenant, id string) (bool, error) {
+	r, err := s.get()
+	if err != nil {
+		return false, err
+	}
+	return r.limiter.Release(ctx, tenant, id)
 }
 
 // SetLimits creates or replaces limits.
@@ -121,6 +230,24 @@ func (s *services) ListLimits(ctx context.Context) ([]limiter.Limit, uint32, err
 		return nil, 0, err
 	}
 	return r.meta.ListLimits(ctx)
+}
+
+// LimiterMode is how limits act.
+func (s *services) LimiterMode(ctx context.Context) (limiter.Mode, error) {
+	r, err := s.get()
+	if err != nil {
+		return 0, err
+	}
+	return r.meta.LimiterMode(ctx)
+}
+
+// SetLimiterMode changes how limits act.
+func (s *services) SetLimiterMode(ctx context.Context, mode limiter.Mode) (limiter.Mode, error) {
+	r, err := s.get()
+	if err != nil {
+		return 0, err
+	}
+	return r.meta.SetLimiterMode(ctx, mode)
 }
 
 // Ingest stores documents.

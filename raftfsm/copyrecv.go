@@ -54,11 +54,12 @@ type staging struct {
 	// staged is called when a file is on disk, before the sender learns of it.
 	staged func(ctx context.Context, n int)
 
-	mu     sync.Mutex
-	m      *stagedFiles // nil: nothing is there
-	conn   net.Conn     // whose files are taken
-	expire *time.Timer
-	closed bool
+	mu        sync.Mutex
+	m         *stagedFiles // nil: nothing is there
+	conn      net.Conn     // whose files are taken
+	expire    *time.Timer
+	installed uint64 // index of the last copy that became the state
+	closed    bool
 }
 
 // stagedFiles is what the file "manifest" in the staging folder holds, as JSON.
@@ -98,6 +99,10 @@ func (s *staging) path(name string) string { return s.fs.PathJoin(s.dir, name) }
 
 func (s *staging) file(n int) string { return s.path(fmt.Sprintf("%05d.sst", n)) }
 
+// errInstalled answers a transfer of what is the state already: loading it has taken longer than
+// the sender waited.
+var errInstalled = errors.New("the copy is installed")
+
 // begin makes conn the one whose files are taken, and says how many the copy has already. They
 // are read and checked, for the disk may have changed them since. Another copy is dropped.
 func (s *staging) begin(conn net.Conn, b copyBegin) (int, error) {
@@ -105,6 +110,9 @@ func (s *staging) begin(conn net.Conn, b copyBegin) (int, error) {
 	defer s.mu.Unlock()
 	if s.closed {
 		return 0, ErrShutdown
+	}
+	if b.AsksInstalled && b.Index <= s.installed {
+		return 0, errInstalled
 	}
 	if s.conn != nil && s.conn != conn {
 		s.conn.Close()
@@ -249,6 +257,7 @@ func (s *staging) install(h copyHeader, ingest func(paths []string) error) error
 	if err := ingest(paths); err != nil {
 		return err
 	}
+	s.installed = h.Index
 	return s.dropLocked()
 }
 
@@ -337,7 +346,7 @@ func (g *group) receive(c net.Conn) error {
 
 // answerCopy tells the sender what there is, or what went wrong, which ends the transfer.
 func answerCopy(c net.Conn, have int, failed error) error {
-	a := copyAnswer{Have: have}
+	a := copyAnswer{Have: have, Installed: errors.Is(failed, errInstalled)}
 	if failed != nil {
 		a.Error = failed.Error()
 	}

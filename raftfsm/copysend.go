@@ -30,6 +30,8 @@ type copyBegin struct {
 	Index uint64 `json:"index"`
 	// Replica is the Raft server id of the receiver.
 	Replica string `json:"replica"`
+	// AsksInstalled is set by senders that understand copyAnswer.Installed.
+	AsksInstalled bool `json:"asks_installed,omitempty"`
 }
 
 // copyAnswer is what the receiver says to the opening and to every file.
@@ -37,6 +39,8 @@ type copyAnswer struct {
 	// Have is how many files it has, without a gap from the first on.
 	Have  int    `json:"have"`
 	Error string `json:"error,omitempty"`
+	// Installed says that the copy, or a later one, is the receiver's state already.
+	Installed bool `json:"installed,omitempty"`
 }
 
 const copyTransferVersion = 1
@@ -77,7 +81,7 @@ func (g *group) send(ctx context.Context, v *copyView, s *copySend, to Member, r
 		}
 	}
 	w := &copyConn{Conn: conn, r: bufio.NewReader(conn), pace: &h.copies.pace, rest: rest, ctx: ctx}
-	have, err := w.begin(copyBegin{Version: copyTransferVersion, Copy: v.id, Term: term, Index: v.pos.Index, Replica: string(replica)})
+	have, err := w.begin(copyBegin{Version: copyTransferVersion, Copy: v.id, Term: term, Index: v.pos.Index, Replica: string(replica), AsksInstalled: true})
 	if err != nil {
 		return nil, err
 	}
@@ -239,6 +243,9 @@ func (c *copyConn) answer(patience time.Duration) (int, error) {
 	if err := json.Unmarshal(b, &a); err != nil {
 		return 0, fmt.Errorf("malformed answer: %w", err)
 	}
+	if a.Installed {
+		return 0, errInstalled
+	}
 	if a.Error != "" {
 		return 0, errors.New(a.Error)
 	}
@@ -333,6 +340,10 @@ func (t copyTransport) install(opened *openedView, id raft.ServerID, target raft
 		return err
 	}
 	files, err := t.g.send(v.ctx, v, opened.views.sendTo(v, id), l.peer, id, args.Term)
+	if errors.Is(err, errInstalled) {
+		resp.Term, resp.Success = args.Term, true
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("raftfsm: send the state to %s: %w", id, err)
 	}

@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
@@ -376,4 +379,67 @@ func TestLoadingNodeIsNotReady(t *testing.T) {
 	awaitEqualStates(t, c, groupA)
 	c.Await("readiness", func() bool { return c.Host(away).Ready() == nil })
 	c.Await("the voter's news", func() bool { return c.Host(leader).Spare(groupA) })
+}
+
+// impatient gives up on the first RPC that installs a copy once the receiver loads it.
+type impatient struct {
+	*raft.NetworkTransport
+	loads <-chan struct{}
+	gave  *atomic.Bool
+}
+
+func (t impatient) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	answered := make(chan error, 1)
+	own, answer := *args, raft.InstallSnapshotResponse{}
+	go func() { answered <- t.NetworkTransport.InstallSnapshot(id, target, &own, &answer, data) }()
+	select {
+	case err := <-answered:
+		*resp = answer
+		return err
+	case <-t.loads:
+	}
+	if !t.gave.Swap(true) {
+		return errors.New("no answer in time")
+	}
+	err := <-answered
+	*resp = answer
+	return err
+}
+
+// A state whose loading outlasts the sender's patience is not sent a second time.
+func TestInstalledCopyIsNotSentAgain(t *testing.T) {
+	var x transfers
+	var gave atomic.Bool
+	loads, free := make(chan struct{}), make(chan struct{})
+	var once, freed sync.Once
+	let := func() { freed.Do(func() { close(free) }) }
+	hold := func() {
+		once.Do(func() { close(loads) })
+		<-free
+	}
+	c := hosttest.Start(t, 3, func() []raftfsm.Group {
+		return []raftfsm.Group{{ID: groupA, Name: "a", Machine: &heldLoads{hold: hold}}}
+	}, littleLog, x.option(), hosttest.Configure(func(_ int, o *raftfsm.Options) {
+		o.WithTransport(func(t raft.Transport) raft.Transport { return impatient{t.(*raft.NetworkTransport), loads, &gave} })
+	}))
+	t.Cleanup(let)
+	leader, away := leaveBehind(t, c)
+	term := c.Host(leader).Raft(groupA).CurrentTerm()
+	c.Start(away)
+	awaitClosed(c, "the state to be loaded", loads)
+	c.Await("a sender to give up and to be told that all is there", func() bool {
+		sent := x.sum(t, leader, "mc_raft_copies_total", "a", "out", "installed") + x.sum(t, (leader+2)%3, "mc_raft_copies_total", "a", "out", "installed")
+		return gave.Load() && sent > 0
+	})
+	let()
+	awaitEqualStates(t, c, groupA)
+	if c.Host(leader).Raft(groupA).CurrentTerm() != term {
+		t.Skip("another leader was elected meanwhile, with a copy of its own")
+	}
+	files := x.take(away)
+	for i, n := range files {
+		if n != i {
+			t.Fatalf("files %v arrived, some more than once", files)
+		}
+	}
 }

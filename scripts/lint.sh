@@ -20,6 +20,8 @@ check() {
 check gofumpt bash -c "git ls-files --cached --others --exclude-standard '*.go' | grep -v '^api/gen/' | xargs go tool -modfile=tools/go.mod gofumpt -l"
 check vet go vet ./...
 check staticcheck tool staticcheck ./...
+check 'vet interop' go vet -tags interop ./interop
+check 'staticcheck interop' tool staticcheck -tags interop ./interop
 check 'buf lint' tool buf lint
 # Against the API as last released; a change that breaks clients fails here. After a release:
 # go tool -modfile=tools/go.mod buf build -o api/baseline.binpb

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	limiterv1 "github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1"
+	"github.com/maestro-conductor/maestro/limiter"
 )
 
 func (a *app) checkCommand() *cobra.Command {
@@ -65,11 +66,16 @@ func checkTable(w io.Writer, r *limiterv1.CheckResponse) {
 	default:
 		fmt.Fprintf(w, "deny: %s by %s (%s); it can never pass\n", r.GetReason(), r.GetLimitId(), r.GetKind())
 	}
+	if r.GetMode() != "" {
+		fmt.Fprintln(w, modeLine(r.GetMode()))
+	}
 	if s := r.GetSource(); s != "" {
 		fmt.Fprintln(w, "decided by:", s)
 	}
 	if len(r.GetLevels()) == 0 {
-		fmt.Fprintln(w, "no limit matches")
+		if r.GetMode() != limiter.ModeOff.String() {
+			fmt.Fprintln(w, "no limit matches")
+		}
 		return
 	}
 	fmt.Fprintln(w, "\nLIMIT\tSCOPE\tKIND\tREMAINING\tOF\tSHADOW")

@@ -36,6 +36,7 @@ starts with "ready" is printed once, and DIR/dev.json says what runs where.`,
 	f.StringSliceVar(&regions, "regions", []string{"local"}, "name of the region")
 	f.IntVar(&o.Nodes, "nodes", 0, "how many nodes start the region: 1, 3 or 5 (default: as many as it has, or 3)")
 	f.IntVar(&o.PortBase, "port-base", 7400, "first port; 0 picks free ports and keeps them")
+	f.StringVar(&o.EnvoyMapping, "envoy-mapping", "", "file of what Envoy's descriptors mean; see docs/envoy.md (default: Envoy is not served)")
 	f.BoolVar(&o.NoSeed, "no-seed", false, "no sample content")
 	cmd.RunE = a.action(func(ctx context.Context, _ []string) error {
 		began := time.Now()

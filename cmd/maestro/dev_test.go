@@ -145,13 +145,13 @@ func TestDevRegion(t *testing.T) {
 func checkLimits(t *testing.T) {
 	t.Helper()
 	file := filepath.Join("..", "..", "docs", "examples", "limits.yaml")
-	if out, errs, status := maestro(t, "", "limit", "set", "-f", file, "--dry-run"); status != statusDone || !strings.Contains(out, "6 would be created, 0 replaced") {
+	if out, errs, status := maestro(t, "", "limit", "set", "-f", file, "--dry-run"); status != statusDone || !strings.Contains(out, "7 would be created, 0 replaced") {
 		t.Errorf("limit set --dry-run: %d %s %s", status, out, errs)
 	}
-	if out, errs, status := maestro(t, "", "limit", "set", "-f", file); status != statusDone || !strings.Contains(out, "6 created") {
+	if out, errs, status := maestro(t, "", "limit", "set", "-f", file); status != statusDone || !strings.Contains(out, "7 created") {
 		t.Errorf("limit set: %d %s %s", status, out, errs)
 	}
-	if out, _, status := maestro(t, "", "limit", "set", "-f", file, "--dry-run"); status != statusDone || !strings.HasPrefix(out, "0 would be created, 0 replaced, 6 unchanged") {
+	if out, _, status := maestro(t, "", "limit", "set", "-f", file, "--dry-run"); status != statusDone || !strings.HasPrefix(out, "0 would be created, 0 replaced, 7 unchanged") {
 		t.Errorf("the same again: %d %s", status, out)
 	}
 	check := func(want int, tenant string, cost string) string {
@@ -173,6 +173,7 @@ func checkLimits(t *testing.T) {
 			t.Errorf("limit usage lacks %s: %d %s %s", want, status, out, errs)
 		}
 	}
+	checkHolds(t)
 	// Every group's leader learns the bounds of the calendars from the clocks of a majority.
 	eventually(t, "the month's end is known", func() bool {
 		maestro(t, "", "check", "--tenant", "acme") // usage is as of the last decision
@@ -191,8 +192,60 @@ func checkLimits(t *testing.T) {
 				return false
 			}
 		}
-		return len(usage.Levels) == 5
+		return len(usage.Levels) == 6
 	})
+}
+
+// checkHolds reserves, gives back and holds, with the limits of the sample file.
+func checkHolds(t *testing.T) {
+	t.Helper()
+	run := func(want int, args ...string) string {
+		t.Helper()
+		out, errs, status := maestro(t, "", append([]string{"limit"}, append(args, "--tenant", "acme", "-o", "json")...)...)
+		if status != want {
+			t.Fatalf("limit %s: %d %s %s", args, status, out, errs)
+		}
+		return strings.ReplaceAll(out, " ", "")
+	}
+	idOf := func(out string) string {
+		t.Helper()
+		var m struct{ ID string }
+		if err := json.Unmarshal([]byte(out), &m); err != nil || m.ID == "" {
+			t.Fatalf("no id in %s (%v)", out, err)
+		}
+		return m.ID
+	}
+	reservation := idOf(run(statusDone, "reserve", "--token", "ana", "--key", "model-a", "--cost", "5", "--ttl", "1h"))
+	for range 2 { // the first one counts
+		if out := run(statusDone, "commit", reservation, "--actual", "2"); !strings.Contains(out, `"refunded":3`) {
+			t.Errorf("commit: %s", out)
+		}
+	}
+	if out := run(statusDone, "cancel", reservation); !strings.Contains(out, `"actual":2`) {
+		t.Errorf("cancel after commit: %s", out)
+	}
+	run(statusDenied, "reserve", "--key", "model-a", "--cost", "4000000")
+	if _, errs, status := maestro(t, "", "limit", "cancel", strings.Repeat("0", 32), "--tenant", "acme"); status != statusError || !strings.Contains(errs, "no such reservation") {
+		t.Errorf("cancel of nothing: %d %s", status, errs)
+	}
+	if _, errs, status := maestro(t, "", "check", "--tenant", "acme", "--token", "bob", "--cost", "3", "--request-id", "export-17"); status != statusDone {
+		t.Errorf("check: %d %s", status, errs)
+	}
+	if out := run(statusDone, "refund", "export-17"); !strings.Contains(out, `"refunded":3`) {
+		t.Errorf("refund: %s", out)
+	}
+	slot := idOf(run(statusDone, "acquire", "--weight", "10"))
+	if out := run(statusDenied, "acquire"); !strings.Contains(out, `"kind":"concurrency"`) {
+		t.Errorf("an eleventh build: %s", out)
+	}
+	if id := idOf(run(statusDone, "acquire", "--renew", slot)); id != slot {
+		t.Errorf("renewed %s, want %s", id, slot)
+	}
+	for _, want := range []string{`"released":true`, `"released":false`} {
+		if out := run(statusDone, "release", slot); !strings.Contains(out, want) {
+			t.Errorf("release: %s, want %s", out, want)
+		}
+	}
 }
 
 // checkTenantToken makes a token of one tenant and tries its borders.

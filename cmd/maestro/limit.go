@@ -17,8 +17,9 @@ import (
 )
 
 func (a *app) limitCommand() *cobra.Command {
-	cmd := a.group(&cobra.Command{Use: "limit", Short: "Set, show and delete limits"})
-	cmd.AddCommand(a.limitSetCommand(), a.limitListCommand(), a.limitGetCommand(), a.limitUsageCommand(), a.limitDeleteCommand())
+	cmd := a.group(&cobra.Command{Use: "limit", Short: "Set, show and delete limits; reserve, hold and give back"})
+	cmd.AddCommand(a.limitReserveCommand(), a.limitCommitCommand(), a.limitCancelCommand(), a.limitRefundCommand(), a.limitAcquireCommand(), a.limitReleaseCommand())
+	cmd.AddCommand(a.limitSetCommand(), a.limitListCommand(), a.limitGetCommand(), a.limitUsageCommand(), a.limitDeleteCommand(), a.limitTopCommand(), a.limitModeCommand())
 	return cmd
 }
 
@@ -37,8 +38,9 @@ func (a *app) limitSetCommand() *cobra.Command {
       tokenBucket: {rate: 100/s, burst: 20}
       window: {limit: 10000, length: 1h}
       calendar: {limit: 1000000, period: month, timeZone: Europe/Berlin}
+      concurrency: {limit: 10, ttl: 60s}
 
-A limit has a tokenBucket, a window, a calendar, or several of them. docs/limits.md explains every field.
+A limit has a tokenBucket, a window, a calendar, a concurrency, or several of them. docs/limits.md explains every field.
 What changes is shown, one limit a line: - what goes, + what comes. With --dry-run nothing is set.`,
 		Example: `  maestro limit set -f limits.yaml --dry-run
   maestro limit set -f limits.yaml
@@ -175,6 +177,9 @@ func partsOf(l *limiterv1.Limit) []string {
 			part += " " + c.GetTimeZone()
 		}
 		parts = append(parts, part)
+	}
+	if c := l.GetConcurrency(); c != nil {
+		parts = append(parts, fmt.Sprintf("%d at once for %s", c.GetLimit(), c.GetTtl()))
 	}
 	for _, word := range []string{l.GetAccess(), l.GetEnforcement(), l.GetOversize()} {
 		if word != "" {

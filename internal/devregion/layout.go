@@ -169,6 +169,7 @@ type nodeFile struct {
 	Seeds   []seedEntry       `yaml:"seeds"`
 	TLS     map[string]string `yaml:"tls"`
 	Disk    map[string]uint64 `yaml:"disk,omitempty"`
+	Envoy   string            `yaml:"envoy_mapping,omitempty"`
 }
 
 type seedEntry struct {
@@ -194,6 +195,7 @@ func (r *Region) writeConfigs() error {
 			Cluster: map[string]string{"listen": n.Cluster, "advertise": n.Cluster},
 			Admin:   map[string]string{"listen": hostPort(n.Admin)},
 			TLS:     map[string]string{"ca": certs.CAPath(r.certsDir()), "cert": p.Cert, "key": p.Key},
+			Envoy:   r.opts.EnvoyMapping,
 		}
 		if !r.opts.Earlier {
 			// A developer's disk is often nearly full, and holds three nodes.

@@ -59,6 +59,8 @@ type Options struct {
 	Binary string
 	// Earlier writes configurations that builds before this one understand too.
 	Earlier bool
+	// EnvoyMapping is the file that says what Envoy's descriptors mean; empty switches that service off.
+	EnvoyMapping string
 	// NoSeed leaves out the sample content.
 	NoSeed bool
 	// Report receives a line now and then for the person who waits; nil drops them.
@@ -112,6 +114,11 @@ func prepare(o Options) (*Region, error) {
 	if o.Binary == "" {
 		if o.Binary, err = os.Executable(); err != nil {
 			return nil, fmt.Errorf("%w: find the own binary: %w", ErrStart, err)
+		}
+	}
+	if o.EnvoyMapping != "" {
+		if o.EnvoyMapping, err = filepath.Abs(o.EnvoyMapping); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrStart, err)
 		}
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {

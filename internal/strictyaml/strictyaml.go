@@ -107,6 +107,8 @@ func (w *walker) walk(n *yaml.Node, t reflect.Type, path string) {
 		for i, item := range n.Content {
 			w.walk(item, t.Elem(), fmt.Sprintf("%s[%d]", path, i))
 		}
+	case t.Kind() == reflect.Map:
+		w.walkMap(n, t, path)
 	case n.Kind != yaml.ScalarNode:
 		w.add(n, "%s must be %s", name(path), kindName(t))
 	default:
@@ -140,6 +142,30 @@ func (w *walker) walkStruct(n *yaml.Node, t reflect.Type, path string) {
 			continue
 		}
 		w.walk(value, field, full)
+	}
+}
+
+// walkMap takes any keys, each once.
+func (w *walker) walkMap(n *yaml.Node, t reflect.Type, path string) {
+	if n.Kind != yaml.MappingNode {
+		w.add(n, "%s must be a mapping", name(path))
+		return
+	}
+	seen := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		full := join(path, key.Value)
+		if key.Kind != yaml.ScalarNode || key.Anchor != "" {
+			w.aliased = true
+			w.add(key, "a key of %s is not a plain word (nor may it be an anchor or alias)", name(path))
+			continue
+		}
+		if line, ok := seen[key.Value]; ok {
+			w.add(key, "key %s is given twice, first in line %d", strconv.Quote(full), line)
+			continue
+		}
+		seen[key.Value] = key.Line
+		w.walk(value, t.Elem(), full)
 	}
 }
 

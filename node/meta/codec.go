@@ -14,6 +14,7 @@ const (
 	codecFirst   = 1
 	codecMembers = 2 // the tables of members, and conditions on the table's version
 	codecLimits  = 3 // changes of limits that are more than token buckets
+	codecLeases  = 4 // changes of limits with a concurrency
 )
 
 const (
@@ -96,12 +97,19 @@ var errNewer = fmt.Errorf("%w: made by a newer build", errCodec)
 
 // codec is the first version that can say c.
 func (c change) codec() byte {
+	codec := c.table.codec()
 	for _, s := range c.steps {
-		if c.table == tableLimits && len(s.value) > 0 && s.value[0] >= limitValueLimits {
-			return codecLimits
+		if c.table != tableLimits || len(s.value) == 0 {
+			continue
+		}
+		switch v := s.value[0]; {
+		case v >= limitValueLeases:
+			codec = codecLeases
+		case v == limitValueLimits:
+			codec = max(codec, codecLimits)
 		}
 	}
-	return c.table.codec()
+	return codec
 }
 
 func encodeChange(c change) []byte {
@@ -123,7 +131,7 @@ func encodeChange(c change) []byte {
 
 // decodeChange accepts what encodeChange writes for steps with distinct keys.
 func decodeChange(b []byte) (change, error) {
-	r, op, err := openCodec(b, codecLimits)
+	r, op, err := openCodec(b, codecLeases)
 	if err != nil {
 		return change{}, err
 	}

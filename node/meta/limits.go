@@ -27,11 +27,15 @@ const pushAttempts = 8
 // A plain limit keeps the first layout of its value, which every build reads.
 const (
 	limitValueFirst  = 1
-	limitValueLimits = 2 // as the limiter writes it
+	limitValueLimits = 2 // as the limiter writes it; so with the next one
+	limitValueLeases = 3 // with a concurrency
 )
 
 func encodeLimit(l limiter.Limit) []byte {
-	if l.Level() >= raftfsm.LevelLimits {
+	switch {
+	case l.Level() >= raftfsm.LevelLeases:
+		return limiter.AppendLimit([]byte{limitValueLeases}, l)
+	case l.Level() >= raftfsm.LevelLimits:
 		return limiter.AppendLimit([]byte{limitValueLimits}, l)
 	}
 	b := wire.AppendString([]byte{limitValueFirst}, l.Scope)
@@ -41,9 +45,9 @@ func encodeLimit(l limiter.Limit) []byte {
 }
 
 func decodeLimit(id string, value []byte) (limiter.Limit, error) {
-	if len(value) > 0 && value[0] == limitValueLimits {
+	if len(value) > 0 && (value[0] == limitValueLimits || value[0] == limitValueLeases) {
 		l, err := limiter.DecodeLimit(value[1:])
-		if err != nil || l.ID != id {
+		if err != nil || l.ID != id || (l.Level() >= raftfsm.LevelLeases) != (value[0] == limitValueLeases) {
 			return limiter.Limit{}, errRow("limit " + id)
 		}
 		return l, nil

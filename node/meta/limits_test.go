@@ -267,10 +267,11 @@ func TestWrongOwnersLearnLittle(t *testing.T) {
 func TestLimitsOfALaterLevel(t *testing.T) {
 	plain := limiter.Limit{ID: "a", Scope: limiter.ScopeTenant, Selector: "acme", TokenBucket: limiter.TokenBucket{Rate: "1/s", Burst: 1}}
 	window := limiter.Limit{ID: "b", Scope: limiter.ScopeTenant, Selector: "acme", Window: limiter.Window{Limit: 5, Length: "1h"}}
+	slots := limiter.Limit{ID: "c", Scope: limiter.ScopeTenant, Selector: "acme", Concurrency: limiter.Concurrency{Limit: 5, TTL: "30s"}}
 	for _, c := range []struct {
 		limit        limiter.Limit
 		value, codec byte
-	}{{plain, limitValueFirst, codecFirst}, {window, limitValueLimits, codecLimits}} {
+	}{{plain, limitValueFirst, codecFirst}, {window, limitValueLimits, codecLimits}, {slots, limitValueLeases, codecLeases}} {
 		value := encodeLimit(c.limit)
 		data := encodeChange(change{table: tableLimits, actor: "acme", steps: []step{{kind: kindPut, key: c.limit.ID, owner: "acme", value: value}}})
 		if value[0] != c.value || data[0] != c.codec {
@@ -297,7 +298,14 @@ func TestLimitsOfALaterLevel(t *testing.T) {
 	if _, err := s.SetLimits(t.Context(), api.AllTenants, []limiter.Limit{plain, window}, ""); err != nil {
 		t.Errorf("a window in a region of the third level: %v", err)
 	}
-	if all, _, err := s.ListLimits(t.Context()); err != nil || len(all) != 2 || all[1] != window {
+	if _, err := s.SetLimits(t.Context(), api.AllTenants, []limiter.Limit{slots}, ""); !errors.Is(err, api.ErrLevel) {
+		t.Errorf("a concurrency in a region of the third level: %v", err)
+	}
+	r.level = raftfsm.LevelLeases
+	if _, err := s.SetLimits(t.Context(), api.AllTenants, []limiter.Limit{slots}, ""); err != nil {
+		t.Errorf("a concurrency in a region of the fourth level: %v", err)
+	}
+	if all, _, err := s.ListLimits(t.Context()); err != nil || len(all) != 3 || all[1] != window || all[2] != slots {
 		t.Errorf("limits %v, error %v", all, err)
 	}
 }

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/maestro-conductor/maestro/api"
 	"github.com/maestro-conductor/maestro/internal/wire"
+	"github.com/maestro-conductor/maestro/limiter"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
@@ -15,11 +17,15 @@ import (
 const (
 	settingCluster   = "cluster"    // cluster id, region
 	settingCursorKey = "cursor_key" // authenticates the cursors of searches
+	// settingLimiterMode is how limits act; without it, they are enforced. It is written from
+	// raftfsm.LevelLeases on.
+	settingLimiterMode = "limiter_mode"
 )
 
 const (
 	cursorKeyBytes      = 32
 	clusterValueVersion = 1
+	modeValueVersion    = 1
 )
 
 // ErrOtherCluster means that the region was founded under another cluster id or name.
@@ -56,6 +62,9 @@ func validSetting(key string, value []byte) error {
 			return fmt.Errorf("%w: cursor key of %d bytes", errCodec, len(value))
 		}
 		return nil
+	case settingLimiterMode:
+		_, err := decodeMode(value)
+		return err
 	}
 	return fmt.Errorf("%w: setting %q is unknown to this build", errCodec, key)
 }
@@ -99,4 +108,53 @@ func (s *Service) Settings() (Settings, bool) {
 func (s *Service) CursorKey() ([]byte, bool) {
 	value, ok := s.machine.views.setting(settingCursorKey)
 	return bytes.Clone(value), ok
+}
+
+// LimiterMode is how limits act, as this node knows it. A node that is cut off keeps what it knew;
+// it answers nobody a second later.
+func (m *Machine) LimiterMode() limiter.Mode { return limiter.Mode(m.views.mode.Load()) }
+
+// LimiterMode is how limits act in the region, linearizably.
+func (s *Service) LimiterMode(ctx context.Context) (limiter.Mode, error) {
+	f, err := s.read(ctx, tableSettings, 0)
+	if err != nil {
+		return 0, fmt.Errorf("meta: mode of the limits: %w", err)
+	}
+	r := f.records[settingLimiterMode]
+	if r.deleted || len(r.value) == 0 {
+		return limiter.ModeEnforce, nil
+	}
+	return decodeMode(r.value)
+}
+
+// SetLimiterMode changes how limits act: every node that answers follows within a second. It
+// returns api.ErrLevel while a member does not know modes.
+func (s *Service) SetLimiterMode(ctx context.Context, mode limiter.Mode) (before limiter.Mode, err error) {
+	if s.groups.Level() < raftfsm.LevelLeases {
+		return 0, fmt.Errorf("meta: mode of the limits: %w", api.ErrLevel)
+	}
+	if before, err = s.LimiterMode(ctx); err != nil {
+		return 0, err
+	}
+	res, err := s.change(ctx, change{table: tableSettings, actor: anyOwner, steps: []step{
+		{kind: kindPut, key: settingLimiterMode, owner: anyOwner, value: encodeMode(mode)},
+	}}, raftfsm.RequestID{})
+	if err == nil && res.outcome != outcomeDone {
+		err = unexpected(res)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("meta: mode of the limits: %w", err)
+	}
+	return before, nil
+}
+
+func encodeMode(m limiter.Mode) []byte { return []byte{modeValueVersion, byte(m)} }
+
+func decodeMode(b []byte) (limiter.Mode, error) {
+	r := wire.NewReader(b)
+	v, m := r.Byte(modeValueVersion), limiter.Mode(r.Byte(byte(len(limiter.Modes)-1)))
+	if err := r.Done(); err != nil || v != modeValueVersion {
+		return 0, errRow("setting " + settingLimiterMode)
+	}
+	return m, nil
 }

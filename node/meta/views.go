@@ -2,6 +2,9 @@ package meta
 
 import (
 	"sync"
+	"sync/atomic"
+
+	"github.com/maestro-conductor/maestro/limiter"
 )
 
 // views are the records that every node needs at hand, decoded. The machine writes them when
@@ -10,6 +13,8 @@ type views struct {
 	mu       sync.RWMutex
 	tokens   map[string]token
 	settings map[string][]byte
+	// mode is the limiter.Mode in force, which every check asks for.
+	mode atomic.Uint32
 	// limits is closed, and replaced, when the limits have changed.
 	limits chan struct{}
 	// membership is replaced as a whole, so that readers keep what they have got; changed is
@@ -52,8 +57,11 @@ func (v *views) reset(tables map[table][]record) error {
 	v.tokens = fresh
 	v.settings = make(map[string][]byte, len(tables[tableSettings]))
 	for _, r := range tables[tableSettings] {
-		v.setSetting(r)
+		if !r.deleted {
+			v.settings[r.key] = r.value
+		}
 	}
+	v.followMode()
 	v.signalLimits()
 	v.setMembership(members)
 	return nil
@@ -122,9 +130,19 @@ func (v *views) setToken(r record) {
 func (v *views) setSetting(r record) {
 	if r.deleted {
 		delete(v.settings, r.key)
-		return
+	} else {
+		v.settings[r.key] = r.value
 	}
-	v.settings[r.key] = r.value
+	v.followMode()
+}
+
+// followMode takes over the mode of the limits: without a setting they are enforced.
+func (v *views) followMode() {
+	mode, err := decodeMode(v.settings[settingLimiterMode])
+	if err != nil {
+		mode = limiter.ModeEnforce
+	}
+	v.mode.Store(uint32(mode))
 }
 
 func (v *views) signalLimits() {

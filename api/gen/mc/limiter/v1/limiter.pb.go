@@ -133,7 +133,10 @@ type CheckResponse struct {
 	WouldDeny bool `protobuf:"varint,8,opt,name=would_deny,json=wouldDeny,proto3" json:"would_deny,omitempty"`
 	// source is who decided: "lease", the node that was asked, from tokens that it holds; "leader", the
 	// leader of the tenant's group; or "cached", the leader a while ago, whose denial still counts.
-	Source        string `protobuf:"bytes,9,opt,name=source,proto3" json:"source,omitempty"`
+	Source string `protobuf:"bytes,9,opt,name=source,proto3" json:"source,omitempty"`
+	// mode is empty when limits are enforced, "shadow" when every limit only watches, or "off" when
+	// checks pass without being counted. See SetMode.
+	Mode          string `protobuf:"bytes,20,opt,name=mode,proto3" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -231,6 +234,13 @@ func (x *CheckResponse) GetSource() string {
 	return ""
 }
 
+func (x *CheckResponse) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
 // Level is the state of one part of a matching limit after the decision.
 type Level struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -242,7 +252,7 @@ type Level struct {
 	Limit uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	// remaining is how many whole tokens are left.
 	Remaining uint32 `protobuf:"varint,4,opt,name=remaining,proto3" json:"remaining,omitempty"`
-	// kind is "token_bucket", "window", "calendar", "unlimited" or "banned".
+	// kind is "token_bucket", "window", "calendar", "concurrency", "unlimited" or "banned".
 	Kind string `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
 	// shadow is true for a limit that only watches, and would_deny when it would have denied.
 	Shadow        bool `protobuf:"varint,6,opt,name=shadow,proto3" json:"shadow,omitempty"`
@@ -476,6 +486,484 @@ func (x *CheckResult) GetError() *v1.ErrorDetail {
 	return nil
 }
 
+// CheckStreamRequest carries at most 1000 checks in columns: the n-th entry of a column belongs to the
+// n-th check. A message depends on no other. There are no request ids: repeating a message may debit twice.
+type CheckStreamRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// checks is how many there are. A column has an entry for each, or is left out.
+	Checks uint32 `protobuf:"varint,1,opt,name=checks,proto3" json:"checks,omitempty"`
+	// tenants are the different ones of the message, and tenant_at says which of them each check is for,
+	// counted from 0. Without tenant_at all are for the first; without tenants, for the caller's tenant.
+	Tenants  []string `protobuf:"bytes,2,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	TenantAt []uint32 `protobuf:"varint,3,rep,packed,name=tenant_at,json=tenantAt,proto3" json:"tenant_at,omitempty"`
+	// tokens and token_at are the same for tokens. Without tokens no check has one.
+	Tokens  []string `protobuf:"bytes,4,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	TokenAt []uint32 `protobuf:"varint,5,rep,packed,name=token_at,json=tokenAt,proto3" json:"token_at,omitempty"`
+	// keys are all keys, one behind the other, and key_bytes how many bytes of UTF-8 each has. Without
+	// key_bytes no check has a key.
+	Keys     string   `protobuf:"bytes,6,opt,name=keys,proto3" json:"keys,omitempty"`
+	KeyBytes []uint32 `protobuf:"varint,7,rep,packed,name=key_bytes,json=keyBytes,proto3" json:"key_bytes,omitempty"`
+	// costs are as in CheckRequest. Without them each check takes 1.
+	Costs []uint32 `protobuf:"varint,8,rep,packed,name=costs,proto3" json:"costs,omitempty"`
+	// levels asks for the levels of every check, which take most of an answer.
+	Levels bool `protobuf:"varint,9,opt,name=levels,proto3" json:"levels,omitempty"`
+	// timeout_ms is how long the checks of the message may take, in milliseconds, up to 60000; 0 means 5000.
+	TimeoutMs     uint32 `protobuf:"varint,10,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckStreamRequest) Reset() {
+	*x = CheckStreamRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckStreamRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckStreamRequest) ProtoMessage() {}
+
+func (x *CheckStreamRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckStreamRequest.ProtoReflect.Descriptor instead.
+func (*CheckStreamRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CheckStreamRequest) GetChecks() uint32 {
+	if x != nil {
+		return x.Checks
+	}
+	return 0
+}
+
+func (x *CheckStreamRequest) GetTenants() []string {
+	if x != nil {
+		return x.Tenants
+	}
+	return nil
+}
+
+func (x *CheckStreamRequest) GetTenantAt() []uint32 {
+	if x != nil {
+		return x.TenantAt
+	}
+	return nil
+}
+
+func (x *CheckStreamRequest) GetTokens() []string {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *CheckStreamRequest) GetTokenAt() []uint32 {
+	if x != nil {
+		return x.TokenAt
+	}
+	return nil
+}
+
+func (x *CheckStreamRequest) GetKeys() string {
+	if x != nil {
+		return x.Keys
+	}
+	return ""
+}
+
+func (x *CheckStreamRequest) GetKeyBytes() []uint32 {
+	if x != nil {
+		return x.KeyBytes
+	}
+	return nil
+}
+
+func (x *CheckStreamRequest) GetCosts() []uint32 {
+	if x != nil {
+		return x.Costs
+	}
+	return nil
+}
+
+func (x *CheckStreamRequest) GetLevels() bool {
+	if x != nil {
+		return x.Levels
+	}
+	return false
+}
+
+func (x *CheckStreamRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+// CheckStreamResponse answers one CheckStreamRequest. Each of its checks is allowed, denied or failed.
+type CheckStreamResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// checks is how many there are; 0 with refused.
+	Checks uint32 `protobuf:"varint,1,opt,name=checks,proto3" json:"checks,omitempty"`
+	// allowed has a bit for each check, set when it may pass: check n has the bit of value 2^(n mod 8) of
+	// byte n/8.
+	Allowed []byte `protobuf:"bytes,2,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	// retry_after_ms has an entry for each denied check, in their order; see CheckResponse.
+	RetryAfterMs []uint32 `protobuf:"varint,3,rep,packed,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
+	// denials are the different ones of the message, and denial_at has for each denied check the one that
+	// it is, counted from 0. Without denial_at all are the first.
+	Denials  []*Denial `protobuf:"bytes,4,rep,name=denials,proto3" json:"denials,omitempty"`
+	DenialAt []uint32  `protobuf:"varint,5,rep,packed,name=denial_at,json=denialAt,proto3" json:"denial_at,omitempty"`
+	// would_deny lists the checks, counted from 0, that a limit that only watches would have denied.
+	WouldDeny []uint32 `protobuf:"varint,6,rep,packed,name=would_deny,json=wouldDeny,proto3" json:"would_deny,omitempty"`
+	// failed lists the checks that could not be decided.
+	Failed []*FailedCheck `protobuf:"bytes,7,rep,name=failed,proto3" json:"failed,omitempty"`
+	// limits_version is the version of the limits that decided; the lowest where they differ.
+	LimitsVersion uint32 `protobuf:"varint,8,opt,name=limits_version,json=limitsVersion,proto3" json:"limits_version,omitempty"`
+	// levels has an entry for each check if the request asked for them.
+	Levels []*CheckLevels `protobuf:"bytes,9,rep,name=levels,proto3" json:"levels,omitempty"`
+	// refused is there when nothing of the message was done. The stream goes on.
+	Refused       *RefusedChecks `protobuf:"bytes,10,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckStreamResponse) Reset() {
+	*x = CheckStreamResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckStreamResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckStreamResponse) ProtoMessage() {}
+
+func (x *CheckStreamResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckStreamResponse.ProtoReflect.Descriptor instead.
+func (*CheckStreamResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CheckStreamResponse) GetChecks() uint32 {
+	if x != nil {
+		return x.Checks
+	}
+	return 0
+}
+
+func (x *CheckStreamResponse) GetAllowed() []byte {
+	if x != nil {
+		return x.Allowed
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetRetryAfterMs() []uint32 {
+	if x != nil {
+		return x.RetryAfterMs
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetDenials() []*Denial {
+	if x != nil {
+		return x.Denials
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetDenialAt() []uint32 {
+	if x != nil {
+		return x.DenialAt
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetWouldDeny() []uint32 {
+	if x != nil {
+		return x.WouldDeny
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetFailed() []*FailedCheck {
+	if x != nil {
+		return x.Failed
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetLimitsVersion() uint32 {
+	if x != nil {
+		return x.LimitsVersion
+	}
+	return 0
+}
+
+func (x *CheckStreamResponse) GetLevels() []*CheckLevels {
+	if x != nil {
+		return x.Levels
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetRefused() *RefusedChecks {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+// Denial is why a check is denied; its fields are as in CheckResponse.
+type Denial struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	LimitId       string                 `protobuf:"bytes,2,opt,name=limit_id,json=limitId,proto3" json:"limit_id,omitempty"`
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Denial) Reset() {
+	*x = Denial{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Denial) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Denial) ProtoMessage() {}
+
+func (x *Denial) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Denial.ProtoReflect.Descriptor instead.
+func (*Denial) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Denial) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Denial) GetLimitId() string {
+	if x != nil {
+		return x.LimitId
+	}
+	return ""
+}
+
+func (x *Denial) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+// FailedCheck is a check that could not be decided.
+type FailedCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// check is which of the message, counted from 0.
+	Check uint32 `protobuf:"varint,1,opt,name=check,proto3" json:"check,omitempty"`
+	// error says why; its outcome tells whether the check may have taken tokens.
+	Error         *v1.ErrorDetail `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailedCheck) Reset() {
+	*x = FailedCheck{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailedCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailedCheck) ProtoMessage() {}
+
+func (x *FailedCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailedCheck.ProtoReflect.Descriptor instead.
+func (*FailedCheck) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *FailedCheck) GetCheck() uint32 {
+	if x != nil {
+		return x.Check
+	}
+	return 0
+}
+
+func (x *FailedCheck) GetError() *v1.ErrorDetail {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+// CheckLevels are the levels of one check; see CheckResponse.
+type CheckLevels struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Levels        []*Level               `protobuf:"bytes,1,rep,name=levels,proto3" json:"levels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckLevels) Reset() {
+	*x = CheckLevels{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckLevels) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckLevels) ProtoMessage() {}
+
+func (x *CheckLevels) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckLevels.ProtoReflect.Descriptor instead.
+func (*CheckLevels) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CheckLevels) GetLevels() []*Level {
+	if x != nil {
+		return x.Levels
+	}
+	return nil
+}
+
+// RefusedChecks is why nothing of a message was done.
+type RefusedChecks struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// code is that of Connect, such as "invalid_argument"; message is for people.
+	Code          string          `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	Message       string          `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Error         *v1.ErrorDetail `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefusedChecks) Reset() {
+	*x = RefusedChecks{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefusedChecks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefusedChecks) ProtoMessage() {}
+
+func (x *RefusedChecks) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefusedChecks.ProtoReflect.Descriptor instead.
+func (*RefusedChecks) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RefusedChecks) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *RefusedChecks) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *RefusedChecks) GetError() *v1.ErrorDetail {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
 // PeekRequest is a CheckRequest that takes nothing.
 type PeekRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -490,7 +978,7 @@ type PeekRequest struct {
 
 func (x *PeekRequest) Reset() {
 	*x = PeekRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -502,7 +990,7 @@ func (x *PeekRequest) String() string {
 func (*PeekRequest) ProtoMessage() {}
 
 func (x *PeekRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -515,7 +1003,7 @@ func (x *PeekRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeekRequest.ProtoReflect.Descriptor instead.
 func (*PeekRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{6}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PeekRequest) GetTenant() string {
@@ -556,7 +1044,7 @@ type PeekResponse struct {
 
 func (x *PeekResponse) Reset() {
 	*x = PeekResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -568,7 +1056,7 @@ func (x *PeekResponse) String() string {
 func (*PeekResponse) ProtoMessage() {}
 
 func (x *PeekResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -581,7 +1069,7 @@ func (x *PeekResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeekResponse.ProtoReflect.Descriptor instead.
 func (*PeekResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{7}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PeekResponse) GetDecision() *CheckResponse {
@@ -604,7 +1092,7 @@ type UsageRequest struct {
 
 func (x *UsageRequest) Reset() {
 	*x = UsageRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +1104,7 @@ func (x *UsageRequest) String() string {
 func (*UsageRequest) ProtoMessage() {}
 
 func (x *UsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +1117,7 @@ func (x *UsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
 func (*UsageRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{8}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UsageRequest) GetTenant() string {
@@ -666,7 +1154,7 @@ type UsageResponse struct {
 
 func (x *UsageResponse) Reset() {
 	*x = UsageResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -678,7 +1166,7 @@ func (x *UsageResponse) String() string {
 func (*UsageResponse) ProtoMessage() {}
 
 func (x *UsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -691,7 +1179,7 @@ func (x *UsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageResponse.ProtoReflect.Descriptor instead.
 func (*UsageResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{9}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UsageResponse) GetLevels() []*LevelUsage {
@@ -722,7 +1210,7 @@ type LevelUsage struct {
 
 func (x *LevelUsage) Reset() {
 	*x = LevelUsage{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -734,7 +1222,7 @@ func (x *LevelUsage) String() string {
 func (*LevelUsage) ProtoMessage() {}
 
 func (x *LevelUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -747,7 +1235,7 @@ func (x *LevelUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LevelUsage.ProtoReflect.Descriptor instead.
 func (*LevelUsage) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{10}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LevelUsage) GetLevel() *Level {
@@ -771,6 +1259,816 @@ func (x *LevelUsage) GetResetMs() uint32 {
 	return 0
 }
 
+// ReserveRequest asks for a cost that is settled later.
+type ReserveRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant, token, key and request_id are as in CheckRequest.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Token  string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Key    string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// cost is how many tokens are reserved: what it will cost at most, as far as known; at least 1.
+	Cost uint32 `protobuf:"varint,4,opt,name=cost,proto3" json:"cost,omitempty"`
+	// ttl_ms is after how long the reservation counts as spent unless it was settled: from 1000 to
+	// 3600000; 0 means 60000.
+	TtlMs         uint32 `protobuf:"varint,5,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReserveRequest) Reset() {
+	*x = ReserveRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReserveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReserveRequest) ProtoMessage() {}
+
+func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
+func (*ReserveRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ReserveRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ReserveRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *ReserveRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ReserveRequest) GetCost() uint32 {
+	if x != nil {
+		return x.Cost
+	}
+	return 0
+}
+
+func (x *ReserveRequest) GetTtlMs() uint32 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *ReserveRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// ReserveResponse is the decision, and the reservation if it allows.
+type ReserveResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Decision *CheckResponse         `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
+	// id names the reservation; empty when denied. Only its tenant knows it.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// expires_in_ms is how long it lasts from the decision on, at least.
+	ExpiresInMs   uint32 `protobuf:"varint,3,opt,name=expires_in_ms,json=expiresInMs,proto3" json:"expires_in_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReserveResponse) Reset() {
+	*x = ReserveResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReserveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReserveResponse) ProtoMessage() {}
+
+func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReserveResponse.ProtoReflect.Descriptor instead.
+func (*ReserveResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ReserveResponse) GetDecision() *CheckResponse {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+func (x *ReserveResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ReserveResponse) GetExpiresInMs() uint32 {
+	if x != nil {
+		return x.ExpiresInMs
+	}
+	return 0
+}
+
+// CommitRequest tells what a reservation has really cost.
+type CommitRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant is whose reservation it is; empty means the caller's tenant.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// id is of ReserveResponse.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// actual is how many tokens were spent; above what was reserved, the rest becomes debt.
+	Actual        uint32 `protobuf:"varint,3,opt,name=actual,proto3" json:"actual,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitRequest) Reset() {
+	*x = CommitRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitRequest) ProtoMessage() {}
+
+func (x *CommitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
+func (*CommitRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *CommitRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *CommitRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CommitRequest) GetActual() uint32 {
+	if x != nil {
+		return x.Actual
+	}
+	return 0
+}
+
+// CommitResponse tells what became of the reservation.
+type CommitResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settlement    *Settlement            `protobuf:"bytes,1,opt,name=settlement,proto3" json:"settlement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitResponse) Reset() {
+	*x = CommitResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitResponse) ProtoMessage() {}
+
+func (x *CommitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitResponse.ProtoReflect.Descriptor instead.
+func (*CommitResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *CommitResponse) GetSettlement() *Settlement {
+	if x != nil {
+		return x.Settlement
+	}
+	return nil
+}
+
+// Settlement is what became of a reservation.
+type Settlement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// actual is what the first Commit said; 0 for a Cancel.
+	Actual uint32 `protobuf:"varint,1,opt,name=actual,proto3" json:"actual,omitempty"`
+	// refunded is how much less that is than what was reserved. Limits get of it what has not flowed
+	// back by itself.
+	Refunded uint32 `protobuf:"varint,2,opt,name=refunded,proto3" json:"refunded,omitempty"`
+	// overdrawn is how much more it is, which was taken whether there was room or not.
+	Overdrawn uint32 `protobuf:"varint,3,opt,name=overdrawn,proto3" json:"overdrawn,omitempty"`
+	// late is true when the reservation had expired, and so counted as spent: nothing is refunded.
+	Late          bool `protobuf:"varint,4,opt,name=late,proto3" json:"late,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Settlement) Reset() {
+	*x = Settlement{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settlement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settlement) ProtoMessage() {}
+
+func (x *Settlement) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Settlement.ProtoReflect.Descriptor instead.
+func (*Settlement) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Settlement) GetActual() uint32 {
+	if x != nil {
+		return x.Actual
+	}
+	return 0
+}
+
+func (x *Settlement) GetRefunded() uint32 {
+	if x != nil {
+		return x.Refunded
+	}
+	return 0
+}
+
+func (x *Settlement) GetOverdrawn() uint32 {
+	if x != nil {
+		return x.Overdrawn
+	}
+	return 0
+}
+
+func (x *Settlement) GetLate() bool {
+	if x != nil {
+		return x.Late
+	}
+	return false
+}
+
+// CancelRequest gives a reservation back.
+type CancelRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant and id are as in CommitRequest.
+	Tenant        string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelRequest) Reset() {
+	*x = CancelRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelRequest) ProtoMessage() {}
+
+func (x *CancelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
+func (*CancelRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *CancelRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *CancelRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// CancelResponse tells what became of the reservation.
+type CancelResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settlement    *Settlement            `protobuf:"bytes,1,opt,name=settlement,proto3" json:"settlement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelResponse) Reset() {
+	*x = CancelResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelResponse) ProtoMessage() {}
+
+func (x *CancelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelResponse.ProtoReflect.Descriptor instead.
+func (*CancelResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *CancelResponse) GetSettlement() *Settlement {
+	if x != nil {
+		return x.Settlement
+	}
+	return nil
+}
+
+// RefundRequest names a check.
+type RefundRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant is whose check it was; empty means the caller's tenant.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// request_id is that of the Check.
+	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// cost is how much of it is given back; 0, or more than it took, means all. What is left of it
+	// cannot be refunded later.
+	Cost          uint32 `protobuf:"varint,3,opt,name=cost,proto3" json:"cost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefundRequest) Reset() {
+	*x = RefundRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefundRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefundRequest) ProtoMessage() {}
+
+func (x *RefundRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefundRequest.ProtoReflect.Descriptor instead.
+func (*RefundRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RefundRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *RefundRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *RefundRequest) GetCost() uint32 {
+	if x != nil {
+		return x.Cost
+	}
+	return 0
+}
+
+// RefundResponse tells what was given back.
+type RefundResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// refunded is in tokens. Limits get of it what has not flowed back by itself.
+	Refunded      uint32 `protobuf:"varint,1,opt,name=refunded,proto3" json:"refunded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefundResponse) Reset() {
+	*x = RefundResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefundResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefundResponse) ProtoMessage() {}
+
+func (x *RefundResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefundResponse.ProtoReflect.Descriptor instead.
+func (*RefundResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RefundResponse) GetRefunded() uint32 {
+	if x != nil {
+		return x.Refunded
+	}
+	return 0
+}
+
+// AcquireRequest asks for a slot, or for more time of one.
+type AcquireRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant, token, key and request_id are as in CheckRequest.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Token  string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Key    string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// weight is how much of each limit the slot takes; 0 means 1.
+	Weight uint32 `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
+	// ttl_ms is after how long the slot frees itself: from 1000 to 3600000, but no longer than the limits
+	// allow; 0 means as long as they allow, or 60000 when none matches.
+	TtlMs     uint32 `protobuf:"varint,5,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// id, when not empty, is of a slot that is held and is to be held for ttl_ms from now on; token,
+	// key, weight and request_id then do not count. No limit is asked.
+	Id            string `protobuf:"bytes,7,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcquireRequest) Reset() {
+	*x = AcquireRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcquireRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcquireRequest) ProtoMessage() {}
+
+func (x *AcquireRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcquireRequest.ProtoReflect.Descriptor instead.
+func (*AcquireRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AcquireRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *AcquireRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *AcquireRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *AcquireRequest) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *AcquireRequest) GetTtlMs() uint32 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *AcquireRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *AcquireRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// AcquireResponse is the decision, and the slot if it allows.
+type AcquireResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// decision has levels of the kind concurrency only, none when a slot was renewed. Its retryAfterMs
+	// is when enough slots have freed themselves: no later than that, unless they are renewed.
+	Decision *CheckResponse `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
+	// id names the slot; empty when denied. Only its tenant knows it.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// expires_in_ms is how long it is held from the decision on, at least.
+	ExpiresInMs   uint32 `protobuf:"varint,3,opt,name=expires_in_ms,json=expiresInMs,proto3" json:"expires_in_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcquireResponse) Reset() {
+	*x = AcquireResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcquireResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcquireResponse) ProtoMessage() {}
+
+func (x *AcquireResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcquireResponse.ProtoReflect.Descriptor instead.
+func (*AcquireResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *AcquireResponse) GetDecision() *CheckResponse {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+func (x *AcquireResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AcquireResponse) GetExpiresInMs() uint32 {
+	if x != nil {
+		return x.ExpiresInMs
+	}
+	return 0
+}
+
+// ReleaseRequest names a slot.
+type ReleaseRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant is who holds it; empty means the caller's tenant.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// id is of AcquireResponse.
+	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseRequest) Reset() {
+	*x = ReleaseRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseRequest) ProtoMessage() {}
+
+func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ReleaseRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ReleaseRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// ReleaseResponse tells whether it was held.
+type ReleaseResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// released is false when the slot was not held any more, or never.
+	Released      bool `protobuf:"varint,1,opt,name=released,proto3" json:"released,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseResponse) Reset() {
+	*x = ReleaseResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseResponse) ProtoMessage() {}
+
+func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
+func (*ReleaseResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ReleaseResponse) GetReleased() bool {
+	if x != nil {
+		return x.Released
+	}
+	return false
+}
+
 // Limit bounds what matches its scope and selector.
 type Limit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -782,8 +2080,8 @@ type Limit struct {
 	// selector is a tenant, or tenant/pattern for the scopes token and key; the pattern may
 	// hold * wildcards, and the tenant may be * for every tenant.
 	Selector string `protobuf:"bytes,3,opt,name=selector,proto3" json:"selector,omitempty"`
-	// token_bucket, window and calendar are how much may pass; at least one is there, unless
-	// access is, and all that are there count.
+	// token_bucket, window and calendar are how much may pass, and concurrency how much may run at
+	// the same time; at least one is there, unless access is, and all that are there count.
 	TokenBucket *TokenBucket `protobuf:"bytes,4,opt,name=token_bucket,json=tokenBucket,proto3" json:"token_bucket,omitempty"`
 	Window      *Window      `protobuf:"bytes,5,opt,name=window,proto3" json:"window,omitempty"`
 	Calendar    *Calendar    `protobuf:"bytes,6,opt,name=calendar,proto3" json:"calendar,omitempty"`
@@ -804,13 +2102,14 @@ type Limit struct {
 	Overrides string `protobuf:"bytes,11,opt,name=overrides,proto3" json:"overrides,omitempty"`
 	// expires, when there, is when the limit stops to count, in whole seconds.
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=expires,proto3" json:"expires,omitempty"`
+	Concurrency   *Concurrency           `protobuf:"bytes,13,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +2121,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +2134,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{11}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Limit) GetId() string {
@@ -922,6 +2221,13 @@ func (x *Limit) GetExpires() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Limit) GetConcurrency() *Concurrency {
+	if x != nil {
+		return x.Concurrency
+	}
+	return nil
+}
+
 // TokenBucket admits at most burst + rate * t tokens in any interval of length t.
 type TokenBucket struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -935,7 +2241,7 @@ type TokenBucket struct {
 
 func (x *TokenBucket) Reset() {
 	*x = TokenBucket{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +2253,7 @@ func (x *TokenBucket) String() string {
 func (*TokenBucket) ProtoMessage() {}
 
 func (x *TokenBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +2266,7 @@ func (x *TokenBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenBucket.ProtoReflect.Descriptor instead.
 func (*TokenBucket) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{12}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TokenBucket) GetRate() string {
@@ -990,7 +2296,7 @@ type Window struct {
 
 func (x *Window) Reset() {
 	*x = Window{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1002,7 +2308,7 @@ func (x *Window) String() string {
 func (*Window) ProtoMessage() {}
 
 func (x *Window) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1015,7 +2321,7 @@ func (x *Window) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Window.ProtoReflect.Descriptor instead.
 func (*Window) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{13}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Window) GetLimit() uint32 {
@@ -1051,7 +2357,7 @@ type Calendar struct {
 
 func (x *Calendar) Reset() {
 	*x = Calendar{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +2369,7 @@ func (x *Calendar) String() string {
 func (*Calendar) ProtoMessage() {}
 
 func (x *Calendar) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +2382,7 @@ func (x *Calendar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Calendar.ProtoReflect.Descriptor instead.
 func (*Calendar) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{14}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Calendar) GetLimit() uint32 {
@@ -1107,6 +2413,62 @@ func (x *Calendar) GetAnchor() string {
 	return ""
 }
 
+// Concurrency admits slots of at most the limit at the same time. Acquire takes them; checks do not
+// look at it.
+type Concurrency struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// limit is at most 10000; 0 admits nothing.
+	Limit uint32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// ttl is for how long a slot is held unless it is renewed: from "1s" to "1h"; empty means "60s".
+	Ttl           string `protobuf:"bytes,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Concurrency) Reset() {
+	*x = Concurrency{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Concurrency) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Concurrency) ProtoMessage() {}
+
+func (x *Concurrency) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Concurrency.ProtoReflect.Descriptor instead.
+func (*Concurrency) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Concurrency) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Concurrency) GetTtl() string {
+	if x != nil {
+		return x.Ttl
+	}
+	return ""
+}
+
 // SetLimitsRequest carries the limits to create or replace.
 type SetLimitsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1120,7 +2482,7 @@ type SetLimitsRequest struct {
 
 func (x *SetLimitsRequest) Reset() {
 	*x = SetLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1132,7 +2494,7 @@ func (x *SetLimitsRequest) String() string {
 func (*SetLimitsRequest) ProtoMessage() {}
 
 func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1145,7 +2507,7 @@ func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsRequest.ProtoReflect.Descriptor instead.
 func (*SetLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{15}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SetLimitsRequest) GetLimits() []*Limit {
@@ -1180,7 +2542,7 @@ type SetLimitsResponse struct {
 
 func (x *SetLimitsResponse) Reset() {
 	*x = SetLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +2554,7 @@ func (x *SetLimitsResponse) String() string {
 func (*SetLimitsResponse) ProtoMessage() {}
 
 func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +2567,7 @@ func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsResponse.ProtoReflect.Descriptor instead.
 func (*SetLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{16}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SetLimitsResponse) GetVersion() uint32 {
@@ -1256,7 +2618,7 @@ type ListLimitsRequest struct {
 
 func (x *ListLimitsRequest) Reset() {
 	*x = ListLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +2630,7 @@ func (x *ListLimitsRequest) String() string {
 func (*ListLimitsRequest) ProtoMessage() {}
 
 func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +2643,7 @@ func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsRequest.ProtoReflect.Descriptor instead.
 func (*ListLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{17}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListLimitsRequest) GetTenant() string {
@@ -1310,7 +2672,7 @@ type ListLimitsResponse struct {
 
 func (x *ListLimitsResponse) Reset() {
 	*x = ListLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1322,7 +2684,7 @@ func (x *ListLimitsResponse) String() string {
 func (*ListLimitsResponse) ProtoMessage() {}
 
 func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1335,7 +2697,7 @@ func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsResponse.ProtoReflect.Descriptor instead.
 func (*ListLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{18}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListLimitsResponse) GetLimits() []*Limit {
@@ -1365,7 +2727,7 @@ type DeleteLimitsRequest struct {
 
 func (x *DeleteLimitsRequest) Reset() {
 	*x = DeleteLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +2739,7 @@ func (x *DeleteLimitsRequest) String() string {
 func (*DeleteLimitsRequest) ProtoMessage() {}
 
 func (x *DeleteLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +2752,7 @@ func (x *DeleteLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLimitsRequest.ProtoReflect.Descriptor instead.
 func (*DeleteLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{19}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DeleteLimitsRequest) GetIds() []string {
@@ -1419,7 +2781,7 @@ type DeleteLimitsResponse struct {
 
 func (x *DeleteLimitsResponse) Reset() {
 	*x = DeleteLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +2793,7 @@ func (x *DeleteLimitsResponse) String() string {
 func (*DeleteLimitsResponse) ProtoMessage() {}
 
 func (x *DeleteLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +2806,7 @@ func (x *DeleteLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLimitsResponse.ProtoReflect.Descriptor instead.
 func (*DeleteLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{20}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DeleteLimitsResponse) GetVersion() uint32 {
@@ -1461,6 +2823,404 @@ func (x *DeleteLimitsResponse) GetInForce() bool {
 	return false
 }
 
+// TopRequest says which keys are wanted.
+type TopRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant keeps only keys of this tenant; empty means the caller's, or all for the platform.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// most is how many keys are wanted, at most 100; 0 means 20.
+	Most uint32 `protobuf:"varint,2,opt,name=most,proto3" json:"most,omitempty"`
+	// denied orders by what was denied, and leaves out what was not.
+	Denied        bool `protobuf:"varint,3,opt,name=denied,proto3" json:"denied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TopRequest) Reset() {
+	*x = TopRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TopRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TopRequest) ProtoMessage() {}
+
+func (x *TopRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
+func (*TopRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *TopRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *TopRequest) GetMost() uint32 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
+func (x *TopRequest) GetDenied() bool {
+	if x != nil {
+		return x.Denied
+	}
+	return false
+}
+
+// TopResponse has the busiest keys first.
+type TopResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Keys  []*BusyKey             `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// missing names the nodes that did not answer, whose checks are not counted here.
+	Missing       []string `protobuf:"bytes,2,rep,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TopResponse) Reset() {
+	*x = TopResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TopResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TopResponse) ProtoMessage() {}
+
+func (x *TopResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
+func (*TopResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *TopResponse) GetKeys() []*BusyKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *TopResponse) GetMissing() []string {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
+// BusyKey is a tenant, token and key of checks. Rates are per second, over about the last minute.
+type BusyKey struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Tenant          string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Token           string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Key             string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	ChecksPerSecond float64                `protobuf:"fixed64,4,opt,name=checks_per_second,json=checksPerSecond,proto3" json:"checks_per_second,omitempty"`
+	DeniesPerSecond float64                `protobuf:"fixed64,5,opt,name=denies_per_second,json=deniesPerSecond,proto3" json:"denies_per_second,omitempty"`
+	// error_per_second is how much of the checks may have been other keys', because nodes keep
+	// count of a thousand keys each.
+	ErrorPerSecond float64 `protobuf:"fixed64,6,opt,name=error_per_second,json=errorPerSecond,proto3" json:"error_per_second,omitempty"`
+	// limit_id is the limit that denied it last; empty when none did.
+	LimitId       string `protobuf:"bytes,7,opt,name=limit_id,json=limitId,proto3" json:"limit_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BusyKey) Reset() {
+	*x = BusyKey{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BusyKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BusyKey) ProtoMessage() {}
+
+func (x *BusyKey) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BusyKey.ProtoReflect.Descriptor instead.
+func (*BusyKey) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *BusyKey) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *BusyKey) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *BusyKey) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *BusyKey) GetChecksPerSecond() float64 {
+	if x != nil {
+		return x.ChecksPerSecond
+	}
+	return 0
+}
+
+func (x *BusyKey) GetDeniesPerSecond() float64 {
+	if x != nil {
+		return x.DeniesPerSecond
+	}
+	return 0
+}
+
+func (x *BusyKey) GetErrorPerSecond() float64 {
+	if x != nil {
+		return x.ErrorPerSecond
+	}
+	return 0
+}
+
+func (x *BusyKey) GetLimitId() string {
+	if x != nil {
+		return x.LimitId
+	}
+	return ""
+}
+
+// GetModeRequest has nothing to say.
+type GetModeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetModeRequest) Reset() {
+	*x = GetModeRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetModeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetModeRequest) ProtoMessage() {}
+
+func (x *GetModeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetModeRequest.ProtoReflect.Descriptor instead.
+func (*GetModeRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{44}
+}
+
+// GetModeResponse is the mode of the region.
+type GetModeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// mode is as in SetModeRequest.
+	Mode          string `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetModeResponse) Reset() {
+	*x = GetModeResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetModeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetModeResponse) ProtoMessage() {}
+
+func (x *GetModeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetModeResponse.ProtoReflect.Descriptor instead.
+func (*GetModeResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *GetModeResponse) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+// SetModeRequest names the mode.
+type SetModeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// mode is "enforce"; "shadow": every limit counts and reports what it would deny, and denies
+	// nothing, bans included; or "off": every check passes at once, and nothing is counted.
+	Mode          string `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetModeRequest) Reset() {
+	*x = SetModeRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetModeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetModeRequest) ProtoMessage() {}
+
+func (x *SetModeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetModeRequest.ProtoReflect.Descriptor instead.
+func (*SetModeRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *SetModeRequest) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+// SetModeResponse tells what changed.
+type SetModeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// mode is the one that was set, and before the one that it took the place of.
+	Mode          string `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	Before        string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetModeResponse) Reset() {
+	*x = SetModeResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetModeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetModeResponse) ProtoMessage() {}
+
+func (x *SetModeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetModeResponse.ProtoReflect.Descriptor instead.
+func (*SetModeResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *SetModeResponse) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *SetModeResponse) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
 var File_mc_limiter_v1_limiter_proto protoreflect.FileDescriptor
 
 const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
@@ -1472,7 +3232,7 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x03key\x18\x03 \x01(\tR\x03key\x12\x12\n" +
 	"\x04cost\x18\x04 \x01(\rR\x04cost\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tR\trequestId\"\x9c\x02\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"\xb0\x02\n" +
 	"\rCheckResponse\x12\x14\n" +
 	"\x05allow\x18\x01 \x01(\bR\x05allow\x12\"\n" +
 	"\fretryAfterMs\x18\x02 \x01(\rR\fretryAfterMs\x12\x16\n" +
@@ -1483,7 +3243,8 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x04kind\x18\a \x01(\tR\x04kind\x12\x1d\n" +
 	"\n" +
 	"would_deny\x18\b \x01(\bR\twouldDeny\x12\x16\n" +
-	"\x06source\x18\t \x01(\tR\x06source\"\xb7\x01\n" +
+	"\x06source\x18\t \x01(\tR\x06source\x12\x12\n" +
+	"\x04mode\x18\x14 \x01(\tR\x04mode\"\xb7\x01\n" +
 	"\x05Level\x12\x19\n" +
 	"\blimit_id\x18\x01 \x01(\tR\alimitId\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x14\n" +
@@ -1499,7 +3260,46 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\aresults\x18\x01 \x03(\v2\x1a.mc.limiter.v1.CheckResultR\aresults\"x\n" +
 	"\vCheckResult\x128\n" +
 	"\bdecision\x18\x01 \x01(\v2\x1c.mc.limiter.v1.CheckResponseR\bdecision\x12/\n" +
-	"\x05error\x18\x02 \x01(\v2\x19.mc.common.v1.ErrorDetailR\x05error\"a\n" +
+	"\x05error\x18\x02 \x01(\v2\x19.mc.common.v1.ErrorDetailR\x05error\"\x94\x02\n" +
+	"\x12CheckStreamRequest\x12\x16\n" +
+	"\x06checks\x18\x01 \x01(\rR\x06checks\x12\x18\n" +
+	"\atenants\x18\x02 \x03(\tR\atenants\x12\x1b\n" +
+	"\ttenant_at\x18\x03 \x03(\rR\btenantAt\x12\x16\n" +
+	"\x06tokens\x18\x04 \x03(\tR\x06tokens\x12\x19\n" +
+	"\btoken_at\x18\x05 \x03(\rR\atokenAt\x12\x12\n" +
+	"\x04keys\x18\x06 \x01(\tR\x04keys\x12\x1b\n" +
+	"\tkey_bytes\x18\a \x03(\rR\bkeyBytes\x12\x14\n" +
+	"\x05costs\x18\b \x03(\rR\x05costs\x12\x16\n" +
+	"\x06levels\x18\t \x01(\bR\x06levels\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\n" +
+	" \x01(\rR\ttimeoutMs\"\xa1\x03\n" +
+	"\x13CheckStreamResponse\x12\x16\n" +
+	"\x06checks\x18\x01 \x01(\rR\x06checks\x12\x18\n" +
+	"\aallowed\x18\x02 \x01(\fR\aallowed\x12$\n" +
+	"\x0eretry_after_ms\x18\x03 \x03(\rR\fretryAfterMs\x12/\n" +
+	"\adenials\x18\x04 \x03(\v2\x15.mc.limiter.v1.DenialR\adenials\x12\x1b\n" +
+	"\tdenial_at\x18\x05 \x03(\rR\bdenialAt\x12\x1d\n" +
+	"\n" +
+	"would_deny\x18\x06 \x03(\rR\twouldDeny\x122\n" +
+	"\x06failed\x18\a \x03(\v2\x1a.mc.limiter.v1.FailedCheckR\x06failed\x12%\n" +
+	"\x0elimits_version\x18\b \x01(\rR\rlimitsVersion\x122\n" +
+	"\x06levels\x18\t \x03(\v2\x1a.mc.limiter.v1.CheckLevelsR\x06levels\x126\n" +
+	"\arefused\x18\n" +
+	" \x01(\v2\x1c.mc.limiter.v1.RefusedChecksR\arefused\"O\n" +
+	"\x06Denial\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x19\n" +
+	"\blimit_id\x18\x02 \x01(\tR\alimitId\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\"T\n" +
+	"\vFailedCheck\x12\x14\n" +
+	"\x05check\x18\x01 \x01(\rR\x05check\x12/\n" +
+	"\x05error\x18\x02 \x01(\v2\x19.mc.common.v1.ErrorDetailR\x05error\";\n" +
+	"\vCheckLevels\x12,\n" +
+	"\x06levels\x18\x01 \x03(\v2\x14.mc.limiter.v1.LevelR\x06levels\"n\n" +
+	"\rRefusedChecks\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12/\n" +
+	"\x05error\x18\x03 \x01(\v2\x19.mc.common.v1.ErrorDetailR\x05error\"a\n" +
 	"\vPeekRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
@@ -1518,7 +3318,65 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"LevelUsage\x12*\n" +
 	"\x05level\x18\x01 \x01(\v2\x14.mc.limiter.v1.LevelR\x05level\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\rR\x04used\x12\x19\n" +
-	"\breset_ms\x18\x03 \x01(\rR\aresetMs\"\xbd\x03\n" +
+	"\breset_ms\x18\x03 \x01(\rR\aresetMs\"\x9a\x01\n" +
+	"\x0eReserveRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12\x12\n" +
+	"\x04cost\x18\x04 \x01(\rR\x04cost\x12\x15\n" +
+	"\x06ttl_ms\x18\x05 \x01(\rR\x05ttlMs\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\"\x7f\n" +
+	"\x0fReserveResponse\x128\n" +
+	"\bdecision\x18\x01 \x01(\v2\x1c.mc.limiter.v1.CheckResponseR\bdecision\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\"\n" +
+	"\rexpires_in_ms\x18\x03 \x01(\rR\vexpiresInMs\"O\n" +
+	"\rCommitRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
+	"\x06actual\x18\x03 \x01(\rR\x06actual\"K\n" +
+	"\x0eCommitResponse\x129\n" +
+	"\n" +
+	"settlement\x18\x01 \x01(\v2\x19.mc.limiter.v1.SettlementR\n" +
+	"settlement\"r\n" +
+	"\n" +
+	"Settlement\x12\x16\n" +
+	"\x06actual\x18\x01 \x01(\rR\x06actual\x12\x1a\n" +
+	"\brefunded\x18\x02 \x01(\rR\brefunded\x12\x1c\n" +
+	"\toverdrawn\x18\x03 \x01(\rR\toverdrawn\x12\x12\n" +
+	"\x04late\x18\x04 \x01(\bR\x04late\"7\n" +
+	"\rCancelRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"K\n" +
+	"\x0eCancelResponse\x129\n" +
+	"\n" +
+	"settlement\x18\x01 \x01(\v2\x19.mc.limiter.v1.SettlementR\n" +
+	"settlement\"Z\n" +
+	"\rRefundRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\x12\x12\n" +
+	"\x04cost\x18\x03 \x01(\rR\x04cost\",\n" +
+	"\x0eRefundResponse\x12\x1a\n" +
+	"\brefunded\x18\x01 \x01(\rR\brefunded\"\xae\x01\n" +
+	"\x0eAcquireRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12\x16\n" +
+	"\x06weight\x18\x04 \x01(\rR\x06weight\x12\x15\n" +
+	"\x06ttl_ms\x18\x05 \x01(\rR\x05ttlMs\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\x12\x0e\n" +
+	"\x02id\x18\a \x01(\tR\x02id\"\x7f\n" +
+	"\x0fAcquireResponse\x128\n" +
+	"\bdecision\x18\x01 \x01(\v2\x1c.mc.limiter.v1.CheckResponseR\bdecision\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\"\n" +
+	"\rexpires_in_ms\x18\x03 \x01(\rR\vexpiresInMs\"8\n" +
+	"\x0eReleaseRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"-\n" +
+	"\x0fReleaseResponse\x12\x1a\n" +
+	"\breleased\x18\x01 \x01(\bR\breleased\"\xfb\x03\n" +
 	"\x05Limit\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x1a\n" +
@@ -1532,7 +3390,8 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x06access\x18\n" +
 	" \x01(\tR\x06access\x12\x1c\n" +
 	"\toverrides\x18\v \x01(\tR\toverrides\x124\n" +
-	"\aexpires\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"7\n" +
+	"\aexpires\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12<\n" +
+	"\vconcurrency\x18\r \x01(\v2\x1a.mc.limiter.v1.ConcurrencyR\vconcurrency\"7\n" +
 	"\vTokenBucket\x12\x12\n" +
 	"\x04rate\x18\x01 \x01(\tR\x04rate\x12\x14\n" +
 	"\x05burst\x18\x02 \x01(\rR\x05burst\"6\n" +
@@ -1543,7 +3402,10 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x05limit\x18\x01 \x01(\rR\x05limit\x12\x16\n" +
 	"\x06period\x18\x02 \x01(\tR\x06period\x12\x1b\n" +
 	"\ttime_zone\x18\x03 \x01(\tR\btimeZone\x12\x16\n" +
-	"\x06anchor\x18\x04 \x01(\tR\x06anchor\"_\n" +
+	"\x06anchor\x18\x04 \x01(\tR\x06anchor\"5\n" +
+	"\vConcurrency\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\x12\x10\n" +
+	"\x03ttl\x18\x02 \x01(\tR\x03ttl\"_\n" +
 	"\x10SetLimitsRequest\x12,\n" +
 	"\x06limits\x18\x01 \x03(\v2\x14.mc.limiter.v1.LimitR\x06limits\x12\x1d\n" +
 	"\n" +
@@ -1566,17 +3428,52 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tR\trequestId\"K\n" +
 	"\x14DeleteLimitsResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x19\n" +
-	"\bin_force\x18\x02 \x01(\bR\ainForce2\xa1\x04\n" +
+	"\bin_force\x18\x02 \x01(\bR\ainForce\"P\n" +
+	"\n" +
+	"TopRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04most\x18\x02 \x01(\rR\x04most\x12\x16\n" +
+	"\x06denied\x18\x03 \x01(\bR\x06denied\"S\n" +
+	"\vTopResponse\x12*\n" +
+	"\x04keys\x18\x01 \x03(\v2\x16.mc.limiter.v1.BusyKeyR\x04keys\x12\x18\n" +
+	"\amissing\x18\x02 \x03(\tR\amissing\"\xe6\x01\n" +
+	"\aBusyKey\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12*\n" +
+	"\x11checks_per_second\x18\x04 \x01(\x01R\x0fchecksPerSecond\x12*\n" +
+	"\x11denies_per_second\x18\x05 \x01(\x01R\x0fdeniesPerSecond\x12(\n" +
+	"\x10error_per_second\x18\x06 \x01(\x01R\x0eerrorPerSecond\x12\x19\n" +
+	"\blimit_id\x18\a \x01(\tR\alimitId\"\x10\n" +
+	"\x0eGetModeRequest\"%\n" +
+	"\x0fGetModeResponse\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\"$\n" +
+	"\x0eSetModeRequest\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\"=\n" +
+	"\x0fSetModeResponse\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before2\x80\n" +
+	"\n" +
 	"\aLimiter\x12B\n" +
 	"\x05Check\x12\x1b.mc.limiter.v1.CheckRequest\x1a\x1c.mc.limiter.v1.CheckResponse\x12Q\n" +
 	"\n" +
-	"CheckBatch\x12 .mc.limiter.v1.CheckBatchRequest\x1a!.mc.limiter.v1.CheckBatchResponse\x12?\n" +
+	"CheckBatch\x12 .mc.limiter.v1.CheckBatchRequest\x1a!.mc.limiter.v1.CheckBatchResponse\x12X\n" +
+	"\vCheckStream\x12!.mc.limiter.v1.CheckStreamRequest\x1a\".mc.limiter.v1.CheckStreamResponse(\x010\x01\x12?\n" +
 	"\x04Peek\x12\x1a.mc.limiter.v1.PeekRequest\x1a\x1b.mc.limiter.v1.PeekResponse\x12B\n" +
-	"\x05Usage\x12\x1b.mc.limiter.v1.UsageRequest\x1a\x1c.mc.limiter.v1.UsageResponse\x12N\n" +
+	"\x05Usage\x12\x1b.mc.limiter.v1.UsageRequest\x1a\x1c.mc.limiter.v1.UsageResponse\x12H\n" +
+	"\aReserve\x12\x1d.mc.limiter.v1.ReserveRequest\x1a\x1e.mc.limiter.v1.ReserveResponse\x12E\n" +
+	"\x06Commit\x12\x1c.mc.limiter.v1.CommitRequest\x1a\x1d.mc.limiter.v1.CommitResponse\x12E\n" +
+	"\x06Cancel\x12\x1c.mc.limiter.v1.CancelRequest\x1a\x1d.mc.limiter.v1.CancelResponse\x12E\n" +
+	"\x06Refund\x12\x1c.mc.limiter.v1.RefundRequest\x1a\x1d.mc.limiter.v1.RefundResponse\x12H\n" +
+	"\aAcquire\x12\x1d.mc.limiter.v1.AcquireRequest\x1a\x1e.mc.limiter.v1.AcquireResponse\x12H\n" +
+	"\aRelease\x12\x1d.mc.limiter.v1.ReleaseRequest\x1a\x1e.mc.limiter.v1.ReleaseResponse\x12N\n" +
 	"\tSetLimits\x12\x1f.mc.limiter.v1.SetLimitsRequest\x1a .mc.limiter.v1.SetLimitsResponse\x12Q\n" +
 	"\n" +
 	"ListLimits\x12 .mc.limiter.v1.ListLimitsRequest\x1a!.mc.limiter.v1.ListLimitsResponse\x12W\n" +
-	"\fDeleteLimits\x12\".mc.limiter.v1.DeleteLimitsRequest\x1a#.mc.limiter.v1.DeleteLimitsResponseBFZDgithub.com/maestro-conductor/maestro/api/gen/mc/limiter/v1;limiterv1b\x06proto3"
+	"\fDeleteLimits\x12\".mc.limiter.v1.DeleteLimitsRequest\x1a#.mc.limiter.v1.DeleteLimitsResponse\x12<\n" +
+	"\x03Top\x12\x19.mc.limiter.v1.TopRequest\x1a\x1a.mc.limiter.v1.TopResponse\x12H\n" +
+	"\aGetMode\x12\x1d.mc.limiter.v1.GetModeRequest\x1a\x1e.mc.limiter.v1.GetModeResponse\x12H\n" +
+	"\aSetMode\x12\x1d.mc.limiter.v1.SetModeRequest\x1a\x1e.mc.limiter.v1.SetModeResponseBFZDgithub.com/maestro-conductor/maestro/api/gen/mc/limiter/v1;limiterv1b\x06proto3"
 
 var (
 	file_mc_limiter_v1_limiter_proto_rawDescOnce sync.Once
@@ -1590,7 +3487,7 @@ func file_mc_limiter_v1_limiter_proto_rawDescGZIP() []byte {
 	return file_mc_limiter_v1_limiter_proto_rawDescData
 }
 
-var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*CheckRequest)(nil),          // 0: mc.limiter.v1.CheckRequest
 	(*CheckResponse)(nil),         // 1: mc.limiter.v1.CheckResponse
@@ -1598,58 +3495,118 @@ var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*CheckBatchRequest)(nil),     // 3: mc.limiter.v1.CheckBatchRequest
 	(*CheckBatchResponse)(nil),    // 4: mc.limiter.v1.CheckBatchResponse
 	(*CheckResult)(nil),           // 5: mc.limiter.v1.CheckResult
-	(*PeekRequest)(nil),           // 6: mc.limiter.v1.PeekRequest
-	(*PeekResponse)(nil),          // 7: mc.limiter.v1.PeekResponse
-	(*UsageRequest)(nil),          // 8: mc.limiter.v1.UsageRequest
-	(*UsageResponse)(nil),         // 9: mc.limiter.v1.UsageResponse
-	(*LevelUsage)(nil),            // 10: mc.limiter.v1.LevelUsage
-	(*Limit)(nil),                 // 11: mc.limiter.v1.Limit
-	(*TokenBucket)(nil),           // 12: mc.limiter.v1.TokenBucket
-	(*Window)(nil),                // 13: mc.limiter.v1.Window
-	(*Calendar)(nil),              // 14: mc.limiter.v1.Calendar
-	(*SetLimitsRequest)(nil),      // 15: mc.limiter.v1.SetLimitsRequest
-	(*SetLimitsResponse)(nil),     // 16: mc.limiter.v1.SetLimitsResponse
-	(*ListLimitsRequest)(nil),     // 17: mc.limiter.v1.ListLimitsRequest
-	(*ListLimitsResponse)(nil),    // 18: mc.limiter.v1.ListLimitsResponse
-	(*DeleteLimitsRequest)(nil),   // 19: mc.limiter.v1.DeleteLimitsRequest
-	(*DeleteLimitsResponse)(nil),  // 20: mc.limiter.v1.DeleteLimitsResponse
-	(*v1.ErrorDetail)(nil),        // 21: mc.common.v1.ErrorDetail
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*CheckStreamRequest)(nil),    // 6: mc.limiter.v1.CheckStreamRequest
+	(*CheckStreamResponse)(nil),   // 7: mc.limiter.v1.CheckStreamResponse
+	(*Denial)(nil),                // 8: mc.limiter.v1.Denial
+	(*FailedCheck)(nil),           // 9: mc.limiter.v1.FailedCheck
+	(*CheckLevels)(nil),           // 10: mc.limiter.v1.CheckLevels
+	(*RefusedChecks)(nil),         // 11: mc.limiter.v1.RefusedChecks
+	(*PeekRequest)(nil),           // 12: mc.limiter.v1.PeekRequest
+	(*PeekResponse)(nil),          // 13: mc.limiter.v1.PeekResponse
+	(*UsageRequest)(nil),          // 14: mc.limiter.v1.UsageRequest
+	(*UsageResponse)(nil),         // 15: mc.limiter.v1.UsageResponse
+	(*LevelUsage)(nil),            // 16: mc.limiter.v1.LevelUsage
+	(*ReserveRequest)(nil),        // 17: mc.limiter.v1.ReserveRequest
+	(*ReserveResponse)(nil),       // 18: mc.limiter.v1.ReserveResponse
+	(*CommitRequest)(nil),         // 19: mc.limiter.v1.CommitRequest
+	(*CommitResponse)(nil),        // 20: mc.limiter.v1.CommitResponse
+	(*Settlement)(nil),            // 21: mc.limiter.v1.Settlement
+	(*CancelRequest)(nil),         // 22: mc.limiter.v1.CancelRequest
+	(*CancelResponse)(nil),        // 23: mc.limiter.v1.CancelResponse
+	(*RefundRequest)(nil),         // 24: mc.limiter.v1.RefundRequest
+	(*RefundResponse)(nil),        // 25: mc.limiter.v1.RefundResponse
+	(*AcquireRequest)(nil),        // 26: mc.limiter.v1.AcquireRequest
+	(*AcquireResponse)(nil),       // 27: mc.limiter.v1.AcquireResponse
+	(*ReleaseRequest)(nil),        // 28: mc.limiter.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),       // 29: mc.limiter.v1.ReleaseResponse
+	(*Limit)(nil),                 // 30: mc.limiter.v1.Limit
+	(*TokenBucket)(nil),           // 31: mc.limiter.v1.TokenBucket
+	(*Window)(nil),                // 32: mc.limiter.v1.Window
+	(*Calendar)(nil),              // 33: mc.limiter.v1.Calendar
+	(*Concurrency)(nil),           // 34: mc.limiter.v1.Concurrency
+	(*SetLimitsRequest)(nil),      // 35: mc.limiter.v1.SetLimitsRequest
+	(*SetLimitsResponse)(nil),     // 36: mc.limiter.v1.SetLimitsResponse
+	(*ListLimitsRequest)(nil),     // 37: mc.limiter.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),    // 38: mc.limiter.v1.ListLimitsResponse
+	(*DeleteLimitsRequest)(nil),   // 39: mc.limiter.v1.DeleteLimitsRequest
+	(*DeleteLimitsResponse)(nil),  // 40: mc.limiter.v1.DeleteLimitsResponse
+	(*TopRequest)(nil),            // 41: mc.limiter.v1.TopRequest
+	(*TopResponse)(nil),           // 42: mc.limiter.v1.TopResponse
+	(*BusyKey)(nil),               // 43: mc.limiter.v1.BusyKey
+	(*GetModeRequest)(nil),        // 44: mc.limiter.v1.GetModeRequest
+	(*GetModeResponse)(nil),       // 45: mc.limiter.v1.GetModeResponse
+	(*SetModeRequest)(nil),        // 46: mc.limiter.v1.SetModeRequest
+	(*SetModeResponse)(nil),       // 47: mc.limiter.v1.SetModeResponse
+	(*v1.ErrorDetail)(nil),        // 48: mc.common.v1.ErrorDetail
+	(*timestamppb.Timestamp)(nil), // 49: google.protobuf.Timestamp
 }
 var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	2,  // 0: mc.limiter.v1.CheckResponse.levels:type_name -> mc.limiter.v1.Level
 	0,  // 1: mc.limiter.v1.CheckBatchRequest.checks:type_name -> mc.limiter.v1.CheckRequest
 	5,  // 2: mc.limiter.v1.CheckBatchResponse.results:type_name -> mc.limiter.v1.CheckResult
 	1,  // 3: mc.limiter.v1.CheckResult.decision:type_name -> mc.limiter.v1.CheckResponse
-	21, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
-	1,  // 5: mc.limiter.v1.PeekResponse.decision:type_name -> mc.limiter.v1.CheckResponse
-	10, // 6: mc.limiter.v1.UsageResponse.levels:type_name -> mc.limiter.v1.LevelUsage
-	2,  // 7: mc.limiter.v1.LevelUsage.level:type_name -> mc.limiter.v1.Level
-	12, // 8: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
-	13, // 9: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
-	14, // 10: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
-	22, // 11: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
-	11, // 12: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
-	11, // 13: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
-	0,  // 14: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
-	3,  // 15: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
-	6,  // 16: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
-	8,  // 17: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
-	15, // 18: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
-	17, // 19: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
-	19, // 20: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
-	1,  // 21: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
-	4,  // 22: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
-	7,  // 23: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
-	9,  // 24: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
-	16, // 25: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
-	18, // 26: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
-	20, // 27: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
-	21, // [21:28] is the sub-list for method output_type
-	14, // [14:21] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	48, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
+	8,  // 5: mc.limiter.v1.CheckStreamResponse.denials:type_name -> mc.limiter.v1.Denial
+	9,  // 6: mc.limiter.v1.CheckStreamResponse.failed:type_name -> mc.limiter.v1.FailedCheck
+	10, // 7: mc.limiter.v1.CheckStreamResponse.levels:type_name -> mc.limiter.v1.CheckLevels
+	11, // 8: mc.limiter.v1.CheckStreamResponse.refused:type_name -> mc.limiter.v1.RefusedChecks
+	48, // 9: mc.limiter.v1.FailedCheck.error:type_name -> mc.common.v1.ErrorDetail
+	2,  // 10: mc.limiter.v1.CheckLevels.levels:type_name -> mc.limiter.v1.Level
+	48, // 11: mc.limiter.v1.RefusedChecks.error:type_name -> mc.common.v1.ErrorDetail
+	1,  // 12: mc.limiter.v1.PeekResponse.decision:type_name -> mc.limiter.v1.CheckResponse
+	16, // 13: mc.limiter.v1.UsageResponse.levels:type_name -> mc.limiter.v1.LevelUsage
+	2,  // 14: mc.limiter.v1.LevelUsage.level:type_name -> mc.limiter.v1.Level
+	1,  // 15: mc.limiter.v1.ReserveResponse.decision:type_name -> mc.limiter.v1.CheckResponse
+	21, // 16: mc.limiter.v1.CommitResponse.settlement:type_name -> mc.limiter.v1.Settlement
+	21, // 17: mc.limiter.v1.CancelResponse.settlement:type_name -> mc.limiter.v1.Settlement
+	1,  // 18: mc.limiter.v1.AcquireResponse.decision:type_name -> mc.limiter.v1.CheckResponse
+	31, // 19: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
+	32, // 20: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
+	33, // 21: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
+	49, // 22: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
+	34, // 23: mc.limiter.v1.Limit.concurrency:type_name -> mc.limiter.v1.Concurrency
+	30, // 24: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
+	30, // 25: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
+	43, // 26: mc.limiter.v1.TopResponse.keys:type_name -> mc.limiter.v1.BusyKey
+	0,  // 27: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
+	3,  // 28: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
+	6,  // 29: mc.limiter.v1.Limiter.CheckStream:input_type -> mc.limiter.v1.CheckStreamRequest
+	12, // 30: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
+	14, // 31: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
+	17, // 32: mc.limiter.v1.Limiter.Reserve:input_type -> mc.limiter.v1.ReserveRequest
+	19, // 33: mc.limiter.v1.Limiter.Commit:input_type -> mc.limiter.v1.CommitRequest
+	22, // 34: mc.limiter.v1.Limiter.Cancel:input_type -> mc.limiter.v1.CancelRequest
+	24, // 35: mc.limiter.v1.Limiter.Refund:input_type -> mc.limiter.v1.RefundRequest
+	26, // 36: mc.limiter.v1.Limiter.Acquire:input_type -> mc.limiter.v1.AcquireRequest
+	28, // 37: mc.limiter.v1.Limiter.Release:input_type -> mc.limiter.v1.ReleaseRequest
+	35, // 38: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
+	37, // 39: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
+	39, // 40: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
+	41, // 41: mc.limiter.v1.Limiter.Top:input_type -> mc.limiter.v1.TopRequest
+	44, // 42: mc.limiter.v1.Limiter.GetMode:input_type -> mc.limiter.v1.GetModeRequest
+	46, // 43: mc.limiter.v1.Limiter.SetMode:input_type -> mc.limiter.v1.SetModeRequest
+	1,  // 44: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
+	4,  // 45: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
+	7,  // 46: mc.limiter.v1.Limiter.CheckStream:output_type -> mc.limiter.v1.CheckStreamResponse
+	13, // 47: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
+	15, // 48: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
+	18, // 49: mc.limiter.v1.Limiter.Reserve:output_type -> mc.limiter.v1.ReserveResponse
+	20, // 50: mc.limiter.v1.Limiter.Commit:output_type -> mc.limiter.v1.CommitResponse
+	23, // 51: mc.limiter.v1.Limiter.Cancel:output_type -> mc.limiter.v1.CancelResponse
+	25, // 52: mc.limiter.v1.Limiter.Refund:output_type -> mc.limiter.v1.RefundResponse
+	27, // 53: mc.limiter.v1.Limiter.Acquire:output_type -> mc.limiter.v1.AcquireResponse
+	29, // 54: mc.limiter.v1.Limiter.Release:output_type -> mc.limiter.v1.ReleaseResponse
+	36, // 55: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
+	38, // 56: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
+	40, // 57: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
+	42, // 58: mc.limiter.v1.Limiter.Top:output_type -> mc.limiter.v1.TopResponse
+	45, // 59: mc.limiter.v1.Limiter.GetMode:output_type -> mc.limiter.v1.GetModeResponse
+	47, // 60: mc.limiter.v1.Limiter.SetMode:output_type -> mc.limiter.v1.SetModeResponse
+	44, // [44:61] is the sub-list for method output_type
+	27, // [27:44] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_mc_limiter_v1_limiter_proto_init() }
@@ -1663,7 +3620,7 @@ func file_mc_limiter_v1_limiter_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_limiter_v1_limiter_proto_rawDesc), len(file_mc_limiter_v1_limiter_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

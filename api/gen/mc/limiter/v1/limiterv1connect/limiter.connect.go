@@ -39,16 +39,36 @@ const (
 	LimiterCheckProcedure = "/mc.limiter.v1.Limiter/Check"
 	// LimiterCheckBatchProcedure is the fully-qualified name of the Limiter's CheckBatch RPC.
 	LimiterCheckBatchProcedure = "/mc.limiter.v1.Limiter/CheckBatch"
+	// LimiterCheckStreamProcedure is the fully-qualified name of the Limiter's CheckStream RPC.
+	LimiterCheckStreamProcedure = "/mc.limiter.v1.Limiter/CheckStream"
 	// LimiterPeekProcedure is the fully-qualified name of the Limiter's Peek RPC.
 	LimiterPeekProcedure = "/mc.limiter.v1.Limiter/Peek"
 	// LimiterUsageProcedure is the fully-qualified name of the Limiter's Usage RPC.
 	LimiterUsageProcedure = "/mc.limiter.v1.Limiter/Usage"
+	// LimiterReserveProcedure is the fully-qualified name of the Limiter's Reserve RPC.
+	LimiterReserveProcedure = "/mc.limiter.v1.Limiter/Reserve"
+	// LimiterCommitProcedure is the fully-qualified name of the Limiter's Commit RPC.
+	LimiterCommitProcedure = "/mc.limiter.v1.Limiter/Commit"
+	// LimiterCancelProcedure is the fully-qualified name of the Limiter's Cancel RPC.
+	LimiterCancelProcedure = "/mc.limiter.v1.Limiter/Cancel"
+	// LimiterRefundProcedure is the fully-qualified name of the Limiter's Refund RPC.
+	LimiterRefundProcedure = "/mc.limiter.v1.Limiter/Refund"
+	// LimiterAcquireProcedure is the fully-qualified name of the Limiter's Acquire RPC.
+	LimiterAcquireProcedure = "/mc.limiter.v1.Limiter/Acquire"
+	// LimiterReleaseProcedure is the fully-qualified name of the Limiter's Release RPC.
+	LimiterReleaseProcedure = "/mc.limiter.v1.Limiter/Release"
 	// LimiterSetLimitsProcedure is the fully-qualified name of the Limiter's SetLimits RPC.
 	LimiterSetLimitsProcedure = "/mc.limiter.v1.Limiter/SetLimits"
 	// LimiterListLimitsProcedure is the fully-qualified name of the Limiter's ListLimits RPC.
 	LimiterListLimitsProcedure = "/mc.limiter.v1.Limiter/ListLimits"
 	// LimiterDeleteLimitsProcedure is the fully-qualified name of the Limiter's DeleteLimits RPC.
 	LimiterDeleteLimitsProcedure = "/mc.limiter.v1.Limiter/DeleteLimits"
+	// LimiterTopProcedure is the fully-qualified name of the Limiter's Top RPC.
+	LimiterTopProcedure = "/mc.limiter.v1.Limiter/Top"
+	// LimiterGetModeProcedure is the fully-qualified name of the Limiter's GetMode RPC.
+	LimiterGetModeProcedure = "/mc.limiter.v1.Limiter/GetMode"
+	// LimiterSetModeProcedure is the fully-qualified name of the Limiter's SetMode RPC.
+	LimiterSetModeProcedure = "/mc.limiter.v1.Limiter/SetMode"
 )
 
 // LimiterClient is a client for the mc.limiter.v1.Limiter service.
@@ -59,16 +79,42 @@ type LimiterClient interface {
 	// CheckBatch decides many checks, each for itself and those of one tenant that go to its group in
 	// their order.
 	CheckBatch(context.Context, *connect.Request[v1.CheckBatchRequest]) (*connect.Response[v1.CheckBatchResponse], error)
+	// CheckStream decides many checks a message, several messages at the same time, and answers them in
+	// their order. It is the way for hundreds of thousands of checks a second.
+	CheckStream(context.Context) *connect.BidiStreamForClient[v1.CheckStreamRequest, v1.CheckStreamResponse]
 	// Peek tells what Check would answer now, and takes nothing.
 	Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error)
 	// Usage tells what is used of every limit that bounds a tenant, token and key.
 	Usage(context.Context, *connect.Request[v1.UsageRequest]) (*connect.Response[v1.UsageResponse], error)
+	// Reserve takes a cost as Check does, for something whose cost is known only afterwards; Commit
+	// tells it then.
+	Reserve(context.Context, *connect.Request[v1.ReserveRequest]) (*connect.Response[v1.ReserveResponse], error)
+	// Commit ends a reservation with what was really spent: less is given back, more is taken whether
+	// there is room or not. The first Commit counts, and later ones get its answer.
+	Commit(context.Context, *connect.Request[v1.CommitRequest]) (*connect.Response[v1.CommitResponse], error)
+	// Cancel is Commit of nothing spent.
+	Cancel(context.Context, *connect.Request[v1.CancelRequest]) (*connect.Response[v1.CancelResponse], error)
+	// Refund gives back what a Check with a request id took up to ten minutes ago, once; repeating it
+	// gets the first answer.
+	Refund(context.Context, *connect.Request[v1.RefundRequest]) (*connect.Response[v1.RefundResponse], error)
+	// Acquire takes a slot of every limit that matches and has a concurrency, or of none; or it renews
+	// a slot.
+	Acquire(context.Context, *connect.Request[v1.AcquireRequest]) (*connect.Response[v1.AcquireResponse], error)
+	// Release gives a slot back. Repeating it does no harm.
+	Release(context.Context, *connect.Request[v1.ReleaseRequest]) (*connect.Response[v1.ReleaseResponse], error)
 	// SetLimits creates or replaces limits, all of them or none.
 	SetLimits(context.Context, *connect.Request[v1.SetLimitsRequest]) (*connect.Response[v1.SetLimitsResponse], error)
 	// ListLimits returns the limits that the caller may see, ordered by id.
 	ListLimits(context.Context, *connect.Request[v1.ListLimitsRequest]) (*connect.Response[v1.ListLimitsResponse], error)
 	// DeleteLimits removes limits by id, all of them or none.
 	DeleteLimits(context.Context, *connect.Request[v1.DeleteLimitsRequest]) (*connect.Response[v1.DeleteLimitsResponse], error)
+	// Top tells which keys are asked about, or denied, most in the region.
+	Top(context.Context, *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error)
+	// GetMode tells how limits act in the region.
+	GetMode(context.Context, *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error)
+	// SetMode changes how limits act: on every node that answers within a second. It is for
+	// administrators of the platform.
+	SetMode(context.Context, *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error)
 }
 
 // NewLimiterClient constructs a client for the mc.limiter.v1.Limiter service. By default, it uses
@@ -94,6 +140,12 @@ func NewLimiterClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			connect.WithSchema(limiterMethods.ByName("CheckBatch")),
 			connect.WithClientOptions(opts...),
 		),
+		checkStream: connect.NewClient[v1.CheckStreamRequest, v1.CheckStreamResponse](
+			httpClient,
+			baseURL+LimiterCheckStreamProcedure,
+			connect.WithSchema(limiterMethods.ByName("CheckStream")),
+			connect.WithClientOptions(opts...),
+		),
 		peek: connect.NewClient[v1.PeekRequest, v1.PeekResponse](
 			httpClient,
 			baseURL+LimiterPeekProcedure,
@@ -104,6 +156,42 @@ func NewLimiterClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			httpClient,
 			baseURL+LimiterUsageProcedure,
 			connect.WithSchema(limiterMethods.ByName("Usage")),
+			connect.WithClientOptions(opts...),
+		),
+		reserve: connect.NewClient[v1.ReserveRequest, v1.ReserveResponse](
+			httpClient,
+			baseURL+LimiterReserveProcedure,
+			connect.WithSchema(limiterMethods.ByName("Reserve")),
+			connect.WithClientOptions(opts...),
+		),
+		commit: connect.NewClient[v1.CommitRequest, v1.CommitResponse](
+			httpClient,
+			baseURL+LimiterCommitProcedure,
+			connect.WithSchema(limiterMethods.ByName("Commit")),
+			connect.WithClientOptions(opts...),
+		),
+		cancel: connect.NewClient[v1.CancelRequest, v1.CancelResponse](
+			httpClient,
+			baseURL+LimiterCancelProcedure,
+			connect.WithSchema(limiterMethods.ByName("Cancel")),
+			connect.WithClientOptions(opts...),
+		),
+		refund: connect.NewClient[v1.RefundRequest, v1.RefundResponse](
+			httpClient,
+			baseURL+LimiterRefundProcedure,
+			connect.WithSchema(limiterMethods.ByName("Refund")),
+			connect.WithClientOptions(opts...),
+		),
+		acquire: connect.NewClient[v1.AcquireRequest, v1.AcquireResponse](
+			httpClient,
+			baseURL+LimiterAcquireProcedure,
+			connect.WithSchema(limiterMethods.ByName("Acquire")),
+			connect.WithClientOptions(opts...),
+		),
+		release: connect.NewClient[v1.ReleaseRequest, v1.ReleaseResponse](
+			httpClient,
+			baseURL+LimiterReleaseProcedure,
+			connect.WithSchema(limiterMethods.ByName("Release")),
 			connect.WithClientOptions(opts...),
 		),
 		setLimits: connect.NewClient[v1.SetLimitsRequest, v1.SetLimitsResponse](
@@ -124,6 +212,24 @@ func NewLimiterClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			connect.WithSchema(limiterMethods.ByName("DeleteLimits")),
 			connect.WithClientOptions(opts...),
 		),
+		top: connect.NewClient[v1.TopRequest, v1.TopResponse](
+			httpClient,
+			baseURL+LimiterTopProcedure,
+			connect.WithSchema(limiterMethods.ByName("Top")),
+			connect.WithClientOptions(opts...),
+		),
+		getMode: connect.NewClient[v1.GetModeRequest, v1.GetModeResponse](
+			httpClient,
+			baseURL+LimiterGetModeProcedure,
+			connect.WithSchema(limiterMethods.ByName("GetMode")),
+			connect.WithClientOptions(opts...),
+		),
+		setMode: connect.NewClient[v1.SetModeRequest, v1.SetModeResponse](
+			httpClient,
+			baseURL+LimiterSetModeProcedure,
+			connect.WithSchema(limiterMethods.ByName("SetMode")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -131,11 +237,21 @@ func NewLimiterClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 type limiterClient struct {
 	check        *connect.Client[v1.CheckRequest, v1.CheckResponse]
 	checkBatch   *connect.Client[v1.CheckBatchRequest, v1.CheckBatchResponse]
+	checkStream  *connect.Client[v1.CheckStreamRequest, v1.CheckStreamResponse]
 	peek         *connect.Client[v1.PeekRequest, v1.PeekResponse]
 	usage        *connect.Client[v1.UsageRequest, v1.UsageResponse]
+	reserve      *connect.Client[v1.ReserveRequest, v1.ReserveResponse]
+	commit       *connect.Client[v1.CommitRequest, v1.CommitResponse]
+	cancel       *connect.Client[v1.CancelRequest, v1.CancelResponse]
+	refund       *connect.Client[v1.RefundRequest, v1.RefundResponse]
+	acquire      *connect.Client[v1.AcquireRequest, v1.AcquireResponse]
+	release      *connect.Client[v1.ReleaseRequest, v1.ReleaseResponse]
 	setLimits    *connect.Client[v1.SetLimitsRequest, v1.SetLimitsResponse]
 	listLimits   *connect.Client[v1.ListLimitsRequest, v1.ListLimitsResponse]
 	deleteLimits *connect.Client[v1.DeleteLimitsRequest, v1.DeleteLimitsResponse]
+	top          *connect.Client[v1.TopRequest, v1.TopResponse]
+	getMode      *connect.Client[v1.GetModeRequest, v1.GetModeResponse]
+	setMode      *connect.Client[v1.SetModeRequest, v1.SetModeResponse]
 }
 
 // Check calls mc.limiter.v1.Limiter.Check.
@@ -148,6 +264,11 @@ func (c *limiterClient) CheckBatch(ctx context.Context, req *connect.Request[v1.
 	return c.checkBatch.CallUnary(ctx, req)
 }
 
+// CheckStream calls mc.limiter.v1.Limiter.CheckStream.
+func (c *limiterClient) CheckStream(ctx context.Context) *connect.BidiStreamForClient[v1.CheckStreamRequest, v1.CheckStreamResponse] {
+	return c.checkStream.CallBidiStream(ctx)
+}
+
 // Peek calls mc.limiter.v1.Limiter.Peek.
 func (c *limiterClient) Peek(ctx context.Context, req *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error) {
 	return c.peek.CallUnary(ctx, req)
@@ -156,6 +277,36 @@ func (c *limiterClient) Peek(ctx context.Context, req *connect.Request[v1.PeekRe
 // Usage calls mc.limiter.v1.Limiter.Usage.
 func (c *limiterClient) Usage(ctx context.Context, req *connect.Request[v1.UsageRequest]) (*connect.Response[v1.UsageResponse], error) {
 	return c.usage.CallUnary(ctx, req)
+}
+
+// Reserve calls mc.limiter.v1.Limiter.Reserve.
+func (c *limiterClient) Reserve(ctx context.Context, req *connect.Request[v1.ReserveRequest]) (*connect.Response[v1.ReserveResponse], error) {
+	return c.reserve.CallUnary(ctx, req)
+}
+
+// Commit calls mc.limiter.v1.Limiter.Commit.
+func (c *limiterClient) Commit(ctx context.Context, req *connect.Request[v1.CommitRequest]) (*connect.Response[v1.CommitResponse], error) {
+	return c.commit.CallUnary(ctx, req)
+}
+
+// Cancel calls mc.limiter.v1.Limiter.Cancel.
+func (c *limiterClient) Cancel(ctx context.Context, req *connect.Request[v1.CancelRequest]) (*connect.Response[v1.CancelResponse], error) {
+	return c.cancel.CallUnary(ctx, req)
+}
+
+// Refund calls mc.limiter.v1.Limiter.Refund.
+func (c *limiterClient) Refund(ctx context.Context, req *connect.Request[v1.RefundRequest]) (*connect.Response[v1.RefundResponse], error) {
+	return c.refund.CallUnary(ctx, req)
+}
+
+// Acquire calls mc.limiter.v1.Limiter.Acquire.
+func (c *limiterClient) Acquire(ctx context.Context, req *connect.Request[v1.AcquireRequest]) (*connect.Response[v1.AcquireResponse], error) {
+	return c.acquire.CallUnary(ctx, req)
+}
+
+// Release calls mc.limiter.v1.Limiter.Release.
+func (c *limiterClient) Release(ctx context.Context, req *connect.Request[v1.ReleaseRequest]) (*connect.Response[v1.ReleaseResponse], error) {
+	return c.release.CallUnary(ctx, req)
 }
 
 // SetLimits calls mc.limiter.v1.Limiter.SetLimits.
@@ -173,6 +324,21 @@ func (c *limiterClient) DeleteLimits(ctx context.Context, req *connect.Request[v
 	return c.deleteLimits.CallUnary(ctx, req)
 }
 
+// Top calls mc.limiter.v1.Limiter.Top.
+func (c *limiterClient) Top(ctx context.Context, req *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error) {
+	return c.top.CallUnary(ctx, req)
+}
+
+// GetMode calls mc.limiter.v1.Limiter.GetMode.
+func (c *limiterClient) GetMode(ctx context.Context, req *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error) {
+	return c.getMode.CallUnary(ctx, req)
+}
+
+// SetMode calls mc.limiter.v1.Limiter.SetMode.
+func (c *limiterClient) SetMode(ctx context.Context, req *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error) {
+	return c.setMode.CallUnary(ctx, req)
+}
+
 // LimiterHandler is an implementation of the mc.limiter.v1.Limiter service.
 type LimiterHandler interface {
 	// Check debits every limit that matches the request, or none of them. A denied check
@@ -181,16 +347,42 @@ type LimiterHandler interface {
 	// CheckBatch decides many checks, each for itself and those of one tenant that go to its group in
 	// their order.
 	CheckBatch(context.Context, *connect.Request[v1.CheckBatchRequest]) (*connect.Response[v1.CheckBatchResponse], error)
+	// CheckStream decides many checks a message, several messages at the same time, and answers them in
+	// their order. It is the way for hundreds of thousands of checks a second.
+	CheckStream(context.Context, *connect.BidiStream[v1.CheckStreamRequest, v1.CheckStreamResponse]) error
 	// Peek tells what Check would answer now, and takes nothing.
 	Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error)
 	// Usage tells what is used of every limit that bounds a tenant, token and key.
 	Usage(context.Context, *connect.Request[v1.UsageRequest]) (*connect.Response[v1.UsageResponse], error)
+	// Reserve takes a cost as Check does, for something whose cost is known only afterwards; Commit
+	// tells it then.
+	Reserve(context.Context, *connect.Request[v1.ReserveRequest]) (*connect.Response[v1.ReserveResponse], error)
+	// Commit ends a reservation with what was really spent: less is given back, more is taken whether
+	// there is room or not. The first Commit counts, and later ones get its answer.
+	Commit(context.Context, *connect.Request[v1.CommitRequest]) (*connect.Response[v1.CommitResponse], error)
+	// Cancel is Commit of nothing spent.
+	Cancel(context.Context, *connect.Request[v1.CancelRequest]) (*connect.Response[v1.CancelResponse], error)
+	// Refund gives back what a Check with a request id took up to ten minutes ago, once; repeating it
+	// gets the first answer.
+	Refund(context.Context, *connect.Request[v1.RefundRequest]) (*connect.Response[v1.RefundResponse], error)
+	// Acquire takes a slot of every limit that matches and has a concurrency, or of none; or it renews
+	// a slot.
+	Acquire(context.Context, *connect.Request[v1.AcquireRequest]) (*connect.Response[v1.AcquireResponse], error)
+	// Release gives a slot back. Repeating it does no harm.
+	Release(context.Context, *connect.Request[v1.ReleaseRequest]) (*connect.Response[v1.ReleaseResponse], error)
 	// SetLimits creates or replaces limits, all of them or none.
 	SetLimits(context.Context, *connect.Request[v1.SetLimitsRequest]) (*connect.Response[v1.SetLimitsResponse], error)
 	// ListLimits returns the limits that the caller may see, ordered by id.
 	ListLimits(context.Context, *connect.Request[v1.ListLimitsRequest]) (*connect.Response[v1.ListLimitsResponse], error)
 	// DeleteLimits removes limits by id, all of them or none.
 	DeleteLimits(context.Context, *connect.Request[v1.DeleteLimitsRequest]) (*connect.Response[v1.DeleteLimitsResponse], error)
+	// Top tells which keys are asked about, or denied, most in the region.
+	Top(context.Context, *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error)
+	// GetMode tells how limits act in the region.
+	GetMode(context.Context, *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error)
+	// SetMode changes how limits act: on every node that answers within a second. It is for
+	// administrators of the platform.
+	SetMode(context.Context, *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error)
 }
 
 // NewLimiterHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -212,6 +404,12 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 		connect.WithSchema(limiterMethods.ByName("CheckBatch")),
 		connect.WithHandlerOptions(opts...),
 	)
+	limiterCheckStreamHandler := connect.NewBidiStreamHandler(
+		LimiterCheckStreamProcedure,
+		svc.CheckStream,
+		connect.WithSchema(limiterMethods.ByName("CheckStream")),
+		connect.WithHandlerOptions(opts...),
+	)
 	limiterPeekHandler := connect.NewUnaryHandler(
 		LimiterPeekProcedure,
 		svc.Peek,
@@ -222,6 +420,42 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 		LimiterUsageProcedure,
 		svc.Usage,
 		connect.WithSchema(limiterMethods.ByName("Usage")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterReserveHandler := connect.NewUnaryHandler(
+		LimiterReserveProcedure,
+		svc.Reserve,
+		connect.WithSchema(limiterMethods.ByName("Reserve")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterCommitHandler := connect.NewUnaryHandler(
+		LimiterCommitProcedure,
+		svc.Commit,
+		connect.WithSchema(limiterMethods.ByName("Commit")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterCancelHandler := connect.NewUnaryHandler(
+		LimiterCancelProcedure,
+		svc.Cancel,
+		connect.WithSchema(limiterMethods.ByName("Cancel")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterRefundHandler := connect.NewUnaryHandler(
+		LimiterRefundProcedure,
+		svc.Refund,
+		connect.WithSchema(limiterMethods.ByName("Refund")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterAcquireHandler := connect.NewUnaryHandler(
+		LimiterAcquireProcedure,
+		svc.Acquire,
+		connect.WithSchema(limiterMethods.ByName("Acquire")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterReleaseHandler := connect.NewUnaryHandler(
+		LimiterReleaseProcedure,
+		svc.Release,
+		connect.WithSchema(limiterMethods.ByName("Release")),
 		connect.WithHandlerOptions(opts...),
 	)
 	limiterSetLimitsHandler := connect.NewUnaryHandler(
@@ -242,22 +476,60 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 		connect.WithSchema(limiterMethods.ByName("DeleteLimits")),
 		connect.WithHandlerOptions(opts...),
 	)
+	limiterTopHandler := connect.NewUnaryHandler(
+		LimiterTopProcedure,
+		svc.Top,
+		connect.WithSchema(limiterMethods.ByName("Top")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterGetModeHandler := connect.NewUnaryHandler(
+		LimiterGetModeProcedure,
+		svc.GetMode,
+		connect.WithSchema(limiterMethods.ByName("GetMode")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterSetModeHandler := connect.NewUnaryHandler(
+		LimiterSetModeProcedure,
+		svc.SetMode,
+		connect.WithSchema(limiterMethods.ByName("SetMode")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/mc.limiter.v1.Limiter/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case LimiterCheckProcedure:
 			limiterCheckHandler.ServeHTTP(w, r)
 		case LimiterCheckBatchProcedure:
 			limiterCheckBatchHandler.ServeHTTP(w, r)
+		case LimiterCheckStreamProcedure:
+			limiterCheckStreamHandler.ServeHTTP(w, r)
 		case LimiterPeekProcedure:
 			limiterPeekHandler.ServeHTTP(w, r)
 		case LimiterUsageProcedure:
 			limiterUsageHandler.ServeHTTP(w, r)
+		case LimiterReserveProcedure:
+			limiterReserveHandler.ServeHTTP(w, r)
+		case LimiterCommitProcedure:
+			limiterCommitHandler.ServeHTTP(w, r)
+		case LimiterCancelProcedure:
+			limiterCancelHandler.ServeHTTP(w, r)
+		case LimiterRefundProcedure:
+			limiterRefundHandler.ServeHTTP(w, r)
+		case LimiterAcquireProcedure:
+			limiterAcquireHandler.ServeHTTP(w, r)
+		case LimiterReleaseProcedure:
+			limiterReleaseHandler.ServeHTTP(w, r)
 		case LimiterSetLimitsProcedure:
 			limiterSetLimitsHandler.ServeHTTP(w, r)
 		case LimiterListLimitsProcedure:
 			limiterListLimitsHandler.ServeHTTP(w, r)
 		case LimiterDeleteLimitsProcedure:
 			limiterDeleteLimitsHandler.ServeHTTP(w, r)
+		case LimiterTopProcedure:
+			limiterTopHandler.ServeHTTP(w, r)
+		case LimiterGetModeProcedure:
+			limiterGetModeHandler.ServeHTTP(w, r)
+		case LimiterSetModeProcedure:
+			limiterSetModeHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -275,12 +547,40 @@ func (UnimplementedLimiterHandler) CheckBatch(context.Context, *connect.Request[
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.CheckBatch is not implemented"))
 }
 
+func (UnimplementedLimiterHandler) CheckStream(context.Context, *connect.BidiStream[v1.CheckStreamRequest, v1.CheckStreamResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.CheckStream is not implemented"))
+}
+
 func (UnimplementedLimiterHandler) Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Peek is not implemented"))
 }
 
 func (UnimplementedLimiterHandler) Usage(context.Context, *connect.Request[v1.UsageRequest]) (*connect.Response[v1.UsageResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Usage is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) Reserve(context.Context, *connect.Request[v1.ReserveRequest]) (*connect.Response[v1.ReserveResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Reserve is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) Commit(context.Context, *connect.Request[v1.CommitRequest]) (*connect.Response[v1.CommitResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Commit is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) Cancel(context.Context, *connect.Request[v1.CancelRequest]) (*connect.Response[v1.CancelResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Cancel is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) Refund(context.Context, *connect.Request[v1.RefundRequest]) (*connect.Response[v1.RefundResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Refund is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) Acquire(context.Context, *connect.Request[v1.AcquireRequest]) (*connect.Response[v1.AcquireResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Acquire is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) Release(context.Context, *connect.Request[v1.ReleaseRequest]) (*connect.Response[v1.ReleaseResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Release is not implemented"))
 }
 
 func (UnimplementedLimiterHandler) SetLimits(context.Context, *connect.Request[v1.SetLimitsRequest]) (*connect.Response[v1.SetLimitsResponse], error) {
@@ -293,4 +593,16 @@ func (UnimplementedLimiterHandler) ListLimits(context.Context, *connect.Request[
 
 func (UnimplementedLimiterHandler) DeleteLimits(context.Context, *connect.Request[v1.DeleteLimitsRequest]) (*connect.Response[v1.DeleteLimitsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.DeleteLimits is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) Top(context.Context, *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Top is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) GetMode(context.Context, *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.GetMode is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) SetMode(context.Context, *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.SetMode is not implemented"))
 }
