@@ -48,13 +48,9 @@ func (s *Service) CheckTogether(ctx context.Context, parts []Part) ([]Decision, 
 	if l := s.holding(); l != nil && err == nil {
 		lent := lentBatch{}
 		for i, one := range res.batch {
-<<<<<<< HEAD
 			if len(one.recalls) > 0 {
 				lent.add(i, tenant, one.recalls, 0)
 			}
-=======
-			lent.add(i, tenant, one.recalls, 0)
->>>>>>> lease-holder
 		}
 		if lent.recall(ctx, l, group) {
 			res, err = s.propose(ctx, group, cmd)
