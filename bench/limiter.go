@@ -38,8 +38,8 @@ const (
 	// streamWorkers keep as many messages under way on each of three connections.
 	streamWorkers = 8
 	// hotKeys are few enough to be asked for all the time, so that leases decide nearly every check.
-	hotKeys = 10_000
-	batchChecks   = client.MaxChecks
+	hotKeys     = 10_000
+	batchChecks = client.MaxChecks
 )
 
 // keyWorld are the requests that a load draws from.
