@@ -120,6 +120,9 @@ type lentBatch struct {
 }
 
 func (b *lentBatch) add(place int, tenant string, recalls []Recall, sent int64) {
+	if len(recalls) == 0 {
+		return
+	}
 	if b.recalls == nil {
 		b.recalls, b.sent = map[string][]Recall{}, sent
 	}

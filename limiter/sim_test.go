@@ -190,8 +190,10 @@ func simPlanOf(seed uint64) simPlan {
 	bucket := func(id, scope, selector string) Limit {
 		return Limit{ID: id, Scope: scope, Selector: selector, TokenBucket: TokenBucket{pick("100/s", "300/s", "1000/s"), 40 + random.Uint32N(200)}}
 	}
-	p := simPlan{holders: 2 + random.IntN(3), demand: 100 << random.IntN(4), cost: 1 + random.Uint32N(4), keys: 1 + random.IntN(3), lasts: 3 * time.Second,
-		faults: true, loss: []int{0, 5, 5, 20}[random.IntN(4)], slow: []int{2, 5, 25}[random.IntN(3)], breaks: time.Duration(random.IntN(2)) * 400 * time.Millisecond}
+	p := simPlan{
+		holders: 2 + random.IntN(3), demand: 100 << random.IntN(4), cost: 1 + random.Uint32N(4), keys: 1 + random.IntN(3), lasts: 3 * time.Second,
+		faults: true, loss: []int{0, 5, 5, 20}[random.IntN(4)], slow: []int{2, 5, 25}[random.IntN(3)], breaks: time.Duration(random.IntN(2)) * 400 * time.Millisecond,
+	}
 	p.limits = append(p.limits, bucket("a", ScopeTenant, "acme"))
 	if random.IntN(2) == 0 {
 		p.limits = append(p.limits, bucket("b", ScopeKey, "acme/*"))
