@@ -50,7 +50,7 @@ func heldTable(tb testing.TB, g *machineGroup, keys int) (*holderTable, []Reques
 // One check of three levels whose tokens this node holds.
 func BenchmarkCheckOnLeases(b *testing.B) {
 	t, all := heldTable(b, threeLevels(b), 1)
-	s := &Service{leases: &Leases{table: t}}
+	s := &Service{leases: &Leases{table: t}, mode: func() Mode { return ModeEnforce }}
 	s.leases.active.Store(true)
 	ctx := b.Context()
 	var d Decision
