@@ -71,7 +71,7 @@ func TestEveryProcedureHasARow(t *testing.T) {
 type accessCase struct {
 	what      string
 	procedure string
-	request   proto.Message // nil for REST and reflection
+	request   proto.Message // nil for reflection and REST without a body
 	query     string        // REST only
 	// own, foreign and platform are the reasons that roles of acme, of globex and of the
 	// platform get, in the order of allRoles; "" means that it is allowed.
@@ -110,6 +110,10 @@ var accessCases = []accessCase{
 	{
 		what: "check without a tenant", procedure: limiterv1connect.LimiterCheckProcedure, request: &limiterv1.CheckRequest{},
 		own: fromRunner, foreign: fromRunner, platform: noTenant,
+	},
+	{
+		what: "check by REST", procedure: restCheck, request: &limiterv1.CheckRequest{Tenant: "acme"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
 	},
 	{
 		what: "check a batch", procedure: limiterv1connect.LimiterCheckBatchProcedure,
@@ -347,7 +351,16 @@ func TestAccess(t *testing.T) {
 func reasonOfCall(t *testing.T, e *env, c accessCase, secret string) string {
 	t.Helper()
 	if method, path, ok := strings.Cut(c.procedure, " "); ok {
-		res, body := e.send(t, secret, method, path+"?"+c.query, "", nil)
+		var sent []byte
+		contentType := ""
+		if c.request != nil {
+			contentType = "application/json"
+			var err error
+			if sent, err = jsonMarshal.Marshal(c.request); err != nil {
+				t.Fatal(err)
+			}
+		}
+		res, body := e.send(t, secret, method, path+"?"+c.query, contentType, sent)
 		if res.StatusCode == http.StatusOK {
 			return ""
 		}

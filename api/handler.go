@@ -117,6 +117,7 @@ func (s *server) handlers() map[string]http.Handler {
 	_, v1Alpha := grpcreflect.NewHandlerV1Alpha(reflector, connect.WithReadMaxBytes(MaxBodyBytes))
 	return map[string]http.Handler{
 		limiterv1connect.LimiterCheckProcedure:      unary(s, limiterv1connect.LimiterCheckProcedure, s.check),
+		restCheck:                                   http.HandlerFunc(s.checkREST),
 		limiterv1connect.LimiterCheckBatchProcedure: unary(s, limiterv1connect.LimiterCheckBatchProcedure, s.checkBatch),
 		limiterv1connect.LimiterCheckStreamProcedure: connect.NewBidiStreamHandler(
 			limiterv1connect.LimiterCheckStreamProcedure, s.checkStream, optionsOf(limiterv1connect.LimiterCheckStreamProcedure)...),

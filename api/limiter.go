@@ -13,6 +13,14 @@ import (
 )
 
 func (s *server) check(ctx context.Context, c *call, r *limiterv1.CheckRequest) (*limiterv1.CheckResponse, error) {
+	d, err := s.decide(ctx, c, r)
+	if err != nil {
+		return nil, err
+	}
+	return checkResponse(d), nil
+}
+
+func (s *server) decide(ctx context.Context, c *call, r *limiterv1.CheckRequest) (*limiter.Decision, error) {
 	if s.deps.Checker == nil {
 		return nil, ErrServiceOff
 	}
@@ -27,7 +35,7 @@ func (s *server) check(ctx context.Context, c *call, r *limiterv1.CheckRequest) 
 	}
 	s.metrics.checkMs.Observe(milliseconds(time.Since(start)))
 	s.metrics.decided(&d)
-	return checkResponse(&d), nil
+	return &d, nil
 }
 
 // subjectMessage is what every question about limits has.
