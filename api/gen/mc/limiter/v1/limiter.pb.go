@@ -1600,7 +1600,8 @@ type Limit struct {
 	// tenant and token, "key" one per tenant and key.
 	Scope string `protobuf:"bytes,2,opt,name=scope,proto3" json:"scope,omitempty"`
 	// selector is a tenant, or tenant/pattern for the scopes token and key; the pattern may
-	// hold * wildcards, and the tenant may be * for every tenant.
+	// hold * wildcards. In the place of the tenant may be * for every tenant, or plan:NAME for
+	// each tenant on that plan, which only the platform sets.
 	Selector string `protobuf:"bytes,3,opt,name=selector,proto3" json:"selector,omitempty"`
 	// token_bucket, window and calendar are how much may pass, and concurrency how much may run at
 	// the same time; at least one is there, unless access is, and all that are there count.
@@ -2345,6 +2346,342 @@ func (x *DeleteLimitsResponse) GetInForce() bool {
 	return false
 }
 
+// PlanAssignment says which plan a tenant is on.
+type PlanAssignment struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant is the tenant: [a-z0-9._-]{1,63}.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// plan is the plan's name, of the same characters; empty to take the tenant off its plan.
+	Plan          string `protobuf:"bytes,2,opt,name=plan,proto3" json:"plan,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanAssignment) Reset() {
+	*x = PlanAssignment{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanAssignment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanAssignment) ProtoMessage() {}
+
+func (x *PlanAssignment) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanAssignment.ProtoReflect.Descriptor instead.
+func (*PlanAssignment) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *PlanAssignment) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *PlanAssignment) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
+// SetPlansRequest carries the tenants that change their plan.
+type SetPlansRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// assignments is at most 1000 assignments of distinct tenants. Taking a tenant off its plan
+	// that is on none fails the request.
+	Assignments []*PlanAssignment `protobuf:"bytes,1,rep,name=assignments,proto3" json:"assignments,omitempty"`
+	// request_id makes a retry return the first answer; see CheckRequest.
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPlansRequest) Reset() {
+	*x = SetPlansRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPlansRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPlansRequest) ProtoMessage() {}
+
+func (x *SetPlansRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPlansRequest.ProtoReflect.Descriptor instead.
+func (*SetPlansRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *SetPlansRequest) GetAssignments() []*PlanAssignment {
+	if x != nil {
+		return x.Assignments
+	}
+	return nil
+}
+
+func (x *SetPlansRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// SetPlansResponse tells what became of them.
+type SetPlansResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// version is the version of the limits after the change; plans are a part of them.
+	Version uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// created counts tenants that were on no plan, replaced those that were on another, unchanged those
+	// that were on it already, removed those that are on none now.
+	Created   uint32 `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
+	Replaced  uint32 `protobuf:"varint,3,opt,name=replaced,proto3" json:"replaced,omitempty"`
+	Unchanged uint32 `protobuf:"varint,4,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	Removed   uint32 `protobuf:"varint,5,opt,name=removed,proto3" json:"removed,omitempty"`
+	// in_force is as in SetLimitsResponse.
+	InForce       bool `protobuf:"varint,6,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPlansResponse) Reset() {
+	*x = SetPlansResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPlansResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPlansResponse) ProtoMessage() {}
+
+func (x *SetPlansResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPlansResponse.ProtoReflect.Descriptor instead.
+func (*SetPlansResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *SetPlansResponse) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetCreated() uint32 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetReplaced() uint32 {
+	if x != nil {
+		return x.Replaced
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetUnchanged() uint32 {
+	if x != nil {
+		return x.Unchanged
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetRemoved() uint32 {
+	if x != nil {
+		return x.Removed
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetInForce() bool {
+	if x != nil {
+		return x.InForce
+	}
+	return false
+}
+
+// ListPlansRequest filters the assignments.
+type ListPlansRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// plan keeps only tenants on this plan; empty keeps all.
+	Plan string `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
+	// tenant keeps only this tenant; empty keeps all the caller may see.
+	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// most is how many assignments the answer may have: at most 1000, which is also meant by 0.
+	Most uint32 `protobuf:"varint,3,opt,name=most,proto3" json:"most,omitempty"`
+	// after keeps only tenants behind this one, in the order of bytes: the next of the page before.
+	After         string `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPlansRequest) Reset() {
+	*x = ListPlansRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPlansRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPlansRequest) ProtoMessage() {}
+
+func (x *ListPlansRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPlansRequest.ProtoReflect.Descriptor instead.
+func (*ListPlansRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ListPlansRequest) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
+func (x *ListPlansRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ListPlansRequest) GetMost() uint32 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
+func (x *ListPlansRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+// ListPlansResponse is one page, as of one moment.
+type ListPlansResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Assignments []*PlanAssignment      `protobuf:"bytes,1,rep,name=assignments,proto3" json:"assignments,omitempty"`
+	// next is the tenant after which the next page begins; empty when there is no more.
+	Next string `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	// version is the version of the limits at the moment of the page.
+	Version       uint32 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPlansResponse) Reset() {
+	*x = ListPlansResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPlansResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPlansResponse) ProtoMessage() {}
+
+func (x *ListPlansResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPlansResponse.ProtoReflect.Descriptor instead.
+func (*ListPlansResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ListPlansResponse) GetAssignments() []*PlanAssignment {
+	if x != nil {
+		return x.Assignments
+	}
+	return nil
+}
+
+func (x *ListPlansResponse) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+func (x *ListPlansResponse) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 // TopRequest says which keys are wanted.
 type TopRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2360,7 +2697,7 @@ type TopRequest struct {
 
 func (x *TopRequest) Reset() {
 	*x = TopRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[35]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2372,7 +2709,7 @@ func (x *TopRequest) String() string {
 func (*TopRequest) ProtoMessage() {}
 
 func (x *TopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[35]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2385,7 +2722,7 @@ func (x *TopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
 func (*TopRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{35}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TopRequest) GetTenant() string {
@@ -2421,7 +2758,7 @@ type TopResponse struct {
 
 func (x *TopResponse) Reset() {
 	*x = TopResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[36]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2433,7 +2770,7 @@ func (x *TopResponse) String() string {
 func (*TopResponse) ProtoMessage() {}
 
 func (x *TopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[36]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2446,7 +2783,7 @@ func (x *TopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
 func (*TopResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{36}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *TopResponse) GetKeys() []*BusyKey {
@@ -2482,7 +2819,7 @@ type BusyKey struct {
 
 func (x *BusyKey) Reset() {
 	*x = BusyKey{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[37]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2494,7 +2831,7 @@ func (x *BusyKey) String() string {
 func (*BusyKey) ProtoMessage() {}
 
 func (x *BusyKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[37]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2507,7 +2844,7 @@ func (x *BusyKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BusyKey.ProtoReflect.Descriptor instead.
 func (*BusyKey) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{37}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *BusyKey) GetTenant() string {
@@ -2568,7 +2905,7 @@ type GetModeRequest struct {
 
 func (x *GetModeRequest) Reset() {
 	*x = GetModeRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[38]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2580,7 +2917,7 @@ func (x *GetModeRequest) String() string {
 func (*GetModeRequest) ProtoMessage() {}
 
 func (x *GetModeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[38]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2593,7 +2930,7 @@ func (x *GetModeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModeRequest.ProtoReflect.Descriptor instead.
 func (*GetModeRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{38}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{43}
 }
 
 // GetModeResponse is the mode of the region.
@@ -2607,7 +2944,7 @@ type GetModeResponse struct {
 
 func (x *GetModeResponse) Reset() {
 	*x = GetModeResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[39]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2619,7 +2956,7 @@ func (x *GetModeResponse) String() string {
 func (*GetModeResponse) ProtoMessage() {}
 
 func (x *GetModeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[39]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2632,7 +2969,7 @@ func (x *GetModeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModeResponse.ProtoReflect.Descriptor instead.
 func (*GetModeResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{39}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetModeResponse) GetMode() string {
@@ -2654,7 +2991,7 @@ type SetModeRequest struct {
 
 func (x *SetModeRequest) Reset() {
 	*x = SetModeRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[40]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2666,7 +3003,7 @@ func (x *SetModeRequest) String() string {
 func (*SetModeRequest) ProtoMessage() {}
 
 func (x *SetModeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[40]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2679,7 +3016,7 @@ func (x *SetModeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetModeRequest.ProtoReflect.Descriptor instead.
 func (*SetModeRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{40}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SetModeRequest) GetMode() string {
@@ -2701,7 +3038,7 @@ type SetModeResponse struct {
 
 func (x *SetModeResponse) Reset() {
 	*x = SetModeResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[41]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2713,7 +3050,7 @@ func (x *SetModeResponse) String() string {
 func (*SetModeResponse) ProtoMessage() {}
 
 func (x *SetModeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[41]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2726,7 +3063,7 @@ func (x *SetModeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetModeResponse.ProtoReflect.Descriptor instead.
 func (*SetModeResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{41}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SetModeResponse) GetMode() string {
@@ -2911,7 +3248,30 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tR\trequestId\"K\n" +
 	"\x14DeleteLimitsResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x19\n" +
-	"\bin_force\x18\x02 \x01(\bR\ainForce\"P\n" +
+	"\bin_force\x18\x02 \x01(\bR\ainForce\"<\n" +
+	"\x0ePlanAssignment\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04plan\x18\x02 \x01(\tR\x04plan\"q\n" +
+	"\x0fSetPlansRequest\x12?\n" +
+	"\vassignments\x18\x01 \x03(\v2\x1d.mc.limiter.v1.PlanAssignmentR\vassignments\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"\xb5\x01\n" +
+	"\x10SetPlansResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
+	"\acreated\x18\x02 \x01(\rR\acreated\x12\x1a\n" +
+	"\breplaced\x18\x03 \x01(\rR\breplaced\x12\x1c\n" +
+	"\tunchanged\x18\x04 \x01(\rR\tunchanged\x12\x18\n" +
+	"\aremoved\x18\x05 \x01(\rR\aremoved\x12\x19\n" +
+	"\bin_force\x18\x06 \x01(\bR\ainForce\"h\n" +
+	"\x10ListPlansRequest\x12\x12\n" +
+	"\x04plan\x18\x01 \x01(\tR\x04plan\x12\x16\n" +
+	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04most\x18\x03 \x01(\rR\x04most\x12\x14\n" +
+	"\x05after\x18\x04 \x01(\tR\x05after\"\x82\x01\n" +
+	"\x11ListPlansResponse\x12?\n" +
+	"\vassignments\x18\x01 \x03(\v2\x1d.mc.limiter.v1.PlanAssignmentR\vassignments\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\rR\aversion\"P\n" +
 	"\n" +
 	"TopRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
@@ -2935,7 +3295,8 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\"=\n" +
 	"\x0fSetModeResponse\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x16\n" +
-	"\x06before\x18\x02 \x01(\tR\x06before2\xa6\t\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before2\xc3\n" +
+	"\n" +
 	"\aLimiter\x12B\n" +
 	"\x05Check\x12\x1b.mc.limiter.v1.CheckRequest\x1a\x1c.mc.limiter.v1.CheckResponse\x12Q\n" +
 	"\n" +
@@ -2951,7 +3312,9 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\tSetLimits\x12\x1f.mc.limiter.v1.SetLimitsRequest\x1a .mc.limiter.v1.SetLimitsResponse\x12Q\n" +
 	"\n" +
 	"ListLimits\x12 .mc.limiter.v1.ListLimitsRequest\x1a!.mc.limiter.v1.ListLimitsResponse\x12W\n" +
-	"\fDeleteLimits\x12\".mc.limiter.v1.DeleteLimitsRequest\x1a#.mc.limiter.v1.DeleteLimitsResponse\x12<\n" +
+	"\fDeleteLimits\x12\".mc.limiter.v1.DeleteLimitsRequest\x1a#.mc.limiter.v1.DeleteLimitsResponse\x12K\n" +
+	"\bSetPlans\x12\x1e.mc.limiter.v1.SetPlansRequest\x1a\x1f.mc.limiter.v1.SetPlansResponse\x12N\n" +
+	"\tListPlans\x12\x1f.mc.limiter.v1.ListPlansRequest\x1a .mc.limiter.v1.ListPlansResponse\x12<\n" +
 	"\x03Top\x12\x19.mc.limiter.v1.TopRequest\x1a\x1a.mc.limiter.v1.TopResponse\x12H\n" +
 	"\aGetMode\x12\x1d.mc.limiter.v1.GetModeRequest\x1a\x1e.mc.limiter.v1.GetModeResponse\x12H\n" +
 	"\aSetMode\x12\x1d.mc.limiter.v1.SetModeRequest\x1a\x1e.mc.limiter.v1.SetModeResponseBFZDgithub.com/maestro-conductor/maestro/api/gen/mc/limiter/v1;limiterv1b\x06proto3"
@@ -2968,7 +3331,7 @@ func file_mc_limiter_v1_limiter_proto_rawDescGZIP() []byte {
 	return file_mc_limiter_v1_limiter_proto_rawDescData
 }
 
-var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*CheckRequest)(nil),          // 0: mc.limiter.v1.CheckRequest
 	(*CheckResponse)(nil),         // 1: mc.limiter.v1.CheckResponse
@@ -3005,22 +3368,27 @@ var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*ListLimitsResponse)(nil),    // 32: mc.limiter.v1.ListLimitsResponse
 	(*DeleteLimitsRequest)(nil),   // 33: mc.limiter.v1.DeleteLimitsRequest
 	(*DeleteLimitsResponse)(nil),  // 34: mc.limiter.v1.DeleteLimitsResponse
-	(*TopRequest)(nil),            // 35: mc.limiter.v1.TopRequest
-	(*TopResponse)(nil),           // 36: mc.limiter.v1.TopResponse
-	(*BusyKey)(nil),               // 37: mc.limiter.v1.BusyKey
-	(*GetModeRequest)(nil),        // 38: mc.limiter.v1.GetModeRequest
-	(*GetModeResponse)(nil),       // 39: mc.limiter.v1.GetModeResponse
-	(*SetModeRequest)(nil),        // 40: mc.limiter.v1.SetModeRequest
-	(*SetModeResponse)(nil),       // 41: mc.limiter.v1.SetModeResponse
-	(*v1.ErrorDetail)(nil),        // 42: mc.common.v1.ErrorDetail
-	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
+	(*PlanAssignment)(nil),        // 35: mc.limiter.v1.PlanAssignment
+	(*SetPlansRequest)(nil),       // 36: mc.limiter.v1.SetPlansRequest
+	(*SetPlansResponse)(nil),      // 37: mc.limiter.v1.SetPlansResponse
+	(*ListPlansRequest)(nil),      // 38: mc.limiter.v1.ListPlansRequest
+	(*ListPlansResponse)(nil),     // 39: mc.limiter.v1.ListPlansResponse
+	(*TopRequest)(nil),            // 40: mc.limiter.v1.TopRequest
+	(*TopResponse)(nil),           // 41: mc.limiter.v1.TopResponse
+	(*BusyKey)(nil),               // 42: mc.limiter.v1.BusyKey
+	(*GetModeRequest)(nil),        // 43: mc.limiter.v1.GetModeRequest
+	(*GetModeResponse)(nil),       // 44: mc.limiter.v1.GetModeResponse
+	(*SetModeRequest)(nil),        // 45: mc.limiter.v1.SetModeRequest
+	(*SetModeResponse)(nil),       // 46: mc.limiter.v1.SetModeResponse
+	(*v1.ErrorDetail)(nil),        // 47: mc.common.v1.ErrorDetail
+	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
 }
 var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	2,  // 0: mc.limiter.v1.CheckResponse.levels:type_name -> mc.limiter.v1.Level
 	0,  // 1: mc.limiter.v1.CheckBatchRequest.checks:type_name -> mc.limiter.v1.CheckRequest
 	5,  // 2: mc.limiter.v1.CheckBatchResponse.results:type_name -> mc.limiter.v1.CheckResult
 	1,  // 3: mc.limiter.v1.CheckResult.decision:type_name -> mc.limiter.v1.CheckResponse
-	42, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
+	47, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
 	1,  // 5: mc.limiter.v1.PeekResponse.decision:type_name -> mc.limiter.v1.CheckResponse
 	10, // 6: mc.limiter.v1.UsageResponse.levels:type_name -> mc.limiter.v1.LevelUsage
 	2,  // 7: mc.limiter.v1.LevelUsage.level:type_name -> mc.limiter.v1.Level
@@ -3031,48 +3399,54 @@ var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	25, // 12: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
 	26, // 13: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
 	27, // 14: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
-	43, // 15: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
+	48, // 15: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
 	28, // 16: mc.limiter.v1.Limit.concurrency:type_name -> mc.limiter.v1.Concurrency
 	24, // 17: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
 	24, // 18: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
-	37, // 19: mc.limiter.v1.TopResponse.keys:type_name -> mc.limiter.v1.BusyKey
-	0,  // 20: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
-	3,  // 21: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
-	6,  // 22: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
-	8,  // 23: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
-	11, // 24: mc.limiter.v1.Limiter.Reserve:input_type -> mc.limiter.v1.ReserveRequest
-	13, // 25: mc.limiter.v1.Limiter.Commit:input_type -> mc.limiter.v1.CommitRequest
-	16, // 26: mc.limiter.v1.Limiter.Cancel:input_type -> mc.limiter.v1.CancelRequest
-	18, // 27: mc.limiter.v1.Limiter.Refund:input_type -> mc.limiter.v1.RefundRequest
-	20, // 28: mc.limiter.v1.Limiter.Acquire:input_type -> mc.limiter.v1.AcquireRequest
-	22, // 29: mc.limiter.v1.Limiter.Release:input_type -> mc.limiter.v1.ReleaseRequest
-	29, // 30: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
-	31, // 31: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
-	33, // 32: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
-	35, // 33: mc.limiter.v1.Limiter.Top:input_type -> mc.limiter.v1.TopRequest
-	38, // 34: mc.limiter.v1.Limiter.GetMode:input_type -> mc.limiter.v1.GetModeRequest
-	40, // 35: mc.limiter.v1.Limiter.SetMode:input_type -> mc.limiter.v1.SetModeRequest
-	1,  // 36: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
-	4,  // 37: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
-	7,  // 38: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
-	9,  // 39: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
-	12, // 40: mc.limiter.v1.Limiter.Reserve:output_type -> mc.limiter.v1.ReserveResponse
-	14, // 41: mc.limiter.v1.Limiter.Commit:output_type -> mc.limiter.v1.CommitResponse
-	17, // 42: mc.limiter.v1.Limiter.Cancel:output_type -> mc.limiter.v1.CancelResponse
-	19, // 43: mc.limiter.v1.Limiter.Refund:output_type -> mc.limiter.v1.RefundResponse
-	21, // 44: mc.limiter.v1.Limiter.Acquire:output_type -> mc.limiter.v1.AcquireResponse
-	23, // 45: mc.limiter.v1.Limiter.Release:output_type -> mc.limiter.v1.ReleaseResponse
-	30, // 46: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
-	32, // 47: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
-	34, // 48: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
-	36, // 49: mc.limiter.v1.Limiter.Top:output_type -> mc.limiter.v1.TopResponse
-	39, // 50: mc.limiter.v1.Limiter.GetMode:output_type -> mc.limiter.v1.GetModeResponse
-	41, // 51: mc.limiter.v1.Limiter.SetMode:output_type -> mc.limiter.v1.SetModeResponse
-	36, // [36:52] is the sub-list for method output_type
-	20, // [20:36] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	35, // 19: mc.limiter.v1.SetPlansRequest.assignments:type_name -> mc.limiter.v1.PlanAssignment
+	35, // 20: mc.limiter.v1.ListPlansResponse.assignments:type_name -> mc.limiter.v1.PlanAssignment
+	42, // 21: mc.limiter.v1.TopResponse.keys:type_name -> mc.limiter.v1.BusyKey
+	0,  // 22: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
+	3,  // 23: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
+	6,  // 24: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
+	8,  // 25: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
+	11, // 26: mc.limiter.v1.Limiter.Reserve:input_type -> mc.limiter.v1.ReserveRequest
+	13, // 27: mc.limiter.v1.Limiter.Commit:input_type -> mc.limiter.v1.CommitRequest
+	16, // 28: mc.limiter.v1.Limiter.Cancel:input_type -> mc.limiter.v1.CancelRequest
+	18, // 29: mc.limiter.v1.Limiter.Refund:input_type -> mc.limiter.v1.RefundRequest
+	20, // 30: mc.limiter.v1.Limiter.Acquire:input_type -> mc.limiter.v1.AcquireRequest
+	22, // 31: mc.limiter.v1.Limiter.Release:input_type -> mc.limiter.v1.ReleaseRequest
+	29, // 32: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
+	31, // 33: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
+	33, // 34: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
+	36, // 35: mc.limiter.v1.Limiter.SetPlans:input_type -> mc.limiter.v1.SetPlansRequest
+	38, // 36: mc.limiter.v1.Limiter.ListPlans:input_type -> mc.limiter.v1.ListPlansRequest
+	40, // 37: mc.limiter.v1.Limiter.Top:input_type -> mc.limiter.v1.TopRequest
+	43, // 38: mc.limiter.v1.Limiter.GetMode:input_type -> mc.limiter.v1.GetModeRequest
+	45, // 39: mc.limiter.v1.Limiter.SetMode:input_type -> mc.limiter.v1.SetModeRequest
+	1,  // 40: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
+	4,  // 41: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
+	7,  // 42: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
+	9,  // 43: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
+	12, // 44: mc.limiter.v1.Limiter.Reserve:output_type -> mc.limiter.v1.ReserveResponse
+	14, // 45: mc.limiter.v1.Limiter.Commit:output_type -> mc.limiter.v1.CommitResponse
+	17, // 46: mc.limiter.v1.Limiter.Cancel:output_type -> mc.limiter.v1.CancelResponse
+	19, // 47: mc.limiter.v1.Limiter.Refund:output_type -> mc.limiter.v1.RefundResponse
+	21, // 48: mc.limiter.v1.Limiter.Acquire:output_type -> mc.limiter.v1.AcquireResponse
+	23, // 49: mc.limiter.v1.Limiter.Release:output_type -> mc.limiter.v1.ReleaseResponse
+	30, // 50: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
+	32, // 51: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
+	34, // 52: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
+	37, // 53: mc.limiter.v1.Limiter.SetPlans:output_type -> mc.limiter.v1.SetPlansResponse
+	39, // 54: mc.limiter.v1.Limiter.ListPlans:output_type -> mc.limiter.v1.ListPlansResponse
+	41, // 55: mc.limiter.v1.Limiter.Top:output_type -> mc.limiter.v1.TopResponse
+	44, // 56: mc.limiter.v1.Limiter.GetMode:output_type -> mc.limiter.v1.GetModeResponse
+	46, // 57: mc.limiter.v1.Limiter.SetMode:output_type -> mc.limiter.v1.SetModeResponse
+	40, // [40:58] is the sub-list for method output_type
+	22, // [22:40] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_mc_limiter_v1_limiter_proto_init() }
@@ -3086,7 +3460,7 @@ func file_mc_limiter_v1_limiter_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_limiter_v1_limiter_proto_rawDesc), len(file_mc_limiter_v1_limiter_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
