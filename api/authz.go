@@ -23,6 +23,7 @@ const (
 	classAdmin
 	classBackup
 	classBatch
+	classCheckStream
 	classes
 )
 
@@ -74,6 +75,7 @@ const (
 var procedures = []procedure{
 	{name: limiterv1connect.LimiterCheckProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterCheckBatchProcedure, least: RoleRunner, write: true, class: classBatch, deadline: DeadlineCheck},
+	{name: limiterv1connect.LimiterCheckStreamProcedure, least: RoleRunner, write: true, stream: true, class: classCheckStream, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterPeekProcedure, least: RoleRunner, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterUsageProcedure, least: RoleRunner, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterReserveProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -114,6 +115,15 @@ var accessCases = []accessCase{
 		what: "check a batch", procedure: limiterv1connect.LimiterCheckBatchProcedure,
 		request: &limiterv1.CheckBatchRequest{Checks: []*limiterv1.CheckRequest{{Tenant: "acme"}, {Tenant: "acme", Key: "lost"}}},
 		own:     fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "stream checks", procedure: limiterv1connect.LimiterCheckStreamProcedure,
+		request: &limiterv1.CheckStreamRequest{Checks: 1, Tenants: []string{"acme"}},
+		own:     fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
+		what: "stream checks without a tenant", procedure: limiterv1connect.LimiterCheckStreamProcedure, request: &limiterv1.CheckStreamRequest{Checks: 1},
+		own: fromRunner, foreign: fromRunner, platform: noTenant,
 	},
 	{
 		what: "peek", procedure: limiterv1connect.LimiterPeekProcedure, request: &limiterv1.PeekRequest{Tenant: "acme"},
@@ -419,6 +429,22 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 		return callOne[clusterv1.ListTokensResponse](t, e, c.procedure, secret, m)
 	case *clusterv1.RevokeTokenRequest:
 		return callOne[clusterv1.RevokeTokenResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.CheckStreamRequest:
+		stream := limiterv1connect.NewLimiterClient(e.client(secret), e.url).CheckStream(t.Context())
+		_ = stream.Send(m) // Receive tells why it failed
+		answer, err := stream.Receive()
+		_ = stream.CloseRequest()
+		_ = stream.CloseResponse()
+		if refused := answer.GetRefused(); err == nil && refused != nil {
+			failed := connect.NewError(connect.CodeUnknown, errors.New(refused.GetMessage()))
+			detail, detailErr := connect.NewErrorDetail(refused.GetError())
+			if detailErr != nil {
+				t.Fatal(detailErr)
+			}
+			failed.AddDetail(detail)
+			err = failed
+		}
+		return err
 	case *provenancev1.IngestStreamRequest:
 		stream := provenancev1connect.NewProvenanceClient(e.client(secret), e.url).IngestStream(t.Context())
 		_ = stream.Send(m) // Receive tells why it failed

@@ -61,6 +61,10 @@ type Checker interface {
 	CheckBatch(ctx context.Context, all []limiter.Request) ([]limiter.Outcome, error)
 	// CheckTogether takes the parts of one tenant when all of them pass, and otherwise none.
 	CheckTogether(ctx context.Context, parts []limiter.Part) ([]limiter.Decision, error)
+	// CheckBatchInto is CheckBatch into out, which has an outcome for each check; the levels that are
+	// there are used again. The texts of the checks are parts of a message: what keeps one longer
+	// copies it.
+	CheckBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error
 	// Peek decides without taking anything, and knows what is used of each level.
 	Peek(ctx context.Context, r limiter.Request) (limiter.Decision, error)
 	// Limit is a limit as this node knows it; false when it does not.

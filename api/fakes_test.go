@@ -20,7 +20,8 @@ type fakeServices struct {
 	checks    []limiter.Request
 	together  [][]limiter.Part
 	decision  limiter.Decision
-	checking  func(ctx context.Context) // runs inside Check
+	checking  func(ctx context.Context)              // runs inside Check
+	decide    func(limiter.Request) limiter.Decision // instead of decision, when set
 	limits    []limiter.Limit
 	plans     []limiter.Assignment // by tenant
 	mode      limiter.Mode
@@ -59,17 +60,26 @@ func (f *fakeServices) Check(ctx context.Context, r limiter.Request) (limiter.De
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.checks = append(f.checks, r)
+	if f.decide != nil {
+		return f.decide(r), f.err
+	}
 	return f.decision, f.err
 }
 
 func (f *fakeServices) CheckBatch(ctx context.Context, all []limiter.Request) ([]limiter.Outcome, error) {
 	out := make([]limiter.Outcome, len(all))
+	return out, f.CheckBatchInto(ctx, all, out)
+}
+
+func (f *fakeServices) CheckBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error {
 	for i, r := range all {
+		// As the contract says, texts that are kept are copied.
+		r.Tenant, r.Token, r.Key = strings.Clone(r.Tenant), strings.Clone(r.Token), strings.Clone(r.Key)
 		if out[i].Decision, out[i].Err = f.Check(ctx, r); r.Key == "lost" {
 			out[i].Err = &raftfsm.Error{Op: "propose", Group: "limiter-0", Outcome: raftfsm.OutcomeUnknown, Err: raftfsm.ErrLost}
 		}
 	}
-	return out, nil
+	return nil
 }
 
 func (f *fakeServices) CheckTogether(_ context.Context, parts []limiter.Part) ([]limiter.Decision, error) {

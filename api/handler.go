@@ -116,8 +116,10 @@ func (s *server) handlers() map[string]http.Handler {
 	_, v1 := grpcreflect.NewHandlerV1(reflector, connect.WithReadMaxBytes(MaxBodyBytes))
 	_, v1Alpha := grpcreflect.NewHandlerV1Alpha(reflector, connect.WithReadMaxBytes(MaxBodyBytes))
 	return map[string]http.Handler{
-		limiterv1connect.LimiterCheckProcedure:        unary(s, limiterv1connect.LimiterCheckProcedure, s.check),
-		limiterv1connect.LimiterCheckBatchProcedure:   unary(s, limiterv1connect.LimiterCheckBatchProcedure, s.checkBatch),
+		limiterv1connect.LimiterCheckProcedure:      unary(s, limiterv1connect.LimiterCheckProcedure, s.check),
+		limiterv1connect.LimiterCheckBatchProcedure: unary(s, limiterv1connect.LimiterCheckBatchProcedure, s.checkBatch),
+		limiterv1connect.LimiterCheckStreamProcedure: connect.NewBidiStreamHandler(
+			limiterv1connect.LimiterCheckStreamProcedure, s.checkStream, optionsOf(limiterv1connect.LimiterCheckStreamProcedure)...),
 		limiterv1connect.LimiterPeekProcedure:         unary(s, limiterv1connect.LimiterPeekProcedure, s.peek),
 		limiterv1connect.LimiterUsageProcedure:        unary(s, limiterv1connect.LimiterUsageProcedure, s.usage),
 		limiterv1connect.LimiterReserveProcedure:      unary(s, limiterv1connect.LimiterReserveProcedure, s.reserve),

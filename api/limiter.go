@@ -129,15 +129,20 @@ func levelMessage(l limiter.Level) *limiterv1.Level {
 func checkResponse(d *limiter.Decision) *limiterv1.CheckResponse {
 	res := &limiterv1.CheckResponse{
 		Allow: d.Allow, RetryAfterMs: d.RetryAfterMs, Reason: d.Reason, LimitId: d.LimitID, Kind: d.Kind, WouldDeny: d.WouldDeny(), LimitsVersion: d.Version, Source: d.Source,
-		Levels: make([]*limiterv1.Level, len(d.Levels)),
+		Levels: levelMessages(d.Levels),
 	}
 	if d.Mode != limiter.ModeEnforce {
 		res.Mode = d.Mode.String()
 	}
-	for i, l := range d.Levels {
-		res.Levels[i] = levelMessage(l)
-	}
 	return res
+}
+
+func levelMessages(levels []limiter.Level) []*limiterv1.Level {
+	all := make([]*limiterv1.Level, len(levels))
+	for i, l := range levels {
+		all[i] = levelMessage(l)
+	}
+	return all
 }
 
 func (s *server) setLimits(ctx context.Context, c *call, r *limiterv1.SetLimitsRequest) (*limiterv1.SetLimitsResponse, error) {

@@ -216,8 +216,8 @@ var (
 	}
 	reasonTooManyHeld = &reason{
 		name: "too_many_held", code: connect.CodeResourceExhausted,
-		title: "the tenant has 100,000 reservations and held slots",
-		hint:  "settle or release them, or let them expire sooner; settled reservations count until ten minutes after their end; nothing was taken", retryAfterMs: 1000, sentinels: []error{limiter.ErrTooManyHeld},
+		title: "the tenant has 100,000 open reservations and held slots",
+		hint:  "settle and release them; those that nobody settles count until ten minutes after they have expired; nothing was taken", retryAfterMs: 1000, sentinels: []error{limiter.ErrTooManyHeld},
 	}
 	reasonPlanUnassigned = &reason{
 		name: "plan_unassigned", code: connect.CodeNotFound,

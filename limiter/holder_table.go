@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"math/bits"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -209,7 +210,7 @@ func (t *holderTable) resolve(s *holderShard, old *route, tenantHash uint64, has
 	if tenant == nil {
 		return nil
 	}
-	matched := tenant.set.match(s.matched[:0], r.Tenant, r.Token, r.Key)
+	matched := tenant.set.matchCounters(s.matched[:0], r.Tenant, r.Token, r.Key)
 	s.matched = matched
 	central := len(matched) == 0 || len(matched) > levelsMax
 	for _, l := range matched {
@@ -239,7 +240,11 @@ func (r *route) key() string   { return r.subject[r.tokenLen:] }
 
 func (s *holderShard) newRoute(tenant *holderTenant, hash uint32, r *Request, at uint32) *route {
 	tenant.refs++
-	return &route{tenant: tenant, subject: r.Token + r.Key, tokenLen: uint16(len(r.Token)), gen: tenant.gen, hash: hash, used: at}
+	subject := r.Token + r.Key
+	if r.Token == "" || r.Key == "" {
+		subject = strings.Clone(subject) // a copy in any case: requests may be parts of a message
+	}
+	return &route{tenant: tenant, subject: subject, tokenLen: uint16(len(r.Token)), gen: tenant.gen, hash: hash, used: at}
 }
 
 func (r *route) add(i int, l *lease) {
@@ -273,6 +278,7 @@ func (t *holderTable) tenantOf(s *holderShard, hash uint64, name string) *holder
 		if group == nil {
 			return nil
 		}
+		name = strings.Clone(name)
 		tenant = &holderTenant{name: name, hash: hash, shard: s, group: group}
 		s.tenants[name] = tenant
 	}

@@ -23,7 +23,7 @@ const (
 	tablePart2   byte = 'q' // part -> steps of which a limit needs a later layout
 	tableReserve byte = 'r' // tenant, id -> reservation
 	tableStaged  byte = 's' // nothing -> versions of an incomplete change, parts present
-	tableTenant  byte = 't' // tenant -> how many reservations and held slots it has
+	tableTenant  byte = 't' // tenant -> how many open reservations and held slots it has
 	tableCursor  byte = 'w' // nothing -> where the sweep goes on
 	tableDue     byte = 'x' // group time, key -> nothing: the row at key may go then
 )

@@ -75,6 +75,16 @@ func (s *Service) Peek(ctx context.Context, r Request) (Decision, error) {
 // It is not atomic: each check is decided for itself. Request ids are not taken. The error is
 // an *InvalidError, and then nothing was done.
 func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, error) {
+	out := make([]Outcome, len(all))
+	if err := s.CheckBatchInto(ctx, all, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// CheckBatchInto is CheckBatch into outcomes, one for each check, whose levels are used again where
+// they can be. It keeps nothing of the requests.
+func (s *Service) CheckBatchInto(ctx context.Context, all []Request, out []Outcome) error {
 	var errs []error
 	for i, r := range all {
 		if r.RequestID != "" && len(errs) < problemsMax {
@@ -85,19 +95,25 @@ func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, err
 		}
 	}
 	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+		return errors.Join(errs...)
 	}
-	out := make([]Outcome, len(all))
 	mode := s.mode()
 	if mode == ModeOff {
 		for i := range out {
-			out[i].Decision = Decision{Allow: true, Mode: mode}
+			out[i] = Outcome{Decision: Decision{Allow: true, Mode: mode}}
 		}
-		return out, nil
+		return nil
+	}
+	places := make([]int, len(all))
+	for i := range all {
+		places[i], out[i].Err = i, nil
+	}
+	if l := s.holding(); l != nil && mode == ModeEnforce {
+		places = l.checkMany(ctx, all, places, out)
 	}
 	byGroup := map[raftfsm.GroupID][]int{}
-	for i, r := range all {
-		g := s.Group(r.Tenant)
+	for _, i := range places {
+		g := s.Group(all[i].Tenant)
 		byGroup[g] = append(byGroup[g], i)
 	}
 	var wg sync.WaitGroup
@@ -105,14 +121,11 @@ func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, err
 		wg.Go(func() { s.checkBatch(ctx, mode, group, all, places, out) })
 	}
 	wg.Wait()
-	return out, nil
+	return nil
 }
 
 // checkBatch decides the checks of one group at places.
 func (s *Service) checkBatch(ctx context.Context, mode Mode, group raftfsm.GroupID, all []Request, places []int, out []Outcome) {
-	if l := s.holding(); l != nil && mode == ModeEnforce {
-		places = l.checkMany(ctx, all, places, out)
-	}
 	if s.groups.Level() < raftfsm.LevelLimits {
 		for _, i := range places { // a member does not know batches yet
 			out[i].Decision, out[i].Err = s.Check(ctx, all[i])
@@ -143,17 +156,24 @@ func (s *Service) decideBatch(ctx context.Context, mode Mode, group raftfsm.Grou
 		}
 		for at, i := range places[:n] {
 			if err != nil {
-				out[i].Err = fmt.Errorf("limiter: check for tenant %s: %w", all[i].Tenant, err)
+				out[i].Decision, out[i].Err = Decision{}, fmt.Errorf("limiter: check for tenant %s: %w", all[i].Tenant, err)
 				continue
 			}
 			out[i].Decision, out[i].Err = decisionOf(res.batch[at], outcomeDecided, all[i].Tenant, mode)
-			s.decided(&all[i], &out[i].Decision, sent)
-			lent.add(i, all[i].Tenant, res.batch[at])
+			if recalls := res.batch[at].recalls; recall && len(recalls) > 0 {
+				lent.add(i, all[i].Tenant, recalls, sent)
+			} else {
+				s.decided(&all[i], &out[i].Decision, sent, len(recalls) > 0)
+			}
 		}
 		places = places[n:]
 	}
-	if l := s.holding(); l != nil && recall && lent.recall(ctx, l, group) {
+	if l := s.holding(); l != nil && lent.recall(ctx, l, group) {
 		s.decideBatch(ctx, mode, group, all, lent.places, out, false)
+		return
+	}
+	for _, i := range lent.places {
+		s.decided(&all[i], &out[i].Decision, lent.sent, true)
 	}
 }
 

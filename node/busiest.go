@@ -21,7 +21,7 @@ const (
 )
 
 // seen counts a check that was decided here.
-func (r *running) seen(q limiter.Request, d *limiter.Decision) {
+func (r *running) seen(q *limiter.Request, d *limiter.Decision) {
 	r.busiest.Add(busiest.Key{Tenant: q.Tenant, Token: q.Token, Key: q.Key}, d.LimitID)
 }
 

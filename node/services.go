@@ -80,7 +80,7 @@ func (s *services) Check(ctx context.Context, q limiter.Request) (limiter.Decisi
 	}
 	d, err := r.limiter.Check(ctx, q)
 	if err == nil {
-		r.seen(q, &d)
+		r.seen(&q, &d)
 	}
 	return d, err
 }
@@ -91,13 +91,23 @@ func (s *services) CheckBatch(ctx context.Context, all []limiter.Request) ([]lim
 	if err != nil {
 		return nil, err
 	}
-	out, err := r.limiter.CheckBatch(ctx, all)
+	out := make([]limiter.Outcome, len(all))
+	if err := r.checkBatchInto(ctx, all, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (r *running) checkBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error {
+	if err := r.limiter.CheckBatchInto(ctx, all, out); err != nil {
+		return err
+	}
 	for i := range out {
 		if out[i].Err == nil {
-			r.seen(all[i], &out[i].Decision)
+			r.seen(&all[i], &out[i].Decision)
 		}
 	}
-	return out, err
+	return nil
 }
 
 // CheckTogether takes all parts or none.
@@ -108,7 +118,7 @@ func (s *services) CheckTogether(ctx context.Context, parts []limiter.Part) ([]l
 	}
 	out, err := r.limiter.CheckTogether(ctx, parts)
 	for i := range out {
-		r.seen(parts[i].Request, &out[i])
+		r.seen(&parts[i].Request, &out[i])
 	}
 	return out, err
 }
@@ -121,6 +131,15 @@ func (s *services) Limit(id string) (limiter.Limit, bool) {
 		}
 	}
 	return limiter.Limit{}, false
+}
+
+// CheckBatchInto decides many checks into out.
+func (s *services) CheckBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error {
+	r, err := s.get()
+	if err != nil {
+		return err
+	}
+	return r.checkBatchInto(ctx, all, out)
 }
 
 // Peek decides without taking anything.

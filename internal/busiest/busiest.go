@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,6 +66,11 @@ func New(size int, now func() time.Duration) *Sketch {
 	return &Sketch{size: size, now: now, base: now(), begun: now(), entries: make(map[Key]*entry, size)}
 }
 
+// clone is k with texts of its own: those of a request may be parts of a message.
+func (k Key) clone() Key {
+	return Key{Tenant: strings.Clone(k.Tenant), Token: strings.Clone(k.Token), Key: strings.Clone(k.Key)}
+}
+
 // Add counts a check of a key. limit is what denied it, or empty.
 func (s *Sketch) Add(k Key, limit string) {
 	mask := s.mask.Load()
@@ -80,10 +86,12 @@ func (s *Sketch) Add(k Key, limit string) {
 	switch {
 	case e != nil:
 	case len(s.least) < s.size:
+		k = k.clone()
 		e = &entry{Entry: Entry{Key: k}}
 		s.entries[k] = e
 		heap.Push(&s.least, e)
 	default:
+		k = k.clone()
 		e = s.least[0]
 		delete(s.entries, e.Key)
 		e.Entry = Entry{Key: k, Checks: e.Checks, Error: e.Checks}

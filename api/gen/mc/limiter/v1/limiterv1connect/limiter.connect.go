@@ -39,6 +39,8 @@ const (
 	LimiterCheckProcedure = "/mc.limiter.v1.Limiter/Check"
 	// LimiterCheckBatchProcedure is the fully-qualified name of the Limiter's CheckBatch RPC.
 	LimiterCheckBatchProcedure = "/mc.limiter.v1.Limiter/CheckBatch"
+	// LimiterCheckStreamProcedure is the fully-qualified name of the Limiter's CheckStream RPC.
+	LimiterCheckStreamProcedure = "/mc.limiter.v1.Limiter/CheckStream"
 	// LimiterPeekProcedure is the fully-qualified name of the Limiter's Peek RPC.
 	LimiterPeekProcedure = "/mc.limiter.v1.Limiter/Peek"
 	// LimiterUsageProcedure is the fully-qualified name of the Limiter's Usage RPC.
@@ -81,6 +83,9 @@ type LimiterClient interface {
 	// CheckBatch decides many checks, each for itself and those of one tenant that go to its group in
 	// their order.
 	CheckBatch(context.Context, *connect.Request[v1.CheckBatchRequest]) (*connect.Response[v1.CheckBatchResponse], error)
+	// CheckStream decides many checks a message, several messages at the same time, and answers them in
+	// their order. It is the way for hundreds of thousands of checks a second.
+	CheckStream(context.Context) *connect.BidiStreamForClient[v1.CheckStreamRequest, v1.CheckStreamResponse]
 	// Peek tells what Check would answer now, and takes nothing.
 	Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error)
 	// Usage tells what is used of every limit that bounds a tenant, token and key.
@@ -143,6 +148,12 @@ func NewLimiterClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			httpClient,
 			baseURL+LimiterCheckBatchProcedure,
 			connect.WithSchema(limiterMethods.ByName("CheckBatch")),
+			connect.WithClientOptions(opts...),
+		),
+		checkStream: connect.NewClient[v1.CheckStreamRequest, v1.CheckStreamResponse](
+			httpClient,
+			baseURL+LimiterCheckStreamProcedure,
+			connect.WithSchema(limiterMethods.ByName("CheckStream")),
 			connect.WithClientOptions(opts...),
 		),
 		peek: connect.NewClient[v1.PeekRequest, v1.PeekResponse](
@@ -248,6 +259,7 @@ func NewLimiterClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 type limiterClient struct {
 	check        *connect.Client[v1.CheckRequest, v1.CheckResponse]
 	checkBatch   *connect.Client[v1.CheckBatchRequest, v1.CheckBatchResponse]
+	checkStream  *connect.Client[v1.CheckStreamRequest, v1.CheckStreamResponse]
 	peek         *connect.Client[v1.PeekRequest, v1.PeekResponse]
 	usage        *connect.Client[v1.UsageRequest, v1.UsageResponse]
 	reserve      *connect.Client[v1.ReserveRequest, v1.ReserveResponse]
@@ -274,6 +286,11 @@ func (c *limiterClient) Check(ctx context.Context, req *connect.Request[v1.Check
 // CheckBatch calls mc.limiter.v1.Limiter.CheckBatch.
 func (c *limiterClient) CheckBatch(ctx context.Context, req *connect.Request[v1.CheckBatchRequest]) (*connect.Response[v1.CheckBatchResponse], error) {
 	return c.checkBatch.CallUnary(ctx, req)
+}
+
+// CheckStream calls mc.limiter.v1.Limiter.CheckStream.
+func (c *limiterClient) CheckStream(ctx context.Context) *connect.BidiStreamForClient[v1.CheckStreamRequest, v1.CheckStreamResponse] {
+	return c.checkStream.CallBidiStream(ctx)
 }
 
 // Peek calls mc.limiter.v1.Limiter.Peek.
@@ -364,6 +381,9 @@ type LimiterHandler interface {
 	// CheckBatch decides many checks, each for itself and those of one tenant that go to its group in
 	// their order.
 	CheckBatch(context.Context, *connect.Request[v1.CheckBatchRequest]) (*connect.Response[v1.CheckBatchResponse], error)
+	// CheckStream decides many checks a message, several messages at the same time, and answers them in
+	// their order. It is the way for hundreds of thousands of checks a second.
+	CheckStream(context.Context, *connect.BidiStream[v1.CheckStreamRequest, v1.CheckStreamResponse]) error
 	// Peek tells what Check would answer now, and takes nothing.
 	Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error)
 	// Usage tells what is used of every limit that bounds a tenant, token and key.
@@ -422,6 +442,12 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 		LimiterCheckBatchProcedure,
 		svc.CheckBatch,
 		connect.WithSchema(limiterMethods.ByName("CheckBatch")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterCheckStreamHandler := connect.NewBidiStreamHandler(
+		LimiterCheckStreamProcedure,
+		svc.CheckStream,
+		connect.WithSchema(limiterMethods.ByName("CheckStream")),
 		connect.WithHandlerOptions(opts...),
 	)
 	limiterPeekHandler := connect.NewUnaryHandler(
@@ -526,6 +552,8 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 			limiterCheckHandler.ServeHTTP(w, r)
 		case LimiterCheckBatchProcedure:
 			limiterCheckBatchHandler.ServeHTTP(w, r)
+		case LimiterCheckStreamProcedure:
+			limiterCheckStreamHandler.ServeHTTP(w, r)
 		case LimiterPeekProcedure:
 			limiterPeekHandler.ServeHTTP(w, r)
 		case LimiterUsageProcedure:
@@ -573,6 +601,10 @@ func (UnimplementedLimiterHandler) Check(context.Context, *connect.Request[v1.Ch
 
 func (UnimplementedLimiterHandler) CheckBatch(context.Context, *connect.Request[v1.CheckBatchRequest]) (*connect.Response[v1.CheckBatchResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.CheckBatch is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) CheckStream(context.Context, *connect.BidiStream[v1.CheckStreamRequest, v1.CheckStreamResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.CheckStream is not implemented"))
 }
 
 func (UnimplementedLimiterHandler) Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error) {
