@@ -214,6 +214,23 @@ var accessCases = []accessCase{
 		platform: [5]string{low, "service_off", "service_off", "service_off", "service_off"},
 	},
 	{
+		what: "limit a plan", procedure: limiterv1connect.LimiterSetLimitsProcedure, request: acmeLimit("plan:gold"),
+		own: [5]string{low, low, low, "platform_only", "platform_only"}, foreign: [5]string{low, low, low, "platform_only", "platform_only"}, platform: adminOnly,
+	},
+	{
+		what: "put acme on a plan", procedure: limiterv1connect.LimiterSetPlansProcedure,
+		request: &limiterv1.SetPlansRequest{Assignments: []*limiterv1.PlanAssignment{{Tenant: "acme", Plan: "gold"}}},
+		own:     notPlatform, foreign: notPlatform, platform: adminOnly,
+	},
+	{
+		what: "see the plan of acme", procedure: limiterv1connect.LimiterListPlansProcedure, request: &limiterv1.ListPlansRequest{Tenant: "acme"},
+		own: fromOper, foreign: operForeign, platform: fromOper,
+	},
+	{
+		what: "see plans", procedure: limiterv1connect.LimiterListPlansProcedure, request: &limiterv1.ListPlansRequest{},
+		own: fromOper, foreign: fromOper, platform: fromOper,
+	},
+	{
 		what: "see the busiest keys of acme", procedure: limiterv1connect.LimiterTopProcedure, request: &limiterv1.TopRequest{Tenant: "acme"},
 		own: fromOper, foreign: operForeign, platform: fromOper,
 	},
@@ -408,6 +425,10 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 		return callOne[limiterv1.DeleteLimitsResponse](t, e, c.procedure, secret, m)
 	case *rlsv3.RateLimitRequest:
 		return callOne[rlsv3.RateLimitResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.SetPlansRequest:
+		return callOne[limiterv1.SetPlansResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.ListPlansRequest:
+		return callOne[limiterv1.ListPlansResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.TopRequest:
 		return callOne[limiterv1.TopResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.GetModeRequest:

@@ -132,6 +132,8 @@ func (s *server) handlers() map[string]http.Handler {
 		limiterv1connect.LimiterListLimitsProcedure:   unary(s, limiterv1connect.LimiterListLimitsProcedure, s.listLimits),
 		limiterv1connect.LimiterSetLimitsProcedure:    unary(s, limiterv1connect.LimiterSetLimitsProcedure, s.setLimits),
 		limiterv1connect.LimiterDeleteLimitsProcedure: unary(s, limiterv1connect.LimiterDeleteLimitsProcedure, s.deleteLimits),
+		limiterv1connect.LimiterSetPlansProcedure:     unary(s, limiterv1connect.LimiterSetPlansProcedure, s.setPlans),
+		limiterv1connect.LimiterListPlansProcedure:    unary(s, limiterv1connect.LimiterListPlansProcedure, s.listPlans),
 		limiterv1connect.LimiterTopProcedure:          unary(s, limiterv1connect.LimiterTopProcedure, s.top),
 		limiterv1connect.LimiterGetModeProcedure:      unary(s, limiterv1connect.LimiterGetModeProcedure, s.getMode),
 		limiterv1connect.LimiterSetModeProcedure:      unary(s, limiterv1connect.LimiterSetModeProcedure, s.setMode),

@@ -321,6 +321,14 @@ func splitChange(c Change) []configureCommand {
 		room(1 + len(id))
 		part.Deletes = append(part.Deletes, id)
 	}
+	for _, a := range c.Plans {
+		room(2 + len(a.Tenant) + len(a.Plan))
+		part.Plans = append(part.Plans, a)
+	}
+	for _, tenant := range c.Leavers {
+		room(1 + len(tenant))
+		part.Leavers = append(part.Leavers, tenant)
+	}
 	part.last = true
 	return append(parts, part)
 }
