@@ -87,7 +87,7 @@ func (p *planSet) tenants(visit func(tenant string)) {
 		return
 	}
 	for _, shard := range p.shards {
-		for tenant := range shard {
+		for tenant := range shard { // any order: who visits treats each alike
 			visit(tenant)
 		}
 	}

@@ -70,9 +70,8 @@ func (s *Service) Peek(ctx context.Context, r Request) (Decision, error) {
 	return decisionOf(res, outcomePeeked, r.Tenant, mode)
 }
 
-// CheckBatch decides checks with as few log entries as it can, those of one tenant that the group
-// decides in their order.
-// It is not atomic: each check is decided for itself. Request ids are not taken. The error is
+// CheckBatch decides checks with as few log entries as it can, those of one tenant, token and key in
+// their order. It is not atomic: each check is decided for itself. Request ids are not taken. The error is
 // an *InvalidError, and then nothing was done.
 func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, error) {
 	out := make([]Outcome, len(all))
@@ -132,7 +131,33 @@ func (s *Service) checkBatch(ctx context.Context, mode Mode, group raftfsm.Group
 		}
 		return
 	}
+	if l := s.holding(); l != nil && mode == ModeEnforce {
+		// One of each key first: a denial of it answers the others.
+		var more []int
+		if places, more = firstOfEachKey(all, places); len(more) > 0 {
+			s.decideBatch(ctx, mode, group, all, places, out, true)
+			places = l.checkMany(ctx, all, more, out)
+		}
+	}
 	s.decideBatch(ctx, mode, group, all, places, out, true)
+}
+
+// firstOfEachKey parts places into those of requests whose tenant, token and key come first, and the
+// others.
+func firstOfEachKey(all []Request, places []int) (first, more []int) {
+	type key struct{ tenant, token, key string }
+	seen := make(map[key]struct{}, len(places))
+	first = places[:0:0]
+	for _, i := range places {
+		k := key{all[i].Tenant, all[i].Token, all[i].Key}
+		if _, ok := seen[k]; ok {
+			more = append(more, i)
+			continue
+		}
+		seen[k] = struct{}{}
+		first = append(first, i)
+	}
+	return first, more
 }
 
 // decideBatch lets the group decide checks at places; with recall, it asks once more about those that

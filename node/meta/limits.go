@@ -182,7 +182,7 @@ func (s *Service) ListLimits(ctx context.Context) ([]limiter.Limit, uint32, erro
 		return nil, 0, fmt.Errorf("meta.limits.list: %w", err)
 	}
 	limits := make([]limiter.Limit, 0, len(records))
-	for id, r := range records {
+	for id, r := range records { // any order, sorted below
 		l, err := decodeLimit(id, r.value)
 		if err != nil {
 			return nil, 0, err

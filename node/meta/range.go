@@ -117,7 +117,7 @@ func (s *Service) readRange(ctx context.Context, t table, from, until string) (m
 	if f.since != first || first == 0 {
 		clear(records) // it is all of the table
 	}
-	for key, r := range f.records {
+	for key, r := range f.records { // any order
 		switch {
 		case key < from || key >= until:
 		case r.deleted:
