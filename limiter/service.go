@@ -132,32 +132,50 @@ func (s *Service) checkBatch(ctx context.Context, mode Mode, group raftfsm.Group
 		return
 	}
 	if l := s.holding(); l != nil && mode == ModeEnforce {
-		// One of each key first: a denial of it answers the others.
-		var more []int
-		if places, more = firstOfEachKey(all, places); len(more) > 0 {
-			s.decideBatch(ctx, mode, group, all, places, out, true)
-			places = l.checkMany(ctx, all, more, out)
+		first, more := firstOfEachKey(all, places)
+		if len(more) > 0 {
+			s.decideBatch(ctx, mode, group, all, first, out, true)
+			places = l.checkMany(ctx, all, deniedLikeFirst(all, more, out), out)
 		}
 	}
 	s.decideBatch(ctx, mode, group, all, places, out, true)
 }
 
+// another is a check of the same tenant, token and key as one before it.
+type another struct{ place, first int }
+
 // firstOfEachKey parts places into those of requests whose tenant, token and key come first, and the
 // others.
-func firstOfEachKey(all []Request, places []int) (first, more []int) {
+func firstOfEachKey(all []Request, places []int) (first []int, more []another) {
 	type key struct{ tenant, token, key string }
-	seen := make(map[key]struct{}, len(places))
+	seen := make(map[key]int, len(places))
 	first = places[:0:0]
 	for _, i := range places {
 		k := key{all[i].Tenant, all[i].Token, all[i].Key}
-		if _, ok := seen[k]; ok {
-			more = append(more, i)
+		if at, ok := seen[k]; ok {
+			more = append(more, another{i, at})
 			continue
 		}
-		seen[k] = struct{}{}
+		seen[k] = i
 		first = append(first, i)
 	}
 	return first, more
+}
+
+// deniedLikeFirst answers those whose first was denied no more than they ask for: they were asked
+// at the same time, so what denied it denies them. It returns the places of the others.
+func deniedLikeFirst(all []Request, more []another, out []Outcome) (others []int) {
+	for _, m := range more {
+		d := &out[m.first].Decision
+		if out[m.first].Err != nil || d.Allow || d.Reason != ReasonLimited || all[m.place].Cost < all[m.first].Cost {
+			others = append(others, m.place)
+			continue
+		}
+		levels := append(out[m.place].Decision.Levels[:0], d.Levels...)
+		out[m.place].Decision = *d
+		out[m.place].Decision.Levels = levels
+	}
+	return others
 }
 
 // decideBatch lets the group decide checks at places; with recall, it asks once more about those that
