@@ -69,7 +69,7 @@ func (c *counter) end(i int) {
 	if c.tick != 0 {
 		c.slots = insertSlot(c.slots, uint64(a.deadline)/c.tick, burned)
 	}
-	c.spent += burned
+	c.spent = min(c.spent+burned, slotTokensMax)
 }
 
 // forget drops accounts that ended so long ago that nothing about them is under way any more.
@@ -121,16 +121,19 @@ func (c *counter) drained(target u128, refill uint64) u128 {
 }
 
 // insertSlot returns slots with n more in the slot at, wherever that is. The result shares no memory
-// with slots.
+// with slots. Where debt has filled a slot, or made as many as there can be, it counts as addToSlots
+// says: as the most that a slot holds, or in a later one.
 func insertSlot(slots []slot, at, n uint64) []slot {
 	i, found := slices.BinarySearchFunc(slots, at, func(s slot, at uint64) int { return cmp.Compare(s.at, at) })
-	out := make([]slot, 0, len(slots)+1)
-	out = append(out, slots[:i]...)
-	if found {
-		out = append(out, slot{at, slots[i].n + n})
-		return append(out, slots[i+1:]...)
+	if i == len(slots) {
+		return addToSlots(slots, at, n)
 	}
-	return append(append(out, slot{at, n}), slots[i:]...)
+	out := slices.Clone(slots)
+	if !found && len(out) < slotsMax {
+		return slices.Insert(out, i, slot{at, n})
+	}
+	out[i].n = min(out[i].n+n, slotTokensMax)
+	return out
 }
 
 // room is how many tokens a settled counter has, in each of its parts.
@@ -177,7 +180,7 @@ func (c *counter) renew(l *limitState, lends bool, h Holder, r Renewal) (g Grant
 			c.slots = addToSlots(c.slots, uint64(c.t)/c.tick, n)
 		}
 		if l.hasCalendar() {
-			c.spent += n
+			c.spent = min(c.spent+n, slotTokensMax)
 		}
 	}
 	c.used = c.used.sub(mul64(returned-before.returned, c.unit))
