@@ -274,27 +274,38 @@ func (m *Machine) renewLease(tx *raftfsm.Tx, now int64, h Holder, r Renewal) (Gr
 	return g, nil
 }
 
-// recalls names who holds the tokens for want of which d denies, if with all of them back it would
-// not. Nil when that would not help.
-func recalls(levels []level, cost uint32) []Recall {
-	var out []Recall
+// recalls names who holds the tokens that make d, which denies, wait for longer than it would with all of
+// them back, and shortens its advice to that. Nil when that would not help.
+func recalls(levels []level, cost uint32, wall int64, d *Decision) []Recall {
+	var back verdict
 	for i := range levels {
-		l := &levels[i]
+		l := levels[i]
 		if l.shadow || !l.verdict.denies() {
 			continue
 		}
-		if l.verdict.never || l.counter.out() == 0 {
-			return nil
+		l.counter = l.counter.returned()
+		if v := l.judge(cost, wall); v.worse(back) {
+			back = v
 		}
-		back := l.counter
-		back.accounts = nil
-		back.used = back.used.sub(mul64(l.counter.out(), back.unit))
-		if back.room(l.limit) < uint64(cost) {
-			return nil
+	}
+	var out []Recall
+	for i := range levels {
+		if l := &levels[i]; !l.shadow && l.verdict.worse(back) {
+			out = append(out, Recall{Limit: l.limit.uid, Subject: l.subject, Holders: l.counter.holders()})
 		}
-		out = append(out, Recall{Limit: l.limit.uid, Subject: l.subject, Holders: l.counter.holders()})
+	}
+	if out != nil {
+		// Who holds them needs a moment, and is asked as often at most.
+		d.RetryAfterMs = min(d.RetryAfterMs, max(retryAfterMs(back.wait), uint32(scarceMin.Milliseconds())))
 	}
 	return out
+}
+
+// returned is a settled counter once all that is lent has come back.
+func (c counter) returned() counter {
+	c.used = c.used.sub(mul64(c.out(), c.unit))
+	c.accounts = nil
+	return c
 }
 
 // holders are those who have something left, each once.

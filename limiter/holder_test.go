@@ -372,3 +372,24 @@ func TestRetriesFindWhatRecallsBrought(t *testing.T) {
 		})
 	}
 }
+
+// What would be denied without leases too is not denied for as long as these last.
+func TestAdviceOfWhatIsDeniedAnyway(t *testing.T) {
+	r := startRegion(t, 2, limit("a", ScopeTenant, "acme", "1/m", 100))
+	defer r.close()
+	if d := r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 1}); d.Source != SourceLease {
+		t.Fatalf("%+v, want a lease at the first node", d)
+	}
+	// Seven are left, or ten once those of the first node are back: one flows back in a minute.
+	if d := r.nodes[1].ask(t, Request{Tenant: "acme", Cost: 89, RequestID: "most"}); !d.Allow {
+		t.Fatal(d)
+	}
+	for i := range 2 { // the second time there is nothing to return
+		if d := r.nodes[1].ask(t, Request{Tenant: "acme", Cost: 12, RequestID: fmt.Sprint("more", i)}); d.Allow || d.RetryAfterMs > 121_000 {
+			t.Errorf("%v, want to pass within two minutes", d)
+		}
+	}
+	if d := r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 1}); !d.Allow || d.Source != SourceLeader {
+		t.Errorf("at the node that had a lease: %+v, want that it was returned", d)
+	}
+}
