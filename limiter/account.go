@@ -69,7 +69,7 @@ func (c *counter) end(i int) {
 	if c.tick != 0 {
 		c.slots = insertSlot(c.slots, uint64(a.deadline)/c.tick, burned)
 	}
-	c.spent += burned
+	c.spent = min(c.spent+burned, slotTokensMax)
 }
 
 // forget drops accounts that ended so long ago that nothing about them is under way any more.
@@ -121,16 +121,19 @@ func (c *counter) drained(target u128, refill uint64) u128 {
 }
 
 // insertSlot returns slots with n more in the slot at, wherever that is. The result shares no memory
-// with slots.
+// with slots. Where debt has filled a slot, or made as many as there can be, it counts as addToSlots
+// says: as the most that a slot holds, or in a later one.
 func insertSlot(slots []slot, at, n uint64) []slot {
 	i, found := slices.BinarySearchFunc(slots, at, func(s slot, at uint64) int { return cmp.Compare(s.at, at) })
-	out := make([]slot, 0, len(slots)+1)
-	out = append(out, slots[:i]...)
-	if found {
-		out = append(out, slot{at, slots[i].n + n})
-		return append(out, slots[i+1:]...)
+	if i == len(slots) {
+		return addToSlots(slots, at, n)
 	}
-	return append(append(out, slot{at, n}), slots[i:]...)
+	out := slices.Clone(slots)
+	if !found && len(out) < slotsMax {
+		return slices.Insert(out, i, slot{at, n})
+	}
+	out[i].n = min(out[i].n+n, slotTokensMax)
+	return out
 }
 
 // room is how many tokens a settled counter has, in each of its parts.
@@ -177,7 +180,7 @@ func (c *counter) renew(l *limitState, lends bool, h Holder, r Renewal) (g Grant
 			c.slots = addToSlots(c.slots, uint64(c.t)/c.tick, n)
 		}
 		if l.hasCalendar() {
-			c.spent += n
+			c.spent = min(c.spent+n, slotTokensMax)
 		}
 	}
 	c.used = c.used.sub(mul64(returned-before.returned, c.unit))
@@ -271,27 +274,38 @@ func (m *Machine) renewLease(tx *raftfsm.Tx, now int64, h Holder, r Renewal) (Gr
 	return g, nil
 }
 
-// recalls names who holds the tokens for want of which d denies, if with all of them back it would
-// not. Nil when that would not help.
-func recalls(levels []level, cost uint32) []Recall {
-	var out []Recall
+// recalls names who holds the tokens that make d, which denies, wait for longer than it would with all of
+// them back, and shortens its advice to that. Nil when that would not help.
+func recalls(levels []level, cost uint32, wall int64, d *Decision) []Recall {
+	var back verdict
 	for i := range levels {
-		l := &levels[i]
+		l := levels[i]
 		if l.shadow || !l.verdict.denies() {
 			continue
 		}
-		if l.verdict.never || l.counter.out() == 0 {
-			return nil
+		l.counter = l.counter.returned()
+		if v := l.judge(cost, wall); v.worse(back) {
+			back = v
 		}
-		back := l.counter
-		back.accounts = nil
-		back.used = back.used.sub(mul64(l.counter.out(), back.unit))
-		if back.room(l.limit) < uint64(cost) {
-			return nil
+	}
+	var out []Recall
+	for i := range levels {
+		if l := &levels[i]; !l.shadow && l.verdict.worse(back) {
+			out = append(out, Recall{Limit: l.limit.uid, Subject: l.subject, Holders: l.counter.holders()})
 		}
-		out = append(out, Recall{Limit: l.limit.uid, Subject: l.subject, Holders: l.counter.holders()})
+	}
+	if out != nil {
+		// Who holds them needs a moment, and is asked as often at most.
+		d.RetryAfterMs = min(d.RetryAfterMs, max(retryAfterMs(back.wait), uint32(scarceMin.Milliseconds())))
 	}
 	return out
+}
+
+// returned is a settled counter once all that is lent has come back.
+func (c counter) returned() counter {
+	c.used = c.used.sub(mul64(c.out(), c.unit))
+	c.accounts = nil
+	return c
 }
 
 // holders are those who have something left, each once.

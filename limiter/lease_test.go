@@ -352,6 +352,56 @@ func TestRetryAdviceBesideLeases(t *testing.T) {
 	}
 }
 
+// A denial names the holders of what makes it longer, and advises the time that it takes without.
+func TestAdviceOnceLeasesAreReturned(t *testing.T) {
+	scarce, exact := 0, 0
+	for seed := range uint64(400) {
+		random := rand.New(rand.NewPCG(seed, 3))
+		l := simLimit(random)
+		m := leasedMachine(t, l)
+		now := int64(1)
+		lent := map[Holder]uint64{}
+		for i := range 5 {
+			if g := m.renew(now, Holder(i), Renewal{Epoch: 1, Seq: 1, Want: random.Uint64N(60)}); !g.Refused {
+				lent[Holder(i)] = g.Granted
+			}
+			m.check(now, Request{Tenant: "acme", Cost: uint32(random.IntN(30))})
+			now += random.Int64N(30_000)
+		}
+		q := Request{Tenant: "acme", Cost: uint32(1 + random.IntN(90))}
+		m.Time = time.Duration(now) * time.Microsecond
+		res, err := decodeResult(m.Apply(appendRecallingCheck(nil, q, holdID{}))[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.decision.Allow || res.decision.RetryAfterMs == 0 {
+			continue
+		}
+		for h, n := range lent { // any order
+			m.renew(now, h, Renewal{Epoch: 1, Seq: 2, Returned: n})
+		}
+		advice := int64(res.decision.RetryAfterMs)
+		least := scarceMin.Milliseconds()
+		if res.outcome == outcomeDecided {
+			least = 0
+		} else if scarce++; len(res.recalls) != 1 || len(res.recalls[0].Holders) == 0 {
+			t.Fatalf("seed %d, %+v: nobody is named: %+v", seed, l, res)
+		}
+		if advice > least {
+			exact++
+			if ok, _ := m.check(now+(advice-1)*groupMicrosPerMs, q); ok {
+				t.Fatalf("seed %d, %+v, outcome %d: passed a millisecond before the advice %d", seed, l, res.outcome, advice)
+			}
+		}
+		if ok, again := m.check(now+advice*groupMicrosPerMs, q); !ok {
+			t.Fatalf("seed %d, %+v, outcome %d: denied after the advised %d ms, and told %d", seed, l, res.outcome, advice, again)
+		}
+	}
+	if scarce < 50 || exact < 50 {
+		t.Errorf("%d denials that leases made longer, %d with an exact advice", scarce, exact)
+	}
+}
+
 func TestRenewals(t *testing.T) {
 	m := leasedMachine(t, limit("a", ScopeTenant, "acme", "100/s", 100))
 	expect := func(now int64, h Holder, r Renewal, refused bool, granted uint64) Grant {
@@ -414,7 +464,11 @@ func TestScarceChecksNameHolders(t *testing.T) {
 		t.Errorf("scarce batch: %+v", res)
 	}
 	m.renew(2, 7, Renewal{Epoch: 1, Seq: 2, Spent: 60})
-	if res := ask(appendRecallingCheck(nil, Request{Tenant: "acme", Cost: 50}, holdID{})); res.outcome != outcomeDecided {
+	if res := ask(appendRecallingCheck(nil, r, holdID{})); fmt.Sprint(res.recalls) != fmt.Sprint([]Recall{{Limit: m.uid, Holders: []Holder{8}}}) || res.decision.RetryAfterMs != 151 {
+		t.Errorf("what is spent cannot come back, and 15 tokens flow back beside what is lent: %+v", res)
+	}
+	m.renew(3, 8, Renewal{Epoch: 1, Seq: 2, Spent: 30})
+	if res := ask(appendRecallingCheck(nil, r, holdID{})); res.outcome != outcomeDecided {
 		t.Errorf("what is spent cannot come back: %+v", res)
 	}
 }

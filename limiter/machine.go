@@ -195,7 +195,7 @@ func (m *Machine) check(tx *raftfsm.Tx, now, wall int64, r Request, recall bool,
 		}
 	}
 	if recall && !d.Allow {
-		if lent := recalls(m.levels, r.Cost); len(lent) > 0 {
+		if lent := recalls(m.levels, r.Cost, wall, &d); len(lent) > 0 {
 			return appendScarce(nil, &d, lent), nil
 		}
 	}

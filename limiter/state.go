@@ -164,7 +164,9 @@ func (l *limitState) fresh(now, emptied int64) counter {
 // end at their deadlines. Settling twice on the way is the same as settling once at the end; but what
 // is burned before a calendar period ends, and settled after, counts in the next one.
 func (l *limitState) settle(c counter, now int64) counter {
-	spent := c.spent
+	if c.epoch != l.calendar.epoch || !l.hasCalendar() {
+		c.spent, c.epoch = 0, l.calendar.epoch
+	}
 	if c.gen < l.firstGen {
 		// The speeds since then are forgotten. Draining nothing meanwhile admits less, never more.
 		c.enter(l.gens[0], l.firstGen)
@@ -176,9 +178,6 @@ func (l *limitState) settle(c counter, now int64) counter {
 		c.enter(next, c.gen+1)
 	}
 	c.drain(l.speed(), now)
-	if c.epoch != l.calendar.epoch || !l.hasCalendar() {
-		c.spent, c.epoch = c.spent-spent, l.calendar.epoch
-	}
 	if !l.hasCalendar() {
 		c.spent = 0
 	}
