@@ -241,8 +241,8 @@ func decodeCommand(b []byte) (command, error) {
 		c.configure.Puts, c.configure.Deletes = readSteps(r, version)
 		spoken = versionOfSteps(c.configure.Puts)
 	case opRoll:
-		spoken = codecLimits
-		c.roll = rollCommand{wall: readSeconds(r), periods: readPeriods(r)}
+		spoken = max(codecLimits, version)
+		c.roll = rollCommand{wall: readSeconds(r), periods: readPeriods(r), timed: version == codecLeases}
 	case opCalendars:
 		spoken = codecLimits
 	case opTogether:

@@ -33,7 +33,7 @@ const (
 const (
 	rowVersion  = 1
 	rowVersion2 = 2
-	rowVersion3 = 3 // of counters something is lent of, and of limits with a concurrency
+	rowVersion3 = 3 // of counters something is lent of, and of limits with a concurrency or a timed period
 )
 
 // config is what a group knows besides the limits themselves.
@@ -241,6 +241,9 @@ func encodeLimitRow(l *limitState) []byte {
 	if l.calendar != (calendarState{}) {
 		version = rowVersion2
 	}
+	if l.calendar.since != 0 {
+		version = rowVersion3
+	}
 	version = max(version, l.codec()) // row and command layouts of a limit have the same numbers
 	b := appendLimit([]byte{version}, l.Limit, version)
 	b = binary.AppendUvarint(b, l.uid)
@@ -259,6 +262,9 @@ func encodeLimitRow(l *limitState) []byte {
 		b = binary.AppendUvarint(b, l.calendar.epoch)
 		b = binary.AppendUvarint(b, uint64(l.calendar.begin))
 		b = binary.AppendUvarint(b, uint64(l.calendar.end))
+	}
+	if version == rowVersion3 {
+		b = binary.AppendUvarint(b, uint64(l.calendar.since))
 	}
 	return b
 }
@@ -285,6 +291,9 @@ func decodeLimitRow(b []byte) (*limitState, error) {
 	var calendar calendarState
 	if version >= rowVersion2 {
 		calendar = calendarState{epoch: r.Uvarint(math.MaxUint64), begin: readSeconds(r), end: readSeconds(r)}
+	}
+	if version == rowVersion3 {
+		calendar.since = int64(r.Uvarint(math.MaxInt64))
 	}
 	if err := r.Done(); err != nil || version == 0 || len(gens) == 0 {
 		return nil, errRow("limit")

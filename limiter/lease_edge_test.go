@@ -1,0 +1,166 @@
+package limiter
+
+import (
+	"fmt"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// row is the counter as it is stored, which must be readable.
+func (d *leased) row() counter {
+	d.t.Helper()
+	m := d.Machine().(*Machine)
+	v, err := m.store.Get(d.rowKey())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	c, err := decodeCounter(v)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return c
+}
+
+func (d *leased) rowKey() []byte { return appendCounterKey(nil, d.uid, "acme", "") }
+
+// A row stays readable however many slots reports and ends of leases fill: a replica that cannot read it
+// stops.
+func TestManyReportsFitIntoARow(t *testing.T) {
+	m := leasedMachine(t, windowed("w", "acme", 10_000, "24h"))
+	const holders = accountsMax
+	for h := range int64(holders) {
+		m.renew(1+h*1_000_000, Holder(h+1), Renewal{Epoch: 1, Seq: 1, Want: 100})
+	}
+	m.set(windowed("w", "acme", logMax, "24h")) // from now on each microsecond has a slot
+	now := int64(holders * 1_000_000)
+	for i := range uint64(5) {
+		for h := range int64(holders) {
+			now += 3
+			m.renew(now, Holder(h+1), Renewal{Epoch: 1, Seq: 2 + i, Spent: 1 + i})
+		}
+	}
+	// Most of them end, each at a moment of its own, before the last one reports again.
+	m.renew((holders-2)*1_000_000+(leaseSpans*leaseSpanMax).Microseconds(), holders, Renewal{Epoch: 1, Seq: 7, Spent: 6})
+	m.Restart()
+	c := m.row()
+	if len(c.slots) > slotsMax || sumOf(c.slots)+c.out() != holders*100 {
+		t.Errorf("%d tokens in %d slots and %d lent, want %d in at most %d slots", sumOf(c.slots), len(c.slots), c.out(), holders*100, slotsMax)
+	}
+	for i := range c.slots[1:] {
+		if c.slots[i].at >= c.slots[i+1].at {
+			t.Fatalf("slots out of order: %v", c.slots)
+		}
+	}
+}
+
+// So it does whatever was overdrawn beside leases.
+func TestLargestCountsFitIntoARow(t *testing.T) {
+	l := windowed("w", "acme", 1<<32-1, "24h")
+	l.Calendar = Calendar{Limit: 1<<32 - 1, Period: PeriodMonth}
+	s := newLimitState(l, 1, 0, []generation{{ring: ring{1000, 64}}})
+	lent := func(spent uint64) counter {
+		return counter{tick: 1000, slots: []slot{{at: 5, n: slotTokensMax - 1}}, spent: slotTokensMax - 1,
+			accounts: []account{{holder: 1, epoch: 1, seq: 1, granted: 1 << 31, spent: spent, deadline: 5500}}}
+	}
+	burned := s.settle(lent(0), 6000)
+	reported := s.settle(lent(0), 5100)
+	if g, _ := reported.renew(s, true, 1, Renewal{Epoch: 1, Seq: 2, Spent: 1 << 30}); g.Refused {
+		t.Fatal("refused")
+	}
+	for name, c := range map[string]counter{"burned": burned, "reported": reported} {
+		if got, err := decodeCounter(appendCounter(nil, c)); err != nil || !reflect.DeepEqual(got, c) {
+			t.Errorf("%s: %+v, %v; want %+v", name, got, err, c)
+		}
+	}
+}
+
+// After a limit was made smaller, renewals do not keep alive what exceeds it: the new limit is in force
+// when the leases from before are over.
+func TestSmallerLimitEndsWhatExceedsIt(t *testing.T) {
+	m := leasedMachine(t, limit("a", ScopeTenant, "acme", "100/s", 1000))
+	g := m.renew(1, 1, Renewal{Epoch: 1, Seq: 1, Want: 1000})
+	m.set(limit("a", ScopeTenant, "acme", "100/s", 40))
+	end, now := 1+g.TTL.Microseconds(), int64(1)
+	for seq := uint64(2); now < end-100_000; seq++ {
+		now += 100_000
+		if g := m.renew(now, 1, Renewal{Epoch: 1, Seq: seq, Want: 10}); g.Refused || g.Granted != 1000 || now+g.TTL.Microseconds() != end {
+			t.Fatalf("at %d: %+v, want 1000 until %d", now, g, end)
+		}
+	}
+	if g := m.renew(end, 1, Renewal{Epoch: 1, Seq: 1000, Want: 10}); !g.Refused {
+		t.Errorf("at the end: %+v", g)
+	}
+}
+
+// What exceeds a limit that may be owed passes when nothing is used, so leases can be in its way too.
+func TestDebtRecallsLeases(t *testing.T) {
+	for _, l := range []Limit{
+		{ID: "a", Scope: ScopeTenant, Selector: "acme", Oversize: OversizeDebt, TokenBucket: TokenBucket{"100/s", 100}},
+		{ID: "a", Scope: ScopeTenant, Selector: "acme", Oversize: OversizeDebt, Window: Window{100, "10s"}},
+		{ID: "a", Scope: ScopeTenant, Selector: "acme", Oversize: OversizeDebt, Calendar: Calendar{Limit: 100, Period: PeriodDay}},
+	} {
+		m := leasedMachine(t, l)
+		m.renew(1, 7, Renewal{Epoch: 1, Seq: 1, Want: 10})
+		if res := m.ask(appendRecallingCheck(nil, Request{Tenant: "acme", Cost: 150}, holdID{})); res.outcome != outcomeScarce {
+			t.Errorf("%+v: outcome %d, want to have 10 tokens returned", l, res.outcome)
+		}
+		m.renew(1, 7, Renewal{Epoch: 1, Seq: 2, Spent: 1})
+		if res := m.ask(appendRecallingCheck(nil, Request{Tenant: "acme", Cost: 150}, holdID{})); res.outcome != outcomeDecided {
+			t.Errorf("%+v: outcome %d; a token is spent for good", l, res.outcome)
+		}
+	}
+}
+
+// A member of an older level must be able to execute a roll, and to read what it writes.
+func TestRollsOfOldMembers(t *testing.T) {
+	m := leasedMachine(t, Limit{ID: "a", Scope: ScopeTenant, Selector: "acme", Calendar: Calendar{Limit: 100, Period: PeriodDay}})
+	m.Time = time.Second
+	s := NewService(membersOfLimits{m.driven}, []raftfsm.GroupID{testGroup})
+	for days, want := range []byte{rowVersion2, rowVersion2, rowVersion3, rowVersion2} {
+		if want == rowVersion3 {
+			m.roll(someDay.AddDate(0, 0, days))
+		} else if err := s.Roll(t.Context(), testGroup, someDay.AddDate(0, 0, days)); err != nil {
+			t.Fatal(err)
+		}
+		v, err := m.Machine().(*Machine).store.Get(limitKey("a"))
+		if err != nil || v[0] != want {
+			t.Errorf("after day %d the row is of version %d, %v; want %d", days, v[0], err, want)
+		}
+		m.Restart()
+	}
+}
+
+type membersOfLimits struct{ *driven }
+
+func (membersOfLimits) Level() int { return raftfsm.LevelLimits }
+
+func (d *leased) ask(data []byte) result {
+	d.t.Helper()
+	res, err := decodeResult(d.Apply(data)[0])
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return res
+}
+
+// What died with its holder counts in the period of its deadline, also when nobody looks until the next.
+func TestBurnedInTheirPeriod(t *testing.T) {
+	for _, looks := range []bool{false, true} {
+		t.Run(fmt.Sprint(looks), func(t *testing.T) {
+			m := leasedMachine(t, Limit{ID: "a", Scope: ScopeTenant, Selector: "acme", Calendar: Calendar{Limit: 100, Period: PeriodDay}})
+			m.roll(someDay)
+			g := m.renew(1, 1, Renewal{Epoch: 1, Seq: 1, Want: 60})
+			if looks {
+				m.check(1+g.TTL.Microseconds(), Request{Tenant: "acme", Cost: 1})
+			}
+			m.Time += time.Hour
+			m.roll(someDay.AddDate(0, 0, 1))
+			if ok, _ := m.check(m.Time.Microseconds(), Request{Tenant: "acme", Cost: 100}); !ok {
+				t.Error("the next day has less than its limit")
+			}
+		})
+	}
+}
