@@ -57,8 +57,8 @@ func (c *counter) due(until int64) int {
 }
 
 // end closes an account whose deadline has come. What it had left may have been spent at any moment
-// until then, so it counts as taken at the last one; in the calendar if its period, which began at since,
-// includes that.
+// until then, so it counts as taken at the last one; in the calendar if that was after since, when its
+// period began.
 func (c *counter) end(i int, since int64) {
 	c.accounts = slices.Clone(c.accounts)
 	a := &c.accounts[i]
@@ -70,7 +70,7 @@ func (c *counter) end(i int, since int64) {
 	if c.tick != 0 {
 		c.slots = insertSlot(c.slots, uint64(a.deadline)/c.tick, burned)
 	}
-	if a.deadline >= since {
+	if a.deadline > since {
 		c.countSpent(burned)
 	}
 }

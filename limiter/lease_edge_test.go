@@ -139,3 +139,20 @@ func TestBurnedInTheirPeriod(t *testing.T) {
 		})
 	}
 }
+
+// What ends when the next period begins was spent before, whether or not somebody looks in between.
+func TestEndsWithTheirPeriod(t *testing.T) {
+	for _, looks := range []bool{false, true} {
+		m := leasedMachine(t, Limit{ID: "a", Scope: ScopeTenant, Selector: "acme", Calendar: Calendar{Limit: 100, Period: PeriodDay}})
+		m.roll(1)
+		end := 1 + m.renew(1, 1, Renewal{Epoch: 1, Seq: 1, Want: 60}).TTL.Microseconds()
+		if looks {
+			m.renew(end, 2, Renewal{Epoch: 1, Seq: 1, Want: 1})
+			m.renew(end, 2, Renewal{Epoch: 1, Seq: 2, Returned: 1})
+		}
+		m.roll(end)
+		if ok, _ := m.check(end, Request{Tenant: "acme", Cost: 100}); !ok {
+			t.Errorf("the next period has less than its limit; somebody looked: %v", looks)
+		}
+	}
+}

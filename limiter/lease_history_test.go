@@ -328,6 +328,12 @@ func (d *leased) sweep(now int64) {
 	d.driven.sweep()
 }
 
+// at sets the group's time for what is asked.
+func (d *leased) at(now int64, data []byte) []byte {
+	d.Time = time.Duration(now) * time.Microsecond
+	return data
+}
+
 func (d *leased) ask(data []byte) result {
 	d.t.Helper()
 	res, err := decodeResult(d.Apply(data)[0])

@@ -184,7 +184,7 @@ func (l *limitState) settle(c counter, now int64) counter {
 	return c
 }
 
-// drain lets time pass at one speed. A calendar counts what ends from since on.
+// drain lets time pass at one speed. A calendar counts what ends after since.
 func (c *counter) drain(g generation, until, since int64) {
 	for i := c.due(until); i >= 0; i = c.due(until) {
 		c.flow(g, c.accounts[i].deadline)
