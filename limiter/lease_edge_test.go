@@ -156,3 +156,161 @@ func TestEndsWithTheirPeriod(t *testing.T) {
 		}
 	}
 }
+
+// A calendar that a limit gets later counts what died before if nobody has looked since: it is on the safe side.
+func TestCalendarAddedBesideLeases(t *testing.T) {
+	l := limit("a", ScopeTenant, "acme", "100/s", 100)
+	with := l
+	with.Calendar = Calendar{Limit: 100, Period: PeriodDay}
+	for looks, room := range map[bool]uint32{false: 40, true: 100} {
+		m := leasedMachine(t, l)
+		end := 1 + m.renew(1, 1, Renewal{Epoch: 1, Seq: 1, Want: 60}).TTL.Microseconds()
+		if looks {
+			m.check(end, Request{Tenant: "acme", Cost: 1})
+		}
+		m.change(end+2_000_000, with)
+		if ok, _ := m.check(end+2_000_000, Request{Tenant: "acme", Cost: room}); !ok {
+			t.Errorf("looked %v: %d do not pass", looks, room)
+		}
+		if ok, _ := m.check(end+4_000_000, Request{Tenant: "acme", Cost: 1}); ok {
+			t.Errorf("looked %v: more than %d passed", looks, room)
+		}
+	}
+}
+
+// An account outlives whatever becomes of its limit, and its reports are taken; nothing more is lent.
+func TestLeasesOfLimitsThatChange(t *testing.T) {
+	l := limit("a", ScopeTenant, "acme", "100/s", 100)
+	changed := func(change func(l *Limit)) Limit { out := l; change(&out); return out }
+	for name, to := range map[string]Limit{
+		"too small":  changed(func(l *Limit) { l.TokenBucket.Burst = leaseTokensMin - 1 }),
+		"off":        changed(func(l *Limit) { l.Enforcement = EnforcementOff }),
+		"banned":     {ID: "a", Scope: ScopeTenant, Selector: "acme", Access: AccessBanned},
+		"unlimited":  {ID: "a", Scope: ScopeTenant, Selector: "acme", Access: AccessUnlimited},
+		"concurrent": {ID: "a", Scope: ScopeTenant, Selector: "acme", Concurrency: Concurrency{Limit: 5, TTL: "60s"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := leasedMachine(t, l)
+			g := m.renew(1, 1, Renewal{Epoch: 1, Seq: 1, Want: 60})
+			m.change(2, to)
+			m.Restart()
+			if g := m.renew(3, 2, Renewal{Epoch: 1, Seq: 1, Want: 1}); !g.Refused {
+				t.Errorf("another holder is granted %+v", g)
+			}
+			again := m.renew(3, 1, Renewal{Epoch: 1, Seq: 2, Spent: 10, Want: 5})
+			if again.Refused || again.Granted != 60 || again.TTL != g.TTL-2*time.Microsecond {
+				t.Errorf("its report is answered with %+v", again)
+			}
+			if a := m.row().accounts[0]; a.spent != 10 || a.left() != 50 {
+				t.Errorf("account %+v", a)
+			}
+			// As it was: what is lent is still missing.
+			m.change(4, l)
+			if ok, _ := m.check(5, Request{Tenant: "acme", Cost: 51}); ok {
+				t.Error("what is lent passes again")
+			}
+		})
+	}
+	t.Run("deleted", func(t *testing.T) {
+		m := leasedMachine(t, l)
+		m.renew(1, 1, Renewal{Epoch: 1, Seq: 1, Want: 60})
+		m.set()
+		if g := m.renew(2, 1, Renewal{Epoch: 1, Seq: 2, Spent: 10}); !g.Refused {
+			t.Errorf("%+v", g)
+		}
+		m.sweep(3)
+		if n := m.counters(); n != 0 {
+			t.Errorf("%d rows are left", n)
+		}
+		m.change(4, l) // another one, whose counters have nothing in common
+		if g := m.renew(5, 1, Renewal{Epoch: 1, Seq: 2, Spent: 10}); !g.Refused {
+			t.Errorf("the number of the old one: %+v", g)
+		}
+	})
+	t.Run("expired", func(t *testing.T) {
+		ends := l
+		ends.Expires = someDay.Unix()
+		m := leasedMachine(t, ends)
+		m.renew(1, 1, Renewal{Epoch: 1, Seq: 1, Want: 60})
+		m.roll(2) // a day later
+		if g := m.renew(3, 2, Renewal{Epoch: 1, Seq: 1, Want: 1}); !g.Refused {
+			t.Errorf("granted %+v", g)
+		}
+		if g := m.renew(3, 1, Renewal{Epoch: 1, Seq: 2, Spent: 10, Want: 5}); g.Refused || g.Granted != 60 {
+			t.Errorf("its report is answered with %+v", g)
+		}
+	})
+}
+
+// A counter has a bounded number of accounts, and gets room again when the ended are forgotten.
+func TestAccountsAreBounded(t *testing.T) {
+	m := leasedMachine(t, limit("a", ScopeTenant, "acme", "1000/s", 1000))
+	var end int64
+	for h := range accountsMax {
+		end = 1 + m.renew(1, Holder(h), Renewal{Epoch: 1, Seq: 1, Want: 1}).TTL.Microseconds()
+	}
+	late := Renewal{Epoch: 1, Seq: 1, Want: 1}
+	for _, at := range []int64{1, end, end + fenceTime.Microseconds() - 1} {
+		if g := m.renew(at, accountsMax, late); !g.Refused {
+			t.Errorf("at %d: %+v", at, g)
+		}
+	}
+	// Who is known already takes no other place.
+	if g := m.renew(end+1, 0, Renewal{Epoch: 2, Seq: 1, Want: 1}); g.Refused {
+		t.Errorf("the next epoch of a holder: %+v", g)
+	}
+	if g := m.renew(end+fenceTime.Microseconds(), accountsMax, late); g.Refused {
+		t.Errorf("when the others are forgotten: %+v", g)
+	}
+	if n := len(m.row().accounts); n != 2 {
+		t.Errorf("%d accounts, want the two that have not ended", n)
+	}
+}
+
+// A restored region knows nothing of what was lent before, and its counters are empty.
+func TestRestoreVoidsLeases(t *testing.T) {
+	from := leasedMachine(t, limit("a", ScopeTenant, "acme", "100/s", 100))
+	from.renew(1, 1, Renewal{Epoch: 1, Seq: 1, Want: 60})
+	to := &leased{driven: drive(t, 8), uid: from.uid}
+	to.Time = time.Minute
+	if err := to.Restore(from.Backup(2)...); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Minute.Microseconds()
+	if g := to.renew(now, 1, Renewal{Epoch: 1, Seq: 2, Returned: 60}); !g.Refused {
+		t.Errorf("a lease of the old region: %+v", g)
+	}
+	if g := to.renew(now, 1, Renewal{Epoch: 2, Seq: 1, Want: 1}); !g.Refused {
+		t.Errorf("lent from an empty counter: %+v", g)
+	}
+	if g := to.renew(now+100_000, 1, Renewal{Epoch: 3, Seq: 1, Want: 60}); g.Granted != 10 {
+		t.Errorf("after 100 ms of 100/s: %+v", g)
+	}
+}
+
+// Leases are in the way only if every limit that denies would not, were they back.
+func TestRecallsNeedEveryLimit(t *testing.T) {
+	lends, tight := limit("a", ScopeTenant, "acme", "100/s", 100), limit("b", ScopeTenant, "acme", "100/s", 10)
+	watches := tight
+	watches.Enforcement = EnforcementShadow
+	for name, c := range map[string]struct {
+		other   Limit
+		recalls bool
+	}{
+		"another one is spent": {tight, false},
+		"a shadow is spent":    {watches, true},
+		"one can never pass":   {limit("b", ScopeTenant, "acme", "100/s", 5), false},
+		"a ban":                {Limit{ID: "b", Scope: ScopeTenant, Selector: "*", Access: AccessBanned}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := leasedMachine(t, lends)
+			m.renew(1, 7, Renewal{Epoch: 1, Seq: 1, Want: 95})
+			m.set(lends, c.other)
+			m.check(2, Request{Tenant: "acme", Cost: 5}) // then b has 5 left, if it counts anything
+			res := m.ask(m.at(3, appendRecallingCheck(nil, Request{Tenant: "acme", Cost: 6}, holdID{})))
+			if res.decision.Allow || (len(res.recalls) > 0) != c.recalls {
+				t.Errorf("%v, recalls %+v", res.decision, res.recalls)
+			}
+		})
+	}
+}

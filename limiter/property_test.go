@@ -316,68 +316,6 @@ func TestRetryAdviceIsExact(t *testing.T) {
 	})
 }
 
-// The same commands give the same results and the same state, however they are grouped into
-// entries, wherever the machine restarts, and however much it caches.
-func TestReplayIsTheSame(t *testing.T) {
-	type timed struct {
-		at   time.Duration
-		data []byte
-	}
-	rapid.Check(t, func(rt *rapid.T) {
-		var log []timed
-		var now time.Duration
-		version := uint32(0)
-		for range rapid.IntRange(1, 40).Draw(rt, "commands") {
-			now += genPause().Draw(rt, "pause") * time.Duration(rapid.IntRange(0, 1).Draw(rt, "later"))
-			data := []byte{codecFirst, opSweep}
-			switch rapid.SampledFrom([]string{"check", "check", "check", "batch", "limits", "sweep", "roll", "noise"}).Draw(rt, "command") {
-			case "check":
-				data = appendCheck(nil, genRequest().Draw(rt, "request"))
-			case "batch":
-				data = appendBatch(nil, rapid.SliceOfN(genRequest(), 0, 4).Draw(rt, "requests"))
-			case "roll":
-				data = genRoll().Draw(rt, "roll")
-			case "limits":
-				version++
-				data = appendConfigure(nil, configureCommand{Change: Change{To: version, Puts: genAnything().Draw(rt, "limits")}, last: true})
-			case "noise":
-				data = append([]byte{rapid.ByteRange(codecFirst, codecLimits).Draw(rt, "version"), rapid.ByteRange(opCheck, opBatch).Draw(rt, "operation")}, rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(rt, "noise")...)
-			}
-			log = append(log, timed{now, data})
-		}
-		run := func(name string, cache int) (results string, hash [32]byte) {
-			d := drive(t, cache)
-			for i := 0; i < len(log); {
-				n := 1
-				for i+n < len(log) && log[i+n].at == log[i].at && rapid.Bool().Draw(rt, name+" joins") {
-					n++
-				}
-				var entry [][]byte
-				for _, c := range log[i : i+n] {
-					entry = append(entry, c.data)
-				}
-				d.Time = log[i].at
-				for _, r := range d.Apply(entry...) {
-					results += fmt.Sprintf("%x\n", r)
-				}
-				if rapid.IntRange(0, 4).Draw(rt, name+" restarts") == 0 {
-					d.Restart()
-				}
-				i += n
-			}
-			return results, d.StateHash()
-		}
-		results, hash := run("first", 1)
-		again, sameHash := run("second", 1000)
-		if again != results {
-			rt.Fatalf("results differ:\n%s\nand\n%s", results, again)
-		}
-		if sameHash != hash {
-			rt.Fatal("state hashes differ")
-		}
-	})
-}
-
 // genRoll draws what a leader says when clocks have passed some moment.
 func genRoll() *rapid.Generator[[]byte] {
 	return rapid.Custom(func(t *rapid.T) []byte {
