@@ -45,8 +45,10 @@ func TestLargestCountsFitIntoARow(t *testing.T) {
 	l.Calendar = Calendar{Limit: 1<<32 - 1, Period: PeriodMonth}
 	s := newLimitState(l, 1, 0, []generation{{ring: ring{1000, 64}}})
 	lent := func(spent uint64) counter {
-		return counter{tick: 1000, slots: []slot{{at: 5, n: slotTokensMax - 1}}, spent: slotTokensMax - 1,
-			accounts: []account{{holder: 1, epoch: 1, seq: 1, granted: 1 << 31, spent: spent, deadline: 5500}}}
+		return counter{
+			tick: 1000, slots: []slot{{at: 5, n: slotTokensMax - 1}}, spent: slotTokensMax - 1,
+			accounts: []account{{holder: 1, epoch: 1, seq: 1, granted: 1 << 31, spent: spent, deadline: 5500}},
+		}
 	}
 	burned := s.settle(lent(0), 6000)
 	reported := s.settle(lent(0), 5100)

@@ -225,7 +225,7 @@ func TestCheckerCatchesLeaseMutants(t *testing.T) {
 						return v
 					}
 				}
-				for seed := range uint64(600) {
+				for seed := range uint64(250) {
 					random := rand.New(rand.NewPCG(seed, 1))
 					p := planOf(random)
 					if v := play(random, p, &mutant{leasedMachine(t, p.limits[0]), c.flaw}).violation(); v != "" {
