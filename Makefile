@@ -11,7 +11,7 @@ FUZZTIME  ?= 20s
 # The earliest build whose nodes work in one region with this one.
 EARLIEST  ?= 869db08ed36f218313fc4ba8d562f5a5fe5d1bbf
 
-.PHONY: help build dev test lint generate bench chaos upgrade interop fuzz clean
+.PHONY: help build dev test lint generate bench bench-limiter chaos upgrade interop fuzz clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ generate: ## regenerate the code of api/gen from api/proto, and docs/errors.md
 
 bench: build ## measure, alone on the machine; BENCH_OUT=FILE also writes JSON lines
 	$(GO) run ./bench -binary $(BIN) $(BENCHFLAGS)
+
+bench-limiter: build ## measure the limiter alone, some minutes; SHORT=1 for less than one
+	$(GO) run ./bench -binary $(BIN) -run 'limiter-.*' $(if $(SHORT),-quick) $(BENCHFLAGS)
 
 chaos: build ## kill and pause the processes of a region for a minute and check the promises
 	$(GO) run ./jepsen -binary $(BIN) $(CHAOSFLAGS)

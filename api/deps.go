@@ -45,17 +45,33 @@ type Freshness interface {
 	AwaitFresh(ctx context.Context) error
 }
 
-// Checker decides checks; *limiter.Service is one.
+// BusyKey is what is asked about often: rates are per second, over about the last minute.
+type BusyKey struct {
+	Tenant, Token, Key string
+	// Error is how much of Checks may belong to keys whose place this one took.
+	Checks, Denies, Error float64
+	// LimitID is the limit that denied it last; empty when none did.
+	LimitID string
+}
+
+// Checker decides checks.
 type Checker interface {
 	Check(ctx context.Context, r limiter.Request) (limiter.Decision, error)
 	// CheckBatch returns an outcome for each check, or an error before anything was done.
 	CheckBatch(ctx context.Context, all []limiter.Request) ([]limiter.Outcome, error)
 	// CheckTogether takes the parts of one tenant when all of them pass, and otherwise none.
 	CheckTogether(ctx context.Context, parts []limiter.Part) ([]limiter.Decision, error)
+	// CheckBatchInto is CheckBatch into out, which has an outcome for each check; the levels that are
+	// there are used again. The texts of the checks are parts of a message: what keeps one longer
+	// copies it.
+	CheckBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error
 	// Peek decides without taking anything, and knows what is used of each level.
 	Peek(ctx context.Context, r limiter.Request) (limiter.Decision, error)
 	// Limit is a limit as this node knows it; false when it does not.
 	Limit(id string) (limiter.Limit, bool)
+	// BusyKeys are the most busy, or most denied, keys of a tenant, or of all when it is empty, as
+	// the nodes of the region count them; missing names those that did not answer.
+	BusyKeys(ctx context.Context, tenant string, denied bool, most int) (keys []BusyKey, missing []string, err error)
 }
 
 // Holder reserves costs, keeps slots, and gives back; *limiter.Service is one.
@@ -93,6 +109,33 @@ type LimitAdmin interface {
 	// SetLimiterMode changes it, for every node within a second, and returns what it was; ErrLevel
 	// while a member does not know modes.
 	SetLimiterMode(ctx context.Context, mode limiter.Mode) (before limiter.Mode, err error)
+	// SetPlans puts tenants on plans, and those without a plan off theirs, all or none; one that is to
+	// leave and is on no plan is ErrPlanNone. While a member does not know plans it is ErrLevel.
+	SetPlans(ctx context.Context, all []limiter.Assignment, requestID string) (PlanChange, error)
+	// ListPlans returns a page of who is on which plan, ordered by tenant; or ErrLevel.
+	ListPlans(ctx context.Context, q PlanQuery) (PlanPage, error)
+}
+
+// PlanChange is what became of a change of plans: Created counts tenants that were on no plan, and
+// Removed those that are on none now.
+type PlanChange struct {
+	LimitChange
+	Removed int
+}
+
+// PlanQuery asks for at most Limit assignments of tenants behind After; other empty fields keep all.
+type PlanQuery struct {
+	Plan, Tenant, After string
+	Limit               int
+}
+
+// PlanPage is one page of assignments.
+type PlanPage struct {
+	Assignments []limiter.Assignment
+	// Next is the tenant behind which more follow, or empty.
+	Next string
+	// Version is that of the limits at the moment of the page.
+	Version uint32
 }
 
 // Indexer stores and finds documents; *index.Service is one.

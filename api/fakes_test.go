@@ -20,8 +20,10 @@ type fakeServices struct {
 	checks    []limiter.Request
 	together  [][]limiter.Part
 	decision  limiter.Decision
-	checking  func(ctx context.Context) // runs inside Check
+	checking  func(ctx context.Context)              // runs inside Check
+	decide    func(limiter.Request) limiter.Decision // instead of decision, when set
 	limits    []limiter.Limit
+	plans     []limiter.Assignment // by tenant
 	mode      limiter.Mode
 	documents map[string]index.Document // by tenant/id
 	requests  []string                  // request ids of ingests
@@ -58,17 +60,26 @@ func (f *fakeServices) Check(ctx context.Context, r limiter.Request) (limiter.De
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.checks = append(f.checks, r)
+	if f.decide != nil {
+		return f.decide(r), f.err
+	}
 	return f.decision, f.err
 }
 
 func (f *fakeServices) CheckBatch(ctx context.Context, all []limiter.Request) ([]limiter.Outcome, error) {
 	out := make([]limiter.Outcome, len(all))
+	return out, f.CheckBatchInto(ctx, all, out)
+}
+
+func (f *fakeServices) CheckBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error {
 	for i, r := range all {
+		// As the contract says, texts that are kept are copied.
+		r.Tenant, r.Token, r.Key = strings.Clone(r.Tenant), strings.Clone(r.Token), strings.Clone(r.Key)
 		if out[i].Decision, out[i].Err = f.Check(ctx, r); r.Key == "lost" {
 			out[i].Err = &raftfsm.Error{Op: "propose", Group: "limiter-0", Outcome: raftfsm.OutcomeUnknown, Err: raftfsm.ErrLost}
 		}
 	}
-	return out, nil
+	return nil
 }
 
 func (f *fakeServices) CheckTogether(_ context.Context, parts []limiter.Part) ([]limiter.Decision, error) {
@@ -90,6 +101,12 @@ func (f *fakeServices) Limit(id string) (limiter.Limit, bool) {
 		return limiter.Limit{}, false
 	}
 	return f.limits[i], true
+}
+
+func (f *fakeServices) BusyKeys(_ context.Context, tenant string, denied bool, most int) ([]BusyKey, []string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return []BusyKey{{Tenant: tenant, Checks: float64(most), LimitID: "acme-api"}}, []string{"node-3"}, f.err
 }
 
 func (f *fakeServices) Peek(ctx context.Context, r limiter.Request) (limiter.Decision, error) {
@@ -194,6 +211,44 @@ func (f *fakeServices) SetLimiterMode(_ context.Context, mode limiter.Mode) (lim
 		f.mode = mode
 	}
 	return before, f.err
+}
+
+func (f *fakeServices) SetPlans(_ context.Context, all []limiter.Assignment, _ string) (PlanChange, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change := PlanChange{LimitChange: LimitChange{Version: 8, InForce: true}}
+	for _, a := range all {
+		i := slices.IndexFunc(f.plans, func(b limiter.Assignment) bool { return a.Tenant == b.Tenant })
+		switch {
+		case i < 0 && a.Plan == "":
+			return PlanChange{}, ErrPlanNone
+		case i < 0:
+			f.plans, change.Created = append(f.plans, a), change.Created+1
+		case a.Plan == "":
+			f.plans, change.Removed = slices.Delete(f.plans, i, i+1), change.Removed+1
+		default:
+			f.plans[i], change.Replaced = a, change.Replaced+1
+		}
+	}
+	slices.SortFunc(f.plans, func(a, b limiter.Assignment) int { return strings.Compare(a.Tenant, b.Tenant) })
+	return change, f.err
+}
+
+func (f *fakeServices) ListPlans(_ context.Context, q PlanQuery) (PlanPage, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	page := PlanPage{Version: 7}
+	for _, a := range f.plans {
+		if a.Tenant <= q.After || q.Tenant != "" && a.Tenant != q.Tenant || q.Plan != "" && a.Plan != q.Plan {
+			continue
+		}
+		if len(page.Assignments) == q.Limit {
+			page.Next = page.Assignments[q.Limit-1].Tenant
+			break
+		}
+		page.Assignments = append(page.Assignments, a)
+	}
+	return page, f.err
 }
 
 func (f *fakeServices) Ingest(_ context.Context, docs []index.Document, requestID string) (index.IngestResult, error) {

@@ -153,6 +153,15 @@ func (m *meter) take(n int) *fault {
 	return nil
 }
 
+// handOver is what was taken for a message that is done with later; see giveBack.
+func (m *meter) handOver() int64 {
+	n := m.taken
+	m.taken = 0
+	return n
+}
+
+func (m *meter) giveBack(n int64) { m.gate.discharge(m.tenant, n) }
+
 // release gives back what was taken: the message is done with.
 func (m *meter) release() {
 	m.gate.discharge(m.tenant, m.taken)

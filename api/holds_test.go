@@ -49,7 +49,7 @@ func realLimiter(t *testing.T, limits ...limiter.Limit) (*env, *oneGroup) {
 	return newEnv(t, func(d *Deps) { d.Checker, d.Holder = withoutLimits{s}, s }), g
 }
 
-// withoutLimits is a checker that knows no limit by name.
+// withoutLimits is a checker that knows no limit by name, and no busy key.
 type withoutLimits struct{ *limiter.Service }
 
 func (withoutLimits) Limit(string) (limiter.Limit, bool) { return limiter.Limit{}, false }
@@ -185,4 +185,8 @@ func TestHoldsRefuseOddFields(t *testing.T) {
 	if got := detailOf(t, err); got.GetReason() != "level_too_low" || got.GetOutcome() != "definite" {
 		t.Errorf("in a region of the level before: %v", got)
 	}
+}
+
+func (withoutLimits) BusyKeys(context.Context, string, bool, int) ([]BusyKey, []string, error) {
+	return nil, nil, nil
 }

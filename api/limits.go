@@ -21,8 +21,15 @@ const (
 	MaxBatchDocuments = 5000
 	// MaxBatchLimits bounds the limits, and the ids of limits, in one request.
 	MaxBatchLimits = 1000
+	// MaxBatchPlans bounds the assignments to plans in one request, and in one page of a list.
+	MaxBatchPlans = 1000
 	// MaxBatchChecks bounds the checks in one request.
 	MaxBatchChecks = 1000
+	// MaxBusyKeys is the most keys that Top tells of; DefaultBusyKeys is what 0 means.
+	MaxBusyKeys     = 100
+	DefaultBusyKeys = 20
+	// MaxStreamMessages bounds the messages of one stream of checks that are decided at the same time.
+	MaxStreamMessages = 16
 	// MaxTokenBytes and MaxKeyBytes bound what a check names.
 	MaxTokenBytes = limiter.SubjectBytesMax
 	MaxKeyBytes   = limiter.SubjectBytesMax
@@ -79,6 +86,8 @@ var classLimits = [classes]classLimit{
 	classBackup: {"backup", 8, 8 << 20, MaxBodyBytes},
 	// A batch of checks whose fields are all at their longest.
 	classBatch: {"batch", 128, 32 << 20, 1 << 20},
+	// Each message of these streams takes a place among the batches while it is decided.
+	classCheckStream: {"check_stream", 256, 64 << 20, 1 << 20},
 }
 
 // Connections of the listener; see NewServer.

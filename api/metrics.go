@@ -36,6 +36,44 @@ func (m *metrics) decided(d *limiter.Decision) {
 	}
 }
 
+// decidedAll counts the decisions of a message, each reason once.
+func (m *metrics) decidedAll(all []limiter.Outcome) {
+	var denied []reasonCount
+	wouldDeny := 0
+	for i := range all {
+		o := &all[i]
+		if o.Err != nil {
+			continue
+		}
+		if o.Decision.WouldDeny() {
+			wouldDeny++
+		}
+		if !o.Decision.Allow {
+			denied = countReason(denied, o.Decision.Reason)
+		}
+	}
+	m.wouldDeny.Add(float64(wouldDeny))
+	for _, d := range denied {
+		m.denies.WithLabelValues(d.reason).Add(float64(d.n))
+	}
+}
+
+// reasonCount is how often one of the few reasons came.
+type reasonCount struct {
+	reason string
+	n      int
+}
+
+func countReason(all []reasonCount, reason string) []reasonCount {
+	for i := range all {
+		if all[i].reason == reason {
+			all[i].n++
+			return all
+		}
+	}
+	return append(all, reasonCount{reason, 1})
+}
+
 func newMetrics(registry prometheus.Registerer) *metrics {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{

@@ -128,12 +128,17 @@ func (s *server) admitIdentity(ctx context.Context, c *call) *fault {
 	return c.route.authorize(who)
 }
 
-// note records how the call failed, and logs what must not reach the caller.
+// note records how the call failed.
 func (c *call) note(s *server, err error) *fault {
-	f := faultOf(err, c.route.write)
-	c.fault = f
+	c.fault = s.explain(c.route, c.principal, err)
+	return c.fault
+}
+
+// explain finds the fault for err, and logs what must not reach the caller.
+func (s *server) explain(rt *route, who Principal, err error) *fault {
+	f := faultOf(err, rt.write)
 	if f.id != "" {
-		s.log.Error("api request failed", "id", f.id, "procedure", c.route.name, "principal", c.principal.ID, "error", f.cause)
+		s.log.Error("api request failed", "id", f.id, "procedure", rt.name, "principal", who.ID, "error", f.cause)
 	}
 	return f
 }

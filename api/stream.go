@@ -51,20 +51,24 @@ func (s *server) ingestStream(ctx context.Context, stream *ingestBidi) error {
 	}
 }
 
-// ingestMessage takes one batch through the steps that depend on time: a token may have been
-// revoked since the stream began.
+// admitMessage takes a message of a stream through the steps that depend on time: a token may
+// have been revoked since the stream began.
+func (s *server) admitMessage(ctx context.Context, c *call) *fault {
+	fresh := s.fresh()
+	f := s.admitIdentity(ctx, c)
+	if f == nil && !fresh {
+		f = s.awaitFresh(ctx, c)
+	}
+	return f
+}
+
 func (s *server) ingestMessage(ctx context.Context, c *call, m *ingestMessage) (*provenancev1.IngestStreamResponse, error) {
 	if m.fault != nil {
 		return nil, m.fault
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.route.deadline)
 	defer cancel()
-	fresh := s.fresh()
-	f := s.admitIdentity(ctx, c)
-	if f == nil && !fresh {
-		f = s.awaitFresh(ctx, c)
-	}
-	if f != nil {
+	if f := s.admitMessage(ctx, c); f != nil {
 		return nil, f
 	}
 	batch := m.msg.GetBatch()
@@ -89,7 +93,7 @@ type idleWatch struct {
 
 func watchIdle(ctx context.Context, control *http.ResponseController) *idleWatch {
 	w := &idleWatch{drain: drainOf(ctx), control: control}
-	w.stopHook = context.AfterFunc(w.drain, func() { _ = w.set(time.Now()) })
+	w.stopHook = context.AfterFunc(w.drain, w.wake)
 	return w
 }
 
@@ -117,6 +121,9 @@ func (w *idleWatch) set(read time.Time) error {
 	}
 	return w.control.SetWriteDeadline(read.Add(writeTimeout))
 }
+
+// wake ends the wait for the next message.
+func (w *idleWatch) wake() { _ = w.set(time.Now()) }
 
 // explain says why a message did not come.
 func (w *idleWatch) explain(err error) error {

@@ -44,10 +44,15 @@ func (b *bench) setLimits(ctx context.Context) error {
 			TokenBucket: &limiterv1.TokenBucket{Rate: "1000000/s", Burst: 1_000_000},
 		})
 	}
+	return inForce(ctx, clients[0], req)
+}
+
+// inForce sets limits and waits until all groups apply them.
+func inForce(ctx context.Context, c *client.Client, req *limiterv1.SetLimitsRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	for {
-		resp, err := clients[0].Limiter().SetLimits(ctx, connect.NewRequest(req))
+		resp, err := c.Limiter().SetLimits(ctx, connect.NewRequest(req))
 		if err != nil || resp.Msg.GetInForce() {
 			return err
 		}

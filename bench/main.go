@@ -27,6 +27,7 @@ import (
 type options struct {
 	run        *regexp.Regexp
 	everything bool // no step was named
+	quick      bool
 	binary     string
 	documents  int
 	// window is how long a load lasts, idle how long the idle region is watched.
@@ -65,10 +66,14 @@ var steps = []step{
 	{name: "catchup-kills", run: measureCatchUpKills, long: true},
 	{name: "replace", run: measureReplace, long: true},
 	{name: "soak", run: measureSoak, long: true},
+	{name: "limiter-leases", run: measureLeases, long: true},
+	{name: "limiter-unary", run: measureUnary, long: true},
+	{name: "limiter-keys", run: measureKeys, long: true},
+	{name: "limiter-batches", run: measureBatches, long: true},
 }
 
 func main() {
-	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover, mixed; and, only when named, catchup, catchup-kills, replace and soak")
+	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover, mixed; and, only when named, catchup, catchup-kills, replace, soak and those of make bench-limiter")
 	quick := flag.Bool("quick", false, "50,000 documents and short windows: shows that it works, not how fast it is")
 	documents := flag.Int("documents", 0, "how many documents to ingest; 0 means a million, or 50,000 with -quick; for replace a fifth of that")
 	behind := flag.Int64("behind", 0, "how many `megabytes` a node falls behind in catchup; 0 means 1024, or 64 with -quick")
@@ -89,7 +94,7 @@ func start(ctx context.Context, pattern string, quick bool, documents int, behin
 		return serveNoop(ctx, noop, certs)
 	}
 	o := options{
-		binary: binary, documents: 1_000_000, window: 10 * time.Second, idle: 20 * time.Second,
+		binary: binary, quick: quick, documents: 1_000_000, window: 10 * time.Second, idle: 20 * time.Second,
 		starts: 5, draws: 400, kills: 10, restarts: 3, soakCommands: 24_000_000, behindBytes: 1 << 30, replaced: 200_000,
 	}
 	if quick {

@@ -29,6 +29,7 @@ import (
 const (
 	noopConnect = "connect" // a bare Connect handler
 	noopAPI     = "api"     // the whole API, with a limiter that does nothing
+	noopMap     = "map"     // streams of plain messages to a map under a mutex
 )
 
 // noopLimiter allows everything, without a thought.
@@ -66,8 +67,10 @@ func serveNoop(ctx context.Context, kind, certsDir string) error {
 		handler = mux
 	case noopAPI:
 		handler = api.NewHandler(api.Deps{Authenticator: noopServices{}, Checker: noopServices{}, Region: "local", Logger: logger})
+	case noopMap:
+		handler = mapHandler()
 	default:
-		return fmt.Errorf("-noop %q; use %s or %s", kind, noopConnect, noopAPI)
+		return fmt.Errorf("-noop %q; use %s, %s or %s", kind, noopConnect, noopAPI, noopMap)
 	}
 	files := certs.NodePaths(certsDir, "node-1")
 	pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)

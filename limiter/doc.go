@@ -6,6 +6,8 @@
 // limit or none. Time is the group's own time, which never runs faster than real time, so no
 // clock step and no failover can mint a token.
 //
+// Groups lend tokens to nodes, which answer most checks from these alone: see Leases.
+//
 // Callers use Service; the node hosts one Machine in each limiter group. DESIGN.md has the
 // invariants and the bytes on disk.
 package limiter

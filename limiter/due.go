@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// heldMax bounds the reservations and held slots of a tenant, those that wait to be forgotten
-	// included: some 20 MB of rows.
+	// heldMax bounds the open reservations and held slots of a tenant, those that have expired and
+	// wait to be forgotten included: some 20 MB of rows.
 	heldMax = 100_000
 	// expireEach is how many rows that are due a command forgets which makes one: more than one, so
 	// that they become fewer.
@@ -53,15 +53,8 @@ func (m *Machine) hold(tx *raftfsm.Tx, tenant string, key, value []byte, due int
 	return setHeldBy(tx, tenant, n+1)
 }
 
-// drop removes something that a tenant holds, but not its row of when it may go.
-func (m *Machine) drop(tx *raftfsm.Tx, key []byte) error {
-	if err := tx.Delete(key); err != nil {
-		return fmt.Errorf("limiter: let go: %w", err)
-	}
-	if key[0] == tableTaken {
-		return nil // not counted
-	}
-	tenant := tenantOfHeld(key)
+// heldLess is what a tenant holds without one thing that it held.
+func heldLess(tx *raftfsm.Tx, tenant string) error {
 	n, err := heldBy(tx, tenant)
 	if err != nil {
 		return err
@@ -160,5 +153,11 @@ func (m *Machine) forget(tx *raftfsm.Tx, now int64, key []byte) error {
 	if due > now {
 		return nil
 	}
-	return m.drop(tx, key)
+	if err := tx.Delete(key); err != nil {
+		return fmt.Errorf("limiter: forget: %w", err)
+	}
+	if key[0] == tableTaken || t.settled != nil {
+		return nil // not counted
+	}
+	return heldLess(tx, tenantOfHeld(key))
 }

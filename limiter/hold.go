@@ -18,7 +18,7 @@ var (
 	ErrSlotUnknown = errors.New("limiter: no such slot is held")
 	// ErrRequestUnknown means that nothing is known to have been taken under a request id.
 	ErrRequestUnknown = errors.New("limiter: no check with this request id is known to have taken anything")
-	// ErrTooManyHeld means that a tenant has 100,000 reservations and held slots.
+	// ErrTooManyHeld means that a tenant has 100,000 open reservations and held slots.
 	ErrTooManyHeld = errors.New("limiter: the tenant holds too many reservations and slots")
 	// ErrLevel means that a member of the region runs a build that does not know this yet.
 	ErrLevel = errors.New("limiter: a member runs a build that is too old for this")
@@ -70,6 +70,12 @@ func (s *Service) take(ctx context.Context, op byte, name string, r Request, ttl
 		c.id = holdID(id)
 	}
 	res, err := s.proposeHold(ctx, op, name, c, id, mode)
+	if l := s.holding(); l != nil && err == nil && len(res.recalls) > 0 && l.recall(ctx, s.Group(r.Tenant), r.Tenant, res.recalls) {
+		if r.RequestID != "" { // under a name of its own, as in Check
+			id = raftfsm.NewRequestID(kind+".recalled", r.Tenant, r.RequestID)
+		}
+		res, err = s.proposeHold(ctx, op, name, c, id, mode)
+	}
 	if err != nil {
 		return Hold{}, err
 	}
@@ -181,6 +187,9 @@ func holdOf(res result, op byte, tenant string, mode Mode) (Hold, error) {
 	}
 	if res.outcome == outcomeFull {
 		return Hold{}, fmt.Errorf("tenant %s: %w", tenant, ErrTooManyHeld)
+	}
+	if res.outcome == outcomeScarce {
+		want = outcomeDecided
 	}
 	d, err := decisionOf(res, want, tenant, mode)
 	if err != nil || !d.Allow {

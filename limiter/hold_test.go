@@ -215,8 +215,10 @@ func (a atLevel) Level() int { return a.level }
 // Commits above what was reserved are counted, however many and however much, and rows stay readable.
 func TestDebtHasNoEnd(t *testing.T) {
 	d := drive(t, 2)
-	l := Limit{ID: "a", Scope: ScopeTenant, Selector: "acme", TokenBucket: TokenBucket{"1000000/s", 600},
-		Window: Window{Limit: 600, Length: "1h"}, Calendar: Calendar{Limit: 600, Period: PeriodDay}}
+	l := Limit{
+		ID: "a", Scope: ScopeTenant, Selector: "acme", TokenBucket: TokenBucket{"1000000/s", 600},
+		Window: Window{Limit: 600, Length: "1h"}, Calendar: Calendar{Limit: 600, Period: PeriodDay},
+	}
 	d.set(l)
 	s := d.service()
 	var ids []string
@@ -272,8 +274,9 @@ func TestHoldsAreBounded(t *testing.T) {
 	d := drive(t, 16)
 	d.Machine().(*Machine).heldMax = 2
 	s := d.service()
-	reserve := func(tenant string) error {
-		_, err := s.Reserve(t.Context(), Request{Tenant: tenant, Cost: 1}, 0)
+	var last Hold
+	reserve := func(tenant string) (err error) {
+		last, err = s.Reserve(t.Context(), Request{Tenant: tenant, Cost: 1}, 0)
 		return err
 	}
 	slot, err := s.Acquire(t.Context(), Request{Tenant: "acme"}, 0)
@@ -294,6 +297,21 @@ func TestHoldsAreBounded(t *testing.T) {
 	}
 	if err := reserve("acme"); err != nil {
 		t.Errorf("after a release: %v", err)
+	}
+	// What is settled is remembered, and does not count.
+	for i := range 3 {
+		if _, err := s.Commit(t.Context(), "acme", last.ID, 1); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Cancel(t.Context(), "acme", last.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := reserve("acme"); err != nil {
+			t.Errorf("after %d settlements: %v", i+1, err)
+		}
+	}
+	if err := reserve("acme"); !errors.Is(err, ErrTooManyHeld) {
+		t.Errorf("a third one: %v, want ErrTooManyHeld", err)
 	}
 }
 

@@ -4,9 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,11 +30,6 @@ const (
 	// waitsMax is how many messages a check waits for. Mostly one suffices; more are needed when the first
 	// was sent before it could ask, and when other checks take what it brings for another level.
 	waitsMax = 4
-	// recallWait is how long a check waits for what other holders give back: a commit and two messages
-	// between nodes, on a busy machine.
-	recallWait = 10 * time.Millisecond
-	// recallsMax bounds how many counters are remembered as recalled lately.
-	recallsMax = 4096
 )
 
 // Recaller reaches the other holders of a region; *raftfsm.Host is one.
@@ -77,14 +72,7 @@ type Leases struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu sync.Mutex
-	// recalled is until when each counter is not recalled again.
-	recalled map[recallKey]int64
-}
-
-type recallKey struct {
-	limit           uint64
-	tenant, subject string
+	recalls recallLog
 }
 
 // NewLeases begins to hold leases for s, once the level of the region allows it.
@@ -99,8 +87,8 @@ func (s *Service) NewLeases(o LeaseOptions) (*Leases, error) {
 	}
 	holder, seed := binary.LittleEndian.Uint64(random[:8]), binary.LittleEndian.Uint64(random[8:])
 	l := &Leases{
-		options: o, recalled: map[recallKey]int64{},
-		table: newHolderTable(Holder(holder), seed, o.Clock.Steady, s.Group, sources),
+		options: o,
+		table:   newHolderTable(Holder(holder), seed, o.Clock.Steady, s.Group, sources),
 	}
 	forget := l.table.forget
 	for _, m := range o.Machines { // any order
@@ -273,82 +261,6 @@ func (l *Leases) checkMany(ctx context.Context, all []Request, places []int, out
 			}
 		}
 	}
+	slices.Sort(others)
 	return others
 }
-
-// recall asks all holders for what a denied request lacks, and waits a bounded time. It tells whether
-// to ask the group again.
-func (l *Leases) recall(ctx context.Context, group raftfsm.GroupID, tenant string, all []Recall) bool {
-	if all = l.due(tenant, all); len(all) == 0 {
-		return false
-	}
-	l.metrics.recalls.Inc()
-	ctx, cancel := context.WithTimeout(ctx, recallWait)
-	defer cancel()
-	var both sync.WaitGroup
-	both.Go(func() { l.giveBack(ctx, tenant, all) })
-	if l.elsewhere(all) {
-		l.options.Recaller.Tell(ctx, group, appendRecallMessage(nil, tenant, all))
-	}
-	both.Wait()
-	return true
-}
-
-// elsewhere tells whether somebody else holds something.
-func (l *Leases) elsewhere(all []Recall) bool {
-	for _, r := range all {
-		for _, h := range r.Holders {
-			if h != l.table.holder {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// due are those that were not recalled a moment ago: who has not given back then cannot.
-func (l *Leases) due(tenant string, all []Recall) []Recall {
-	now := l.options.Clock.Steady()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.recalled) > recallsMax {
-		clear(l.recalled)
-	}
-	var out []Recall
-	for _, r := range all {
-		key := recallKey{r.Limit, tenant, r.Subject}
-		if now >= l.recalled[key] {
-			l.recalled[key] = now + int64(scarceMin)
-			out = append(out, r)
-		}
-	}
-	return out
-}
-
-// Recalled takes a message that another member's Leases sent through Recaller, and returns when what
-// it asks for has been given back, or ctx ends.
-func (l *Leases) Recalled(ctx context.Context, message []byte) error {
-	tenant, all, err := decodeRecallMessage(message)
-	if err != nil {
-		return err
-	}
-	l.giveBack(ctx, tenant, all)
-	return nil
-}
-
-// giveBack gives back what this node holds of counters, and waits until their group knows.
-func (l *Leases) giveBack(ctx context.Context, tenant string, all []Recall) {
-	for range 2 { // what is under way brings more
-		batches := l.table.recall(tenant, all, l.options.Clock.Steady())
-		for _, b := range batches {
-			if l.await(ctx, b) != nil {
-				return
-			}
-		}
-		if len(batches) == 0 {
-			return
-		}
-	}
-}
-
-var errRecall = errors.New("limiter: malformed recall")

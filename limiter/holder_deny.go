@@ -7,8 +7,13 @@ import (
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-// denialMin is the shortest wait for which a denial is worth remembering.
-const denialMin = 2 * time.Millisecond
+const (
+	// denialMin is the shortest wait for which a denial is worth remembering.
+	denialMin = 2 * time.Millisecond
+	// denialMax is the longest for which one is: other holders may give back what the advice could not
+	// count on. A key that is denied without end then costs its group a check a second for each node.
+	denialMax = time.Second
+)
 
 // denial is what a group's leader has said of a route, until its own retry time.
 type denial struct {
@@ -17,7 +22,7 @@ type denial struct {
 	cost uint32
 	// generation is the tenant's at that time.
 	generation uint32
-	// passes is when the leader said that it would pass, until when this counts.
+	// passes is when the leader said that it would pass, and until when this counts.
 	passes, until int64
 }
 
@@ -34,8 +39,9 @@ func (n *denial) answer(c *heldCheck, now int64) bool {
 	return true
 }
 
-// deny remembers what a leader has decided about a request that was sent at a time.
-func (t *holderTable) deny(r *Request, d *Decision, sent int64) {
+// deny remembers what a leader has decided about a request that was sent at a time. lent is set if
+// others have what is lacking: it may come back at any moment.
+func (t *holderTable) deny(r *Request, d *Decision, sent int64, lent bool) {
 	wait := time.Duration(d.RetryAfterMs) * time.Millisecond
 	if d.Allow || d.Reason != ReasonLimited || wait < denialMin {
 		return
@@ -63,12 +69,16 @@ func (t *holderTable) deny(r *Request, d *Decision, sent int64) {
 	kept := *d
 	kept.Levels = slices.Clone(d.Levels)
 	passes := sent + int64(wait)
-	// This node's clock may be slower than the leader's, which denies too long by that much.
+	most := denialMax
+	if lent {
+		most = scarceMin
+	}
+	// This node's clock may be slower than the leader's, which would deny too long by that much.
 	slow := 2 * int64(wait) / raftfsm.RateErrorDenominator
 	route.used = moment(sent)
 	route.more.denial = &denial{
 		decision: kept, cost: r.Cost, generation: route.tenant.denials,
-		passes: passes, until: passes - slow - int64(time.Millisecond),
+		passes: passes, until: min(passes-slow-int64(time.Millisecond), sent+int64(most)),
 	}
 }
 

@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"math/bits"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -192,10 +193,7 @@ func (t *holderTable) routeOf(s *holderShard, tenantHash uint64, hash uint32, r 
 		if tenant.group.shut.Load() {
 			return nil
 		}
-		if set := tenant.group.source.Load(); set != tenant.set {
-			tenant.set = set
-			tenant.gen++
-		}
+		tenant.follow(tenant.group.source.Load())
 		if known.gen == tenant.gen {
 			return known
 		}
@@ -212,7 +210,7 @@ func (t *holderTable) resolve(s *holderShard, old *route, tenantHash uint64, has
 	if tenant == nil {
 		return nil
 	}
-	matched := tenant.set.match(s.matched[:0], r.Tenant, r.Token, r.Key)
+	matched := tenant.set.matchCounters(s.matched[:0], r.Tenant, r.Token, r.Key)
 	s.matched = matched
 	central := len(matched) == 0 || len(matched) > levelsMax
 	for _, l := range matched {
@@ -242,7 +240,11 @@ func (r *route) key() string   { return r.subject[r.tokenLen:] }
 
 func (s *holderShard) newRoute(tenant *holderTenant, hash uint32, r *Request, at uint32) *route {
 	tenant.refs++
-	return &route{tenant: tenant, subject: r.Token + r.Key, tokenLen: uint16(len(r.Token)), gen: tenant.gen, hash: hash, used: at}
+	subject := r.Token + r.Key
+	if r.Token == "" || r.Key == "" {
+		subject = strings.Clone(subject) // a copy in any case: requests may be parts of a message
+	}
+	return &route{tenant: tenant, subject: subject, tokenLen: uint16(len(r.Token)), gen: tenant.gen, hash: hash, used: at}
 }
 
 func (r *route) add(i int, l *lease) {
@@ -276,6 +278,7 @@ func (t *holderTable) tenantOf(s *holderShard, hash uint64, name string) *holder
 		if group == nil {
 			return nil
 		}
+		name = strings.Clone(name)
 		tenant = &holderTenant{name: name, hash: hash, shard: s, group: group}
 		s.tenants[name] = tenant
 	}
@@ -284,11 +287,19 @@ func (t *holderTable) tenantOf(s *holderShard, hash uint64, name string) *holder
 		s.drop(tenant)
 		return nil
 	}
-	if set != tenant.set {
-		tenant.set = set
-		tenant.gen++
-	}
+	tenant.follow(set)
 	return tenant
+}
+
+// follow goes on with the limits of now. Routes stay if all of them do for this tenant.
+func (t *holderTenant) follow(set *limitSet) {
+	if set == t.set {
+		return
+	}
+	if !set.sameFor(t.name, t.set) {
+		t.gen++
+	}
+	t.set = set
 }
 
 // drop forgets a tenant of which nothing is left.

@@ -298,3 +298,67 @@ func TestCloseGivesBack(t *testing.T) {
 	defer cancel()
 	r.nodes[1].leases.Close(ctx) // and does not wait for ever
 }
+
+// Whatever way a cost is asked for, tokens that idle at another node do not deny it.
+func TestEveryWayOfAskingRecalls(t *testing.T) {
+	for name, ask := range map[string]func(n *node) (bool, error){
+		"with a request id": func(n *node) (bool, error) {
+			d, err := n.Check(t.Context(), Request{Tenant: "acme", Cost: 95, RequestID: "r"})
+			return d.Allow, err
+		},
+		"together": func(n *node) (bool, error) {
+			d, err := n.CheckTogether(t.Context(), []Part{{Request: Request{Tenant: "acme", Cost: 95}}})
+			return err == nil && d[0].Allow, err
+		},
+		"in a batch": func(n *node) (bool, error) {
+			out, err := n.CheckBatch(t.Context(), []Request{{Tenant: "acme", Cost: 95}})
+			return err == nil && out[0].Decision.Allow, err
+		},
+		"reserved": func(n *node) (bool, error) {
+			h, err := n.Reserve(t.Context(), Request{Tenant: "acme", Cost: 95, RequestID: "r"}, 0)
+			return h.Decision.Allow, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := startRegion(t, 2, limit("a", ScopeTenant, "acme", "1/s", 100))
+			defer r.close()
+			if d := r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 1}); d.Source != SourceLease {
+				t.Fatalf("%+v, want a lease at the first node", d)
+			}
+			for try := range 2 { // the second one is a retry, or one of another cost too many
+				allowed, err := ask(r.nodes[1])
+				if retry := name == "with a request id" || name == "reserved"; err != nil || allowed != (try == 0 || retry) {
+					t.Fatalf("try %d: allowed %v, %v", try, allowed, err)
+				}
+			}
+		})
+	}
+}
+
+// A key that is denied costs its group one decision, however often a batch asks for it; what costs less
+// is decided for itself.
+func TestBatchOfADeniedKeyAsksOnce(t *testing.T) {
+	r := startRegion(t, 1, limit("small", ScopeTenant, "acme", "1/h", 10))
+	defer r.close()
+	all := []Request{{Tenant: "acme", Key: "k", Cost: 8}}
+	for range 20 {
+		all = append(all, Request{Tenant: "acme", Key: "k", Cost: 9})
+	}
+	all[3].Cost = 1
+	if out, err := r.nodes[0].CheckBatch(t.Context(), all[:1]); err != nil || !out[0].Decision.Allow {
+		t.Fatal(out, err)
+	}
+	before := r.count()
+	out, err := r.nodes[0].CheckBatch(t.Context(), all[1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, o := range out {
+		if cheap := i == 2; o.Err != nil || o.Decision.Allow != cheap || !cheap && (o.Decision.RetryAfterMs == 0 || len(o.Decision.Levels) != 1) {
+			t.Errorf("check %d: %+v", i, o)
+		}
+	}
+	if n := r.count() - before; n != 2 {
+		t.Errorf("%d commands, want one for the first and one for what costs less", n)
+	}
+}

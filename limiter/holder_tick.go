@@ -7,7 +7,7 @@ import (
 
 const (
 	// routeIdle is for how long a route is remembered that nobody uses.
-	routeIdle = 15 * time.Second
+	routeIdle = 5 * time.Second
 	// routesEvery is how often the routes are looked through.
 	routesEvery = 2 * time.Second
 )
@@ -96,7 +96,7 @@ func (s *holderShard) tickRoutes(now int64) {
 	at := moment(now - int64(routeIdle))
 	for i := 0; i < len(s.routes.slots); {
 		r := s.routes.slots[i]
-		if r != nil && before(r.used, at) && (r.more == nil || r.more.denial == nil || r.more.denial.until <= now) {
+		if r != nil && before(r.used, at) {
 			s.forget(r)
 			continue
 		}

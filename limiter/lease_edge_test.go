@@ -104,8 +104,8 @@ func TestRollsOfOldMembers(t *testing.T) {
 	m := leasedMachine(t, Limit{ID: "a", Scope: ScopeTenant, Selector: "acme", Calendar: Calendar{Limit: 100, Period: PeriodDay}})
 	m.Time = time.Second
 	s := NewService(membersOfLimits{m.driven}, []raftfsm.GroupID{testGroup})
-	for days, want := range []byte{rowVersion2, rowVersion2, rowVersion3, rowVersion2} {
-		if want == rowVersion3 {
+	for days, want := range []byte{rowVersion2, rowVersion2, rowVersion4, rowVersion2} {
+		if want == rowVersion4 {
 			m.days = days - 1
 			m.roll(time.Hour.Microseconds())
 		} else if err := s.Roll(t.Context(), testGroup, someDay.AddDate(0, 0, days)); err != nil {

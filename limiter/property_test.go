@@ -36,7 +36,7 @@ func genLimits() *rapid.Generator[[]Limit] {
 		var out []Limit
 		for i := range rapid.IntRange(1, 5).Draw(t, "limits") {
 			scope := rapid.SampledFrom([]string{ScopeTenant, ScopeToken, ScopeKey}).Draw(t, "scope")
-			selector := rapid.SampledFrom([]string{"acme", "*", "globex"}).Draw(t, "tenant")
+			selector := rapid.SampledFrom([]string{"acme", "*", "globex", "plan:gold", "plan:basic"}).Draw(t, "tenant")
 			if scope != ScopeTenant {
 				selector += rapid.SampledFrom([]string{"", "/*", "/a", "/a*", "/*b", "/a*b*"}).Draw(t, "pattern")
 			}
@@ -62,7 +62,7 @@ func genAnything() *rapid.Generator[[]Limit] {
 		limits := genLimits().Draw(t, "limits")
 		for i := range limits {
 			l := &limits[i]
-			switch rapid.IntRange(0, 8).Draw(t, "more") {
+			switch rapid.IntRange(0, 9).Draw(t, "more") {
 			case 0:
 				l.Calendar = Calendar{
 					Limit:    rapid.Uint32Range(0, 20).Draw(t, "most"),
@@ -79,12 +79,43 @@ func genAnything() *rapid.Generator[[]Limit] {
 				*l = Limit{ID: l.ID, Scope: l.Scope, Selector: l.Selector, Access: rapid.SampledFrom([]string{AccessUnlimited, AccessBanned}).Draw(t, "access")}
 			case 5:
 				l.Overrides = "limit-0"
+			case 7:
+				l.Concurrency = Concurrency{Limit: rapid.Uint32Range(0, 5).Draw(t, "slots"), TTL: rapid.SampledFrom([]string{"1s", "60s"}).Draw(t, "ttl")}
 			case 6:
 				l.Expires = someDay.Unix() + rapid.Int64Range(-100, 4_000_000).Draw(t, "expires")
 			}
 		}
 		return slices.DeleteFunc(limits, func(l Limit) bool { return len(problemsOf(l)) > 0 })
 	})
+}
+
+// genPlans draws moves of tenants between plans.
+func genPlans() *rapid.Generator[Change] {
+	return rapid.Custom(func(t *rapid.T) (c Change) {
+		for _, tenant := range []string{"acme", "globex", "initech"} {
+			switch plan := rapid.SampledFrom([]string{"gold", "basic", "none", "stays"}).Draw(t, tenant); plan {
+			case "none":
+				c.Leavers = append(c.Leavers, tenant)
+			case "stays":
+			default:
+				c.Plans = append(c.Plans, Assignment{tenant, plan})
+			}
+		}
+		return c
+	})
+}
+
+// parted cuts a change of plans into a number of parts.
+func parted(c Change, parts int) []configureCommand {
+	out := make([]configureCommand, parts)
+	for i := range out {
+		out[i] = configureCommand{Change: Change{From: c.From, To: c.To}, part: uint32(i), last: i == parts-1}
+	}
+	for i, a := range c.Plans {
+		out[i%parts].Plans = append(out[i%parts].Plans, a)
+	}
+	out[parts-1].Leavers = c.Leavers
+	return out
 }
 
 // someDay is about when the calendars of these tests are.
@@ -120,6 +151,11 @@ func TestChecksAgreeWithOracle(t *testing.T) {
 		var now time.Duration
 		for range rapid.IntRange(1, 40).Draw(rt, "checks") {
 			now += genPause().Draw(rt, "pause")
+			if rapid.IntRange(0, 3).Draw(rt, "plans change") == 0 {
+				c := genPlans().Draw(rt, "plans")
+				version = d.move(c)
+				o.move(c)
+			}
 			r := genRequest().Draw(rt, "request")
 			got := d.check(now, r)
 			want, _ := o.decide(now.Microseconds(), r)

@@ -62,27 +62,43 @@ func TestReplayIsTheSame(t *testing.T) {
 		var log []timed
 		var now time.Duration
 		version := uint32(0)
+		seed := holdID{1}
+		held := rapid.SampledFrom([]holdID{seed, {2}, newHoldID(seed, 0)})
 		for range rapid.IntRange(1, 40).Draw(rt, "commands") {
 			now += genPause().Draw(rt, "pause") * time.Duration(rapid.IntRange(0, 1).Draw(rt, "later"))
-			data := []byte{codecFirst, opVersion} // not a command
-			switch rapid.SampledFrom([]string{"check", "check", "check", "batch", "limits", "query", "roll", "noise"}).Draw(rt, "command") {
+			data := []byte{codecFirst, opSweep}
+			switch rapid.SampledFrom([]string{"check", "check", "check", "batch", "hold", "hold", "limits", "plans", "sweep", "roll", "noise"}).Draw(rt, "command") {
 			case "check":
 				data = appendCheck(nil, genRequest().Draw(rt, "request"))
 			case "batch":
 				data = appendBatch(nil, rapid.SliceOfN(genRequest(), 0, 4).Draw(rt, "requests"))
+			case "hold":
+				op := rapid.ByteRange(opReserve, opRelease).Draw(rt, "operation")
+				data = appendHold(nil, op, holdCommand{Request: genRequest().Draw(rt, "request"), id: held.Draw(rt, "id"), renew: rapid.Bool().Draw(rt, "renew")})
 			case "roll":
 				data = genRoll().Draw(rt, "roll")
 			case "limits":
 				version++
 				data = appendConfigure(nil, configureCommand{Change: Change{To: version, Puts: genAnything().Draw(rt, "limits")}, last: true})
+			case "plans":
+				c := genPlans().Draw(rt, "plans")
+				c.From = version
+				version++
+				c.To = version
+				for _, part := range parted(c, rapid.IntRange(1, 3).Draw(rt, "parts")) {
+					log = append(log, timed{now, appendConfigure(nil, part)})
+				}
+				continue
 			case "noise":
-				data = append([]byte{rapid.ByteRange(codecFirst, codecLimits).Draw(rt, "version"), rapid.ByteRange(opCheck, opBatch).Draw(rt, "operation")}, rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(rt, "noise")...)
+				data = append([]byte{rapid.ByteRange(codecFirst, codecLeases).Draw(rt, "version"), rapid.SampledFrom(operations).Draw(rt, "operation")}, rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(rt, "noise")...)
 			}
 			log = append(log, timed{now, data})
 		}
 		replaysTheSame(t, rt, log)
 	})
 }
+
+var operations = []byte{opCheck, opConfigure, opSweep, opVersion, opRoll, opCalendars, opPeek, opBatch, opReserve, opSettle, opRefund, opAcquire, opRelease}
 
 // So do those about leases, of several counters, while limits change.
 func TestLeasesReplayTheSame(t *testing.T) {

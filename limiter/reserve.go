@@ -43,6 +43,9 @@ func (m *Machine) reserve(tx *raftfsm.Tx, now, wall int64, c holdCommand) ([]byt
 		return tooManyLimits(), nil
 	}
 	if !d.Allow {
+		if lent := recalls(m.levels, c.Cost); len(lent) > 0 {
+			return appendScarce(nil, &d, lent), nil
+		}
 		return appendHeldResult(outcomeReserved, &d, holdID{}, 0), nil
 	}
 	life := holdMicros(c.ttl, HoldUsual.Microseconds())
@@ -90,7 +93,7 @@ func (m *Machine) settle(tx *raftfsm.Tx, now int64, c holdCommand) ([]byte, erro
 	if err := tx.Set(key, appendTaken(nil, t)); err != nil {
 		return nil, fmt.Errorf("limiter: settle a reservation: %w", err)
 	}
-	return appendSettlement(s), nil
+	return appendSettlement(s), heldLess(tx, c.Tenant)
 }
 
 // remember keeps what a check with a request id took, for a refund.

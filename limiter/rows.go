@@ -17,12 +17,13 @@ const (
 	tableSlot    byte = 'h' // uid, tenant, subject -> weight held; and with deadline and id -> weight
 	tableHeld    byte = 'k' // tenant, id -> slots that were acquired together
 	tableLimit   byte = 'l' // limit id -> limit with its rates
+	tablePlan    byte = 'n' // tenant -> plan
 	tableTaken   byte = 'o' // tenant, request id -> what a check took
 	tablePart    byte = 'p' // part -> the steps of an incomplete change, all in the first layout
 	tablePart2   byte = 'q' // part -> steps of which a limit needs a later layout
 	tableReserve byte = 'r' // tenant, id -> reservation
 	tableStaged  byte = 's' // nothing -> versions of an incomplete change, parts present
-	tableTenant  byte = 't' // tenant -> how many reservations and held slots it has
+	tableTenant  byte = 't' // tenant -> how many open reservations and held slots it has
 	tableCursor  byte = 'w' // nothing -> where the sweep goes on
 	tableDue     byte = 'x' // group time, key -> nothing: the row at key may go then
 )
@@ -33,7 +34,8 @@ const (
 const (
 	rowVersion  = 1
 	rowVersion2 = 2
-	rowVersion3 = 3 // of counters something is lent of, and of limits with a concurrency or a timed period
+	rowVersion3 = 3 // of counters something is lent of, and of limits with a concurrency or for a plan
+	rowVersion4 = 4 // of limits of which is known when their calendar period began; from raftfsm.LevelLeases on
 )
 
 // config is what a group knows besides the limits themselves.
@@ -241,11 +243,11 @@ func encodeLimitRow(l *limitState) []byte {
 	if l.calendar != (calendarState{}) {
 		version = rowVersion2
 	}
-	if l.calendar.since != 0 {
-		version = rowVersion3
-	}
 	version = max(version, l.codec()) // row and command layouts of a limit have the same numbers
-	b := appendLimit([]byte{version}, l.Limit, version)
+	if l.calendar.since != 0 {
+		version = rowVersion4 // which has the limit itself in its latest layout
+	}
+	b := appendLimit([]byte{version}, l.Limit, min(version, codecLeases))
 	b = binary.AppendUvarint(b, l.uid)
 	b = binary.AppendUvarint(b, l.firstGen)
 	b = binary.AppendUvarint(b, uint64(len(l.gens)))
@@ -263,7 +265,7 @@ func encodeLimitRow(l *limitState) []byte {
 		b = binary.AppendUvarint(b, uint64(l.calendar.begin))
 		b = binary.AppendUvarint(b, uint64(l.calendar.end))
 	}
-	if version == rowVersion3 {
+	if version == rowVersion4 {
 		b = binary.AppendUvarint(b, uint64(l.calendar.since))
 	}
 	return b
@@ -271,8 +273,8 @@ func encodeLimitRow(l *limitState) []byte {
 
 func decodeLimitRow(b []byte) (*limitState, error) {
 	r := wire.NewReader(b)
-	version := r.Byte(rowVersion3)
-	l := readLimit(r, version)
+	version := r.Byte(rowVersion4)
+	l := readLimit(r, min(version, codecLeases))
 	uid, firstGen := r.Uvarint(math.MaxUint64), r.Uvarint(math.MaxUint64)
 	var gens []generation
 	for n := r.Count(generationsMax); n > 0; n-- {
@@ -292,8 +294,8 @@ func decodeLimitRow(b []byte) (*limitState, error) {
 	if version >= rowVersion2 {
 		calendar = calendarState{epoch: r.Uvarint(math.MaxUint64), begin: readSeconds(r), end: readSeconds(r)}
 	}
-	if version == rowVersion3 {
-		calendar.since = int64(r.Uvarint(math.MaxInt64))
+	if version == rowVersion4 {
+		calendar.since = int64(r.Uvarint(math.MaxInt64)) // 0 would have another version, see below
 	}
 	if err := r.Done(); err != nil || version == 0 || len(gens) == 0 {
 		return nil, errRow("limit")

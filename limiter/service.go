@@ -70,10 +70,20 @@ func (s *Service) Peek(ctx context.Context, r Request) (Decision, error) {
 	return decisionOf(res, outcomePeeked, r.Tenant, mode)
 }
 
-// CheckBatch decides checks with as few log entries as it can, those of one tenant in their order.
-// It is not atomic: each check is decided for itself. Request ids are not taken. The error is
+// CheckBatch decides checks with as few log entries as it can, those of one tenant, token and key in
+// their order. It is not atomic: each check is decided for itself. Request ids are not taken. The error is
 // an *InvalidError, and then nothing was done.
 func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, error) {
+	out := make([]Outcome, len(all))
+	if err := s.CheckBatchInto(ctx, all, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// CheckBatchInto is CheckBatch into outcomes, one for each check, whose levels are used again where
+// they can be. It keeps nothing of the requests.
+func (s *Service) CheckBatchInto(ctx context.Context, all []Request, out []Outcome) error {
 	var errs []error
 	for i, r := range all {
 		if r.RequestID != "" && len(errs) < problemsMax {
@@ -84,19 +94,25 @@ func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, err
 		}
 	}
 	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+		return errors.Join(errs...)
 	}
-	out := make([]Outcome, len(all))
 	mode := s.mode()
 	if mode == ModeOff {
 		for i := range out {
-			out[i].Decision = Decision{Allow: true, Mode: mode}
+			out[i] = Outcome{Decision: Decision{Allow: true, Mode: mode}}
 		}
-		return out, nil
+		return nil
+	}
+	places := make([]int, len(all))
+	for i := range all {
+		places[i], out[i].Err = i, nil
+	}
+	if l := s.holding(); l != nil && mode == ModeEnforce {
+		places = l.checkMany(ctx, all, places, out)
 	}
 	byGroup := map[raftfsm.GroupID][]int{}
-	for i, r := range all {
-		g := s.Group(r.Tenant)
+	for _, i := range places {
+		g := s.Group(all[i].Tenant)
 		byGroup[g] = append(byGroup[g], i)
 	}
 	var wg sync.WaitGroup
@@ -104,21 +120,62 @@ func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, err
 		wg.Go(func() { s.checkBatch(ctx, mode, group, all, places, out) })
 	}
 	wg.Wait()
-	return out, nil
+	return nil
 }
 
 // checkBatch decides the checks of one group at places.
 func (s *Service) checkBatch(ctx context.Context, mode Mode, group raftfsm.GroupID, all []Request, places []int, out []Outcome) {
-	if l := s.holding(); l != nil && mode == ModeEnforce {
-		places = l.checkMany(ctx, all, places, out)
-	}
 	if s.groups.Level() < raftfsm.LevelLimits {
 		for _, i := range places { // a member does not know batches yet
 			out[i].Decision, out[i].Err = s.Check(ctx, all[i])
 		}
 		return
 	}
+	if l := s.holding(); l != nil && mode == ModeEnforce {
+		first, more := firstOfEachKey(all, places)
+		if len(more) > 0 {
+			s.decideBatch(ctx, mode, group, all, first, out, true)
+			places = l.checkMany(ctx, all, deniedLikeFirst(all, more, out), out)
+		}
+	}
 	s.decideBatch(ctx, mode, group, all, places, out, true)
+}
+
+// another is a check of the same tenant, token and key as one before it.
+type another struct{ place, first int }
+
+// firstOfEachKey parts places into those of requests whose tenant, token and key come first, and the
+// others.
+func firstOfEachKey(all []Request, places []int) (first []int, more []another) {
+	type key struct{ tenant, token, key string }
+	seen := make(map[key]int, len(places))
+	first = places[:0:0]
+	for _, i := range places {
+		k := key{all[i].Tenant, all[i].Token, all[i].Key}
+		if at, ok := seen[k]; ok {
+			more = append(more, another{i, at})
+			continue
+		}
+		seen[k] = i
+		first = append(first, i)
+	}
+	return first, more
+}
+
+// deniedLikeFirst answers those whose first was denied no more than they ask for: they were asked
+// at the same time, so what denied it denies them. It returns the places of the others.
+func deniedLikeFirst(all []Request, more []another, out []Outcome) (others []int) {
+	for _, m := range more {
+		d := &out[m.first].Decision
+		if out[m.first].Err != nil || d.Allow || d.Reason != ReasonLimited || all[m.place].Cost < all[m.first].Cost {
+			others = append(others, m.place)
+			continue
+		}
+		levels := append(out[m.place].Decision.Levels[:0], d.Levels...)
+		out[m.place].Decision = *d
+		out[m.place].Decision.Levels = levels
+	}
+	return others
 }
 
 // decideBatch lets the group decide checks at places; with recall, it asks once more about those that
@@ -142,17 +199,24 @@ func (s *Service) decideBatch(ctx context.Context, mode Mode, group raftfsm.Grou
 		}
 		for at, i := range places[:n] {
 			if err != nil {
-				out[i].Err = fmt.Errorf("limiter: check for tenant %s: %w", all[i].Tenant, err)
+				out[i].Decision, out[i].Err = Decision{}, fmt.Errorf("limiter: check for tenant %s: %w", all[i].Tenant, err)
 				continue
 			}
 			out[i].Decision, out[i].Err = decisionOf(res.batch[at], outcomeDecided, all[i].Tenant, mode)
-			s.decided(&all[i], &out[i].Decision, sent)
-			lent.add(i, all[i].Tenant, res.batch[at])
+			if recalls := res.batch[at].recalls; recall && len(recalls) > 0 {
+				lent.add(i, all[i].Tenant, recalls, sent)
+			} else {
+				s.decided(&all[i], &out[i].Decision, sent, len(recalls) > 0)
+			}
 		}
 		places = places[n:]
 	}
-	if l := s.holding(); l != nil && recall && lent.recall(ctx, l, group) {
+	if l := s.holding(); l != nil && lent.recall(ctx, l, group) {
 		s.decideBatch(ctx, mode, group, all, lent.places, out, false)
+		return
+	}
+	for _, i := range lent.places {
+		s.decided(&all[i], &out[i].Decision, lent.sent, true)
 	}
 }
 
@@ -299,6 +363,14 @@ func splitChange(c Change) []configureCommand {
 	for _, id := range c.Deletes {
 		room(1 + len(id))
 		part.Deletes = append(part.Deletes, id)
+	}
+	for _, a := range c.Plans {
+		room(2 + len(a.Tenant) + len(a.Plan))
+		part.Plans = append(part.Plans, a)
+	}
+	for _, tenant := range c.Leavers {
+		room(1 + len(tenant))
+		part.Leavers = append(part.Leavers, tenant)
 	}
 	part.last = true
 	return append(parts, part)

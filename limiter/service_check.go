@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
@@ -53,7 +54,7 @@ func (s *Service) checkCentrally(ctx context.Context, mode Mode, r Request, d *D
 		return fmt.Errorf("limiter: check for tenant %s: %w", r.Tenant, err)
 	}
 	if *d, err = decisionOf(res, outcomeDecided, r.Tenant, mode); err == nil {
-		s.decided(&r, d, sent)
+		s.decided(&r, d, sent, len(res.recalls) > 0)
 	}
 	return err
 }
@@ -100,12 +101,13 @@ func (s *Service) steady() int64 {
 	return s.leases.options.Clock.Steady()
 }
 
-// decided learns from a decision of a group about a check that was sent at a time.
-func (s *Service) decided(r *Request, d *Decision, sent int64) {
+// decided learns from a decision of a group about a check that was sent at a time. lent is set if leases
+// were in its way.
+func (s *Service) decided(r *Request, d *Decision, sent int64, lent bool) {
 	if l := s.holding(); l != nil {
 		l.metrics.leader.Add(1)
 		if leasable(r) {
-			l.table.deny(r, d, sent)
+			l.table.deny(r, d, sent, lent)
 		}
 	}
 }
@@ -114,32 +116,31 @@ func (s *Service) decided(r *Request, d *Decision, sent int64) {
 type lentBatch struct {
 	places  []int
 	recalls map[string][]Recall // by tenant
+	sent    int64               // when the first of them was
 }
 
-func (b *lentBatch) add(place int, tenant string, r result) {
-	if len(r.recalls) == 0 {
+func (b *lentBatch) add(place int, tenant string, recalls []Recall, sent int64) {
+	if len(recalls) == 0 {
 		return
 	}
 	if b.recalls == nil {
-		b.recalls = map[string][]Recall{}
+		b.recalls, b.sent = map[string][]Recall{}, sent
 	}
 	b.places = append(b.places, place)
-	b.recalls[tenant] = append(b.recalls[tenant], r.recalls...)
+	b.recalls[tenant] = append(b.recalls[tenant], recalls...)
 }
 
 // recall asks for all leases at once, and tells whether to ask the group again.
 func (b *lentBatch) recall(ctx context.Context, l *Leases, group raftfsm.GroupID) bool {
 	var all sync.WaitGroup
-	var mu sync.Mutex
-	again := false
+	var again atomic.Bool
 	for tenant, recalls := range b.recalls { // any order
 		all.Go(func() {
-			asked := l.recall(ctx, group, tenant, recalls)
-			mu.Lock()
-			defer mu.Unlock()
-			again = again || asked
+			if l.recall(ctx, group, tenant, recalls) {
+				again.Store(true)
+			}
 		})
 	}
 	all.Wait()
-	return again
+	return again.Load()
 }

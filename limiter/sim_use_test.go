@@ -37,13 +37,13 @@ func TestLeasesUseTheirLimits(t *testing.T) {
 		{"a little more than a bucket has", simPlan{limits: []Limit{bucket("1000/s", 100)}, holders: 3, demand: 380, cost: 1}},
 		{"a bucket and many holders", simPlan{limits: []Limit{bucket("300/s", 60)}, holders: 8, demand: 100, cost: 1}},
 		{"costs of several tokens", simPlan{limits: []Limit{bucket("1000/s", 200)}, holders: 3, demand: 400, cost: 5}},
-		{"a large bucket", simPlan{limits: []Limit{bucket("1000/s", 2000)}, holders: 3, demand: 800, cost: 1, lasts: 20 * time.Second}},
-		{"a window", simPlan{limits: []Limit{windowed("w", "acme", 2000, "2s")}, holders: 3, demand: 1000, cost: 1, lasts: 20 * time.Second}},
+		{"a large bucket", simPlan{limits: []Limit{bucket("1000/s", 2000)}, holders: 3, demand: 800, cost: 1, lasts: 10 * time.Second}},
+		{"a window", simPlan{limits: []Limit{windowed("w", "acme", 2000, "2s")}, holders: 3, demand: 1000, cost: 1, lasts: 10 * time.Second}},
 		{"demand that comes and goes", simPlan{limits: []Limit{bucket("300/s", 60)}, holders: 6, demand: 300, cost: 1, breaks: time.Second}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.plan.lasts == 0 {
-				c.plan.lasts = 10 * time.Second
+				c.plan.lasts = 5 * time.Second
 			}
 			s := newSim(t, 1, c.plan, flawNone)
 			s.run()

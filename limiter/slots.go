@@ -151,7 +151,10 @@ func (m *Machine) free(tx *raftfsm.Tx, key []byte, h *held) error {
 	if err := m.putSlots(tx, tenantOfHeld(key), id, h, false); err != nil {
 		return err
 	}
-	return m.drop(tx, key)
+	if err := tx.Delete(key); err != nil {
+		return fmt.Errorf("limiter: slots: %w", err)
+	}
+	return heldLess(tx, tenantOfHeld(key))
 }
 
 // held finds what is held at key; nil when nothing is.

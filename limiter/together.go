@@ -43,7 +43,19 @@ func (s *Service) CheckTogether(ctx context.Context, parts []Part) ([]Decision, 
 		return s.checkApart(ctx, parts)
 	}
 	tenant := parts[0].Tenant
-	res, err := s.propose(ctx, s.Group(tenant), raftfsm.Command{Data: inMode(mode, appendTogether(nil, parts))})
+	group, cmd := s.Group(tenant), raftfsm.Command{Data: inMode(mode, appendTogether(nil, parts))}
+	res, err := s.propose(ctx, group, cmd)
+	if l := s.holding(); l != nil && err == nil {
+		lent := lentBatch{}
+		for i, one := range res.batch {
+			if len(one.recalls) > 0 {
+				lent.add(i, tenant, one.recalls, 0)
+			}
+		}
+		if lent.recall(ctx, l, group) {
+			res, err = s.propose(ctx, group, cmd)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("limiter: check for tenant %s: %w", tenant, err)
 	}
@@ -136,7 +148,7 @@ func (m *Machine) together(tx *raftfsm.Tx, now, wall int64, parts []Part) ([]byt
 		return m.read(tx, key)
 	}
 	all := true
-	decisions, taken := make([]Decision, len(parts)), make([][]Level, len(parts))
+	decisions, taken, lent := make([]Decision, len(parts)), make([][]Level, len(parts)), make([][]Recall, len(parts))
 	for i, p := range parts {
 		m.matched = m.set.matchCounters(m.matched[:0], p.Tenant, p.Token, p.Key)
 		if len(m.matched) > levelsMax {
@@ -156,7 +168,9 @@ func (m *Machine) together(tx *raftfsm.Tx, now, wall int64, parts []Part) ([]byt
 				}
 			}
 		}
-		all = all && d.Allow
+		if !d.Allow {
+			all, lent[i] = false, recalls(m.levels, p.Cost)
+		}
 		decisions[i] = d
 	}
 	if all {
@@ -173,6 +187,10 @@ func (m *Machine) together(tx *raftfsm.Tx, now, wall int64, parts []Part) ([]byt
 	for i := range decisions {
 		if all {
 			decisions[i].Levels = taken[i]
+		}
+		if len(lent[i]) > 0 {
+			b = wire.AppendString(b, appendScarce(nil, &decisions[i], lent[i]))
+			continue
 		}
 		b = wire.AppendString(b, appendDecision(nil, &decisions[i]))
 	}

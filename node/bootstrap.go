@@ -12,9 +12,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/maestro-conductor/maestro/api"
+	"github.com/maestro-conductor/maestro/internal/busiest"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
@@ -35,6 +37,8 @@ type bootstrap struct {
 	path string
 
 	minting sync.Mutex // held while this node coordinates a start
+
+	busiest atomic.Pointer[busiest.Sketch] // nil until the services stand
 
 	mu   sync.Mutex
 	id   identity
@@ -59,8 +63,8 @@ func newBootstrap(cfg Config, id identity, mux *raftfsm.Mux, log *slog.Logger) (
 		b.rec = &r
 		close(b.done)
 	}
-	mux.Handle(raftfsm.ClassBootstrap, func(_ raftfsm.GroupID, _ string, c net.Conn) bool {
-		go b.serve(c)
+	mux.Handle(raftfsm.ClassBootstrap, func(_ raftfsm.GroupID, peer string, c net.Conn) bool {
+		go b.serve(peer, c)
 		return true
 	})
 	return b, nil

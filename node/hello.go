@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/maestro-conductor/maestro/api"
+	"github.com/maestro-conductor/maestro/internal/busiest"
 	"github.com/maestro-conductor/maestro/internal/version"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
@@ -52,8 +53,11 @@ type plan struct {
 }
 
 type bootstrapRequest struct {
-	// Op is "hello" or "init".
+	// Op is "hello", "init" or opBusiest.
 	Op string `json:"op"`
+	// Tenant and Denied say which keys opBusiest means.
+	Tenant string `json:"tenant,omitempty"`
+	Denied bool   `json:"denied,omitempty"`
 }
 
 type bootstrapResponse struct {
@@ -61,6 +65,8 @@ type bootstrapResponse struct {
 	Error string `json:"error,omitempty"`
 	// Initialised marks the error that the region runs already.
 	Initialised bool `json:"initialised,omitempty"`
+	// Busiest answers opBusiest, to members alone; a build that does not know it leaves it out.
+	Busiest *[]busiest.Entry `json:"busiest,omitempty"`
 }
 
 func (b *bootstrap) hello() hello {
@@ -81,23 +87,10 @@ func (p plan) equal(o plan) bool {
 
 // ask sends one request to a seed.
 func (b *bootstrap) ask(ctx context.Context, s Seed, op string) (*hello, error) {
-	ctx, cancel := context.WithTimeout(ctx, bootstrapTimeout)
-	defer cancel()
-	c, err := b.mux.Dial(ctx, s.Cluster, s.Name, raftfsm.ClassBootstrap, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	if d, ok := ctx.Deadline(); ok {
-		if err := c.SetDeadline(d); err != nil {
-			return nil, fmt.Errorf("node %s: %w", s.Name, err)
-		}
-	}
-	var resp bootstrapResponse
-	if err := errors.Join(sendJSON(c, bootstrapRequest{Op: op}), receiveJSON(c, &resp)); err != nil {
-		return nil, fmt.Errorf("node %s: %w", s.Name, err)
-	}
+	resp, err := b.exchange(ctx, s, bootstrapRequest{Op: op})
 	switch {
+	case err != nil:
+		return nil, err
 	case resp.Initialised:
 		return nil, api.ErrAlreadyInitialised
 	case resp.Error != "":
@@ -108,8 +101,28 @@ func (b *bootstrap) ask(ctx context.Context, s Seed, op string) (*hello, error) 
 	return resp.Hello, nil
 }
 
-// serve answers one request of another seed.
-func (b *bootstrap) serve(c net.Conn) {
+// exchange sends one request to a node and waits for what it says.
+func (b *bootstrap) exchange(ctx context.Context, s Seed, req bootstrapRequest) (resp bootstrapResponse, err error) {
+	ctx, cancel := context.WithTimeout(ctx, bootstrapTimeout)
+	defer cancel()
+	c, err := b.mux.Dial(ctx, s.Cluster, s.Name, raftfsm.ClassBootstrap, 0)
+	if err != nil {
+		return resp, err
+	}
+	defer c.Close()
+	if d, ok := ctx.Deadline(); ok {
+		if err := c.SetDeadline(d); err != nil {
+			return resp, fmt.Errorf("node %s: %w", s.Name, err)
+		}
+	}
+	if err := errors.Join(sendJSON(c, req), receiveJSON(c, &resp)); err != nil {
+		return resp, fmt.Errorf("node %s: %w", s.Name, err)
+	}
+	return resp, nil
+}
+
+// serve answers one request of another node, whose certificate names it peer.
+func (b *bootstrap) serve(peer string, c net.Conn) {
 	defer c.Close()
 	if err := c.SetDeadline(time.Now().Add(bootstrapTimeout)); err != nil {
 		return
@@ -128,6 +141,9 @@ func (b *bootstrap) serve(c net.Conn) {
 		} else if _, err := b.init(ctx); err != nil {
 			resp.Error, resp.Initialised = err.Error(), errors.Is(err, api.ErrAlreadyInitialised)
 		}
+	}
+	if req.Op == opBusiest {
+		resp.Busiest = b.busiestFor(peer, req)
 	}
 	h := b.hello()
 	resp.Hello = &h

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -22,6 +23,7 @@ import (
 	"github.com/maestro-conductor/maestro/api"
 	"github.com/maestro-conductor/maestro/api/envoymap"
 	"github.com/maestro-conductor/maestro/index"
+	"github.com/maestro-conductor/maestro/internal/busiest"
 	"github.com/maestro-conductor/maestro/internal/clock"
 	"github.com/maestro-conductor/maestro/internal/elastic"
 	"github.com/maestro-conductor/maestro/internal/version"
@@ -219,6 +221,8 @@ func (n *Node) start(rec *record) error {
 		limiters = nil
 	}
 	run := &running{limiter: limiter.NewService(n.host, limiters)}
+	run.busiest = busiest.New(busyKeysMax, func() time.Duration { return time.Duration(n.clock.Steady()) })
+	n.boot.busiest.Store(run.busiest)
 	run.limiter.FollowMode(tables.LimiterMode)
 	n.registry.MustRegister(modeGauges(tables.LimiterMode)...)
 	run.meta = meta.NewService(meta.Options{

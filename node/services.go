@@ -7,6 +7,7 @@ import (
 
 	"github.com/maestro-conductor/maestro/api"
 	"github.com/maestro-conductor/maestro/index"
+	"github.com/maestro-conductor/maestro/internal/busiest"
 	"github.com/maestro-conductor/maestro/limiter"
 	"github.com/maestro-conductor/maestro/node/meta"
 )
@@ -23,6 +24,7 @@ type running struct {
 	meta    *meta.Service
 	limiter *limiter.Service
 	leases  *limiter.Leases // nil on a node that does not run the limiter
+	busiest *busiest.Sketch
 	index   *index.Service
 	fresh   *freshness
 }
@@ -76,7 +78,11 @@ func (s *services) Check(ctx context.Context, q limiter.Request) (limiter.Decisi
 	if err != nil {
 		return limiter.Decision{}, err
 	}
-	return r.limiter.Check(ctx, q)
+	d, err := r.limiter.Check(ctx, q)
+	if err == nil {
+		r.seen(&q, &d)
+	}
+	return d, err
 }
 
 // CheckBatch decides many checks.
@@ -85,7 +91,23 @@ func (s *services) CheckBatch(ctx context.Context, all []limiter.Request) ([]lim
 	if err != nil {
 		return nil, err
 	}
-	return r.limiter.CheckBatch(ctx, all)
+	out := make([]limiter.Outcome, len(all))
+	if err := r.checkBatchInto(ctx, all, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (r *running) checkBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error {
+	if err := r.limiter.CheckBatchInto(ctx, all, out); err != nil {
+		return err
+	}
+	for i := range out {
+		if out[i].Err == nil {
+			r.seen(&all[i], &out[i].Decision)
+		}
+	}
+	return nil
 }
 
 // CheckTogether takes all parts or none.
@@ -94,7 +116,11 @@ func (s *services) CheckTogether(ctx context.Context, parts []limiter.Part) ([]l
 	if err != nil {
 		return nil, err
 	}
-	return r.limiter.CheckTogether(ctx, parts)
+	out, err := r.limiter.CheckTogether(ctx, parts)
+	for i := range out {
+		r.seen(&parts[i].Request, &out[i])
+	}
+	return out, err
 }
 
 // Limit finds a limit in the replicas of this node; each has all limits.
@@ -105,6 +131,15 @@ func (s *services) Limit(id string) (limiter.Limit, bool) {
 		}
 	}
 	return limiter.Limit{}, false
+}
+
+// CheckBatchInto decides many checks into out.
+func (s *services) CheckBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error {
+	r, err := s.get()
+	if err != nil {
+		return err
+	}
+	return r.checkBatchInto(ctx, all, out)
 }
 
 // Peek decides without taking anything.
@@ -195,6 +230,24 @@ func (s *services) ListLimits(ctx context.Context) ([]limiter.Limit, uint32, err
 		return nil, 0, err
 	}
 	return r.meta.ListLimits(ctx)
+}
+
+// SetPlans puts tenants on plans.
+func (s *services) SetPlans(ctx context.Context, all []limiter.Assignment, requestID string) (api.PlanChange, error) {
+	r, err := s.get()
+	if err != nil {
+		return api.PlanChange{}, err
+	}
+	return r.meta.SetPlans(ctx, all, requestID)
+}
+
+// ListPlans tells who is on which plan.
+func (s *services) ListPlans(ctx context.Context, q api.PlanQuery) (api.PlanPage, error) {
+	r, err := s.get()
+	if err != nil {
+		return api.PlanPage{}, err
+	}
+	return r.meta.ListPlans(ctx, q)
 }
 
 // LimiterMode is how limits act.

@@ -76,6 +76,7 @@ func TestDevRegion(t *testing.T) {
 		t.Errorf("limit get: %d %s %s", status, out, errs)
 	}
 	checkLimits(t)
+	checkMode(t)
 	denied := false
 	for range 4 { // two of them exceed the burst, or one if the clock is slow
 		out, errs, status := maestro(t, "", "check", "--tenant", "demo", "--key", "export", "-o", "json")
@@ -145,13 +146,13 @@ func TestDevRegion(t *testing.T) {
 func checkLimits(t *testing.T) {
 	t.Helper()
 	file := filepath.Join("..", "..", "docs", "examples", "limits.yaml")
-	if out, errs, status := maestro(t, "", "limit", "set", "-f", file, "--dry-run"); status != statusDone || !strings.Contains(out, "7 would be created, 0 replaced") {
+	if out, errs, status := maestro(t, "", "limit", "set", "-f", file, "--dry-run"); status != statusDone || !strings.Contains(out, "8 would be created, 0 replaced") {
 		t.Errorf("limit set --dry-run: %d %s %s", status, out, errs)
 	}
-	if out, errs, status := maestro(t, "", "limit", "set", "-f", file); status != statusDone || !strings.Contains(out, "7 created") {
+	if out, errs, status := maestro(t, "", "limit", "set", "-f", file); status != statusDone || !strings.Contains(out, "8 created") {
 		t.Errorf("limit set: %d %s %s", status, out, errs)
 	}
-	if out, _, status := maestro(t, "", "limit", "set", "-f", file, "--dry-run"); status != statusDone || !strings.HasPrefix(out, "0 would be created, 0 replaced, 7 unchanged") {
+	if out, _, status := maestro(t, "", "limit", "set", "-f", file, "--dry-run"); status != statusDone || !strings.HasPrefix(out, "0 would be created, 0 replaced, 8 unchanged") {
 		t.Errorf("the same again: %d %s", status, out)
 	}
 	check := func(want int, tenant string, cost string) string {
@@ -174,6 +175,7 @@ func checkLimits(t *testing.T) {
 		}
 	}
 	checkHolds(t)
+	checkPlans(t)
 	// Every group's leader learns the bounds of the calendars from the clocks of a majority.
 	eventually(t, "the month's end is known", func() bool {
 		maestro(t, "", "check", "--tenant", "acme") // usage is as of the last decision
@@ -246,6 +248,40 @@ func checkHolds(t *testing.T) {
 			t.Errorf("release: %s, want %s", out, want)
 		}
 	}
+}
+
+// checkMode turns enforcement off for everybody, and on again, and looks at the busiest keys.
+func checkMode(t *testing.T) {
+	t.Helper()
+	run := func(want int, args ...string) string {
+		t.Helper()
+		out, errs, status := maestro(t, "", args...)
+		if status != want {
+			t.Errorf("%v: %d %s %s", args, status, out, errs)
+		}
+		return out
+	}
+	denied := []string{"check", "--tenant", "acme", "--key", "export-1", "--cost", "6"}
+	run(statusDenied, denied...)
+	if out := run(statusDone, "limit", "top", "--denied"); !strings.Contains(out, "export-1") || !strings.Contains(out, "exports") {
+		t.Errorf("limit top: %s", out)
+	}
+	run(statusUsage, "limit", "mode", "on")
+	if out := run(statusDone, "limit", "mode", "off"); !strings.Contains(out, "NOT ENFORCED") || !strings.Contains(out, "it was enforce") {
+		t.Errorf("limit mode off: %s", out)
+	}
+	eventually(t, "checks to pass", func() bool {
+		out, _, status := maestro(t, "", denied...)
+		return status == statusDone && strings.Contains(out, "NOT ENFORCED")
+	})
+	if out := run(statusDone, "limit", "mode"); !strings.HasPrefix(out, "off: ") {
+		t.Errorf("limit mode: %s", out)
+	}
+	run(statusDone, "limit", "mode", "enforce")
+	eventually(t, "checks to be denied", func() bool {
+		_, _, status := maestro(t, "", denied...)
+		return status == statusDenied
+	})
 }
 
 // checkTenantToken makes a token of one tenant and tries its borders.

@@ -81,7 +81,7 @@ func TestCommandLines(t *testing.T) {
 func TestEveryCommandHasHelp(t *testing.T) {
 	isolate(t)
 	for _, c := range []string{
-		"dev", "node", "certs create", "cluster init", "cluster status", "cluster add", "cluster remove", "cluster replace", "cluster transfer", "check", "limit set", "limit list", "limit get", "limit usage", "limit delete",
+		"dev", "node", "certs create", "cluster init", "cluster status", "cluster add", "cluster remove", "cluster replace", "cluster transfer", "check", "limit set", "limit list", "limit get", "limit usage", "limit delete", "limit top", "limit mode",
 		"limit reserve", "limit commit", "limit cancel", "limit refund", "limit acquire", "limit release",
 		"ingest", "search", "token create", "token list", "token revoke", "version", "completion",
 	} {

@@ -129,6 +129,9 @@ func (c *Client) Endpoint() string { return c.endpoints[c.current.Load()].String
 
 func (c *Client) base() string { return c.endpoints[0].String() }
 
+// HTTP is a client for calls that the others are no clients for; it goes where the call says.
+func (c *Client) HTTP() *http.Client { return c.httpClient() }
+
 func (c *Client) httpClient() *http.Client {
 	return &http.Client{
 		Transport: roundTripper{c.transport},
@@ -188,11 +191,14 @@ func (c *Client) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	}
 }
 
-// WrapStreamingClient adds the token and sends the stream to the current endpoint. Streams do
-// not fail over: only the caller knows what has been acknowledged.
+// WrapStreamingClient adds the token and sends the stream to the endpoint that its context is
+// pinned to, or else to the current one. Streams do not fail over: only the caller knows what has
+// been acknowledged.
 func (c *Client) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
-		ctx, _ = withAttempt(ctx, c.endpoints[c.current.Load()])
+		if _, pinned := ctx.Value(attemptKey{}).(*attempt); !pinned {
+			ctx, _ = c.Pin(ctx)
+		}
 		conn := next(ctx, spec)
 		c.authorize(conn.RequestHeader())
 		return conn

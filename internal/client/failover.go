@@ -50,32 +50,71 @@ func (r roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // callWithFailover tries one endpoint after the other until one answers, the answer is final
 // or the context ends.
-func (c *Client) callWithFailover(ctx context.Context, req connect.AnyRequest, next connect.UnaryFunc) (connect.AnyResponse, error) {
+func (c *Client) callWithFailover(ctx context.Context, req connect.AnyRequest, next connect.UnaryFunc) (resp connect.AnyResponse, err error) {
 	repeatable := isRepeatable(req)
+	failure := c.Failover(ctx, repeatable, func() *Error {
+		pinned, where := c.Pin(ctx)
+		if resp, err = next(pinned, req); err != nil {
+			failure := where.Explain(err)
+			if ctx.Err() == nil && failure.mayRetry(repeatable) {
+				where.MoveOn()
+			}
+			return failure
+		}
+		return nil
+	})
+	if failure != nil {
+		return nil, failure
+	}
+	return resp, nil
+}
+
+// Failover calls try until it succeeds, its failure is final, or the context ends. A failure with an
+// unknown outcome is final unless the call is repeatable. try moves on to the next endpoint itself.
+func (c *Client) Failover(ctx context.Context, repeatable bool, try func() *Error) *Error {
 	var last *Error
 	for tries := 1; ; tries++ {
-		index := c.current.Load()
-		attemptCtx, a := withAttempt(ctx, c.endpoints[index])
-		resp, err := next(attemptCtx, req)
-		if err == nil {
-			return resp, nil
+		failure := try()
+		if failure == nil {
+			return nil
 		}
-		failure := newError(err, a)
 		if ctx.Err() != nil {
-			return nil, timedOut(failure, last)
+			return timedOut(failure, last)
 		}
 		if !failure.mayRetry(repeatable) {
-			return nil, failure
+			return failure
 		}
-		c.moveOn(index)
 		if failure.Outcome == OutcomeUnknown || last == nil || last.Outcome != OutcomeUnknown {
 			last = failure // an unknown outcome is not forgotten over later definite ones
 		}
 		if !wait(ctx, pause(tries, len(c.endpoints), failure)) {
-			return nil, timedOut(last, nil)
+			return timedOut(last, nil)
 		}
 	}
 }
+
+// Pinned is one endpoint, chosen for the calls of one context.
+type Pinned struct {
+	client  *Client
+	index   int64
+	attempt *attempt
+}
+
+// Pin makes the calls of the returned context go to the endpoint that answered last.
+func (c *Client) Pin(ctx context.Context) (context.Context, *Pinned) {
+	index := c.current.Load()
+	ctx, a := withAttempt(ctx, c.endpoints[index])
+	return ctx, &Pinned{c, index, a}
+}
+
+// Explain says what a call that failed at this endpoint came to.
+func (p *Pinned) Explain(err error) *Error { return newError(err, p.attempt) }
+
+// MoveOn makes later calls begin at the next endpoint, unless another one has moved on already.
+func (p *Pinned) MoveOn() { p.client.moveOn(p.index) }
+
+// Endpoint is its address.
+func (p *Pinned) Endpoint() string { return p.attempt.endpoint.String() }
 
 // pause is how long to wait before the next try: not at all while there are endpoints not yet
 // asked, and as long as the region wants when it said so.
@@ -127,6 +166,7 @@ func isRepeatable(req connect.AnyRequest) bool {
 		*limiterv1.RefundRequest,
 		*limiterv1.ReleaseRequest,
 		*limiterv1.ListLimitsRequest,
+		*limiterv1.TopRequest,
 		*limiterv1.GetModeRequest,
 		*limiterv1.SetModeRequest,
 		*provenancev1.SearchRequest,

@@ -486,6 +486,484 @@ func (x *CheckResult) GetError() *v1.ErrorDetail {
 	return nil
 }
 
+// CheckStreamRequest carries at most 1000 checks in columns: the n-th entry of a column belongs to the
+// n-th check. A message depends on no other. There are no request ids: repeating a message may debit twice.
+type CheckStreamRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// checks is how many there are. A column has an entry for each, or is left out.
+	Checks uint32 `protobuf:"varint,1,opt,name=checks,proto3" json:"checks,omitempty"`
+	// tenants are the different ones of the message, and tenant_at says which of them each check is for,
+	// counted from 0. Without tenant_at all are for the first; without tenants, for the caller's tenant.
+	Tenants  []string `protobuf:"bytes,2,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	TenantAt []uint32 `protobuf:"varint,3,rep,packed,name=tenant_at,json=tenantAt,proto3" json:"tenant_at,omitempty"`
+	// tokens and token_at are the same for tokens. Without tokens no check has one.
+	Tokens  []string `protobuf:"bytes,4,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	TokenAt []uint32 `protobuf:"varint,5,rep,packed,name=token_at,json=tokenAt,proto3" json:"token_at,omitempty"`
+	// keys are all keys, one behind the other, and key_bytes how many bytes of UTF-8 each has. Without
+	// key_bytes no check has a key.
+	Keys     string   `protobuf:"bytes,6,opt,name=keys,proto3" json:"keys,omitempty"`
+	KeyBytes []uint32 `protobuf:"varint,7,rep,packed,name=key_bytes,json=keyBytes,proto3" json:"key_bytes,omitempty"`
+	// costs are as in CheckRequest. Without them each check takes 1.
+	Costs []uint32 `protobuf:"varint,8,rep,packed,name=costs,proto3" json:"costs,omitempty"`
+	// levels asks for the levels of every check, which take most of an answer.
+	Levels bool `protobuf:"varint,9,opt,name=levels,proto3" json:"levels,omitempty"`
+	// timeout_ms is how long the checks of the message may take, in milliseconds, up to 60000; 0 means 5000.
+	TimeoutMs     uint32 `protobuf:"varint,10,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckStreamRequest) Reset() {
+	*x = CheckStreamRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckStreamRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckStreamRequest) ProtoMessage() {}
+
+func (x *CheckStreamRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckStreamRequest.ProtoReflect.Descriptor instead.
+func (*CheckStreamRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CheckStreamRequest) GetChecks() uint32 {
+	if x != nil {
+		return x.Checks
+	}
+	return 0
+}
+
+func (x *CheckStreamRequest) GetTenants() []string {
+	if x != nil {
+		return x.Tenants
+	}
+	return nil
+}
+
+func (x *CheckStreamRequest) GetTenantAt() []uint32 {
+	if x != nil {
+		return x.TenantAt
+	}
+	return nil
+}
+
+func (x *CheckStreamRequest) GetTokens() []string {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *CheckStreamRequest) GetTokenAt() []uint32 {
+	if x != nil {
+		return x.TokenAt
+	}
+	return nil
+}
+
+func (x *CheckStreamRequest) GetKeys() string {
+	if x != nil {
+		return x.Keys
+	}
+	return ""
+}
+
+func (x *CheckStreamRequest) GetKeyBytes() []uint32 {
+	if x != nil {
+		return x.KeyBytes
+	}
+	return nil
+}
+
+func (x *CheckStreamRequest) GetCosts() []uint32 {
+	if x != nil {
+		return x.Costs
+	}
+	return nil
+}
+
+func (x *CheckStreamRequest) GetLevels() bool {
+	if x != nil {
+		return x.Levels
+	}
+	return false
+}
+
+func (x *CheckStreamRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+// CheckStreamResponse answers one CheckStreamRequest. Each of its checks is allowed, denied or failed.
+type CheckStreamResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// checks is how many there are; 0 with refused.
+	Checks uint32 `protobuf:"varint,1,opt,name=checks,proto3" json:"checks,omitempty"`
+	// allowed has a bit for each check, set when it may pass: check n has the bit of value 2^(n mod 8) of
+	// byte n/8.
+	Allowed []byte `protobuf:"bytes,2,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	// retry_after_ms has an entry for each denied check, in their order; see CheckResponse.
+	RetryAfterMs []uint32 `protobuf:"varint,3,rep,packed,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
+	// denials are the different ones of the message, and denial_at has for each denied check the one that
+	// it is, counted from 0. Without denial_at all are the first.
+	Denials  []*Denial `protobuf:"bytes,4,rep,name=denials,proto3" json:"denials,omitempty"`
+	DenialAt []uint32  `protobuf:"varint,5,rep,packed,name=denial_at,json=denialAt,proto3" json:"denial_at,omitempty"`
+	// would_deny lists the checks, counted from 0, that a limit that only watches would have denied.
+	WouldDeny []uint32 `protobuf:"varint,6,rep,packed,name=would_deny,json=wouldDeny,proto3" json:"would_deny,omitempty"`
+	// failed lists the checks that could not be decided.
+	Failed []*FailedCheck `protobuf:"bytes,7,rep,name=failed,proto3" json:"failed,omitempty"`
+	// limits_version is the version of the limits that decided; the lowest where they differ.
+	LimitsVersion uint32 `protobuf:"varint,8,opt,name=limits_version,json=limitsVersion,proto3" json:"limits_version,omitempty"`
+	// levels has an entry for each check if the request asked for them.
+	Levels []*CheckLevels `protobuf:"bytes,9,rep,name=levels,proto3" json:"levels,omitempty"`
+	// refused is there when nothing of the message was done. The stream goes on.
+	Refused       *RefusedChecks `protobuf:"bytes,10,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckStreamResponse) Reset() {
+	*x = CheckStreamResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckStreamResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckStreamResponse) ProtoMessage() {}
+
+func (x *CheckStreamResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckStreamResponse.ProtoReflect.Descriptor instead.
+func (*CheckStreamResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CheckStreamResponse) GetChecks() uint32 {
+	if x != nil {
+		return x.Checks
+	}
+	return 0
+}
+
+func (x *CheckStreamResponse) GetAllowed() []byte {
+	if x != nil {
+		return x.Allowed
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetRetryAfterMs() []uint32 {
+	if x != nil {
+		return x.RetryAfterMs
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetDenials() []*Denial {
+	if x != nil {
+		return x.Denials
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetDenialAt() []uint32 {
+	if x != nil {
+		return x.DenialAt
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetWouldDeny() []uint32 {
+	if x != nil {
+		return x.WouldDeny
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetFailed() []*FailedCheck {
+	if x != nil {
+		return x.Failed
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetLimitsVersion() uint32 {
+	if x != nil {
+		return x.LimitsVersion
+	}
+	return 0
+}
+
+func (x *CheckStreamResponse) GetLevels() []*CheckLevels {
+	if x != nil {
+		return x.Levels
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetRefused() *RefusedChecks {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+// Denial is why a check is denied; its fields are as in CheckResponse.
+type Denial struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	LimitId       string                 `protobuf:"bytes,2,opt,name=limit_id,json=limitId,proto3" json:"limit_id,omitempty"`
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Denial) Reset() {
+	*x = Denial{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Denial) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Denial) ProtoMessage() {}
+
+func (x *Denial) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Denial.ProtoReflect.Descriptor instead.
+func (*Denial) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Denial) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Denial) GetLimitId() string {
+	if x != nil {
+		return x.LimitId
+	}
+	return ""
+}
+
+func (x *Denial) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+// FailedCheck is a check that could not be decided.
+type FailedCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// check is which of the message, counted from 0.
+	Check uint32 `protobuf:"varint,1,opt,name=check,proto3" json:"check,omitempty"`
+	// error says why; its outcome tells whether the check may have taken tokens.
+	Error         *v1.ErrorDetail `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailedCheck) Reset() {
+	*x = FailedCheck{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailedCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailedCheck) ProtoMessage() {}
+
+func (x *FailedCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailedCheck.ProtoReflect.Descriptor instead.
+func (*FailedCheck) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *FailedCheck) GetCheck() uint32 {
+	if x != nil {
+		return x.Check
+	}
+	return 0
+}
+
+func (x *FailedCheck) GetError() *v1.ErrorDetail {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+// CheckLevels are the levels of one check; see CheckResponse.
+type CheckLevels struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Levels        []*Level               `protobuf:"bytes,1,rep,name=levels,proto3" json:"levels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckLevels) Reset() {
+	*x = CheckLevels{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckLevels) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckLevels) ProtoMessage() {}
+
+func (x *CheckLevels) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckLevels.ProtoReflect.Descriptor instead.
+func (*CheckLevels) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CheckLevels) GetLevels() []*Level {
+	if x != nil {
+		return x.Levels
+	}
+	return nil
+}
+
+// RefusedChecks is why nothing of a message was done.
+type RefusedChecks struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// code is that of Connect, such as "invalid_argument"; message is for people.
+	Code          string          `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	Message       string          `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Error         *v1.ErrorDetail `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefusedChecks) Reset() {
+	*x = RefusedChecks{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefusedChecks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefusedChecks) ProtoMessage() {}
+
+func (x *RefusedChecks) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefusedChecks.ProtoReflect.Descriptor instead.
+func (*RefusedChecks) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RefusedChecks) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *RefusedChecks) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *RefusedChecks) GetError() *v1.ErrorDetail {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
 // PeekRequest is a CheckRequest that takes nothing.
 type PeekRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -500,7 +978,7 @@ type PeekRequest struct {
 
 func (x *PeekRequest) Reset() {
 	*x = PeekRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -512,7 +990,7 @@ func (x *PeekRequest) String() string {
 func (*PeekRequest) ProtoMessage() {}
 
 func (x *PeekRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -525,7 +1003,7 @@ func (x *PeekRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeekRequest.ProtoReflect.Descriptor instead.
 func (*PeekRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{6}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PeekRequest) GetTenant() string {
@@ -566,7 +1044,7 @@ type PeekResponse struct {
 
 func (x *PeekResponse) Reset() {
 	*x = PeekResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -578,7 +1056,7 @@ func (x *PeekResponse) String() string {
 func (*PeekResponse) ProtoMessage() {}
 
 func (x *PeekResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -591,7 +1069,7 @@ func (x *PeekResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeekResponse.ProtoReflect.Descriptor instead.
 func (*PeekResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{7}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PeekResponse) GetDecision() *CheckResponse {
@@ -614,7 +1092,7 @@ type UsageRequest struct {
 
 func (x *UsageRequest) Reset() {
 	*x = UsageRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -626,7 +1104,7 @@ func (x *UsageRequest) String() string {
 func (*UsageRequest) ProtoMessage() {}
 
 func (x *UsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -639,7 +1117,7 @@ func (x *UsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
 func (*UsageRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{8}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UsageRequest) GetTenant() string {
@@ -676,7 +1154,7 @@ type UsageResponse struct {
 
 func (x *UsageResponse) Reset() {
 	*x = UsageResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +1166,7 @@ func (x *UsageResponse) String() string {
 func (*UsageResponse) ProtoMessage() {}
 
 func (x *UsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +1179,7 @@ func (x *UsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageResponse.ProtoReflect.Descriptor instead.
 func (*UsageResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{9}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UsageResponse) GetLevels() []*LevelUsage {
@@ -732,7 +1210,7 @@ type LevelUsage struct {
 
 func (x *LevelUsage) Reset() {
 	*x = LevelUsage{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +1222,7 @@ func (x *LevelUsage) String() string {
 func (*LevelUsage) ProtoMessage() {}
 
 func (x *LevelUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +1235,7 @@ func (x *LevelUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LevelUsage.ProtoReflect.Descriptor instead.
 func (*LevelUsage) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{10}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LevelUsage) GetLevel() *Level {
@@ -800,7 +1278,7 @@ type ReserveRequest struct {
 
 func (x *ReserveRequest) Reset() {
 	*x = ReserveRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +1290,7 @@ func (x *ReserveRequest) String() string {
 func (*ReserveRequest) ProtoMessage() {}
 
 func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +1303,7 @@ func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
 func (*ReserveRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{11}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReserveRequest) GetTenant() string {
@@ -884,7 +1362,7 @@ type ReserveResponse struct {
 
 func (x *ReserveResponse) Reset() {
 	*x = ReserveResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +1374,7 @@ func (x *ReserveResponse) String() string {
 func (*ReserveResponse) ProtoMessage() {}
 
 func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +1387,7 @@ func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveResponse.ProtoReflect.Descriptor instead.
 func (*ReserveResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{12}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReserveResponse) GetDecision() *CheckResponse {
@@ -948,7 +1426,7 @@ type CommitRequest struct {
 
 func (x *CommitRequest) Reset() {
 	*x = CommitRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -960,7 +1438,7 @@ func (x *CommitRequest) String() string {
 func (*CommitRequest) ProtoMessage() {}
 
 func (x *CommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -973,7 +1451,7 @@ func (x *CommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
 func (*CommitRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{13}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CommitRequest) GetTenant() string {
@@ -1007,7 +1485,7 @@ type CommitResponse struct {
 
 func (x *CommitResponse) Reset() {
 	*x = CommitResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1497,7 @@ func (x *CommitResponse) String() string {
 func (*CommitResponse) ProtoMessage() {}
 
 func (x *CommitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1510,7 @@ func (x *CommitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitResponse.ProtoReflect.Descriptor instead.
 func (*CommitResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{14}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CommitResponse) GetSettlement() *Settlement {
@@ -1060,7 +1538,7 @@ type Settlement struct {
 
 func (x *Settlement) Reset() {
 	*x = Settlement{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1072,7 +1550,7 @@ func (x *Settlement) String() string {
 func (*Settlement) ProtoMessage() {}
 
 func (x *Settlement) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1085,7 +1563,7 @@ func (x *Settlement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settlement.ProtoReflect.Descriptor instead.
 func (*Settlement) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{15}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Settlement) GetActual() uint32 {
@@ -1128,7 +1606,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1618,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1631,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{16}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CancelRequest) GetTenant() string {
@@ -1180,7 +1658,7 @@ type CancelResponse struct {
 
 func (x *CancelResponse) Reset() {
 	*x = CancelResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1670,7 @@ func (x *CancelResponse) String() string {
 func (*CancelResponse) ProtoMessage() {}
 
 func (x *CancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1683,7 @@ func (x *CancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelResponse.ProtoReflect.Descriptor instead.
 func (*CancelResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{17}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CancelResponse) GetSettlement() *Settlement {
@@ -1231,7 +1709,7 @@ type RefundRequest struct {
 
 func (x *RefundRequest) Reset() {
 	*x = RefundRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1243,7 +1721,7 @@ func (x *RefundRequest) String() string {
 func (*RefundRequest) ProtoMessage() {}
 
 func (x *RefundRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1256,7 +1734,7 @@ func (x *RefundRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefundRequest.ProtoReflect.Descriptor instead.
 func (*RefundRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{18}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RefundRequest) GetTenant() string {
@@ -1291,7 +1769,7 @@ type RefundResponse struct {
 
 func (x *RefundResponse) Reset() {
 	*x = RefundResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1781,7 @@ func (x *RefundResponse) String() string {
 func (*RefundResponse) ProtoMessage() {}
 
 func (x *RefundResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1794,7 @@ func (x *RefundResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefundResponse.ProtoReflect.Descriptor instead.
 func (*RefundResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{19}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RefundResponse) GetRefunded() uint32 {
@@ -1348,7 +1826,7 @@ type AcquireRequest struct {
 
 func (x *AcquireRequest) Reset() {
 	*x = AcquireRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1838,7 @@ func (x *AcquireRequest) String() string {
 func (*AcquireRequest) ProtoMessage() {}
 
 func (x *AcquireRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1851,7 @@ func (x *AcquireRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireRequest.ProtoReflect.Descriptor instead.
 func (*AcquireRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{20}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AcquireRequest) GetTenant() string {
@@ -1441,7 +1919,7 @@ type AcquireResponse struct {
 
 func (x *AcquireResponse) Reset() {
 	*x = AcquireResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[21]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1931,7 @@ func (x *AcquireResponse) String() string {
 func (*AcquireResponse) ProtoMessage() {}
 
 func (x *AcquireResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[21]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1944,7 @@ func (x *AcquireResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireResponse.ProtoReflect.Descriptor instead.
 func (*AcquireResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{21}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AcquireResponse) GetDecision() *CheckResponse {
@@ -1503,7 +1981,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[22]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1515,7 +1993,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[22]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1528,7 +2006,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{22}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReleaseRequest) GetTenant() string {
@@ -1556,7 +2034,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[23]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1568,7 +2046,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[23]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1581,7 +2059,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{23}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReleaseResponse) GetReleased() bool {
@@ -1600,7 +2078,8 @@ type Limit struct {
 	// tenant and token, "key" one per tenant and key.
 	Scope string `protobuf:"bytes,2,opt,name=scope,proto3" json:"scope,omitempty"`
 	// selector is a tenant, or tenant/pattern for the scopes token and key; the pattern may
-	// hold * wildcards, and the tenant may be * for every tenant.
+	// hold * wildcards. In the place of the tenant may be * for every tenant, or plan:NAME for
+	// each tenant on that plan, which only the platform sets.
 	Selector string `protobuf:"bytes,3,opt,name=selector,proto3" json:"selector,omitempty"`
 	// token_bucket, window and calendar are how much may pass, and concurrency how much may run at
 	// the same time; at least one is there, unless access is, and all that are there count.
@@ -1631,7 +2110,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[24]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +2122,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[24]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +2135,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{24}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Limit) GetId() string {
@@ -1763,7 +2242,7 @@ type TokenBucket struct {
 
 func (x *TokenBucket) Reset() {
 	*x = TokenBucket{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[25]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1775,7 +2254,7 @@ func (x *TokenBucket) String() string {
 func (*TokenBucket) ProtoMessage() {}
 
 func (x *TokenBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[25]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1788,7 +2267,7 @@ func (x *TokenBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenBucket.ProtoReflect.Descriptor instead.
 func (*TokenBucket) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{25}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TokenBucket) GetRate() string {
@@ -1818,7 +2297,7 @@ type Window struct {
 
 func (x *Window) Reset() {
 	*x = Window{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[26]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1830,7 +2309,7 @@ func (x *Window) String() string {
 func (*Window) ProtoMessage() {}
 
 func (x *Window) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[26]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1843,7 +2322,7 @@ func (x *Window) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Window.ProtoReflect.Descriptor instead.
 func (*Window) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{26}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Window) GetLimit() uint32 {
@@ -1879,7 +2358,7 @@ type Calendar struct {
 
 func (x *Calendar) Reset() {
 	*x = Calendar{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[27]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +2370,7 @@ func (x *Calendar) String() string {
 func (*Calendar) ProtoMessage() {}
 
 func (x *Calendar) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[27]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +2383,7 @@ func (x *Calendar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Calendar.ProtoReflect.Descriptor instead.
 func (*Calendar) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{27}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Calendar) GetLimit() uint32 {
@@ -1949,7 +2428,7 @@ type Concurrency struct {
 
 func (x *Concurrency) Reset() {
 	*x = Concurrency{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[28]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +2440,7 @@ func (x *Concurrency) String() string {
 func (*Concurrency) ProtoMessage() {}
 
 func (x *Concurrency) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[28]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +2453,7 @@ func (x *Concurrency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Concurrency.ProtoReflect.Descriptor instead.
 func (*Concurrency) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{28}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Concurrency) GetLimit() uint32 {
@@ -2004,7 +2483,7 @@ type SetLimitsRequest struct {
 
 func (x *SetLimitsRequest) Reset() {
 	*x = SetLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[29]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2495,7 @@ func (x *SetLimitsRequest) String() string {
 func (*SetLimitsRequest) ProtoMessage() {}
 
 func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[29]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2508,7 @@ func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsRequest.ProtoReflect.Descriptor instead.
 func (*SetLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{29}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SetLimitsRequest) GetLimits() []*Limit {
@@ -2064,7 +2543,7 @@ type SetLimitsResponse struct {
 
 func (x *SetLimitsResponse) Reset() {
 	*x = SetLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[30]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2076,7 +2555,7 @@ func (x *SetLimitsResponse) String() string {
 func (*SetLimitsResponse) ProtoMessage() {}
 
 func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[30]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2089,7 +2568,7 @@ func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsResponse.ProtoReflect.Descriptor instead.
 func (*SetLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{30}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SetLimitsResponse) GetVersion() uint32 {
@@ -2140,7 +2619,7 @@ type ListLimitsRequest struct {
 
 func (x *ListLimitsRequest) Reset() {
 	*x = ListLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[31]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2631,7 @@ func (x *ListLimitsRequest) String() string {
 func (*ListLimitsRequest) ProtoMessage() {}
 
 func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[31]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +2644,7 @@ func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsRequest.ProtoReflect.Descriptor instead.
 func (*ListLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{31}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListLimitsRequest) GetTenant() string {
@@ -2194,7 +2673,7 @@ type ListLimitsResponse struct {
 
 func (x *ListLimitsResponse) Reset() {
 	*x = ListLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[32]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2206,7 +2685,7 @@ func (x *ListLimitsResponse) String() string {
 func (*ListLimitsResponse) ProtoMessage() {}
 
 func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[32]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2219,7 +2698,7 @@ func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsResponse.ProtoReflect.Descriptor instead.
 func (*ListLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{32}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListLimitsResponse) GetLimits() []*Limit {
@@ -2249,7 +2728,7 @@ type DeleteLimitsRequest struct {
 
 func (x *DeleteLimitsRequest) Reset() {
 	*x = DeleteLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[33]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +2740,7 @@ func (x *DeleteLimitsRequest) String() string {
 func (*DeleteLimitsRequest) ProtoMessage() {}
 
 func (x *DeleteLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[33]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2753,7 @@ func (x *DeleteLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLimitsRequest.ProtoReflect.Descriptor instead.
 func (*DeleteLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{33}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DeleteLimitsRequest) GetIds() []string {
@@ -2303,7 +2782,7 @@ type DeleteLimitsResponse struct {
 
 func (x *DeleteLimitsResponse) Reset() {
 	*x = DeleteLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[34]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2315,7 +2794,7 @@ func (x *DeleteLimitsResponse) String() string {
 func (*DeleteLimitsResponse) ProtoMessage() {}
 
 func (x *DeleteLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[34]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2328,7 +2807,7 @@ func (x *DeleteLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLimitsResponse.ProtoReflect.Descriptor instead.
 func (*DeleteLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{34}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DeleteLimitsResponse) GetVersion() uint32 {
@@ -2345,6 +2824,556 @@ func (x *DeleteLimitsResponse) GetInForce() bool {
 	return false
 }
 
+// PlanAssignment says which plan a tenant is on.
+type PlanAssignment struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant is the tenant: [a-z0-9._-]{1,63}.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// plan is the plan's name, of the same characters; empty to take the tenant off its plan.
+	Plan          string `protobuf:"bytes,2,opt,name=plan,proto3" json:"plan,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanAssignment) Reset() {
+	*x = PlanAssignment{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanAssignment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanAssignment) ProtoMessage() {}
+
+func (x *PlanAssignment) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanAssignment.ProtoReflect.Descriptor instead.
+func (*PlanAssignment) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *PlanAssignment) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *PlanAssignment) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
+// SetPlansRequest carries the tenants that change their plan.
+type SetPlansRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// assignments is at most 1000 assignments of distinct tenants. Taking a tenant off its plan
+	// that is on none fails the request.
+	Assignments []*PlanAssignment `protobuf:"bytes,1,rep,name=assignments,proto3" json:"assignments,omitempty"`
+	// request_id makes a retry return the first answer; see CheckRequest.
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPlansRequest) Reset() {
+	*x = SetPlansRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPlansRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPlansRequest) ProtoMessage() {}
+
+func (x *SetPlansRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPlansRequest.ProtoReflect.Descriptor instead.
+func (*SetPlansRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *SetPlansRequest) GetAssignments() []*PlanAssignment {
+	if x != nil {
+		return x.Assignments
+	}
+	return nil
+}
+
+func (x *SetPlansRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// SetPlansResponse tells what became of them.
+type SetPlansResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// version is the version of the limits after the change; plans are a part of them.
+	Version uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// created counts tenants that were on no plan, replaced those that were on another, unchanged those
+	// that were on it already, removed those that are on none now.
+	Created   uint32 `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
+	Replaced  uint32 `protobuf:"varint,3,opt,name=replaced,proto3" json:"replaced,omitempty"`
+	Unchanged uint32 `protobuf:"varint,4,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	Removed   uint32 `protobuf:"varint,5,opt,name=removed,proto3" json:"removed,omitempty"`
+	// in_force is as in SetLimitsResponse.
+	InForce       bool `protobuf:"varint,6,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPlansResponse) Reset() {
+	*x = SetPlansResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPlansResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPlansResponse) ProtoMessage() {}
+
+func (x *SetPlansResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPlansResponse.ProtoReflect.Descriptor instead.
+func (*SetPlansResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *SetPlansResponse) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetCreated() uint32 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetReplaced() uint32 {
+	if x != nil {
+		return x.Replaced
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetUnchanged() uint32 {
+	if x != nil {
+		return x.Unchanged
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetRemoved() uint32 {
+	if x != nil {
+		return x.Removed
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetInForce() bool {
+	if x != nil {
+		return x.InForce
+	}
+	return false
+}
+
+// ListPlansRequest filters the assignments.
+type ListPlansRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// plan keeps only tenants on this plan; empty keeps all.
+	Plan string `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
+	// tenant keeps only this tenant; empty keeps all the caller may see.
+	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// most is how many assignments the answer may have: at most 1000, which is also meant by 0.
+	Most uint32 `protobuf:"varint,3,opt,name=most,proto3" json:"most,omitempty"`
+	// after keeps only tenants behind this one, in the order of bytes: the next of the page before.
+	After         string `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPlansRequest) Reset() {
+	*x = ListPlansRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPlansRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPlansRequest) ProtoMessage() {}
+
+func (x *ListPlansRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPlansRequest.ProtoReflect.Descriptor instead.
+func (*ListPlansRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ListPlansRequest) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
+func (x *ListPlansRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ListPlansRequest) GetMost() uint32 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
+func (x *ListPlansRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+// ListPlansResponse is one page, as of one moment.
+type ListPlansResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Assignments []*PlanAssignment      `protobuf:"bytes,1,rep,name=assignments,proto3" json:"assignments,omitempty"`
+	// next is the tenant after which the next page begins; empty when there is no more.
+	Next string `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	// version is the version of the limits at the moment of the page.
+	Version       uint32 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPlansResponse) Reset() {
+	*x = ListPlansResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPlansResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPlansResponse) ProtoMessage() {}
+
+func (x *ListPlansResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPlansResponse.ProtoReflect.Descriptor instead.
+func (*ListPlansResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *ListPlansResponse) GetAssignments() []*PlanAssignment {
+	if x != nil {
+		return x.Assignments
+	}
+	return nil
+}
+
+func (x *ListPlansResponse) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+func (x *ListPlansResponse) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// TopRequest says which keys are wanted.
+type TopRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant keeps only keys of this tenant; empty means the caller's, or all for the platform.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// most is how many keys are wanted, at most 100; 0 means 20.
+	Most uint32 `protobuf:"varint,2,opt,name=most,proto3" json:"most,omitempty"`
+	// denied orders by what was denied, and leaves out what was not.
+	Denied        bool `protobuf:"varint,3,opt,name=denied,proto3" json:"denied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TopRequest) Reset() {
+	*x = TopRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TopRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TopRequest) ProtoMessage() {}
+
+func (x *TopRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
+func (*TopRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *TopRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *TopRequest) GetMost() uint32 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
+func (x *TopRequest) GetDenied() bool {
+	if x != nil {
+		return x.Denied
+	}
+	return false
+}
+
+// TopResponse has the busiest keys first.
+type TopResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Keys  []*BusyKey             `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// missing names the nodes that did not answer, whose checks are not counted here.
+	Missing       []string `protobuf:"bytes,2,rep,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TopResponse) Reset() {
+	*x = TopResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TopResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TopResponse) ProtoMessage() {}
+
+func (x *TopResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
+func (*TopResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *TopResponse) GetKeys() []*BusyKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *TopResponse) GetMissing() []string {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
+// BusyKey is a tenant, token and key of checks. Rates are per second, over about the last minute.
+type BusyKey struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Tenant          string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Token           string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Key             string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	ChecksPerSecond float64                `protobuf:"fixed64,4,opt,name=checks_per_second,json=checksPerSecond,proto3" json:"checks_per_second,omitempty"`
+	DeniesPerSecond float64                `protobuf:"fixed64,5,opt,name=denies_per_second,json=deniesPerSecond,proto3" json:"denies_per_second,omitempty"`
+	// error_per_second is how much of the checks may have been other keys', because nodes keep
+	// count of a thousand keys each.
+	ErrorPerSecond float64 `protobuf:"fixed64,6,opt,name=error_per_second,json=errorPerSecond,proto3" json:"error_per_second,omitempty"`
+	// limit_id is the limit that denied it last; empty when none did.
+	LimitId       string `protobuf:"bytes,7,opt,name=limit_id,json=limitId,proto3" json:"limit_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BusyKey) Reset() {
+	*x = BusyKey{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BusyKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BusyKey) ProtoMessage() {}
+
+func (x *BusyKey) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BusyKey.ProtoReflect.Descriptor instead.
+func (*BusyKey) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *BusyKey) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *BusyKey) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *BusyKey) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *BusyKey) GetChecksPerSecond() float64 {
+	if x != nil {
+		return x.ChecksPerSecond
+	}
+	return 0
+}
+
+func (x *BusyKey) GetDeniesPerSecond() float64 {
+	if x != nil {
+		return x.DeniesPerSecond
+	}
+	return 0
+}
+
+func (x *BusyKey) GetErrorPerSecond() float64 {
+	if x != nil {
+		return x.ErrorPerSecond
+	}
+	return 0
+}
+
+func (x *BusyKey) GetLimitId() string {
+	if x != nil {
+		return x.LimitId
+	}
+	return ""
+}
+
 // GetModeRequest has nothing to say.
 type GetModeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2354,7 +3383,7 @@ type GetModeRequest struct {
 
 func (x *GetModeRequest) Reset() {
 	*x = GetModeRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[35]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2366,7 +3395,7 @@ func (x *GetModeRequest) String() string {
 func (*GetModeRequest) ProtoMessage() {}
 
 func (x *GetModeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[35]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2379,7 +3408,7 @@ func (x *GetModeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModeRequest.ProtoReflect.Descriptor instead.
 func (*GetModeRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{35}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{49}
 }
 
 // GetModeResponse is the mode of the region.
@@ -2393,7 +3422,7 @@ type GetModeResponse struct {
 
 func (x *GetModeResponse) Reset() {
 	*x = GetModeResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[36]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2405,7 +3434,7 @@ func (x *GetModeResponse) String() string {
 func (*GetModeResponse) ProtoMessage() {}
 
 func (x *GetModeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[36]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2418,7 +3447,7 @@ func (x *GetModeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModeResponse.ProtoReflect.Descriptor instead.
 func (*GetModeResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{36}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *GetModeResponse) GetMode() string {
@@ -2440,7 +3469,7 @@ type SetModeRequest struct {
 
 func (x *SetModeRequest) Reset() {
 	*x = SetModeRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[37]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +3481,7 @@ func (x *SetModeRequest) String() string {
 func (*SetModeRequest) ProtoMessage() {}
 
 func (x *SetModeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[37]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +3494,7 @@ func (x *SetModeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetModeRequest.ProtoReflect.Descriptor instead.
 func (*SetModeRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{37}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SetModeRequest) GetMode() string {
@@ -2487,7 +3516,7 @@ type SetModeResponse struct {
 
 func (x *SetModeResponse) Reset() {
 	*x = SetModeResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[38]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2499,7 +3528,7 @@ func (x *SetModeResponse) String() string {
 func (*SetModeResponse) ProtoMessage() {}
 
 func (x *SetModeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[38]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2512,7 +3541,7 @@ func (x *SetModeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetModeResponse.ProtoReflect.Descriptor instead.
 func (*SetModeResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{38}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SetModeResponse) GetMode() string {
@@ -2568,7 +3597,46 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\aresults\x18\x01 \x03(\v2\x1a.mc.limiter.v1.CheckResultR\aresults\"x\n" +
 	"\vCheckResult\x128\n" +
 	"\bdecision\x18\x01 \x01(\v2\x1c.mc.limiter.v1.CheckResponseR\bdecision\x12/\n" +
-	"\x05error\x18\x02 \x01(\v2\x19.mc.common.v1.ErrorDetailR\x05error\"a\n" +
+	"\x05error\x18\x02 \x01(\v2\x19.mc.common.v1.ErrorDetailR\x05error\"\x94\x02\n" +
+	"\x12CheckStreamRequest\x12\x16\n" +
+	"\x06checks\x18\x01 \x01(\rR\x06checks\x12\x18\n" +
+	"\atenants\x18\x02 \x03(\tR\atenants\x12\x1b\n" +
+	"\ttenant_at\x18\x03 \x03(\rR\btenantAt\x12\x16\n" +
+	"\x06tokens\x18\x04 \x03(\tR\x06tokens\x12\x19\n" +
+	"\btoken_at\x18\x05 \x03(\rR\atokenAt\x12\x12\n" +
+	"\x04keys\x18\x06 \x01(\tR\x04keys\x12\x1b\n" +
+	"\tkey_bytes\x18\a \x03(\rR\bkeyBytes\x12\x14\n" +
+	"\x05costs\x18\b \x03(\rR\x05costs\x12\x16\n" +
+	"\x06levels\x18\t \x01(\bR\x06levels\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\n" +
+	" \x01(\rR\ttimeoutMs\"\xa1\x03\n" +
+	"\x13CheckStreamResponse\x12\x16\n" +
+	"\x06checks\x18\x01 \x01(\rR\x06checks\x12\x18\n" +
+	"\aallowed\x18\x02 \x01(\fR\aallowed\x12$\n" +
+	"\x0eretry_after_ms\x18\x03 \x03(\rR\fretryAfterMs\x12/\n" +
+	"\adenials\x18\x04 \x03(\v2\x15.mc.limiter.v1.DenialR\adenials\x12\x1b\n" +
+	"\tdenial_at\x18\x05 \x03(\rR\bdenialAt\x12\x1d\n" +
+	"\n" +
+	"would_deny\x18\x06 \x03(\rR\twouldDeny\x122\n" +
+	"\x06failed\x18\a \x03(\v2\x1a.mc.limiter.v1.FailedCheckR\x06failed\x12%\n" +
+	"\x0elimits_version\x18\b \x01(\rR\rlimitsVersion\x122\n" +
+	"\x06levels\x18\t \x03(\v2\x1a.mc.limiter.v1.CheckLevelsR\x06levels\x126\n" +
+	"\arefused\x18\n" +
+	" \x01(\v2\x1c.mc.limiter.v1.RefusedChecksR\arefused\"O\n" +
+	"\x06Denial\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x19\n" +
+	"\blimit_id\x18\x02 \x01(\tR\alimitId\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\"T\n" +
+	"\vFailedCheck\x12\x14\n" +
+	"\x05check\x18\x01 \x01(\rR\x05check\x12/\n" +
+	"\x05error\x18\x02 \x01(\v2\x19.mc.common.v1.ErrorDetailR\x05error\";\n" +
+	"\vCheckLevels\x12,\n" +
+	"\x06levels\x18\x01 \x03(\v2\x14.mc.limiter.v1.LevelR\x06levels\"n\n" +
+	"\rRefusedChecks\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12/\n" +
+	"\x05error\x18\x03 \x01(\v2\x19.mc.common.v1.ErrorDetailR\x05error\"a\n" +
 	"\vPeekRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
@@ -2697,7 +3765,46 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tR\trequestId\"K\n" +
 	"\x14DeleteLimitsResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x19\n" +
-	"\bin_force\x18\x02 \x01(\bR\ainForce\"\x10\n" +
+	"\bin_force\x18\x02 \x01(\bR\ainForce\"<\n" +
+	"\x0ePlanAssignment\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04plan\x18\x02 \x01(\tR\x04plan\"q\n" +
+	"\x0fSetPlansRequest\x12?\n" +
+	"\vassignments\x18\x01 \x03(\v2\x1d.mc.limiter.v1.PlanAssignmentR\vassignments\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"\xb5\x01\n" +
+	"\x10SetPlansResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
+	"\acreated\x18\x02 \x01(\rR\acreated\x12\x1a\n" +
+	"\breplaced\x18\x03 \x01(\rR\breplaced\x12\x1c\n" +
+	"\tunchanged\x18\x04 \x01(\rR\tunchanged\x12\x18\n" +
+	"\aremoved\x18\x05 \x01(\rR\aremoved\x12\x19\n" +
+	"\bin_force\x18\x06 \x01(\bR\ainForce\"h\n" +
+	"\x10ListPlansRequest\x12\x12\n" +
+	"\x04plan\x18\x01 \x01(\tR\x04plan\x12\x16\n" +
+	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04most\x18\x03 \x01(\rR\x04most\x12\x14\n" +
+	"\x05after\x18\x04 \x01(\tR\x05after\"\x82\x01\n" +
+	"\x11ListPlansResponse\x12?\n" +
+	"\vassignments\x18\x01 \x03(\v2\x1d.mc.limiter.v1.PlanAssignmentR\vassignments\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\rR\aversion\"P\n" +
+	"\n" +
+	"TopRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04most\x18\x02 \x01(\rR\x04most\x12\x16\n" +
+	"\x06denied\x18\x03 \x01(\bR\x06denied\"S\n" +
+	"\vTopResponse\x12*\n" +
+	"\x04keys\x18\x01 \x03(\v2\x16.mc.limiter.v1.BusyKeyR\x04keys\x12\x18\n" +
+	"\amissing\x18\x02 \x03(\tR\amissing\"\xe6\x01\n" +
+	"\aBusyKey\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12*\n" +
+	"\x11checks_per_second\x18\x04 \x01(\x01R\x0fchecksPerSecond\x12*\n" +
+	"\x11denies_per_second\x18\x05 \x01(\x01R\x0fdeniesPerSecond\x12(\n" +
+	"\x10error_per_second\x18\x06 \x01(\x01R\x0eerrorPerSecond\x12\x19\n" +
+	"\blimit_id\x18\a \x01(\tR\alimitId\"\x10\n" +
 	"\x0eGetModeRequest\"%\n" +
 	"\x0fGetModeResponse\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\"$\n" +
@@ -2705,11 +3812,12 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\"=\n" +
 	"\x0fSetModeResponse\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x16\n" +
-	"\x06before\x18\x02 \x01(\tR\x06before2\xe8\b\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before2\x9d\v\n" +
 	"\aLimiter\x12B\n" +
 	"\x05Check\x12\x1b.mc.limiter.v1.CheckRequest\x1a\x1c.mc.limiter.v1.CheckResponse\x12Q\n" +
 	"\n" +
-	"CheckBatch\x12 .mc.limiter.v1.CheckBatchRequest\x1a!.mc.limiter.v1.CheckBatchResponse\x12?\n" +
+	"CheckBatch\x12 .mc.limiter.v1.CheckBatchRequest\x1a!.mc.limiter.v1.CheckBatchResponse\x12X\n" +
+	"\vCheckStream\x12!.mc.limiter.v1.CheckStreamRequest\x1a\".mc.limiter.v1.CheckStreamResponse(\x010\x01\x12?\n" +
 	"\x04Peek\x12\x1a.mc.limiter.v1.PeekRequest\x1a\x1b.mc.limiter.v1.PeekResponse\x12B\n" +
 	"\x05Usage\x12\x1b.mc.limiter.v1.UsageRequest\x1a\x1c.mc.limiter.v1.UsageResponse\x12H\n" +
 	"\aReserve\x12\x1d.mc.limiter.v1.ReserveRequest\x1a\x1e.mc.limiter.v1.ReserveResponse\x12E\n" +
@@ -2721,7 +3829,10 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\tSetLimits\x12\x1f.mc.limiter.v1.SetLimitsRequest\x1a .mc.limiter.v1.SetLimitsResponse\x12Q\n" +
 	"\n" +
 	"ListLimits\x12 .mc.limiter.v1.ListLimitsRequest\x1a!.mc.limiter.v1.ListLimitsResponse\x12W\n" +
-	"\fDeleteLimits\x12\".mc.limiter.v1.DeleteLimitsRequest\x1a#.mc.limiter.v1.DeleteLimitsResponse\x12H\n" +
+	"\fDeleteLimits\x12\".mc.limiter.v1.DeleteLimitsRequest\x1a#.mc.limiter.v1.DeleteLimitsResponse\x12K\n" +
+	"\bSetPlans\x12\x1e.mc.limiter.v1.SetPlansRequest\x1a\x1f.mc.limiter.v1.SetPlansResponse\x12N\n" +
+	"\tListPlans\x12\x1f.mc.limiter.v1.ListPlansRequest\x1a .mc.limiter.v1.ListPlansResponse\x12<\n" +
+	"\x03Top\x12\x19.mc.limiter.v1.TopRequest\x1a\x1a.mc.limiter.v1.TopResponse\x12H\n" +
 	"\aGetMode\x12\x1d.mc.limiter.v1.GetModeRequest\x1a\x1e.mc.limiter.v1.GetModeResponse\x12H\n" +
 	"\aSetMode\x12\x1d.mc.limiter.v1.SetModeRequest\x1a\x1e.mc.limiter.v1.SetModeResponseBFZDgithub.com/maestro-conductor/maestro/api/gen/mc/limiter/v1;limiterv1b\x06proto3"
 
@@ -2737,7 +3848,7 @@ func file_mc_limiter_v1_limiter_proto_rawDescGZIP() []byte {
 	return file_mc_limiter_v1_limiter_proto_rawDescData
 }
 
-var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*CheckRequest)(nil),          // 0: mc.limiter.v1.CheckRequest
 	(*CheckResponse)(nil),         // 1: mc.limiter.v1.CheckResponse
@@ -2745,97 +3856,129 @@ var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*CheckBatchRequest)(nil),     // 3: mc.limiter.v1.CheckBatchRequest
 	(*CheckBatchResponse)(nil),    // 4: mc.limiter.v1.CheckBatchResponse
 	(*CheckResult)(nil),           // 5: mc.limiter.v1.CheckResult
-	(*PeekRequest)(nil),           // 6: mc.limiter.v1.PeekRequest
-	(*PeekResponse)(nil),          // 7: mc.limiter.v1.PeekResponse
-	(*UsageRequest)(nil),          // 8: mc.limiter.v1.UsageRequest
-	(*UsageResponse)(nil),         // 9: mc.limiter.v1.UsageResponse
-	(*LevelUsage)(nil),            // 10: mc.limiter.v1.LevelUsage
-	(*ReserveRequest)(nil),        // 11: mc.limiter.v1.ReserveRequest
-	(*ReserveResponse)(nil),       // 12: mc.limiter.v1.ReserveResponse
-	(*CommitRequest)(nil),         // 13: mc.limiter.v1.CommitRequest
-	(*CommitResponse)(nil),        // 14: mc.limiter.v1.CommitResponse
-	(*Settlement)(nil),            // 15: mc.limiter.v1.Settlement
-	(*CancelRequest)(nil),         // 16: mc.limiter.v1.CancelRequest
-	(*CancelResponse)(nil),        // 17: mc.limiter.v1.CancelResponse
-	(*RefundRequest)(nil),         // 18: mc.limiter.v1.RefundRequest
-	(*RefundResponse)(nil),        // 19: mc.limiter.v1.RefundResponse
-	(*AcquireRequest)(nil),        // 20: mc.limiter.v1.AcquireRequest
-	(*AcquireResponse)(nil),       // 21: mc.limiter.v1.AcquireResponse
-	(*ReleaseRequest)(nil),        // 22: mc.limiter.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),       // 23: mc.limiter.v1.ReleaseResponse
-	(*Limit)(nil),                 // 24: mc.limiter.v1.Limit
-	(*TokenBucket)(nil),           // 25: mc.limiter.v1.TokenBucket
-	(*Window)(nil),                // 26: mc.limiter.v1.Window
-	(*Calendar)(nil),              // 27: mc.limiter.v1.Calendar
-	(*Concurrency)(nil),           // 28: mc.limiter.v1.Concurrency
-	(*SetLimitsRequest)(nil),      // 29: mc.limiter.v1.SetLimitsRequest
-	(*SetLimitsResponse)(nil),     // 30: mc.limiter.v1.SetLimitsResponse
-	(*ListLimitsRequest)(nil),     // 31: mc.limiter.v1.ListLimitsRequest
-	(*ListLimitsResponse)(nil),    // 32: mc.limiter.v1.ListLimitsResponse
-	(*DeleteLimitsRequest)(nil),   // 33: mc.limiter.v1.DeleteLimitsRequest
-	(*DeleteLimitsResponse)(nil),  // 34: mc.limiter.v1.DeleteLimitsResponse
-	(*GetModeRequest)(nil),        // 35: mc.limiter.v1.GetModeRequest
-	(*GetModeResponse)(nil),       // 36: mc.limiter.v1.GetModeResponse
-	(*SetModeRequest)(nil),        // 37: mc.limiter.v1.SetModeRequest
-	(*SetModeResponse)(nil),       // 38: mc.limiter.v1.SetModeResponse
-	(*v1.ErrorDetail)(nil),        // 39: mc.common.v1.ErrorDetail
-	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
+	(*CheckStreamRequest)(nil),    // 6: mc.limiter.v1.CheckStreamRequest
+	(*CheckStreamResponse)(nil),   // 7: mc.limiter.v1.CheckStreamResponse
+	(*Denial)(nil),                // 8: mc.limiter.v1.Denial
+	(*FailedCheck)(nil),           // 9: mc.limiter.v1.FailedCheck
+	(*CheckLevels)(nil),           // 10: mc.limiter.v1.CheckLevels
+	(*RefusedChecks)(nil),         // 11: mc.limiter.v1.RefusedChecks
+	(*PeekRequest)(nil),           // 12: mc.limiter.v1.PeekRequest
+	(*PeekResponse)(nil),          // 13: mc.limiter.v1.PeekResponse
+	(*UsageRequest)(nil),          // 14: mc.limiter.v1.UsageRequest
+	(*UsageResponse)(nil),         // 15: mc.limiter.v1.UsageResponse
+	(*LevelUsage)(nil),            // 16: mc.limiter.v1.LevelUsage
+	(*ReserveRequest)(nil),        // 17: mc.limiter.v1.ReserveRequest
+	(*ReserveResponse)(nil),       // 18: mc.limiter.v1.ReserveResponse
+	(*CommitRequest)(nil),         // 19: mc.limiter.v1.CommitRequest
+	(*CommitResponse)(nil),        // 20: mc.limiter.v1.CommitResponse
+	(*Settlement)(nil),            // 21: mc.limiter.v1.Settlement
+	(*CancelRequest)(nil),         // 22: mc.limiter.v1.CancelRequest
+	(*CancelResponse)(nil),        // 23: mc.limiter.v1.CancelResponse
+	(*RefundRequest)(nil),         // 24: mc.limiter.v1.RefundRequest
+	(*RefundResponse)(nil),        // 25: mc.limiter.v1.RefundResponse
+	(*AcquireRequest)(nil),        // 26: mc.limiter.v1.AcquireRequest
+	(*AcquireResponse)(nil),       // 27: mc.limiter.v1.AcquireResponse
+	(*ReleaseRequest)(nil),        // 28: mc.limiter.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),       // 29: mc.limiter.v1.ReleaseResponse
+	(*Limit)(nil),                 // 30: mc.limiter.v1.Limit
+	(*TokenBucket)(nil),           // 31: mc.limiter.v1.TokenBucket
+	(*Window)(nil),                // 32: mc.limiter.v1.Window
+	(*Calendar)(nil),              // 33: mc.limiter.v1.Calendar
+	(*Concurrency)(nil),           // 34: mc.limiter.v1.Concurrency
+	(*SetLimitsRequest)(nil),      // 35: mc.limiter.v1.SetLimitsRequest
+	(*SetLimitsResponse)(nil),     // 36: mc.limiter.v1.SetLimitsResponse
+	(*ListLimitsRequest)(nil),     // 37: mc.limiter.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),    // 38: mc.limiter.v1.ListLimitsResponse
+	(*DeleteLimitsRequest)(nil),   // 39: mc.limiter.v1.DeleteLimitsRequest
+	(*DeleteLimitsResponse)(nil),  // 40: mc.limiter.v1.DeleteLimitsResponse
+	(*PlanAssignment)(nil),        // 41: mc.limiter.v1.PlanAssignment
+	(*SetPlansRequest)(nil),       // 42: mc.limiter.v1.SetPlansRequest
+	(*SetPlansResponse)(nil),      // 43: mc.limiter.v1.SetPlansResponse
+	(*ListPlansRequest)(nil),      // 44: mc.limiter.v1.ListPlansRequest
+	(*ListPlansResponse)(nil),     // 45: mc.limiter.v1.ListPlansResponse
+	(*TopRequest)(nil),            // 46: mc.limiter.v1.TopRequest
+	(*TopResponse)(nil),           // 47: mc.limiter.v1.TopResponse
+	(*BusyKey)(nil),               // 48: mc.limiter.v1.BusyKey
+	(*GetModeRequest)(nil),        // 49: mc.limiter.v1.GetModeRequest
+	(*GetModeResponse)(nil),       // 50: mc.limiter.v1.GetModeResponse
+	(*SetModeRequest)(nil),        // 51: mc.limiter.v1.SetModeRequest
+	(*SetModeResponse)(nil),       // 52: mc.limiter.v1.SetModeResponse
+	(*v1.ErrorDetail)(nil),        // 53: mc.common.v1.ErrorDetail
+	(*timestamppb.Timestamp)(nil), // 54: google.protobuf.Timestamp
 }
 var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	2,  // 0: mc.limiter.v1.CheckResponse.levels:type_name -> mc.limiter.v1.Level
 	0,  // 1: mc.limiter.v1.CheckBatchRequest.checks:type_name -> mc.limiter.v1.CheckRequest
 	5,  // 2: mc.limiter.v1.CheckBatchResponse.results:type_name -> mc.limiter.v1.CheckResult
 	1,  // 3: mc.limiter.v1.CheckResult.decision:type_name -> mc.limiter.v1.CheckResponse
-	39, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
-	1,  // 5: mc.limiter.v1.PeekResponse.decision:type_name -> mc.limiter.v1.CheckResponse
-	10, // 6: mc.limiter.v1.UsageResponse.levels:type_name -> mc.limiter.v1.LevelUsage
-	2,  // 7: mc.limiter.v1.LevelUsage.level:type_name -> mc.limiter.v1.Level
-	1,  // 8: mc.limiter.v1.ReserveResponse.decision:type_name -> mc.limiter.v1.CheckResponse
-	15, // 9: mc.limiter.v1.CommitResponse.settlement:type_name -> mc.limiter.v1.Settlement
-	15, // 10: mc.limiter.v1.CancelResponse.settlement:type_name -> mc.limiter.v1.Settlement
-	1,  // 11: mc.limiter.v1.AcquireResponse.decision:type_name -> mc.limiter.v1.CheckResponse
-	25, // 12: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
-	26, // 13: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
-	27, // 14: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
-	40, // 15: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
-	28, // 16: mc.limiter.v1.Limit.concurrency:type_name -> mc.limiter.v1.Concurrency
-	24, // 17: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
-	24, // 18: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
-	0,  // 19: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
-	3,  // 20: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
-	6,  // 21: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
-	8,  // 22: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
-	11, // 23: mc.limiter.v1.Limiter.Reserve:input_type -> mc.limiter.v1.ReserveRequest
-	13, // 24: mc.limiter.v1.Limiter.Commit:input_type -> mc.limiter.v1.CommitRequest
-	16, // 25: mc.limiter.v1.Limiter.Cancel:input_type -> mc.limiter.v1.CancelRequest
-	18, // 26: mc.limiter.v1.Limiter.Refund:input_type -> mc.limiter.v1.RefundRequest
-	20, // 27: mc.limiter.v1.Limiter.Acquire:input_type -> mc.limiter.v1.AcquireRequest
-	22, // 28: mc.limiter.v1.Limiter.Release:input_type -> mc.limiter.v1.ReleaseRequest
-	29, // 29: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
-	31, // 30: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
-	33, // 31: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
-	35, // 32: mc.limiter.v1.Limiter.GetMode:input_type -> mc.limiter.v1.GetModeRequest
-	37, // 33: mc.limiter.v1.Limiter.SetMode:input_type -> mc.limiter.v1.SetModeRequest
-	1,  // 34: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
-	4,  // 35: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
-	7,  // 36: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
-	9,  // 37: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
-	12, // 38: mc.limiter.v1.Limiter.Reserve:output_type -> mc.limiter.v1.ReserveResponse
-	14, // 39: mc.limiter.v1.Limiter.Commit:output_type -> mc.limiter.v1.CommitResponse
-	17, // 40: mc.limiter.v1.Limiter.Cancel:output_type -> mc.limiter.v1.CancelResponse
-	19, // 41: mc.limiter.v1.Limiter.Refund:output_type -> mc.limiter.v1.RefundResponse
-	21, // 42: mc.limiter.v1.Limiter.Acquire:output_type -> mc.limiter.v1.AcquireResponse
-	23, // 43: mc.limiter.v1.Limiter.Release:output_type -> mc.limiter.v1.ReleaseResponse
-	30, // 44: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
-	32, // 45: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
-	34, // 46: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
-	36, // 47: mc.limiter.v1.Limiter.GetMode:output_type -> mc.limiter.v1.GetModeResponse
-	38, // 48: mc.limiter.v1.Limiter.SetMode:output_type -> mc.limiter.v1.SetModeResponse
-	34, // [34:49] is the sub-list for method output_type
-	19, // [19:34] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	53, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
+	8,  // 5: mc.limiter.v1.CheckStreamResponse.denials:type_name -> mc.limiter.v1.Denial
+	9,  // 6: mc.limiter.v1.CheckStreamResponse.failed:type_name -> mc.limiter.v1.FailedCheck
+	10, // 7: mc.limiter.v1.CheckStreamResponse.levels:type_name -> mc.limiter.v1.CheckLevels
+	11, // 8: mc.limiter.v1.CheckStreamResponse.refused:type_name -> mc.limiter.v1.RefusedChecks
+	53, // 9: mc.limiter.v1.FailedCheck.error:type_name -> mc.common.v1.ErrorDetail
+	2,  // 10: mc.limiter.v1.CheckLevels.levels:type_name -> mc.limiter.v1.Level
+	53, // 11: mc.limiter.v1.RefusedChecks.error:type_name -> mc.common.v1.ErrorDetail
+	1,  // 12: mc.limiter.v1.PeekResponse.decision:type_name -> mc.limiter.v1.CheckResponse
+	16, // 13: mc.limiter.v1.UsageResponse.levels:type_name -> mc.limiter.v1.LevelUsage
+	2,  // 14: mc.limiter.v1.LevelUsage.level:type_name -> mc.limiter.v1.Level
+	1,  // 15: mc.limiter.v1.ReserveResponse.decision:type_name -> mc.limiter.v1.CheckResponse
+	21, // 16: mc.limiter.v1.CommitResponse.settlement:type_name -> mc.limiter.v1.Settlement
+	21, // 17: mc.limiter.v1.CancelResponse.settlement:type_name -> mc.limiter.v1.Settlement
+	1,  // 18: mc.limiter.v1.AcquireResponse.decision:type_name -> mc.limiter.v1.CheckResponse
+	31, // 19: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
+	32, // 20: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
+	33, // 21: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
+	54, // 22: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
+	34, // 23: mc.limiter.v1.Limit.concurrency:type_name -> mc.limiter.v1.Concurrency
+	30, // 24: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
+	30, // 25: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
+	41, // 26: mc.limiter.v1.SetPlansRequest.assignments:type_name -> mc.limiter.v1.PlanAssignment
+	41, // 27: mc.limiter.v1.ListPlansResponse.assignments:type_name -> mc.limiter.v1.PlanAssignment
+	48, // 28: mc.limiter.v1.TopResponse.keys:type_name -> mc.limiter.v1.BusyKey
+	0,  // 29: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
+	3,  // 30: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
+	6,  // 31: mc.limiter.v1.Limiter.CheckStream:input_type -> mc.limiter.v1.CheckStreamRequest
+	12, // 32: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
+	14, // 33: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
+	17, // 34: mc.limiter.v1.Limiter.Reserve:input_type -> mc.limiter.v1.ReserveRequest
+	19, // 35: mc.limiter.v1.Limiter.Commit:input_type -> mc.limiter.v1.CommitRequest
+	22, // 36: mc.limiter.v1.Limiter.Cancel:input_type -> mc.limiter.v1.CancelRequest
+	24, // 37: mc.limiter.v1.Limiter.Refund:input_type -> mc.limiter.v1.RefundRequest
+	26, // 38: mc.limiter.v1.Limiter.Acquire:input_type -> mc.limiter.v1.AcquireRequest
+	28, // 39: mc.limiter.v1.Limiter.Release:input_type -> mc.limiter.v1.ReleaseRequest
+	35, // 40: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
+	37, // 41: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
+	39, // 42: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
+	42, // 43: mc.limiter.v1.Limiter.SetPlans:input_type -> mc.limiter.v1.SetPlansRequest
+	44, // 44: mc.limiter.v1.Limiter.ListPlans:input_type -> mc.limiter.v1.ListPlansRequest
+	46, // 45: mc.limiter.v1.Limiter.Top:input_type -> mc.limiter.v1.TopRequest
+	49, // 46: mc.limiter.v1.Limiter.GetMode:input_type -> mc.limiter.v1.GetModeRequest
+	51, // 47: mc.limiter.v1.Limiter.SetMode:input_type -> mc.limiter.v1.SetModeRequest
+	1,  // 48: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
+	4,  // 49: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
+	7,  // 50: mc.limiter.v1.Limiter.CheckStream:output_type -> mc.limiter.v1.CheckStreamResponse
+	13, // 51: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
+	15, // 52: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
+	18, // 53: mc.limiter.v1.Limiter.Reserve:output_type -> mc.limiter.v1.ReserveResponse
+	20, // 54: mc.limiter.v1.Limiter.Commit:output_type -> mc.limiter.v1.CommitResponse
+	23, // 55: mc.limiter.v1.Limiter.Cancel:output_type -> mc.limiter.v1.CancelResponse
+	25, // 56: mc.limiter.v1.Limiter.Refund:output_type -> mc.limiter.v1.RefundResponse
+	27, // 57: mc.limiter.v1.Limiter.Acquire:output_type -> mc.limiter.v1.AcquireResponse
+	29, // 58: mc.limiter.v1.Limiter.Release:output_type -> mc.limiter.v1.ReleaseResponse
+	36, // 59: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
+	38, // 60: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
+	40, // 61: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
+	43, // 62: mc.limiter.v1.Limiter.SetPlans:output_type -> mc.limiter.v1.SetPlansResponse
+	45, // 63: mc.limiter.v1.Limiter.ListPlans:output_type -> mc.limiter.v1.ListPlansResponse
+	47, // 64: mc.limiter.v1.Limiter.Top:output_type -> mc.limiter.v1.TopResponse
+	50, // 65: mc.limiter.v1.Limiter.GetMode:output_type -> mc.limiter.v1.GetModeResponse
+	52, // 66: mc.limiter.v1.Limiter.SetMode:output_type -> mc.limiter.v1.SetModeResponse
+	48, // [48:67] is the sub-list for method output_type
+	29, // [29:48] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_mc_limiter_v1_limiter_proto_init() }
@@ -2849,7 +3992,7 @@ func file_mc_limiter_v1_limiter_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_limiter_v1_limiter_proto_rawDesc), len(file_mc_limiter_v1_limiter_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,6 +39,8 @@ const (
 	LimiterCheckProcedure = "/mc.limiter.v1.Limiter/Check"
 	// LimiterCheckBatchProcedure is the fully-qualified name of the Limiter's CheckBatch RPC.
 	LimiterCheckBatchProcedure = "/mc.limiter.v1.Limiter/CheckBatch"
+	// LimiterCheckStreamProcedure is the fully-qualified name of the Limiter's CheckStream RPC.
+	LimiterCheckStreamProcedure = "/mc.limiter.v1.Limiter/CheckStream"
 	// LimiterPeekProcedure is the fully-qualified name of the Limiter's Peek RPC.
 	LimiterPeekProcedure = "/mc.limiter.v1.Limiter/Peek"
 	// LimiterUsageProcedure is the fully-qualified name of the Limiter's Usage RPC.
@@ -61,6 +63,12 @@ const (
 	LimiterListLimitsProcedure = "/mc.limiter.v1.Limiter/ListLimits"
 	// LimiterDeleteLimitsProcedure is the fully-qualified name of the Limiter's DeleteLimits RPC.
 	LimiterDeleteLimitsProcedure = "/mc.limiter.v1.Limiter/DeleteLimits"
+	// LimiterSetPlansProcedure is the fully-qualified name of the Limiter's SetPlans RPC.
+	LimiterSetPlansProcedure = "/mc.limiter.v1.Limiter/SetPlans"
+	// LimiterListPlansProcedure is the fully-qualified name of the Limiter's ListPlans RPC.
+	LimiterListPlansProcedure = "/mc.limiter.v1.Limiter/ListPlans"
+	// LimiterTopProcedure is the fully-qualified name of the Limiter's Top RPC.
+	LimiterTopProcedure = "/mc.limiter.v1.Limiter/Top"
 	// LimiterGetModeProcedure is the fully-qualified name of the Limiter's GetMode RPC.
 	LimiterGetModeProcedure = "/mc.limiter.v1.Limiter/GetMode"
 	// LimiterSetModeProcedure is the fully-qualified name of the Limiter's SetMode RPC.
@@ -72,8 +80,12 @@ type LimiterClient interface {
 	// Check debits every limit that matches the request, or none of them. A denied check
 	// is an answer, not an error.
 	Check(context.Context, *connect.Request[v1.CheckRequest]) (*connect.Response[v1.CheckResponse], error)
-	// CheckBatch decides many checks, each for itself and those of one tenant in their order.
+	// CheckBatch decides many checks, each for itself and those of one tenant that go to its group in
+	// their order.
 	CheckBatch(context.Context, *connect.Request[v1.CheckBatchRequest]) (*connect.Response[v1.CheckBatchResponse], error)
+	// CheckStream decides many checks a message, several messages at the same time, and answers them in
+	// their order. It is the way for hundreds of thousands of checks a second.
+	CheckStream(context.Context) *connect.BidiStreamForClient[v1.CheckStreamRequest, v1.CheckStreamResponse]
 	// Peek tells what Check would answer now, and takes nothing.
 	Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error)
 	// Usage tells what is used of every limit that bounds a tenant, token and key.
@@ -100,6 +112,14 @@ type LimiterClient interface {
 	ListLimits(context.Context, *connect.Request[v1.ListLimitsRequest]) (*connect.Response[v1.ListLimitsResponse], error)
 	// DeleteLimits removes limits by id, all of them or none.
 	DeleteLimits(context.Context, *connect.Request[v1.DeleteLimitsRequest]) (*connect.Response[v1.DeleteLimitsResponse], error)
+	// SetPlans puts tenants on plans or takes them off, all of them or none. Limits whose selector is
+	// plan:NAME count for the tenants on that plan. It is for administrators of the platform.
+	SetPlans(context.Context, *connect.Request[v1.SetPlansRequest]) (*connect.Response[v1.SetPlansResponse], error)
+	// ListPlans returns which tenants are on which plan, as far as the caller may see, ordered by
+	// tenant.
+	ListPlans(context.Context, *connect.Request[v1.ListPlansRequest]) (*connect.Response[v1.ListPlansResponse], error)
+	// Top tells which keys are asked about, or denied, most in the region.
+	Top(context.Context, *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error)
 	// GetMode tells how limits act in the region.
 	GetMode(context.Context, *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error)
 	// SetMode changes how limits act: on every node that answers within a second. It is for
@@ -128,6 +148,12 @@ func NewLimiterClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			httpClient,
 			baseURL+LimiterCheckBatchProcedure,
 			connect.WithSchema(limiterMethods.ByName("CheckBatch")),
+			connect.WithClientOptions(opts...),
+		),
+		checkStream: connect.NewClient[v1.CheckStreamRequest, v1.CheckStreamResponse](
+			httpClient,
+			baseURL+LimiterCheckStreamProcedure,
+			connect.WithSchema(limiterMethods.ByName("CheckStream")),
 			connect.WithClientOptions(opts...),
 		),
 		peek: connect.NewClient[v1.PeekRequest, v1.PeekResponse](
@@ -196,6 +222,24 @@ func NewLimiterClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			connect.WithSchema(limiterMethods.ByName("DeleteLimits")),
 			connect.WithClientOptions(opts...),
 		),
+		setPlans: connect.NewClient[v1.SetPlansRequest, v1.SetPlansResponse](
+			httpClient,
+			baseURL+LimiterSetPlansProcedure,
+			connect.WithSchema(limiterMethods.ByName("SetPlans")),
+			connect.WithClientOptions(opts...),
+		),
+		listPlans: connect.NewClient[v1.ListPlansRequest, v1.ListPlansResponse](
+			httpClient,
+			baseURL+LimiterListPlansProcedure,
+			connect.WithSchema(limiterMethods.ByName("ListPlans")),
+			connect.WithClientOptions(opts...),
+		),
+		top: connect.NewClient[v1.TopRequest, v1.TopResponse](
+			httpClient,
+			baseURL+LimiterTopProcedure,
+			connect.WithSchema(limiterMethods.ByName("Top")),
+			connect.WithClientOptions(opts...),
+		),
 		getMode: connect.NewClient[v1.GetModeRequest, v1.GetModeResponse](
 			httpClient,
 			baseURL+LimiterGetModeProcedure,
@@ -215,6 +259,7 @@ func NewLimiterClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 type limiterClient struct {
 	check        *connect.Client[v1.CheckRequest, v1.CheckResponse]
 	checkBatch   *connect.Client[v1.CheckBatchRequest, v1.CheckBatchResponse]
+	checkStream  *connect.Client[v1.CheckStreamRequest, v1.CheckStreamResponse]
 	peek         *connect.Client[v1.PeekRequest, v1.PeekResponse]
 	usage        *connect.Client[v1.UsageRequest, v1.UsageResponse]
 	reserve      *connect.Client[v1.ReserveRequest, v1.ReserveResponse]
@@ -226,6 +271,9 @@ type limiterClient struct {
 	setLimits    *connect.Client[v1.SetLimitsRequest, v1.SetLimitsResponse]
 	listLimits   *connect.Client[v1.ListLimitsRequest, v1.ListLimitsResponse]
 	deleteLimits *connect.Client[v1.DeleteLimitsRequest, v1.DeleteLimitsResponse]
+	setPlans     *connect.Client[v1.SetPlansRequest, v1.SetPlansResponse]
+	listPlans    *connect.Client[v1.ListPlansRequest, v1.ListPlansResponse]
+	top          *connect.Client[v1.TopRequest, v1.TopResponse]
 	getMode      *connect.Client[v1.GetModeRequest, v1.GetModeResponse]
 	setMode      *connect.Client[v1.SetModeRequest, v1.SetModeResponse]
 }
@@ -238,6 +286,11 @@ func (c *limiterClient) Check(ctx context.Context, req *connect.Request[v1.Check
 // CheckBatch calls mc.limiter.v1.Limiter.CheckBatch.
 func (c *limiterClient) CheckBatch(ctx context.Context, req *connect.Request[v1.CheckBatchRequest]) (*connect.Response[v1.CheckBatchResponse], error) {
 	return c.checkBatch.CallUnary(ctx, req)
+}
+
+// CheckStream calls mc.limiter.v1.Limiter.CheckStream.
+func (c *limiterClient) CheckStream(ctx context.Context) *connect.BidiStreamForClient[v1.CheckStreamRequest, v1.CheckStreamResponse] {
+	return c.checkStream.CallBidiStream(ctx)
 }
 
 // Peek calls mc.limiter.v1.Limiter.Peek.
@@ -295,6 +348,21 @@ func (c *limiterClient) DeleteLimits(ctx context.Context, req *connect.Request[v
 	return c.deleteLimits.CallUnary(ctx, req)
 }
 
+// SetPlans calls mc.limiter.v1.Limiter.SetPlans.
+func (c *limiterClient) SetPlans(ctx context.Context, req *connect.Request[v1.SetPlansRequest]) (*connect.Response[v1.SetPlansResponse], error) {
+	return c.setPlans.CallUnary(ctx, req)
+}
+
+// ListPlans calls mc.limiter.v1.Limiter.ListPlans.
+func (c *limiterClient) ListPlans(ctx context.Context, req *connect.Request[v1.ListPlansRequest]) (*connect.Response[v1.ListPlansResponse], error) {
+	return c.listPlans.CallUnary(ctx, req)
+}
+
+// Top calls mc.limiter.v1.Limiter.Top.
+func (c *limiterClient) Top(ctx context.Context, req *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error) {
+	return c.top.CallUnary(ctx, req)
+}
+
 // GetMode calls mc.limiter.v1.Limiter.GetMode.
 func (c *limiterClient) GetMode(ctx context.Context, req *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error) {
 	return c.getMode.CallUnary(ctx, req)
@@ -310,8 +378,12 @@ type LimiterHandler interface {
 	// Check debits every limit that matches the request, or none of them. A denied check
 	// is an answer, not an error.
 	Check(context.Context, *connect.Request[v1.CheckRequest]) (*connect.Response[v1.CheckResponse], error)
-	// CheckBatch decides many checks, each for itself and those of one tenant in their order.
+	// CheckBatch decides many checks, each for itself and those of one tenant that go to its group in
+	// their order.
 	CheckBatch(context.Context, *connect.Request[v1.CheckBatchRequest]) (*connect.Response[v1.CheckBatchResponse], error)
+	// CheckStream decides many checks a message, several messages at the same time, and answers them in
+	// their order. It is the way for hundreds of thousands of checks a second.
+	CheckStream(context.Context, *connect.BidiStream[v1.CheckStreamRequest, v1.CheckStreamResponse]) error
 	// Peek tells what Check would answer now, and takes nothing.
 	Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error)
 	// Usage tells what is used of every limit that bounds a tenant, token and key.
@@ -338,6 +410,14 @@ type LimiterHandler interface {
 	ListLimits(context.Context, *connect.Request[v1.ListLimitsRequest]) (*connect.Response[v1.ListLimitsResponse], error)
 	// DeleteLimits removes limits by id, all of them or none.
 	DeleteLimits(context.Context, *connect.Request[v1.DeleteLimitsRequest]) (*connect.Response[v1.DeleteLimitsResponse], error)
+	// SetPlans puts tenants on plans or takes them off, all of them or none. Limits whose selector is
+	// plan:NAME count for the tenants on that plan. It is for administrators of the platform.
+	SetPlans(context.Context, *connect.Request[v1.SetPlansRequest]) (*connect.Response[v1.SetPlansResponse], error)
+	// ListPlans returns which tenants are on which plan, as far as the caller may see, ordered by
+	// tenant.
+	ListPlans(context.Context, *connect.Request[v1.ListPlansRequest]) (*connect.Response[v1.ListPlansResponse], error)
+	// Top tells which keys are asked about, or denied, most in the region.
+	Top(context.Context, *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error)
 	// GetMode tells how limits act in the region.
 	GetMode(context.Context, *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error)
 	// SetMode changes how limits act: on every node that answers within a second. It is for
@@ -362,6 +442,12 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 		LimiterCheckBatchProcedure,
 		svc.CheckBatch,
 		connect.WithSchema(limiterMethods.ByName("CheckBatch")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterCheckStreamHandler := connect.NewBidiStreamHandler(
+		LimiterCheckStreamProcedure,
+		svc.CheckStream,
+		connect.WithSchema(limiterMethods.ByName("CheckStream")),
 		connect.WithHandlerOptions(opts...),
 	)
 	limiterPeekHandler := connect.NewUnaryHandler(
@@ -430,6 +516,24 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 		connect.WithSchema(limiterMethods.ByName("DeleteLimits")),
 		connect.WithHandlerOptions(opts...),
 	)
+	limiterSetPlansHandler := connect.NewUnaryHandler(
+		LimiterSetPlansProcedure,
+		svc.SetPlans,
+		connect.WithSchema(limiterMethods.ByName("SetPlans")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterListPlansHandler := connect.NewUnaryHandler(
+		LimiterListPlansProcedure,
+		svc.ListPlans,
+		connect.WithSchema(limiterMethods.ByName("ListPlans")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterTopHandler := connect.NewUnaryHandler(
+		LimiterTopProcedure,
+		svc.Top,
+		connect.WithSchema(limiterMethods.ByName("Top")),
+		connect.WithHandlerOptions(opts...),
+	)
 	limiterGetModeHandler := connect.NewUnaryHandler(
 		LimiterGetModeProcedure,
 		svc.GetMode,
@@ -448,6 +552,8 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 			limiterCheckHandler.ServeHTTP(w, r)
 		case LimiterCheckBatchProcedure:
 			limiterCheckBatchHandler.ServeHTTP(w, r)
+		case LimiterCheckStreamProcedure:
+			limiterCheckStreamHandler.ServeHTTP(w, r)
 		case LimiterPeekProcedure:
 			limiterPeekHandler.ServeHTTP(w, r)
 		case LimiterUsageProcedure:
@@ -470,6 +576,12 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 			limiterListLimitsHandler.ServeHTTP(w, r)
 		case LimiterDeleteLimitsProcedure:
 			limiterDeleteLimitsHandler.ServeHTTP(w, r)
+		case LimiterSetPlansProcedure:
+			limiterSetPlansHandler.ServeHTTP(w, r)
+		case LimiterListPlansProcedure:
+			limiterListPlansHandler.ServeHTTP(w, r)
+		case LimiterTopProcedure:
+			limiterTopHandler.ServeHTTP(w, r)
 		case LimiterGetModeProcedure:
 			limiterGetModeHandler.ServeHTTP(w, r)
 		case LimiterSetModeProcedure:
@@ -489,6 +601,10 @@ func (UnimplementedLimiterHandler) Check(context.Context, *connect.Request[v1.Ch
 
 func (UnimplementedLimiterHandler) CheckBatch(context.Context, *connect.Request[v1.CheckBatchRequest]) (*connect.Response[v1.CheckBatchResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.CheckBatch is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) CheckStream(context.Context, *connect.BidiStream[v1.CheckStreamRequest, v1.CheckStreamResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.CheckStream is not implemented"))
 }
 
 func (UnimplementedLimiterHandler) Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error) {
@@ -533,6 +649,18 @@ func (UnimplementedLimiterHandler) ListLimits(context.Context, *connect.Request[
 
 func (UnimplementedLimiterHandler) DeleteLimits(context.Context, *connect.Request[v1.DeleteLimitsRequest]) (*connect.Response[v1.DeleteLimitsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.DeleteLimits is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) SetPlans(context.Context, *connect.Request[v1.SetPlansRequest]) (*connect.Response[v1.SetPlansResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.SetPlans is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) ListPlans(context.Context, *connect.Request[v1.ListPlansRequest]) (*connect.Response[v1.ListPlansResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.ListPlans is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) Top(context.Context, *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Top is not implemented"))
 }
 
 func (UnimplementedLimiterHandler) GetMode(context.Context, *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error) {

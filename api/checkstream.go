@@ -1,0 +1,146 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"time"
+
+	"connectrpc.com/connect"
+
+	limiterv1 "github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1"
+)
+
+type (
+	checksMessage = frame[limiterv1.CheckStreamRequest]
+	checksBidi    = connect.BidiStream[checksMessage, limiterv1.CheckStreamResponse]
+)
+
+// underway is one message of a stream of checks on its way to its answer.
+type underway struct {
+	start time.Time
+	// bytes of the message are given back with its answer.
+	bytes int64
+	// answer is there once decided is closed.
+	answer  *limiterv1.CheckStreamResponse
+	decided chan struct{}
+}
+
+// checkStream reads on while messages are decided, up to MaxStreamMessages of them, and sends the
+// answers in the messages' order. What cannot be done of a message is said in its answer, since
+// other messages share the stream; it ends when the identity or the stream itself is not good
+// any more, after the answers to everything that was read before.
+func (s *server) checkStream(ctx context.Context, stream *checksBidi) error {
+	c := callFrom(ctx)
+	c.entered = true
+	if s.deps.Checker == nil {
+		return c.note(s, ErrServiceOff).wire()
+	}
+	idle := watchIdle(ctx, c.control)
+	defer idle.stop()
+	// A place in queue is one of a message under way; who sends keeps one in its hands.
+	queue := make(chan *underway, MaxStreamMessages-1)
+	sent := make(chan error, 1)
+	go func() { sent <- s.sendAnswers(c, stream, idle, queue) }()
+	err := s.readChecks(ctx, c, stream, idle, queue)
+	close(queue)
+	if sendErr := <-sent; err == nil {
+		err = sendErr
+	}
+	if err != nil {
+		return c.note(s, err).wire()
+	}
+	return nil
+}
+
+// readChecks starts the deciding of every message, until the client sends no more.
+func (s *server) readChecks(ctx context.Context, c *call, stream *checksBidi, idle *idleWatch, queue chan<- *underway) error {
+	for {
+		if err := idle.extend(); err != nil {
+			return err
+		}
+		message, err := stream.Receive()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return idle.explain(err)
+		}
+		if message.fault != nil {
+			return message.fault
+		}
+		u := &underway{start: time.Now(), bytes: c.meter.handOver(), decided: make(chan struct{})}
+		if f := s.admitMessage(ctx, c); f != nil {
+			c.meter.giveBack(u.bytes)
+			return f
+		}
+		queue <- u
+		who := c.principal
+		go func() {
+			defer close(u.decided)
+			u.answer = s.answerChecks(ctx, c.route, who, &message.msg)
+		}()
+	}
+}
+
+// sendAnswers sends what is decided until queue is closed. After the first failure it only waits
+// for what is under way, and ends the reading.
+func (s *server) sendAnswers(c *call, stream *checksBidi, idle *idleWatch, queue <-chan *underway) (failed error) {
+	for u := range queue {
+		<-u.decided
+		if failed == nil {
+			if failed = stream.Send(u.answer); failed != nil {
+				idle.wake()
+			}
+		}
+		c.meter.giveBack(u.bytes)
+		c.route.metrics.observe(0, time.Since(u.start))
+	}
+	return failed
+}
+
+// answerChecks decides the checks of a message, each for itself, or refuses them all.
+func (s *server) answerChecks(ctx context.Context, rt *route, who Principal, m *limiterv1.CheckStreamRequest) (res *limiterv1.CheckStreamResponse) {
+	defer func() {
+		if p := recover(); p != nil {
+			f := s.explain(rt, who, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+			res = refusedChecks(f)
+		}
+	}()
+	res, err := s.decideChecks(ctx, rt, who, m)
+	if err != nil {
+		return refusedChecks(s.explain(rt, who, err))
+	}
+	return res
+}
+
+func refusedChecks(f *fault) *limiterv1.CheckStreamResponse {
+	return &limiterv1.CheckStreamResponse{Refused: &limiterv1.RefusedChecks{Code: f.code.String(), Message: f.message, Error: f.detail()}}
+}
+
+func (s *server) decideChecks(ctx context.Context, rt *route, who Principal, m *limiterv1.CheckStreamRequest) (*limiterv1.CheckStreamResponse, error) {
+	timeout := rt.deadline
+	if ms := m.GetTimeoutMs(); ms > 0 {
+		timeout = min(time.Duration(ms)*time.Millisecond, MaxDeadline)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	g := s.gates[classBatch]
+	if f := g.enter(who.Tenant); f != nil {
+		s.metrics.shed.WithLabelValues(g.name, f.name).Inc()
+		return nil, f
+	}
+	defer g.leave(who.Tenant)
+	b := checkBuffers.Get().(*checkBuffer)
+	defer b.free()
+	if f := b.read(who, m); f != nil {
+		return nil, f
+	}
+	if err := s.deps.Checker.CheckBatchInto(ctx, b.requests, b.outcomes); err != nil {
+		return nil, err
+	}
+	s.metrics.decidedAll(b.outcomes)
+	return b.answer(m.GetLevels(), func(err error) *fault { return s.explain(rt, who, err) }), nil
+}
