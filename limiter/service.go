@@ -294,7 +294,7 @@ func (s *Service) Roll(ctx context.Context, group raftfsm.GroupID, wall time.Tim
 	if res.outcome != outcomeCalendars {
 		return unexpected(res)
 	}
-	c := rollCommand{wall: wall.Unix()}
+	c := rollCommand{wall: wall.Unix(), timed: s.groups.Level() >= raftfsm.LevelLeases}
 	var errs []error
 	known := map[Calendar]bool{}
 	for _, p := range res.periods {
