@@ -203,14 +203,21 @@ func TestDenialsAreRemembered(t *testing.T) {
 		again.RetryAfterMs > denied.RetryAfterMs || again.RetryAfterMs == 0 || len(again.Levels) != 1 {
 		t.Errorf("%+v after %+v, want the same from memory", again, denied)
 	}
-	if more := n.ask(t, Request{Tenant: "acme", Cost: 6}); more.Source != SourceCached {
-		t.Errorf("more: %+v", more)
-	}
 	if r.count() != before {
 		t.Errorf("%d commands for what is known", r.count()-before)
 	}
+	// What costs more has an advice of its own, or none.
+	if more := n.ask(t, Request{Tenant: "acme", Cost: 6}); more.Source != SourceLeader || more.RetryAfterMs < denied.RetryAfterMs+300_000 {
+		t.Errorf("more: %v, want six minutes more than %d ms", more, denied.RetryAfterMs)
+	}
+	if most := n.ask(t, Request{Tenant: "acme", Cost: 11}); most.Reason != ReasonCostExceedsLimit || most.RetryAfterMs != 0 {
+		t.Errorf("more than the burst: %v", most)
+	}
 	if less := n.ask(t, Request{Tenant: "acme", Cost: 2}); !less.Allow {
 		t.Errorf("less: %+v", less)
+	}
+	if again := n.ask(t, Request{Tenant: "acme", Cost: 6}); again.Source != SourceCached {
+		t.Errorf("again: %+v", again)
 	}
 	n.leases.table.forget("acme")
 	if d := n.ask(t, Request{Tenant: "acme", Cost: 5}); d.Source != SourceLeader {
