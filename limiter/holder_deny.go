@@ -52,6 +52,9 @@ func (t *holderTable) deny(r *Request, d *Decision, sent int64, lent bool) {
 	defer s.mu.Unlock()
 	route := t.routeOf(s, c.tenantHash, c.hash, r)
 	if route == nil {
+		if t.full(s) {
+			return
+		}
 		tenant := t.tenantOf(s, c.tenantHash, r.Tenant)
 		if tenant == nil {
 			return

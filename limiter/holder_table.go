@@ -14,6 +14,11 @@ import (
 // tenant are in one. More would help only nodes with far more cores than checks a shard.
 const holderShards = 64
 
+// placesMax bounds the routes and leases of a shard, and so what one tenant's flood of keys takes: some
+// 131,000 keys with leases of their own, or 40 MB with short names. What finds no place its group
+// decides.
+const placesMax = 1 << 18
+
 // limitSource is where a group's replica on this node publishes the limits in force.
 type limitSource = *atomic.Pointer[limitSet]
 
@@ -27,6 +32,8 @@ type holderTable struct {
 	place  func(tenant string) raftfsm.GroupID
 	// groups are those of which this node has a replica. It does not change.
 	groups map[raftfsm.GroupID]*holderGroup
+	// most is placesMax, but in tests.
+	most   int
 	shards [holderShards]holderShard
 }
 
@@ -116,7 +123,7 @@ func mix64(a, b uint64) uint64 {
 }
 
 func newHolderTable(holder Holder, seed uint64, now func() int64, place func(string) raftfsm.GroupID, sources map[raftfsm.GroupID]limitSource) *holderTable {
-	t := &holderTable{holder: holder, now: now, seed: seed | 1, place: place, groups: map[raftfsm.GroupID]*holderGroup{}}
+	t := &holderTable{holder: holder, now: now, seed: seed | 1, place: place, most: placesMax, groups: map[raftfsm.GroupID]*holderGroup{}}
 	for id, source := range sources { // any order
 		t.groups[id] = &holderGroup{id: id, source: source, kick: make(chan struct{}, 1)}
 	}
@@ -185,7 +192,7 @@ func leaseHash(t *holderTenant, uid uint64, subject string) uint64 {
 }
 
 // routeOf finds the route of a request, or makes it. It returns nil for one of which this node has no
-// leases: its group has no replica here, or its limits are never lent, or it has none.
+// leases: its group has no replica here, or its limits are never lent, or it has none, or there is no place.
 func (t *holderTable) routeOf(s *holderShard, tenantHash uint64, hash uint32, r *Request) *route {
 	known := s.find(hash, r.Tenant, r.Token, r.Key)
 	if known != nil {
@@ -201,9 +208,18 @@ func (t *holderTable) routeOf(s *holderShard, tenantHash uint64, hash uint32, r 
 	return t.resolve(s, known, tenantHash, hash, r)
 }
 
+// full tells whether a shard takes no route that it does not know.
+func (t *holderTable) full(s *holderShard) bool {
+	n := s.routes.n
+	for class := range s.leases {
+		n += s.leases[class].n
+	}
+	return n >= t.most
+}
+
 // resolve finds the leases of a route anew.
 func (t *holderTable) resolve(s *holderShard, old *route, tenantHash uint64, hash uint32, r *Request) *route {
-	if old == nil && validRequest(*r) != nil {
+	if old == nil && (t.full(s) || validRequest(*r) != nil) {
 		return nil
 	}
 	tenant := t.tenantOf(s, tenantHash, r.Tenant)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -426,5 +427,47 @@ func TestAdviceOfWhatIsDeniedAnyway(t *testing.T) {
 	}
 	if d := r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 1}); !d.Allow || d.Source != SourceLeader {
 		t.Errorf("at the node that had a lease: %+v, want that it was returned", d)
+	}
+}
+
+// A flood of keys fills the places there are, and no more; who has one keeps it, and the group decides
+// for the others. Places come free again.
+func TestFloodOfKeysIsBounded(t *testing.T) {
+	r := startRegion(t, 1, limit("key", ScopeKey, "acme/*", "1000/h", 1000), limit("small", ScopeTenant, "globex", "1/h", 1))
+	defer r.close()
+	n := r.nodes[0]
+	const most = 100
+	n.leases.table.most = most
+	places := func() (n int) {
+		for i := range r.nodes[0].leases.table.shards {
+			s := &r.nodes[0].leases.table.shards[i]
+			s.mu.Lock()
+			n = max(n, s.routes.n+s.leases[0].n+s.leases[1].n+s.leases[2].n)
+			s.mu.Unlock()
+		}
+		return n
+	}
+	for i := range 2 * most {
+		for _, q := range []Request{{Tenant: "acme", Key: fmt.Sprint(i), Cost: 1}, {Tenant: "globex", Key: fmt.Sprint(i), Cost: 1}} {
+			if d := n.ask(t, q); d.Allow != (q.Tenant == "acme" || i == 0) {
+				t.Fatalf("%+v: %v", q, d)
+			}
+		}
+	}
+	if got := places(); got < most || got > most+1 {
+		t.Errorf("%d places are taken, want %d", got, most)
+	}
+	if d := n.ask(t, Request{Tenant: "acme", Key: "0", Cost: 1}); d.Source != SourceLease {
+		t.Errorf("a key that was there before: %v from %s", d, d.Source)
+	}
+	if d := n.ask(t, Request{Tenant: "acme", Key: "late", Cost: 1}); d.Source != SourceLeader {
+		t.Errorf("a key without a place: %v from %s", d, d.Source)
+	}
+	now := n.leases.options.Clock.Sync()
+	for began := time.Now(); places() > 0; runtime.Gosched() { // messages may be under way
+		if now += int64(time.Hour); time.Since(began) > time.Minute {
+			t.Fatalf("%d places are taken when all is over", places())
+		}
+		n.leases.table.tick(now)
 	}
 }
