@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"net/http"
+	"sync"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -9,9 +11,11 @@ import (
 	"github.com/maestro-conductor/maestro/api"
 	clusterv1 "github.com/maestro-conductor/maestro/api/gen/mc/cluster/v1"
 	limiterv1 "github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1"
+	"github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1/limiterv1connect"
 	"github.com/maestro-conductor/maestro/internal/certs"
 	regions "github.com/maestro-conductor/maestro/internal/client"
 	"github.com/maestro-conductor/maestro/limiter/client"
+	"github.com/maestro-conductor/maestro/limiter/sidecar"
 )
 
 // lending is a region whose nodes lend.
@@ -320,4 +324,58 @@ func TestAClientThatDies(t *testing.T) {
 	}
 	take("fast", 100)
 	r.await("the deadline of the lease", func() bool { return ask("fast", 200) })
+}
+
+// Two sidecars serve a limit to their machines, together exactly what it has, and give the rest back.
+func TestSidecarsShareALimit(t *testing.T) {
+	r := lending(t)
+	r.setLimits(bucketOf("acme", "tenant", "acme", "25/d", 1000))
+	type served struct {
+		checks limiterv1connect.LimiterClient
+		l      *client.Limiter
+		stop   func()
+	}
+	start := func(i int) served {
+		l := r.newLimiter(i, client.FailDeny)
+		ln, err := sidecar.Listen("127.0.0.1:0")
+		check(t, err)
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- sidecar.Serve(ctx, l, "acme", ln) }()
+		h2c := &http.Transport{Protocols: new(http.Protocols)}
+		h2c.Protocols.SetUnencryptedHTTP2(true)
+		stop := sync.OnceFunc(func() {
+			h2c.CloseIdleConnections()
+			cancel()
+			check(t, <-ended)
+		})
+		t.Cleanup(stop)
+		return served{limiterv1connect.NewLimiterClient(&http.Client{Transport: h2c}, "http://"+ln.Addr().String()), l, stop}
+	}
+	a, b := start(0), start(1)
+	passed := uint32(0)
+	r.await("half of the limit, and checks of both that no node saw", func() bool {
+		for _, s := range []served{a, b} {
+			resp, err := s.checks.CheckBatch(context.Background(), connect.NewRequest(&limiterv1.CheckBatchRequest{
+				Checks: []*limiterv1.CheckRequest{{Cost: 1}, {Tenant: "acme", Cost: 2}, {Cost: 1}},
+			}))
+			check(t, err)
+			for i, cost := range []uint32{1, 2, 1} {
+				if resp.Msg.Results[i].GetDecision().GetAllow() {
+					passed += cost
+				}
+			}
+			one, err := s.checks.Check(context.Background(), connect.NewRequest(&limiterv1.CheckRequest{Cost: 1}))
+			check(t, err)
+			if one.Msg.Allow {
+				passed++
+			}
+		}
+		return passed >= 500 && a.l.Stats().Local > 0 && b.l.Stats().Local > 0
+	})
+	a.stop()
+	b.stop()
+	if passed < 1000 {
+		r.wantLeft("acme", 1000-passed)
+	}
 }

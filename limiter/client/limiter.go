@@ -169,19 +169,28 @@ func (l *Limiter) Close(ctx context.Context) {
 // Check decides one request. The error is an *Error: the caller's context has ended, or the request or
 // the identity is refused. A region that is away is no error; see OnFailure.
 func (l *Limiter) Check(ctx context.Context, r Request) (Decision, error) {
-	if r.Cost > 0 && r.RequestID == "" {
-		var asked uint64
-		for range waitsMax + 1 {
-			d, v, wait := l.table.check(&r, &asked)
-			if v == passes {
-				return d, nil
-			}
-			if v == elsewhere || !l.await(ctx, wait) {
-				break
-			}
-		}
+	if d, ok := l.checkHere(ctx, &r); ok {
+		return d, nil
 	}
 	return l.askNode(ctx, &r)
+}
+
+// checkHere decides a request from leases, if they let it pass.
+func (l *Limiter) checkHere(ctx context.Context, r *Request) (d Decision, ok bool) {
+	if r.Cost == 0 || r.RequestID != "" {
+		return d, false
+	}
+	var asked uint64
+	for range waitsMax + 1 {
+		d, v, wait := l.table.check(r, &asked)
+		if v == passes {
+			return d, true
+		}
+		if v == elsewhere || !l.await(ctx, wait) {
+			break
+		}
+	}
+	return d, false
 }
 
 // await waits for an answer of the node.
@@ -198,27 +207,44 @@ func (l *Limiter) await(ctx context.Context, landed <-chan struct{}) bool {
 }
 
 // askNode lets the region decide.
-func (l *Limiter) askNode(ctx context.Context, r *Request) (Decision, error) {
+func (l *Limiter) askNode(ctx context.Context, r *Request) (d Decision, err error) {
+	failed, err := l.ask(ctx, func(ctx context.Context) error {
+		resp, err := l.client.Limiter().Check(ctx, connect.NewRequest(checkMessage(r)))
+		if err == nil {
+			d = decisionOf(resp.Msg)
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return Decision{}, err
+	case failed:
+		return l.fail(), nil
+	}
+	l.asked.Add(1)
+	return d, nil
+}
+
+// ask makes one call. failed means that the region cannot be asked now; an error is the caller's affair.
+func (l *Limiter) ask(ctx context.Context, call func(context.Context) error) (failed bool, err error) {
 	if l.ctx.Err() != nil {
-		return Decision{}, &Error{Code: connect.CodeCanceled, Reason: client.ReasonInterrupted, Message: "the limiter was closed by its owner", Outcome: OutcomeDefinite}
+		return false, &Error{Code: connect.CodeCanceled, Reason: client.ReasonInterrupted, Message: "the limiter was closed by its owner", Outcome: OutcomeDefinite}
 	}
 	if l.clock.Steady() < l.away.Load() {
-		return l.fail(), nil
+		return true, nil
 	}
 	within, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	resp, err := l.client.Limiter().Check(within, connect.NewRequest(&limiterv1.CheckRequest{
-		Tenant: r.Tenant, Token: r.Token, Key: r.Key, Cost: r.Cost, RequestId: r.RequestID,
-	}))
-	if err == nil {
-		l.asked.Add(1)
-		return decisionOf(resp.Msg), nil
-	}
-	if ctx.Err() != nil || !isAway(err) {
-		return Decision{}, err
+	err = call(within)
+	if err == nil || ctx.Err() != nil || !isAway(err) {
+		return false, err
 	}
 	l.away.Store(l.clock.Steady() + int64(awayFor))
-	return l.fail(), nil
+	return true, nil
+}
+
+func checkMessage(r *Request) *limiterv1.CheckRequest {
+	return &limiterv1.CheckRequest{Tenant: r.Tenant, Token: r.Token, Key: r.Key, Cost: r.Cost, RequestId: r.RequestID}
 }
 
 // isAway tells whether an error means that the region cannot decide now.
