@@ -253,7 +253,9 @@ func (m *Machine) roll(tx *raftfsm.Tx, c rollCommand) ([]byte, error) {
 	if err := tx.Set([]byte{tableWall}, encodeWall(clock)); err != nil {
 		return nil, fmt.Errorf("limiter: wall clock: %w", err)
 	}
-	m.set = newLimitSet(m.set.version, sorted, m.set.emptied, clock)
+	set := newLimitSet(m.set.version, sorted, m.set.emptied, clock)
+	set.plans = m.set.plans
+	m.set = set
 	return binary.AppendUvarint([]byte{codecLimits, byte(outcomeRolled)}, uint64(changed)), nil
 }
 

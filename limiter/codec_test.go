@@ -21,6 +21,7 @@ func FuzzCommand(f *testing.F) {
 	f.Add([]byte{codecFirst, opSweep})
 	f.Add([]byte{codecFirst, opVersion})
 	f.Add(appendConfigure(nil, configureCommand{last: true, Change: Change{To: 2, Puts: []Limit{windowed("a", "acme", 500, "1h")}}}))
+	f.Add(appendConfigure(nil, configureCommand{last: true, Change: Change{From: 1, To: 2, Plans: []Assignment{{"acme", "gold"}}, Leavers: []string{"globex"}}}))
 	f.Add(appendRoll(nil, rollCommand{wall: 5, periods: []period{{Calendar{Period: PeriodDay, TimeZone: "UTC", Anchor: "06:00"}, 3, 9}}}))
 	f.Add([]byte{codecLimits, opCalendars})
 	f.Add(appendPeek(nil, Request{Tenant: "acme", Cost: 3}))
@@ -146,6 +147,9 @@ func TestBytesStayTheSame(t *testing.T) {
 		"counter":           {string(appendCounter(nil, counter{used: u128{0, 5}, unit: 3, gen: 1, t: 128, tick: 7, slots: []slot{{300, 2}, {301, 1}}})), "\x02\x03\x01\x80\x01\x03\x05\x00\x07\x02\xac\x02\x02\x01\x01"},
 		"window":            {string(encodeLimitRow(newLimitState(windowed("a", "acme", 5, "1h"), 3, 1, []generation{{start: 9, ring: ring{1, 2}}}))), "\x02\x01a\x00\x04acme\x02\x05\x021h\x03\x01\x01\x09\x00\x00\x01\x02\x00\x00\x00"},
 		"configured window": {string(appendConfigure(nil, configureCommand{last: true, Change: Change{To: 2, Puts: []Limit{{ID: "a", Scope: ScopeKey, Selector: "*", TokenBucket: TokenBucket{"1/s", 5}, Window: Window{9, "1m"}}}}})), "\x02\x02\x00\x02\x00\x01\x01\x01a\x02\x01*\x03\x031/s\x05\x09\x021m\x00"},
+		"configured plans":  {string(appendConfigure(nil, configureCommand{last: true, Change: Change{From: 1, To: 2, Plans: []Assignment{{"acme", "gold"}}, Leavers: []string{"b"}}})), "\x03\x02\x01\x02\x00\x01\x00\x00\x01\x04acme\x04gold\x01\x01b"},
+		"plan":              {string(planKey("acme")) + string(encodePlan("gold")), "nacme\x01\x04gold"},
+		"limit of a plan":   {string(encodeLimitRow(newLimitState(limit("a", ScopeTenant, "plan:x", "1/s", 5), 3, 1, []generation{{start: 9, rate: rate{1, 1_000_000}}}))), "\x03\x01a\x00\x06plan:x\x01\x031/s\x05\x03\x01\x01\x09\x01\xc0\x84\x3d\x00\x00\x00\x00\x00"},
 		"policies":          {string(AppendLimit(nil, Limit{ID: "a", Scope: ScopeTenant, Selector: "acme", Enforcement: EnforcementOff, Canary: 5, Oversize: OversizeDebt, Access: AccessBanned, Overrides: "b", Expires: 300})), "\x01a\x00\x04acme\xf8\x03\x01\x05\x00\x01\x01b\xac\x02"},
 		"peek":              {string(appendPeek(nil, Request{Tenant: "acme", Cost: 300})), "\x02\x07\x04acme\x00\x00\xac\x02"},
 		"batch":             {string(appendBatch(nil, []Request{{Tenant: "a", Cost: 1}, {Tenant: "b", Key: "k"}})), "\x02\x08\x02\x01a\x00\x00\x01\x01b\x00\x01k\x00"},

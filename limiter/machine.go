@@ -78,6 +78,9 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 		return err
 	}
 	m.set = newLimitSet(m.config.version, sorted, emptied, wall)
+	if m.set.plans, err = loadPlans(store); err != nil {
+		return err
+	}
 	m.published.Store(m.set)
 	return nil
 }

@@ -36,7 +36,7 @@ func genLimits() *rapid.Generator[[]Limit] {
 		var out []Limit
 		for i := range rapid.IntRange(1, 5).Draw(t, "limits") {
 			scope := rapid.SampledFrom([]string{ScopeTenant, ScopeToken, ScopeKey}).Draw(t, "scope")
-			selector := rapid.SampledFrom([]string{"acme", "*", "globex"}).Draw(t, "tenant")
+			selector := rapid.SampledFrom([]string{"acme", "*", "globex", "plan:gold", "plan:basic"}).Draw(t, "tenant")
 			if scope != ScopeTenant {
 				selector += rapid.SampledFrom([]string{"", "/*", "/a", "/a*", "/*b", "/a*b*"}).Draw(t, "pattern")
 			}
@@ -89,6 +89,35 @@ func genAnything() *rapid.Generator[[]Limit] {
 	})
 }
 
+// genPlans draws moves of tenants between plans.
+func genPlans() *rapid.Generator[Change] {
+	return rapid.Custom(func(t *rapid.T) (c Change) {
+		for _, tenant := range []string{"acme", "globex", "initech"} {
+			switch plan := rapid.SampledFrom([]string{"gold", "basic", "none", "stays"}).Draw(t, tenant); plan {
+			case "none":
+				c.Leavers = append(c.Leavers, tenant)
+			case "stays":
+			default:
+				c.Plans = append(c.Plans, Assignment{tenant, plan})
+			}
+		}
+		return c
+	})
+}
+
+// parted cuts a change of plans into a number of parts.
+func parted(c Change, parts int) []configureCommand {
+	out := make([]configureCommand, parts)
+	for i := range out {
+		out[i] = configureCommand{Change: Change{From: c.From, To: c.To}, part: uint32(i), last: i == parts-1}
+	}
+	for i, a := range c.Plans {
+		out[i%parts].Plans = append(out[i%parts].Plans, a)
+	}
+	out[parts-1].Leavers = c.Leavers
+	return out
+}
+
 // someDay is about when the calendars of these tests are.
 var someDay = day("2026-11-25 00:00:00")
 
@@ -122,6 +151,11 @@ func TestChecksAgreeWithOracle(t *testing.T) {
 		var now time.Duration
 		for range rapid.IntRange(1, 40).Draw(rt, "checks") {
 			now += genPause().Draw(rt, "pause")
+			if rapid.IntRange(0, 3).Draw(rt, "plans change") == 0 {
+				c := genPlans().Draw(rt, "plans")
+				version = d.move(c)
+				o.move(c)
+			}
 			r := genRequest().Draw(rt, "request")
 			got := d.check(now, r)
 			want, _ := o.decide(now.Microseconds(), r)
@@ -334,7 +368,7 @@ func TestReplayIsTheSame(t *testing.T) {
 		for range rapid.IntRange(1, 40).Draw(rt, "commands") {
 			now += genPause().Draw(rt, "pause") * time.Duration(rapid.IntRange(0, 1).Draw(rt, "later"))
 			data := []byte{codecFirst, opSweep}
-			switch rapid.SampledFrom([]string{"check", "check", "check", "batch", "hold", "hold", "limits", "sweep", "roll", "noise"}).Draw(rt, "command") {
+			switch rapid.SampledFrom([]string{"check", "check", "check", "batch", "hold", "hold", "limits", "plans", "sweep", "roll", "noise"}).Draw(rt, "command") {
 			case "check":
 				data = appendCheck(nil, genRequest().Draw(rt, "request"))
 			case "batch":
@@ -347,6 +381,15 @@ func TestReplayIsTheSame(t *testing.T) {
 			case "limits":
 				version++
 				data = appendConfigure(nil, configureCommand{Change: Change{To: version, Puts: genAnything().Draw(rt, "limits")}, last: true})
+			case "plans":
+				c := genPlans().Draw(rt, "plans")
+				c.From = version
+				version++
+				c.To = version
+				for _, part := range parted(c, rapid.IntRange(1, 3).Draw(rt, "parts")) {
+					log = append(log, timed{now, appendConfigure(nil, part)})
+				}
+				continue
 			case "noise":
 				data = append([]byte{rapid.ByteRange(codecFirst, codecLeases).Draw(rt, "version"), rapid.SampledFrom(operations).Draw(rt, "operation")}, rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(rt, "noise")...)
 			}

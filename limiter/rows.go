@@ -17,6 +17,7 @@ const (
 	tableSlot    byte = 'h' // uid, tenant, subject -> weight held; and with deadline and id -> weight
 	tableHeld    byte = 'k' // tenant, id -> slots that were acquired together
 	tableLimit   byte = 'l' // limit id -> limit with its rates
+	tablePlan    byte = 'n' // tenant -> plan
 	tableTaken   byte = 'o' // tenant, request id -> what a check took
 	tablePart    byte = 'p' // part -> the steps of an incomplete change, all in the first layout
 	tablePart2   byte = 'q' // part -> steps of which a limit needs a later layout

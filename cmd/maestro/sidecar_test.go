@@ -70,6 +70,9 @@ func TestSidecarWithoutItsRegion(t *testing.T) {
 			t.Errorf("%s: %d %s", path, status, body)
 		}
 	}
+	if _, body := ask(http.MethodGet, "/readyz", ""); !strings.Contains(body, "no node of the region lends") {
+		t.Errorf("/readyz: %s", body)
+	}
 	cancel()
 	if status := <-ended; status != statusDone {
 		t.Errorf("ended with status %d", status)

@@ -121,6 +121,8 @@ type Stats struct {
 	// Leases is how many counters are known now; Connected tells whether a node lends.
 	Leases    int
 	Connected bool
+	// Failure is why the last connection ended, or was not made; empty while Connected.
+	Failure string
 }
 
 // NewLimiter makes a Limiter, which connects by itself. The error says which option is wrong.

@@ -66,11 +66,11 @@ func (l *Limiter) session() (lent bool) {
 		defer cancel()
 		s.sends(ctx)
 	})
-	lent = s.receive()
+	lent, err := s.receive()
 	cancel()
 	sender.Wait()
 	_ = s.stream.CloseResponse() // nothing is left to learn
-	l.table.disconnected()
+	l.table.disconnected(where.Explain(err).Error())
 	for _, m := range s.sent { // any order
 		l.table.answer(m, nil)
 	}
@@ -119,11 +119,11 @@ func (s *session) send(m *sentMessage, out *limiterv1.LeaseRequest) error {
 }
 
 // receive takes answers and events until the stream ends.
-func (s *session) receive() (lent bool) {
+func (s *session) receive() (lent bool, err error) {
 	for {
 		m, err := s.stream.Receive()
 		if err != nil {
-			return lent
+			return lent, err
 		}
 		if m.GetNumber() == 0 {
 			s.limiter.table.event(m)
@@ -135,7 +135,7 @@ func (s *session) receive() (lent bool) {
 		s.mu.Unlock()
 		switch {
 		case sent == nil:
-			return lent // it does not speak the protocol
+			return lent, errAnswer
 		case sent.asks == nil:
 			if !lent && m.GetRefused() == nil {
 				lent = true

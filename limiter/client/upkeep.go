@@ -10,7 +10,7 @@ import (
 func (t *leaseTable) connected(tenant string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.online, t.tenant = true, tenant
+	t.online, t.tenant, t.counts.Failure = true, tenant, ""
 	if tenant == everyTenant {
 		t.tenant = ""
 	}
@@ -22,10 +22,10 @@ func (t *leaseTable) connected(tenant string) {
 const everyTenant = "*"
 
 // disconnected fails what was to be told. Leases are spent on, to their deadlines.
-func (t *leaseTable) disconnected() {
+func (t *leaseTable) disconnected(why string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.online = false
+	t.online, t.counts.Failure = false, why
 	for _, l := range t.tell {
 		l.queued = false
 		t.land(l)

@@ -55,8 +55,8 @@ func Handler(l *client.Limiter, tenant string) http.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !l.Stats().Connected {
-			http.Error(w, "no node of the region lends", http.StatusServiceUnavailable)
+		if s := l.Stats(); !s.Connected {
+			http.Error(w, "no node of the region lends: "+s.Failure, http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ok")

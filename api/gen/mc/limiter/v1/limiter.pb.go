@@ -2698,7 +2698,8 @@ type Limit struct {
 	// tenant and token, "key" one per tenant and key.
 	Scope string `protobuf:"bytes,2,opt,name=scope,proto3" json:"scope,omitempty"`
 	// selector is a tenant, or tenant/pattern for the scopes token and key; the pattern may
-	// hold * wildcards, and the tenant may be * for every tenant.
+	// hold * wildcards. In the place of the tenant may be * for every tenant, or plan:NAME for
+	// each tenant on that plan, which only the platform sets.
 	Selector string `protobuf:"bytes,3,opt,name=selector,proto3" json:"selector,omitempty"`
 	// token_bucket, window and calendar are how much may pass, and concurrency how much may run at
 	// the same time; at least one is there, unless access is, and all that are there count.
@@ -3443,6 +3444,342 @@ func (x *DeleteLimitsResponse) GetInForce() bool {
 	return false
 }
 
+// PlanAssignment says which plan a tenant is on.
+type PlanAssignment struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant is the tenant: [a-z0-9._-]{1,63}.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// plan is the plan's name, of the same characters; empty to take the tenant off its plan.
+	Plan          string `protobuf:"bytes,2,opt,name=plan,proto3" json:"plan,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanAssignment) Reset() {
+	*x = PlanAssignment{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanAssignment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanAssignment) ProtoMessage() {}
+
+func (x *PlanAssignment) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanAssignment.ProtoReflect.Descriptor instead.
+func (*PlanAssignment) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *PlanAssignment) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *PlanAssignment) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
+// SetPlansRequest carries the tenants that change their plan.
+type SetPlansRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// assignments is at most 1000 assignments of distinct tenants. Taking a tenant off its plan
+	// that is on none fails the request.
+	Assignments []*PlanAssignment `protobuf:"bytes,1,rep,name=assignments,proto3" json:"assignments,omitempty"`
+	// request_id makes a retry return the first answer; see CheckRequest.
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPlansRequest) Reset() {
+	*x = SetPlansRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPlansRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPlansRequest) ProtoMessage() {}
+
+func (x *SetPlansRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPlansRequest.ProtoReflect.Descriptor instead.
+func (*SetPlansRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *SetPlansRequest) GetAssignments() []*PlanAssignment {
+	if x != nil {
+		return x.Assignments
+	}
+	return nil
+}
+
+func (x *SetPlansRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// SetPlansResponse tells what became of them.
+type SetPlansResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// version is the version of the limits after the change; plans are a part of them.
+	Version uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// created counts tenants that were on no plan, replaced those that were on another, unchanged those
+	// that were on it already, removed those that are on none now.
+	Created   uint32 `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
+	Replaced  uint32 `protobuf:"varint,3,opt,name=replaced,proto3" json:"replaced,omitempty"`
+	Unchanged uint32 `protobuf:"varint,4,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	Removed   uint32 `protobuf:"varint,5,opt,name=removed,proto3" json:"removed,omitempty"`
+	// in_force is as in SetLimitsResponse.
+	InForce       bool `protobuf:"varint,6,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPlansResponse) Reset() {
+	*x = SetPlansResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPlansResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPlansResponse) ProtoMessage() {}
+
+func (x *SetPlansResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPlansResponse.ProtoReflect.Descriptor instead.
+func (*SetPlansResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *SetPlansResponse) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetCreated() uint32 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetReplaced() uint32 {
+	if x != nil {
+		return x.Replaced
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetUnchanged() uint32 {
+	if x != nil {
+		return x.Unchanged
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetRemoved() uint32 {
+	if x != nil {
+		return x.Removed
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetInForce() bool {
+	if x != nil {
+		return x.InForce
+	}
+	return false
+}
+
+// ListPlansRequest filters the assignments.
+type ListPlansRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// plan keeps only tenants on this plan; empty keeps all.
+	Plan string `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
+	// tenant keeps only this tenant; empty keeps all the caller may see.
+	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// most is how many assignments the answer may have: at most 1000, which is also meant by 0.
+	Most uint32 `protobuf:"varint,3,opt,name=most,proto3" json:"most,omitempty"`
+	// after keeps only tenants behind this one, in the order of bytes: the next of the page before.
+	After         string `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPlansRequest) Reset() {
+	*x = ListPlansRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPlansRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPlansRequest) ProtoMessage() {}
+
+func (x *ListPlansRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPlansRequest.ProtoReflect.Descriptor instead.
+func (*ListPlansRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *ListPlansRequest) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
+func (x *ListPlansRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ListPlansRequest) GetMost() uint32 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
+func (x *ListPlansRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+// ListPlansResponse is one page, as of one moment.
+type ListPlansResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Assignments []*PlanAssignment      `protobuf:"bytes,1,rep,name=assignments,proto3" json:"assignments,omitempty"`
+	// next is the tenant after which the next page begins; empty when there is no more.
+	Next string `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	// version is the version of the limits at the moment of the page.
+	Version       uint32 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPlansResponse) Reset() {
+	*x = ListPlansResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPlansResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPlansResponse) ProtoMessage() {}
+
+func (x *ListPlansResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPlansResponse.ProtoReflect.Descriptor instead.
+func (*ListPlansResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *ListPlansResponse) GetAssignments() []*PlanAssignment {
+	if x != nil {
+		return x.Assignments
+	}
+	return nil
+}
+
+func (x *ListPlansResponse) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+func (x *ListPlansResponse) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 // TopRequest says which keys are wanted.
 type TopRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3458,7 +3795,7 @@ type TopRequest struct {
 
 func (x *TopRequest) Reset() {
 	*x = TopRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[49]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3470,7 +3807,7 @@ func (x *TopRequest) String() string {
 func (*TopRequest) ProtoMessage() {}
 
 func (x *TopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[49]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3483,7 +3820,7 @@ func (x *TopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
 func (*TopRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{49}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *TopRequest) GetTenant() string {
@@ -3519,7 +3856,7 @@ type TopResponse struct {
 
 func (x *TopResponse) Reset() {
 	*x = TopResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[50]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3531,7 +3868,7 @@ func (x *TopResponse) String() string {
 func (*TopResponse) ProtoMessage() {}
 
 func (x *TopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[50]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3544,7 +3881,7 @@ func (x *TopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
 func (*TopResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{50}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *TopResponse) GetKeys() []*BusyKey {
@@ -3580,7 +3917,7 @@ type BusyKey struct {
 
 func (x *BusyKey) Reset() {
 	*x = BusyKey{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[51]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3592,7 +3929,7 @@ func (x *BusyKey) String() string {
 func (*BusyKey) ProtoMessage() {}
 
 func (x *BusyKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[51]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3605,7 +3942,7 @@ func (x *BusyKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BusyKey.ProtoReflect.Descriptor instead.
 func (*BusyKey) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{51}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *BusyKey) GetTenant() string {
@@ -3666,7 +4003,7 @@ type GetModeRequest struct {
 
 func (x *GetModeRequest) Reset() {
 	*x = GetModeRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[52]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3678,7 +4015,7 @@ func (x *GetModeRequest) String() string {
 func (*GetModeRequest) ProtoMessage() {}
 
 func (x *GetModeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[52]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3691,7 +4028,7 @@ func (x *GetModeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModeRequest.ProtoReflect.Descriptor instead.
 func (*GetModeRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{52}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{57}
 }
 
 // GetModeResponse is the mode of the region.
@@ -3705,7 +4042,7 @@ type GetModeResponse struct {
 
 func (x *GetModeResponse) Reset() {
 	*x = GetModeResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[53]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3717,7 +4054,7 @@ func (x *GetModeResponse) String() string {
 func (*GetModeResponse) ProtoMessage() {}
 
 func (x *GetModeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[53]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3730,7 +4067,7 @@ func (x *GetModeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModeResponse.ProtoReflect.Descriptor instead.
 func (*GetModeResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{53}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *GetModeResponse) GetMode() string {
@@ -3752,7 +4089,7 @@ type SetModeRequest struct {
 
 func (x *SetModeRequest) Reset() {
 	*x = SetModeRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[54]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3764,7 +4101,7 @@ func (x *SetModeRequest) String() string {
 func (*SetModeRequest) ProtoMessage() {}
 
 func (x *SetModeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[54]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3777,7 +4114,7 @@ func (x *SetModeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetModeRequest.ProtoReflect.Descriptor instead.
 func (*SetModeRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{54}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *SetModeRequest) GetMode() string {
@@ -3799,7 +4136,7 @@ type SetModeResponse struct {
 
 func (x *SetModeResponse) Reset() {
 	*x = SetModeResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[55]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3811,7 +4148,7 @@ func (x *SetModeResponse) String() string {
 func (*SetModeResponse) ProtoMessage() {}
 
 func (x *SetModeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[55]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3824,7 +4161,7 @@ func (x *SetModeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetModeResponse.ProtoReflect.Descriptor instead.
 func (*SetModeResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{55}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *SetModeResponse) GetMode() string {
@@ -4094,7 +4431,30 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tR\trequestId\"K\n" +
 	"\x14DeleteLimitsResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x19\n" +
-	"\bin_force\x18\x02 \x01(\bR\ainForce\"P\n" +
+	"\bin_force\x18\x02 \x01(\bR\ainForce\"<\n" +
+	"\x0ePlanAssignment\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04plan\x18\x02 \x01(\tR\x04plan\"q\n" +
+	"\x0fSetPlansRequest\x12?\n" +
+	"\vassignments\x18\x01 \x03(\v2\x1d.mc.limiter.v1.PlanAssignmentR\vassignments\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"\xb5\x01\n" +
+	"\x10SetPlansResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
+	"\acreated\x18\x02 \x01(\rR\acreated\x12\x1a\n" +
+	"\breplaced\x18\x03 \x01(\rR\breplaced\x12\x1c\n" +
+	"\tunchanged\x18\x04 \x01(\rR\tunchanged\x12\x18\n" +
+	"\aremoved\x18\x05 \x01(\rR\aremoved\x12\x19\n" +
+	"\bin_force\x18\x06 \x01(\bR\ainForce\"h\n" +
+	"\x10ListPlansRequest\x12\x12\n" +
+	"\x04plan\x18\x01 \x01(\tR\x04plan\x12\x16\n" +
+	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04most\x18\x03 \x01(\rR\x04most\x12\x14\n" +
+	"\x05after\x18\x04 \x01(\tR\x05after\"\x82\x01\n" +
+	"\x11ListPlansResponse\x12?\n" +
+	"\vassignments\x18\x01 \x03(\v2\x1d.mc.limiter.v1.PlanAssignmentR\vassignments\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\rR\aversion\"P\n" +
 	"\n" +
 	"TopRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
@@ -4118,8 +4478,7 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\"=\n" +
 	"\x0fSetModeResponse\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x16\n" +
-	"\x06before\x18\x02 \x01(\tR\x06before2\xc8\n" +
-	"\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before2\xe5\v\n" +
 	"\aLimiter\x12B\n" +
 	"\x05Check\x12\x1b.mc.limiter.v1.CheckRequest\x1a\x1c.mc.limiter.v1.CheckResponse\x12Q\n" +
 	"\n" +
@@ -4137,7 +4496,9 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\tSetLimits\x12\x1f.mc.limiter.v1.SetLimitsRequest\x1a .mc.limiter.v1.SetLimitsResponse\x12Q\n" +
 	"\n" +
 	"ListLimits\x12 .mc.limiter.v1.ListLimitsRequest\x1a!.mc.limiter.v1.ListLimitsResponse\x12W\n" +
-	"\fDeleteLimits\x12\".mc.limiter.v1.DeleteLimitsRequest\x1a#.mc.limiter.v1.DeleteLimitsResponse\x12<\n" +
+	"\fDeleteLimits\x12\".mc.limiter.v1.DeleteLimitsRequest\x1a#.mc.limiter.v1.DeleteLimitsResponse\x12K\n" +
+	"\bSetPlans\x12\x1e.mc.limiter.v1.SetPlansRequest\x1a\x1f.mc.limiter.v1.SetPlansResponse\x12N\n" +
+	"\tListPlans\x12\x1f.mc.limiter.v1.ListPlansRequest\x1a .mc.limiter.v1.ListPlansResponse\x12<\n" +
 	"\x03Top\x12\x19.mc.limiter.v1.TopRequest\x1a\x1a.mc.limiter.v1.TopResponse\x12H\n" +
 	"\aGetMode\x12\x1d.mc.limiter.v1.GetModeRequest\x1a\x1e.mc.limiter.v1.GetModeResponse\x12H\n" +
 	"\aSetMode\x12\x1d.mc.limiter.v1.SetModeRequest\x1a\x1e.mc.limiter.v1.SetModeResponseBFZDgithub.com/maestro-conductor/maestro/api/gen/mc/limiter/v1;limiterv1b\x06proto3"
@@ -4154,7 +4515,7 @@ func file_mc_limiter_v1_limiter_proto_rawDescGZIP() []byte {
 	return file_mc_limiter_v1_limiter_proto_rawDescData
 }
 
-var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*CheckRequest)(nil),          // 0: mc.limiter.v1.CheckRequest
 	(*CheckResponse)(nil),         // 1: mc.limiter.v1.CheckResponse
@@ -4205,15 +4566,20 @@ var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*ListLimitsResponse)(nil),    // 46: mc.limiter.v1.ListLimitsResponse
 	(*DeleteLimitsRequest)(nil),   // 47: mc.limiter.v1.DeleteLimitsRequest
 	(*DeleteLimitsResponse)(nil),  // 48: mc.limiter.v1.DeleteLimitsResponse
-	(*TopRequest)(nil),            // 49: mc.limiter.v1.TopRequest
-	(*TopResponse)(nil),           // 50: mc.limiter.v1.TopResponse
-	(*BusyKey)(nil),               // 51: mc.limiter.v1.BusyKey
-	(*GetModeRequest)(nil),        // 52: mc.limiter.v1.GetModeRequest
-	(*GetModeResponse)(nil),       // 53: mc.limiter.v1.GetModeResponse
-	(*SetModeRequest)(nil),        // 54: mc.limiter.v1.SetModeRequest
-	(*SetModeResponse)(nil),       // 55: mc.limiter.v1.SetModeResponse
-	(*v1.ErrorDetail)(nil),        // 56: mc.common.v1.ErrorDetail
-	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
+	(*PlanAssignment)(nil),        // 49: mc.limiter.v1.PlanAssignment
+	(*SetPlansRequest)(nil),       // 50: mc.limiter.v1.SetPlansRequest
+	(*SetPlansResponse)(nil),      // 51: mc.limiter.v1.SetPlansResponse
+	(*ListPlansRequest)(nil),      // 52: mc.limiter.v1.ListPlansRequest
+	(*ListPlansResponse)(nil),     // 53: mc.limiter.v1.ListPlansResponse
+	(*TopRequest)(nil),            // 54: mc.limiter.v1.TopRequest
+	(*TopResponse)(nil),           // 55: mc.limiter.v1.TopResponse
+	(*BusyKey)(nil),               // 56: mc.limiter.v1.BusyKey
+	(*GetModeRequest)(nil),        // 57: mc.limiter.v1.GetModeRequest
+	(*GetModeResponse)(nil),       // 58: mc.limiter.v1.GetModeResponse
+	(*SetModeRequest)(nil),        // 59: mc.limiter.v1.SetModeRequest
+	(*SetModeResponse)(nil),       // 60: mc.limiter.v1.SetModeResponse
+	(*v1.ErrorDetail)(nil),        // 61: mc.common.v1.ErrorDetail
+	(*timestamppb.Timestamp)(nil), // 62: google.protobuf.Timestamp
 }
 var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	2,  // 0: mc.limiter.v1.CheckResponse.levels:type_name -> mc.limiter.v1.Level
@@ -4228,14 +4594,14 @@ var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	0,  // 9: mc.limiter.v1.CheckBatchRequest.checks:type_name -> mc.limiter.v1.CheckRequest
 	13, // 10: mc.limiter.v1.CheckBatchResponse.results:type_name -> mc.limiter.v1.CheckResult
 	1,  // 11: mc.limiter.v1.CheckResult.decision:type_name -> mc.limiter.v1.CheckResponse
-	56, // 12: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
+	61, // 12: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
 	16, // 13: mc.limiter.v1.CheckStreamResponse.denials:type_name -> mc.limiter.v1.Denial
 	17, // 14: mc.limiter.v1.CheckStreamResponse.failed:type_name -> mc.limiter.v1.FailedCheck
 	18, // 15: mc.limiter.v1.CheckStreamResponse.levels:type_name -> mc.limiter.v1.CheckLevels
 	19, // 16: mc.limiter.v1.CheckStreamResponse.refused:type_name -> mc.limiter.v1.RefusedChecks
-	56, // 17: mc.limiter.v1.FailedCheck.error:type_name -> mc.common.v1.ErrorDetail
+	61, // 17: mc.limiter.v1.FailedCheck.error:type_name -> mc.common.v1.ErrorDetail
 	2,  // 18: mc.limiter.v1.CheckLevels.levels:type_name -> mc.limiter.v1.Level
-	56, // 19: mc.limiter.v1.RefusedChecks.error:type_name -> mc.common.v1.ErrorDetail
+	61, // 19: mc.limiter.v1.RefusedChecks.error:type_name -> mc.common.v1.ErrorDetail
 	1,  // 20: mc.limiter.v1.PeekResponse.decision:type_name -> mc.limiter.v1.CheckResponse
 	24, // 21: mc.limiter.v1.UsageResponse.levels:type_name -> mc.limiter.v1.LevelUsage
 	2,  // 22: mc.limiter.v1.LevelUsage.level:type_name -> mc.limiter.v1.Level
@@ -4246,52 +4612,58 @@ var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	39, // 27: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
 	40, // 28: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
 	41, // 29: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
-	57, // 30: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
+	62, // 30: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
 	42, // 31: mc.limiter.v1.Limit.concurrency:type_name -> mc.limiter.v1.Concurrency
 	38, // 32: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
 	38, // 33: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
-	51, // 34: mc.limiter.v1.TopResponse.keys:type_name -> mc.limiter.v1.BusyKey
-	0,  // 35: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
-	11, // 36: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
-	14, // 37: mc.limiter.v1.Limiter.CheckStream:input_type -> mc.limiter.v1.CheckStreamRequest
-	3,  // 38: mc.limiter.v1.Limiter.Lease:input_type -> mc.limiter.v1.LeaseRequest
-	20, // 39: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
-	22, // 40: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
-	25, // 41: mc.limiter.v1.Limiter.Reserve:input_type -> mc.limiter.v1.ReserveRequest
-	27, // 42: mc.limiter.v1.Limiter.Commit:input_type -> mc.limiter.v1.CommitRequest
-	30, // 43: mc.limiter.v1.Limiter.Cancel:input_type -> mc.limiter.v1.CancelRequest
-	32, // 44: mc.limiter.v1.Limiter.Refund:input_type -> mc.limiter.v1.RefundRequest
-	34, // 45: mc.limiter.v1.Limiter.Acquire:input_type -> mc.limiter.v1.AcquireRequest
-	36, // 46: mc.limiter.v1.Limiter.Release:input_type -> mc.limiter.v1.ReleaseRequest
-	43, // 47: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
-	45, // 48: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
-	47, // 49: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
-	49, // 50: mc.limiter.v1.Limiter.Top:input_type -> mc.limiter.v1.TopRequest
-	52, // 51: mc.limiter.v1.Limiter.GetMode:input_type -> mc.limiter.v1.GetModeRequest
-	54, // 52: mc.limiter.v1.Limiter.SetMode:input_type -> mc.limiter.v1.SetModeRequest
-	1,  // 53: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
-	12, // 54: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
-	15, // 55: mc.limiter.v1.Limiter.CheckStream:output_type -> mc.limiter.v1.CheckStreamResponse
-	6,  // 56: mc.limiter.v1.Limiter.Lease:output_type -> mc.limiter.v1.LeaseResponse
-	21, // 57: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
-	23, // 58: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
-	26, // 59: mc.limiter.v1.Limiter.Reserve:output_type -> mc.limiter.v1.ReserveResponse
-	28, // 60: mc.limiter.v1.Limiter.Commit:output_type -> mc.limiter.v1.CommitResponse
-	31, // 61: mc.limiter.v1.Limiter.Cancel:output_type -> mc.limiter.v1.CancelResponse
-	33, // 62: mc.limiter.v1.Limiter.Refund:output_type -> mc.limiter.v1.RefundResponse
-	35, // 63: mc.limiter.v1.Limiter.Acquire:output_type -> mc.limiter.v1.AcquireResponse
-	37, // 64: mc.limiter.v1.Limiter.Release:output_type -> mc.limiter.v1.ReleaseResponse
-	44, // 65: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
-	46, // 66: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
-	48, // 67: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
-	50, // 68: mc.limiter.v1.Limiter.Top:output_type -> mc.limiter.v1.TopResponse
-	53, // 69: mc.limiter.v1.Limiter.GetMode:output_type -> mc.limiter.v1.GetModeResponse
-	55, // 70: mc.limiter.v1.Limiter.SetMode:output_type -> mc.limiter.v1.SetModeResponse
-	53, // [53:71] is the sub-list for method output_type
-	35, // [35:53] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	49, // 34: mc.limiter.v1.SetPlansRequest.assignments:type_name -> mc.limiter.v1.PlanAssignment
+	49, // 35: mc.limiter.v1.ListPlansResponse.assignments:type_name -> mc.limiter.v1.PlanAssignment
+	56, // 36: mc.limiter.v1.TopResponse.keys:type_name -> mc.limiter.v1.BusyKey
+	0,  // 37: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
+	11, // 38: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
+	14, // 39: mc.limiter.v1.Limiter.CheckStream:input_type -> mc.limiter.v1.CheckStreamRequest
+	3,  // 40: mc.limiter.v1.Limiter.Lease:input_type -> mc.limiter.v1.LeaseRequest
+	20, // 41: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
+	22, // 42: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
+	25, // 43: mc.limiter.v1.Limiter.Reserve:input_type -> mc.limiter.v1.ReserveRequest
+	27, // 44: mc.limiter.v1.Limiter.Commit:input_type -> mc.limiter.v1.CommitRequest
+	30, // 45: mc.limiter.v1.Limiter.Cancel:input_type -> mc.limiter.v1.CancelRequest
+	32, // 46: mc.limiter.v1.Limiter.Refund:input_type -> mc.limiter.v1.RefundRequest
+	34, // 47: mc.limiter.v1.Limiter.Acquire:input_type -> mc.limiter.v1.AcquireRequest
+	36, // 48: mc.limiter.v1.Limiter.Release:input_type -> mc.limiter.v1.ReleaseRequest
+	43, // 49: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
+	45, // 50: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
+	47, // 51: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
+	50, // 52: mc.limiter.v1.Limiter.SetPlans:input_type -> mc.limiter.v1.SetPlansRequest
+	52, // 53: mc.limiter.v1.Limiter.ListPlans:input_type -> mc.limiter.v1.ListPlansRequest
+	54, // 54: mc.limiter.v1.Limiter.Top:input_type -> mc.limiter.v1.TopRequest
+	57, // 55: mc.limiter.v1.Limiter.GetMode:input_type -> mc.limiter.v1.GetModeRequest
+	59, // 56: mc.limiter.v1.Limiter.SetMode:input_type -> mc.limiter.v1.SetModeRequest
+	1,  // 57: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
+	12, // 58: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
+	15, // 59: mc.limiter.v1.Limiter.CheckStream:output_type -> mc.limiter.v1.CheckStreamResponse
+	6,  // 60: mc.limiter.v1.Limiter.Lease:output_type -> mc.limiter.v1.LeaseResponse
+	21, // 61: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
+	23, // 62: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
+	26, // 63: mc.limiter.v1.Limiter.Reserve:output_type -> mc.limiter.v1.ReserveResponse
+	28, // 64: mc.limiter.v1.Limiter.Commit:output_type -> mc.limiter.v1.CommitResponse
+	31, // 65: mc.limiter.v1.Limiter.Cancel:output_type -> mc.limiter.v1.CancelResponse
+	33, // 66: mc.limiter.v1.Limiter.Refund:output_type -> mc.limiter.v1.RefundResponse
+	35, // 67: mc.limiter.v1.Limiter.Acquire:output_type -> mc.limiter.v1.AcquireResponse
+	37, // 68: mc.limiter.v1.Limiter.Release:output_type -> mc.limiter.v1.ReleaseResponse
+	44, // 69: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
+	46, // 70: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
+	48, // 71: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
+	51, // 72: mc.limiter.v1.Limiter.SetPlans:output_type -> mc.limiter.v1.SetPlansResponse
+	53, // 73: mc.limiter.v1.Limiter.ListPlans:output_type -> mc.limiter.v1.ListPlansResponse
+	55, // 74: mc.limiter.v1.Limiter.Top:output_type -> mc.limiter.v1.TopResponse
+	58, // 75: mc.limiter.v1.Limiter.GetMode:output_type -> mc.limiter.v1.GetModeResponse
+	60, // 76: mc.limiter.v1.Limiter.SetMode:output_type -> mc.limiter.v1.SetModeResponse
+	57, // [57:77] is the sub-list for method output_type
+	37, // [37:57] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_mc_limiter_v1_limiter_proto_init() }
@@ -4305,7 +4677,7 @@ func file_mc_limiter_v1_limiter_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_limiter_v1_limiter_proto_rawDesc), len(file_mc_limiter_v1_limiter_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   56,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
