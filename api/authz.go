@@ -24,6 +24,7 @@ const (
 	classBackup
 	classBatch
 	classCheckStream
+	classLease
 	classes
 )
 
@@ -78,6 +79,7 @@ var procedures = []procedure{
 	{name: restCheck, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterCheckBatchProcedure, least: RoleRunner, write: true, class: classBatch, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterCheckStreamProcedure, least: RoleRunner, write: true, stream: true, class: classCheckStream, deadline: DeadlineCheck},
+	{name: limiterv1connect.LimiterLeaseProcedure, least: RoleRunner, write: true, stream: true, class: classLease, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterPeekProcedure, least: RoleRunner, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterUsageProcedure, least: RoleRunner, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterReserveProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},

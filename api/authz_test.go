@@ -130,6 +130,10 @@ var accessCases = []accessCase{
 		own: fromRunner, foreign: fromRunner, platform: noTenant,
 	},
 	{
+		what: "lease", procedure: limiterv1connect.LimiterLeaseProcedure, request: &limiterv1.LeaseRequest{Holder: 7, Tenant: "acme"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
 		what: "peek", procedure: limiterv1connect.LimiterPeekProcedure, request: &limiterv1.PeekRequest{Tenant: "acme"},
 		own: fromRunner, foreign: runForeign, platform: fromRunner,
 	},
@@ -469,14 +473,18 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 		answer, err := stream.Receive()
 		_ = stream.CloseRequest()
 		_ = stream.CloseResponse()
-		if refused := answer.GetRefused(); err == nil && refused != nil {
-			failed := connect.NewError(connect.CodeUnknown, errors.New(refused.GetMessage()))
-			detail, detailErr := connect.NewErrorDetail(refused.GetError())
-			if detailErr != nil {
-				t.Fatal(detailErr)
-			}
-			failed.AddDetail(detail)
-			err = failed
+		if err == nil {
+			err = refusal(t, answer.GetRefused())
+		}
+		return err
+	case *limiterv1.LeaseRequest:
+		stream := limiterv1connect.NewLimiterClient(e.client(secret), e.url).Lease(t.Context())
+		_ = stream.Send(m) // Receive tells why it failed
+		answer, err := stream.Receive()
+		_ = stream.CloseRequest()
+		_ = stream.CloseResponse()
+		if err == nil {
+			err = refusal(t, answer.GetRefused())
 		}
 		return err
 	case *provenancev1.IngestStreamRequest:
@@ -490,6 +498,21 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 		t.Fatalf("no way to send a %T", m)
 		return nil
 	}
+}
+
+// refusal is the error that a message of a stream was refused with, or nil.
+func refusal(t *testing.T, refused *limiterv1.RefusedChecks) error {
+	t.Helper()
+	if refused == nil {
+		return nil
+	}
+	failed := connect.NewError(connect.CodeUnknown, errors.New(refused.GetMessage()))
+	detail, err := connect.NewErrorDetail(refused.GetError())
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed.AddDetail(detail)
+	return failed
 }
 
 func callOne[Res, Req any](t *testing.T, e *env, procedure, secret string, m *Req) error {

@@ -85,6 +85,14 @@ type Holder interface {
 	Release(ctx context.Context, tenant, id string) (held bool, err error)
 }
 
+// Lender lends tokens to processes outside the nodes; *limiter.Service is one.
+type Lender interface {
+	// Lend answers the asks of a holder, all of one tenant.
+	Lend(ctx context.Context, h limiter.Holder, tenant string, asks []limiter.Ask) ([]limiter.Route, error)
+	// Attend connects a holder until its Leave; nil when there is nothing to tell it.
+	Attend(h limiter.Holder) *limiter.Outside
+}
+
 // LimitChange is what became of a change to the limits.
 type LimitChange struct {
 	Version                      uint32

@@ -47,7 +47,7 @@ func newEnv(t testing.TB, change func(*Deps)) *env {
 	t.Helper()
 	e := &env{services: newServices(), registry: prometheus.NewRegistry(), log: &logBuffer{}, ca: newAuthority(t)}
 	deps := Deps{
-		Authenticator: e.services, Checker: e.services, Holder: e.services, Limits: e.services, Index: e.services,
+		Authenticator: e.services, Checker: e.services, Holder: e.services, Lender: e.services, Limits: e.services, Index: e.services,
 		Tokens: e.services, Cluster: e.services, Backups: e.services,
 		Region: "eu", Metrics: e.registry,
 		Logger: slog.New(slog.NewTextHandler(e.log, &slog.HandlerOptions{Level: slog.LevelDebug})),

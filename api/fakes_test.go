@@ -413,3 +413,11 @@ func newServices() *fakeServices {
 	}
 	return f
 }
+
+func (f *fakeServices) Lend(_ context.Context, _ limiter.Holder, _ string, asks []limiter.Ask) ([]limiter.Route, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return make([]limiter.Route, len(asks)), f.err
+}
+
+func (*fakeServices) Attend(limiter.Holder) *limiter.Outside { return nil }

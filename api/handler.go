@@ -27,6 +27,7 @@ type Deps struct {
 	Freshness Freshness
 	Checker   Checker
 	Holder    Holder
+	Lender    Lender
 	// Envoy says what the descriptors of Envoy's rate limit service mean; nil switches that off.
 	Envoy   *envoymap.Mapping
 	Limits  LimitAdmin
@@ -121,6 +122,8 @@ func (s *server) handlers() map[string]http.Handler {
 		limiterv1connect.LimiterCheckBatchProcedure: unary(s, limiterv1connect.LimiterCheckBatchProcedure, s.checkBatch),
 		limiterv1connect.LimiterCheckStreamProcedure: connect.NewBidiStreamHandler(
 			limiterv1connect.LimiterCheckStreamProcedure, s.checkStream, optionsOf(limiterv1connect.LimiterCheckStreamProcedure)...),
+		limiterv1connect.LimiterLeaseProcedure: connect.NewBidiStreamHandler(
+			limiterv1connect.LimiterLeaseProcedure, s.leaseStream, optionsOf(limiterv1connect.LimiterLeaseProcedure)...),
 		limiterv1connect.LimiterPeekProcedure:         unary(s, limiterv1connect.LimiterPeekProcedure, s.peek),
 		limiterv1connect.LimiterUsageProcedure:        unary(s, limiterv1connect.LimiterUsageProcedure, s.usage),
 		limiterv1connect.LimiterReserveProcedure:      unary(s, limiterv1connect.LimiterReserveProcedure, s.reserve),

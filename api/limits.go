@@ -28,6 +28,11 @@ const (
 	// MaxBusyKeys is the most keys that Top tells of; DefaultBusyKeys is what 0 means.
 	MaxBusyKeys     = 100
 	DefaultBusyKeys = 20
+	// MaxLeaseAsks and MaxLeaseReports bound one message about leases, and one of its asks.
+	MaxLeaseAsks    = 100
+	MaxLeaseReports = 64
+	// maxLeaseTokens bounds the numbers of a report: no epoch is granted more.
+	maxLeaseTokens = 1 << 62
 	// MaxStreamMessages bounds the messages of one stream of checks that are decided at the same time.
 	MaxStreamMessages = 16
 	// MaxTokenBytes and MaxKeyBytes bound what a check names.
@@ -88,6 +93,8 @@ var classLimits = [classes]classLimit{
 	classBatch: {"batch", 128, 32 << 20, 1 << 20},
 	// Each message of these streams takes a place among the batches while it is decided.
 	classCheckStream: {"check_stream", 256, 64 << 20, 1 << 20},
+	// A stream of each client or sidecar that decides by itself.
+	classLease: {"lease", 1024, 32 << 20, 1 << 20},
 }
 
 // Connections of the listener; see NewServer.

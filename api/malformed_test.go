@@ -230,7 +230,7 @@ func TestCertificates(t *testing.T) {
 // TestServicesOff: a service that is nil is off, and nothing of it answers.
 func TestServicesOff(t *testing.T) {
 	e := newEnv(t, func(d *Deps) {
-		d.Checker, d.Holder, d.Limits, d.Index, d.Tokens, d.Cluster, d.Backups = nil, nil, nil, nil, nil, nil, nil
+		d.Checker, d.Holder, d.Lender, d.Limits, d.Index, d.Tokens, d.Cluster, d.Backups = nil, nil, nil, nil, nil, nil, nil, nil
 	})
 	for _, c := range accessCases {
 		if c.request == nil && c.procedure != restSearch {

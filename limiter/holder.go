@@ -73,6 +73,8 @@ type Leases struct {
 	wg     sync.WaitGroup
 
 	recalls recallLog
+	outside outside
+	mode    func() Mode
 }
 
 // NewLeases begins to hold leases for s, once the level of the region allows it.
@@ -88,6 +90,7 @@ func (s *Service) NewLeases(o LeaseOptions) (*Leases, error) {
 	holder, seed := binary.LittleEndian.Uint64(random[:8]), binary.LittleEndian.Uint64(random[8:])
 	l := &Leases{
 		options: o,
+		mode:    func() Mode { return s.mode() },
 		table:   newHolderTable(Holder(holder), seed, o.Clock.Steady, s.Group, sources),
 	}
 	forget := l.table.forget
@@ -133,9 +136,12 @@ func (l *Leases) Close(ctx context.Context) {
 // look sees whether leases may be used at all, and of which groups.
 func (l *Leases) look() {
 	l.active.Store(!l.closed.Load() && l.options.Groups.Level() >= raftfsm.LevelLeases)
+	sets := map[limitSource]*limitSet{}
 	for id, g := range l.table.groups { // any order
 		g.shut.Store(!l.options.Follows(id))
+		sets[g.source] = g.source.Load()
 	}
+	l.outside.look(sets, l.mode())
 }
 
 // run looks after the leases until Close.
@@ -184,17 +190,13 @@ func (l *Leases) send(g *holderGroup) {
 func (l *Leases) renew(b *renewals, all []Renewal) {
 	ctx, cancel := context.WithTimeout(l.ctx, sendTimeout)
 	defer cancel()
-	r, err := l.options.Groups.Propose(ctx, b.group.id, raftfsm.Command{Data: appendLease(nil, leaseCommand{holder: l.table.holder, renewals: all})})
-	var res result
-	if err == nil {
-		res, err = decodeResult(r.Data)
-	}
-	if err != nil || res.outcome != outcomeLent || len(res.grants) != len(all) {
+	grants, err := l.propose(ctx, b.group.id, l.table.holder, all)
+	if err != nil {
 		l.metrics.failed.Inc()
 		l.table.fail(b)
 		return
 	}
-	l.table.answer(b, res.grants, l.options.Clock.Steady())
+	l.table.answer(b, grants, l.options.Clock.Steady())
 }
 
 // check decides a request from leases if it can; false means that its group must. An error comes from

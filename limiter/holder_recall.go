@@ -123,8 +123,12 @@ func (l *Leases) Recalled(ctx context.Context, message []byte) error {
 	return nil
 }
 
-// giveBack gives back what this node holds of counters, and waits until their group knows.
+// giveBack gives back what this node, and the holders outside that are connected to it, have of
+// counters, and waits until their group knows.
 func (l *Leases) giveBack(ctx context.Context, tenant string, all []Recall) {
+	var outside sync.WaitGroup
+	outside.Go(func() { l.outside.recall(ctx, tenant, all) })
+	defer outside.Wait()
 	for range 2 { // what is under way brings more
 		batches := l.table.recall(tenant, all, l.options.Clock.Steady())
 		for _, b := range batches {

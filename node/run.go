@@ -267,7 +267,7 @@ func (n *Node) deps() api.Deps {
 		Serving: func(service string) bool { return n.ready() == nil },
 	}
 	if n.cfg.Runs(ServiceLimiter) {
-		d.Checker, d.Holder, d.Limits, d.Envoy = n.services, n.services, n.services, n.envoy
+		d.Checker, d.Holder, d.Lender, d.Limits, d.Envoy = n.services, n.services, n.services, n.services, n.envoy
 	}
 	if n.cfg.Runs(ServiceIndex) {
 		d.Index = n.services

@@ -205,6 +205,24 @@ func (s *services) Release(ctx context.Context, tenant, id string) (bool, error)
 	return r.limiter.Release(ctx, tenant, id)
 }
 
+// Lend lends tokens to a holder outside the nodes.
+func (s *services) Lend(ctx context.Context, h limiter.Holder, tenant string, asks []limiter.Ask) ([]limiter.Route, error) {
+	r, err := s.get()
+	if err != nil {
+		return nil, err
+	}
+	return r.limiter.Lend(ctx, h, tenant, asks)
+}
+
+// Attend connects a holder outside the nodes.
+func (s *services) Attend(h limiter.Holder) *limiter.Outside {
+	r, err := s.get()
+	if err != nil {
+		return nil
+	}
+	return r.limiter.Attend(h)
+}
+
 // SetLimits creates or replaces limits.
 func (s *services) SetLimits(ctx context.Context, tenant string, limits []limiter.Limit, requestID string) (api.LimitChange, error) {
 	r, err := s.get()

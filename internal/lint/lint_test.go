@@ -41,6 +41,7 @@ var guests = map[string][]string{
 	"internal/devregion":       {"api", "limiter", "index", "node"},
 	"internal/ratelimitheader": {"limiter"},
 	"limiter/client":           {"api"},
+	"limiter/sidecar":          {"api"},
 }
 
 func load(t *testing.T, mode packages.LoadMode, patterns ...string) []*packages.Package {

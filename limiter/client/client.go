@@ -58,6 +58,9 @@ type Request struct {
 	Key   string
 	// Cost is how many tokens it takes; 0 asks without taking any.
 	Cost uint32
+	// RequestID makes a repeated check return the first decision; at most 128 bytes. Streams do not take
+	// it.
+	RequestID string
 }
 
 // Answer is the decision about one Request.

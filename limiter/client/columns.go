@@ -28,6 +28,9 @@ func newCall(ctx context.Context, requests []Request) (*call, *Error) {
 		r := &requests[i]
 		bytes += len(r.Key)
 		ones = ones && r.Cost == 1
+		if r.RequestID != "" {
+			return nil, refused("limit_invalid", fmt.Sprintf("request %d has a request id; a stream takes none", i))
+		}
 		if !utf8.ValidString(r.Key) || !utf8.ValidString(r.Token) || !utf8.ValidString(r.Tenant) {
 			return nil, refused("limit_invalid", fmt.Sprintf("a text of request %d is not valid UTF-8", i))
 		}

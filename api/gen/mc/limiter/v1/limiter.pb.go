@@ -340,6 +340,626 @@ func (x *Level) GetWouldDeny() bool {
 	return false
 }
 
+// LeaseRequest asks for routes and reports leases, all of one tenant. A message without asks opens the
+// stream, or keeps it open.
+type LeaseRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// number is given back with the answer.
+	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// holder is one run of the process: a random number above 0, never used twice. It counts within the
+	// tenant of the identity, and stays the same on all streams of the run.
+	Holder uint64 `protobuf:"fixed64,2,opt,name=holder,proto3" json:"holder,omitempty"`
+	// tenant is as in CheckRequest.
+	Tenant string `protobuf:"bytes,3,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// asks are at most 100.
+	Asks          []*LeaseAsk `protobuf:"bytes,4,rep,name=asks,proto3" json:"asks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseRequest) Reset() {
+	*x = LeaseRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseRequest) ProtoMessage() {}
+
+func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
+func (*LeaseRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *LeaseRequest) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *LeaseRequest) GetHolder() uint64 {
+	if x != nil {
+		return x.Holder
+	}
+	return 0
+}
+
+func (x *LeaseRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *LeaseRequest) GetAsks() []*LeaseAsk {
+	if x != nil {
+		return x.Asks
+	}
+	return nil
+}
+
+// LeaseAsk is about the limits that match a token and a key.
+type LeaseAsk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// token and key are as in CheckRequest.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Key   string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// reports are at most 64, of counters of limits that match.
+	Reports       []*LeaseReport `protobuf:"bytes,3,rep,name=reports,proto3" json:"reports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseAsk) Reset() {
+	*x = LeaseAsk{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseAsk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseAsk) ProtoMessage() {}
+
+func (x *LeaseAsk) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseAsk.ProtoReflect.Descriptor instead.
+func (*LeaseAsk) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *LeaseAsk) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *LeaseAsk) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *LeaseAsk) GetReports() []*LeaseReport {
+	if x != nil {
+		return x.Reports
+	}
+	return nil
+}
+
+// LeaseReport says what became of the tokens lent from one counter, and asks for more. Numbers are
+// cumulative since the epoch began: a report that arrives twice or late does no harm.
+type LeaseReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// limit is the number of the limit; see LeaseLevel.
+	Limit uint64 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// epoch is one life of the lease: it ends at the deadline, or when it is refused. The next one has a
+	// larger number.
+	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// seq numbers the grants of an epoch from 1 on. The same number again asks for the same answer.
+	Seq uint64 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	// spent and returned are what was used and what is given back for good.
+	Spent    uint64 `protobuf:"varint,4,opt,name=spent,proto3" json:"spent,omitempty"`
+	Returned uint64 `protobuf:"varint,5,opt,name=returned,proto3" json:"returned,omitempty"`
+	// want is how many tokens more are wished for.
+	Want          uint32 `protobuf:"varint,6,opt,name=want,proto3" json:"want,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseReport) Reset() {
+	*x = LeaseReport{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseReport) ProtoMessage() {}
+
+func (x *LeaseReport) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseReport.ProtoReflect.Descriptor instead.
+func (*LeaseReport) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *LeaseReport) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *LeaseReport) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *LeaseReport) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *LeaseReport) GetSpent() uint64 {
+	if x != nil {
+		return x.Spent
+	}
+	return 0
+}
+
+func (x *LeaseReport) GetReturned() uint64 {
+	if x != nil {
+		return x.Returned
+	}
+	return 0
+}
+
+func (x *LeaseReport) GetWant() uint32 {
+	if x != nil {
+		return x.Want
+	}
+	return 0
+}
+
+// LeaseResponse answers a message, or is an event.
+type LeaseResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// number is the request's; 0 in an event.
+	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// refused is why nothing of the message was done.
+	Refused *RefusedChecks `protobuf:"bytes,2,opt,name=refused,proto3" json:"refused,omitempty"`
+	// tenant is that of the identity, or "*".
+	Tenant string `protobuf:"bytes,3,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// answers are there for each ask, in their order. When there are none although something was asked,
+	// nobody knows what became of the reports: send them again.
+	Answers []*LeaseAnswer `protobuf:"bytes,4,rep,name=answers,proto3" json:"answers,omitempty"`
+	// changed says that the limits have changed: what earlier answers said of routes is void.
+	Changed bool `protobuf:"varint,5,opt,name=changed,proto3" json:"changed,omitempty"`
+	// recalls name counters of which others need the tokens: give back what is left.
+	Recalls       []*LeaseRecall `protobuf:"bytes,6,rep,name=recalls,proto3" json:"recalls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseResponse) Reset() {
+	*x = LeaseResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseResponse) ProtoMessage() {}
+
+func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseResponse.ProtoReflect.Descriptor instead.
+func (*LeaseResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *LeaseResponse) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *LeaseResponse) GetRefused() *RefusedChecks {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+func (x *LeaseResponse) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *LeaseResponse) GetAnswers() []*LeaseAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+func (x *LeaseResponse) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *LeaseResponse) GetRecalls() []*LeaseRecall {
+	if x != nil {
+		return x.Recalls
+	}
+	return nil
+}
+
+// LeaseAnswer is what bounds a token and a key now.
+type LeaseAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// limits_version is the version of the limits.
+	LimitsVersion uint32 `protobuf:"varint,1,opt,name=limits_version,json=limitsVersion,proto3" json:"limits_version,omitempty"`
+	// lent is false when leases are no way to decide: some limit is never lent, none matches, limits do
+	// not act, or the node does not know them. Then use Check.
+	Lent bool `protobuf:"varint,2,opt,name=lent,proto3" json:"lent,omitempty"`
+	// levels are all limits that match, when they are lent: a check must spend of each.
+	Levels []*LeaseLevel `protobuf:"bytes,3,rep,name=levels,proto3" json:"levels,omitempty"`
+	// grants answer the reports, in their order.
+	Grants        []*LeaseGrant `protobuf:"bytes,4,rep,name=grants,proto3" json:"grants,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseAnswer) Reset() {
+	*x = LeaseAnswer{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseAnswer) ProtoMessage() {}
+
+func (x *LeaseAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseAnswer.ProtoReflect.Descriptor instead.
+func (*LeaseAnswer) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *LeaseAnswer) GetLimitsVersion() uint32 {
+	if x != nil {
+		return x.LimitsVersion
+	}
+	return 0
+}
+
+func (x *LeaseAnswer) GetLent() bool {
+	if x != nil {
+		return x.Lent
+	}
+	return false
+}
+
+func (x *LeaseAnswer) GetLevels() []*LeaseLevel {
+	if x != nil {
+		return x.Levels
+	}
+	return nil
+}
+
+func (x *LeaseAnswer) GetGrants() []*LeaseGrant {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+// LeaseLevel is one limit of a route.
+type LeaseLevel struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// limit is its number, and subject which of its counters counts.
+	Limit   uint64 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	// span_us is for how much time's demand tokens should be asked for at once, in microseconds.
+	SpanUs uint64 `protobuf:"varint,3,opt,name=span_us,json=spanUs,proto3" json:"span_us,omitempty"`
+	// most is the largest cost that can be lent, and chunk the least to ask for.
+	Most  uint32 `protobuf:"varint,4,opt,name=most,proto3" json:"most,omitempty"`
+	Chunk uint32 `protobuf:"varint,5,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	// parts are what a check reports, with remaining left open.
+	Parts         []*Level `protobuf:"bytes,6,rep,name=parts,proto3" json:"parts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseLevel) Reset() {
+	*x = LeaseLevel{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseLevel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseLevel) ProtoMessage() {}
+
+func (x *LeaseLevel) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseLevel.ProtoReflect.Descriptor instead.
+func (*LeaseLevel) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LeaseLevel) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *LeaseLevel) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *LeaseLevel) GetSpanUs() uint64 {
+	if x != nil {
+		return x.SpanUs
+	}
+	return 0
+}
+
+func (x *LeaseLevel) GetMost() uint32 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
+func (x *LeaseLevel) GetChunk() uint32 {
+	if x != nil {
+		return x.Chunk
+	}
+	return 0
+}
+
+func (x *LeaseLevel) GetParts() []*Level {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+// LeaseGrant answers a LeaseReport.
+type LeaseGrant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// refused means that the epoch is over, or was not opened: what is left is void.
+	Refused bool `protobuf:"varint,1,opt,name=refused,proto3" json:"refused,omitempty"`
+	// granted is the total of the epoch.
+	Granted uint64 `protobuf:"varint,2,opt,name=granted,proto3" json:"granted,omitempty"`
+	// ttl_us is for how long from the first sending of the report the tokens may be spent, in
+	// microseconds, by a clock that is exact to one part in a thousand: take that much off.
+	TtlUs uint64 `protobuf:"varint,3,opt,name=ttl_us,json=ttlUs,proto3" json:"ttl_us,omitempty"`
+	// remaining is what the counter has left for others, for people.
+	Remaining     uint32 `protobuf:"varint,4,opt,name=remaining,proto3" json:"remaining,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseGrant) Reset() {
+	*x = LeaseGrant{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseGrant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseGrant) ProtoMessage() {}
+
+func (x *LeaseGrant) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseGrant.ProtoReflect.Descriptor instead.
+func (*LeaseGrant) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LeaseGrant) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
+}
+
+func (x *LeaseGrant) GetGranted() uint64 {
+	if x != nil {
+		return x.Granted
+	}
+	return 0
+}
+
+func (x *LeaseGrant) GetTtlUs() uint64 {
+	if x != nil {
+		return x.TtlUs
+	}
+	return 0
+}
+
+func (x *LeaseGrant) GetRemaining() uint32 {
+	if x != nil {
+		return x.Remaining
+	}
+	return 0
+}
+
+// LeaseRecall names a counter.
+type LeaseRecall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Limit         uint64                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	Subject       string                 `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseRecall) Reset() {
+	*x = LeaseRecall{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseRecall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseRecall) ProtoMessage() {}
+
+func (x *LeaseRecall) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseRecall.ProtoReflect.Descriptor instead.
+func (*LeaseRecall) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LeaseRecall) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *LeaseRecall) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *LeaseRecall) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
 // CheckBatchRequest carries at most 1000 checks, without request ids: repeating a batch may debit
 // twice. Nothing is done when one of them is not valid.
 type CheckBatchRequest struct {
@@ -351,7 +971,7 @@ type CheckBatchRequest struct {
 
 func (x *CheckBatchRequest) Reset() {
 	*x = CheckBatchRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[3]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -363,7 +983,7 @@ func (x *CheckBatchRequest) String() string {
 func (*CheckBatchRequest) ProtoMessage() {}
 
 func (x *CheckBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[3]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -376,7 +996,7 @@ func (x *CheckBatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckBatchRequest.ProtoReflect.Descriptor instead.
 func (*CheckBatchRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{3}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CheckBatchRequest) GetChecks() []*CheckRequest {
@@ -396,7 +1016,7 @@ type CheckBatchResponse struct {
 
 func (x *CheckBatchResponse) Reset() {
 	*x = CheckBatchResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[4]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -408,7 +1028,7 @@ func (x *CheckBatchResponse) String() string {
 func (*CheckBatchResponse) ProtoMessage() {}
 
 func (x *CheckBatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[4]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -421,7 +1041,7 @@ func (x *CheckBatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckBatchResponse.ProtoReflect.Descriptor instead.
 func (*CheckBatchResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{4}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CheckBatchResponse) GetResults() []*CheckResult {
@@ -444,7 +1064,7 @@ type CheckResult struct {
 
 func (x *CheckResult) Reset() {
 	*x = CheckResult{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[5]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -456,7 +1076,7 @@ func (x *CheckResult) String() string {
 func (*CheckResult) ProtoMessage() {}
 
 func (x *CheckResult) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[5]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -469,7 +1089,7 @@ func (x *CheckResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResult.ProtoReflect.Descriptor instead.
 func (*CheckResult) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{5}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CheckResult) GetDecision() *CheckResponse {
@@ -515,7 +1135,7 @@ type CheckStreamRequest struct {
 
 func (x *CheckStreamRequest) Reset() {
 	*x = CheckStreamRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +1147,7 @@ func (x *CheckStreamRequest) String() string {
 func (*CheckStreamRequest) ProtoMessage() {}
 
 func (x *CheckStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[6]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -540,7 +1160,7 @@ func (x *CheckStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckStreamRequest.ProtoReflect.Descriptor instead.
 func (*CheckStreamRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{6}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CheckStreamRequest) GetChecks() uint32 {
@@ -643,7 +1263,7 @@ type CheckStreamResponse struct {
 
 func (x *CheckStreamResponse) Reset() {
 	*x = CheckStreamResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +1275,7 @@ func (x *CheckStreamResponse) String() string {
 func (*CheckStreamResponse) ProtoMessage() {}
 
 func (x *CheckStreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[7]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +1288,7 @@ func (x *CheckStreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckStreamResponse.ProtoReflect.Descriptor instead.
 func (*CheckStreamResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{7}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CheckStreamResponse) GetChecks() uint32 {
@@ -753,7 +1373,7 @@ type Denial struct {
 
 func (x *Denial) Reset() {
 	*x = Denial{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +1385,7 @@ func (x *Denial) String() string {
 func (*Denial) ProtoMessage() {}
 
 func (x *Denial) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[8]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +1398,7 @@ func (x *Denial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denial.ProtoReflect.Descriptor instead.
 func (*Denial) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{8}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Denial) GetReason() string {
@@ -815,7 +1435,7 @@ type FailedCheck struct {
 
 func (x *FailedCheck) Reset() {
 	*x = FailedCheck{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -827,7 +1447,7 @@ func (x *FailedCheck) String() string {
 func (*FailedCheck) ProtoMessage() {}
 
 func (x *FailedCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[9]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -840,7 +1460,7 @@ func (x *FailedCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailedCheck.ProtoReflect.Descriptor instead.
 func (*FailedCheck) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{9}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FailedCheck) GetCheck() uint32 {
@@ -867,7 +1487,7 @@ type CheckLevels struct {
 
 func (x *CheckLevels) Reset() {
 	*x = CheckLevels{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +1499,7 @@ func (x *CheckLevels) String() string {
 func (*CheckLevels) ProtoMessage() {}
 
 func (x *CheckLevels) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[10]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +1512,7 @@ func (x *CheckLevels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckLevels.ProtoReflect.Descriptor instead.
 func (*CheckLevels) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{10}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CheckLevels) GetLevels() []*Level {
@@ -915,7 +1535,7 @@ type RefusedChecks struct {
 
 func (x *RefusedChecks) Reset() {
 	*x = RefusedChecks{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1547,7 @@ func (x *RefusedChecks) String() string {
 func (*RefusedChecks) ProtoMessage() {}
 
 func (x *RefusedChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[11]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1560,7 @@ func (x *RefusedChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedChecks.ProtoReflect.Descriptor instead.
 func (*RefusedChecks) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{11}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RefusedChecks) GetCode() string {
@@ -978,7 +1598,7 @@ type PeekRequest struct {
 
 func (x *PeekRequest) Reset() {
 	*x = PeekRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -990,7 +1610,7 @@ func (x *PeekRequest) String() string {
 func (*PeekRequest) ProtoMessage() {}
 
 func (x *PeekRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[12]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1003,7 +1623,7 @@ func (x *PeekRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeekRequest.ProtoReflect.Descriptor instead.
 func (*PeekRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{12}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PeekRequest) GetTenant() string {
@@ -1044,7 +1664,7 @@ type PeekResponse struct {
 
 func (x *PeekResponse) Reset() {
 	*x = PeekResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1676,7 @@ func (x *PeekResponse) String() string {
 func (*PeekResponse) ProtoMessage() {}
 
 func (x *PeekResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[13]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1689,7 @@ func (x *PeekResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeekResponse.ProtoReflect.Descriptor instead.
 func (*PeekResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{13}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PeekResponse) GetDecision() *CheckResponse {
@@ -1092,7 +1712,7 @@ type UsageRequest struct {
 
 func (x *UsageRequest) Reset() {
 	*x = UsageRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1724,7 @@ func (x *UsageRequest) String() string {
 func (*UsageRequest) ProtoMessage() {}
 
 func (x *UsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[14]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1737,7 @@ func (x *UsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
 func (*UsageRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{14}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UsageRequest) GetTenant() string {
@@ -1154,7 +1774,7 @@ type UsageResponse struct {
 
 func (x *UsageResponse) Reset() {
 	*x = UsageResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1786,7 @@ func (x *UsageResponse) String() string {
 func (*UsageResponse) ProtoMessage() {}
 
 func (x *UsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[15]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1799,7 @@ func (x *UsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageResponse.ProtoReflect.Descriptor instead.
 func (*UsageResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{15}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UsageResponse) GetLevels() []*LevelUsage {
@@ -1210,7 +1830,7 @@ type LevelUsage struct {
 
 func (x *LevelUsage) Reset() {
 	*x = LevelUsage{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1842,7 @@ func (x *LevelUsage) String() string {
 func (*LevelUsage) ProtoMessage() {}
 
 func (x *LevelUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[16]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1855,7 @@ func (x *LevelUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LevelUsage.ProtoReflect.Descriptor instead.
 func (*LevelUsage) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{16}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LevelUsage) GetLevel() *Level {
@@ -1278,7 +1898,7 @@ type ReserveRequest struct {
 
 func (x *ReserveRequest) Reset() {
 	*x = ReserveRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1910,7 @@ func (x *ReserveRequest) String() string {
 func (*ReserveRequest) ProtoMessage() {}
 
 func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[17]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1923,7 @@ func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
 func (*ReserveRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{17}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReserveRequest) GetTenant() string {
@@ -1362,7 +1982,7 @@ type ReserveResponse struct {
 
 func (x *ReserveResponse) Reset() {
 	*x = ReserveResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1994,7 @@ func (x *ReserveResponse) String() string {
 func (*ReserveResponse) ProtoMessage() {}
 
 func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[18]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +2007,7 @@ func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveResponse.ProtoReflect.Descriptor instead.
 func (*ReserveResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{18}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReserveResponse) GetDecision() *CheckResponse {
@@ -1426,7 +2046,7 @@ type CommitRequest struct {
 
 func (x *CommitRequest) Reset() {
 	*x = CommitRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +2058,7 @@ func (x *CommitRequest) String() string {
 func (*CommitRequest) ProtoMessage() {}
 
 func (x *CommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[19]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +2071,7 @@ func (x *CommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
 func (*CommitRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{19}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CommitRequest) GetTenant() string {
@@ -1485,7 +2105,7 @@ type CommitResponse struct {
 
 func (x *CommitResponse) Reset() {
 	*x = CommitResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +2117,7 @@ func (x *CommitResponse) String() string {
 func (*CommitResponse) ProtoMessage() {}
 
 func (x *CommitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[20]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +2130,7 @@ func (x *CommitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitResponse.ProtoReflect.Descriptor instead.
 func (*CommitResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{20}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CommitResponse) GetSettlement() *Settlement {
@@ -1538,7 +2158,7 @@ type Settlement struct {
 
 func (x *Settlement) Reset() {
 	*x = Settlement{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[21]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +2170,7 @@ func (x *Settlement) String() string {
 func (*Settlement) ProtoMessage() {}
 
 func (x *Settlement) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[21]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +2183,7 @@ func (x *Settlement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settlement.ProtoReflect.Descriptor instead.
 func (*Settlement) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{21}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Settlement) GetActual() uint32 {
@@ -1606,7 +2226,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[22]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1618,7 +2238,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[22]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1631,7 +2251,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{22}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CancelRequest) GetTenant() string {
@@ -1658,7 +2278,7 @@ type CancelResponse struct {
 
 func (x *CancelResponse) Reset() {
 	*x = CancelResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[23]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +2290,7 @@ func (x *CancelResponse) String() string {
 func (*CancelResponse) ProtoMessage() {}
 
 func (x *CancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[23]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +2303,7 @@ func (x *CancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelResponse.ProtoReflect.Descriptor instead.
 func (*CancelResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{23}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CancelResponse) GetSettlement() *Settlement {
@@ -1709,7 +2329,7 @@ type RefundRequest struct {
 
 func (x *RefundRequest) Reset() {
 	*x = RefundRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[24]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +2341,7 @@ func (x *RefundRequest) String() string {
 func (*RefundRequest) ProtoMessage() {}
 
 func (x *RefundRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[24]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +2354,7 @@ func (x *RefundRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefundRequest.ProtoReflect.Descriptor instead.
 func (*RefundRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{24}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RefundRequest) GetTenant() string {
@@ -1769,7 +2389,7 @@ type RefundResponse struct {
 
 func (x *RefundResponse) Reset() {
 	*x = RefundResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[25]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1781,7 +2401,7 @@ func (x *RefundResponse) String() string {
 func (*RefundResponse) ProtoMessage() {}
 
 func (x *RefundResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[25]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1794,7 +2414,7 @@ func (x *RefundResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefundResponse.ProtoReflect.Descriptor instead.
 func (*RefundResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{25}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RefundResponse) GetRefunded() uint32 {
@@ -1826,7 +2446,7 @@ type AcquireRequest struct {
 
 func (x *AcquireRequest) Reset() {
 	*x = AcquireRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[26]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +2458,7 @@ func (x *AcquireRequest) String() string {
 func (*AcquireRequest) ProtoMessage() {}
 
 func (x *AcquireRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[26]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +2471,7 @@ func (x *AcquireRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireRequest.ProtoReflect.Descriptor instead.
 func (*AcquireRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{26}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AcquireRequest) GetTenant() string {
@@ -1919,7 +2539,7 @@ type AcquireResponse struct {
 
 func (x *AcquireResponse) Reset() {
 	*x = AcquireResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[27]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1931,7 +2551,7 @@ func (x *AcquireResponse) String() string {
 func (*AcquireResponse) ProtoMessage() {}
 
 func (x *AcquireResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[27]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1944,7 +2564,7 @@ func (x *AcquireResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireResponse.ProtoReflect.Descriptor instead.
 func (*AcquireResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{27}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AcquireResponse) GetDecision() *CheckResponse {
@@ -1981,7 +2601,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[28]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1993,7 +2613,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[28]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2006,7 +2626,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{28}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReleaseRequest) GetTenant() string {
@@ -2034,7 +2654,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[29]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2046,7 +2666,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[29]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2059,7 +2679,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{29}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReleaseResponse) GetReleased() bool {
@@ -2110,7 +2730,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[30]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2122,7 +2742,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[30]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2135,7 +2755,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{30}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Limit) GetId() string {
@@ -2242,7 +2862,7 @@ type TokenBucket struct {
 
 func (x *TokenBucket) Reset() {
 	*x = TokenBucket{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[31]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2254,7 +2874,7 @@ func (x *TokenBucket) String() string {
 func (*TokenBucket) ProtoMessage() {}
 
 func (x *TokenBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[31]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2267,7 +2887,7 @@ func (x *TokenBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenBucket.ProtoReflect.Descriptor instead.
 func (*TokenBucket) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{31}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TokenBucket) GetRate() string {
@@ -2297,7 +2917,7 @@ type Window struct {
 
 func (x *Window) Reset() {
 	*x = Window{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[32]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2309,7 +2929,7 @@ func (x *Window) String() string {
 func (*Window) ProtoMessage() {}
 
 func (x *Window) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[32]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2322,7 +2942,7 @@ func (x *Window) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Window.ProtoReflect.Descriptor instead.
 func (*Window) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{32}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Window) GetLimit() uint32 {
@@ -2358,7 +2978,7 @@ type Calendar struct {
 
 func (x *Calendar) Reset() {
 	*x = Calendar{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[33]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +2990,7 @@ func (x *Calendar) String() string {
 func (*Calendar) ProtoMessage() {}
 
 func (x *Calendar) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[33]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +3003,7 @@ func (x *Calendar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Calendar.ProtoReflect.Descriptor instead.
 func (*Calendar) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{33}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Calendar) GetLimit() uint32 {
@@ -2428,7 +3048,7 @@ type Concurrency struct {
 
 func (x *Concurrency) Reset() {
 	*x = Concurrency{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[34]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2440,7 +3060,7 @@ func (x *Concurrency) String() string {
 func (*Concurrency) ProtoMessage() {}
 
 func (x *Concurrency) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[34]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2453,7 +3073,7 @@ func (x *Concurrency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Concurrency.ProtoReflect.Descriptor instead.
 func (*Concurrency) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{34}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Concurrency) GetLimit() uint32 {
@@ -2483,7 +3103,7 @@ type SetLimitsRequest struct {
 
 func (x *SetLimitsRequest) Reset() {
 	*x = SetLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[35]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2495,7 +3115,7 @@ func (x *SetLimitsRequest) String() string {
 func (*SetLimitsRequest) ProtoMessage() {}
 
 func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[35]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2508,7 +3128,7 @@ func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsRequest.ProtoReflect.Descriptor instead.
 func (*SetLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{35}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SetLimitsRequest) GetLimits() []*Limit {
@@ -2543,7 +3163,7 @@ type SetLimitsResponse struct {
 
 func (x *SetLimitsResponse) Reset() {
 	*x = SetLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[36]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2555,7 +3175,7 @@ func (x *SetLimitsResponse) String() string {
 func (*SetLimitsResponse) ProtoMessage() {}
 
 func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[36]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2568,7 +3188,7 @@ func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsResponse.ProtoReflect.Descriptor instead.
 func (*SetLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{36}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SetLimitsResponse) GetVersion() uint32 {
@@ -2619,7 +3239,7 @@ type ListLimitsRequest struct {
 
 func (x *ListLimitsRequest) Reset() {
 	*x = ListLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[37]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2631,7 +3251,7 @@ func (x *ListLimitsRequest) String() string {
 func (*ListLimitsRequest) ProtoMessage() {}
 
 func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[37]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2644,7 +3264,7 @@ func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsRequest.ProtoReflect.Descriptor instead.
 func (*ListLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{37}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListLimitsRequest) GetTenant() string {
@@ -2673,7 +3293,7 @@ type ListLimitsResponse struct {
 
 func (x *ListLimitsResponse) Reset() {
 	*x = ListLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[38]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2685,7 +3305,7 @@ func (x *ListLimitsResponse) String() string {
 func (*ListLimitsResponse) ProtoMessage() {}
 
 func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[38]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2698,7 +3318,7 @@ func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLimitsResponse.ProtoReflect.Descriptor instead.
 func (*ListLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{38}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListLimitsResponse) GetLimits() []*Limit {
@@ -2728,7 +3348,7 @@ type DeleteLimitsRequest struct {
 
 func (x *DeleteLimitsRequest) Reset() {
 	*x = DeleteLimitsRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[39]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2740,7 +3360,7 @@ func (x *DeleteLimitsRequest) String() string {
 func (*DeleteLimitsRequest) ProtoMessage() {}
 
 func (x *DeleteLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[39]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2753,7 +3373,7 @@ func (x *DeleteLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLimitsRequest.ProtoReflect.Descriptor instead.
 func (*DeleteLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{39}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DeleteLimitsRequest) GetIds() []string {
@@ -2782,7 +3402,7 @@ type DeleteLimitsResponse struct {
 
 func (x *DeleteLimitsResponse) Reset() {
 	*x = DeleteLimitsResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[40]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +3414,7 @@ func (x *DeleteLimitsResponse) String() string {
 func (*DeleteLimitsResponse) ProtoMessage() {}
 
 func (x *DeleteLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[40]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +3427,7 @@ func (x *DeleteLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLimitsResponse.ProtoReflect.Descriptor instead.
 func (*DeleteLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{40}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DeleteLimitsResponse) GetVersion() uint32 {
@@ -2837,7 +3457,7 @@ type PlanAssignment struct {
 
 func (x *PlanAssignment) Reset() {
 	*x = PlanAssignment{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[41]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2849,7 +3469,7 @@ func (x *PlanAssignment) String() string {
 func (*PlanAssignment) ProtoMessage() {}
 
 func (x *PlanAssignment) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[41]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2862,7 +3482,7 @@ func (x *PlanAssignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanAssignment.ProtoReflect.Descriptor instead.
 func (*PlanAssignment) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{41}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PlanAssignment) GetTenant() string {
@@ -2893,7 +3513,7 @@ type SetPlansRequest struct {
 
 func (x *SetPlansRequest) Reset() {
 	*x = SetPlansRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[42]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2905,7 +3525,7 @@ func (x *SetPlansRequest) String() string {
 func (*SetPlansRequest) ProtoMessage() {}
 
 func (x *SetPlansRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[42]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2918,7 +3538,7 @@ func (x *SetPlansRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPlansRequest.ProtoReflect.Descriptor instead.
 func (*SetPlansRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{42}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SetPlansRequest) GetAssignments() []*PlanAssignment {
@@ -2954,7 +3574,7 @@ type SetPlansResponse struct {
 
 func (x *SetPlansResponse) Reset() {
 	*x = SetPlansResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[43]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2966,7 +3586,7 @@ func (x *SetPlansResponse) String() string {
 func (*SetPlansResponse) ProtoMessage() {}
 
 func (x *SetPlansResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[43]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2979,7 +3599,7 @@ func (x *SetPlansResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPlansResponse.ProtoReflect.Descriptor instead.
 func (*SetPlansResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{43}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SetPlansResponse) GetVersion() uint32 {
@@ -3041,7 +3661,7 @@ type ListPlansRequest struct {
 
 func (x *ListPlansRequest) Reset() {
 	*x = ListPlansRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[44]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3053,7 +3673,7 @@ func (x *ListPlansRequest) String() string {
 func (*ListPlansRequest) ProtoMessage() {}
 
 func (x *ListPlansRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[44]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3066,7 +3686,7 @@ func (x *ListPlansRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPlansRequest.ProtoReflect.Descriptor instead.
 func (*ListPlansRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{44}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListPlansRequest) GetPlan() string {
@@ -3111,7 +3731,7 @@ type ListPlansResponse struct {
 
 func (x *ListPlansResponse) Reset() {
 	*x = ListPlansResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[45]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3123,7 +3743,7 @@ func (x *ListPlansResponse) String() string {
 func (*ListPlansResponse) ProtoMessage() {}
 
 func (x *ListPlansResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[45]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3136,7 +3756,7 @@ func (x *ListPlansResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPlansResponse.ProtoReflect.Descriptor instead.
 func (*ListPlansResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{45}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListPlansResponse) GetAssignments() []*PlanAssignment {
@@ -3175,7 +3795,7 @@ type TopRequest struct {
 
 func (x *TopRequest) Reset() {
 	*x = TopRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[46]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3187,7 +3807,7 @@ func (x *TopRequest) String() string {
 func (*TopRequest) ProtoMessage() {}
 
 func (x *TopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[46]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3200,7 +3820,7 @@ func (x *TopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
 func (*TopRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{46}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *TopRequest) GetTenant() string {
@@ -3236,7 +3856,7 @@ type TopResponse struct {
 
 func (x *TopResponse) Reset() {
 	*x = TopResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[47]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3248,7 +3868,7 @@ func (x *TopResponse) String() string {
 func (*TopResponse) ProtoMessage() {}
 
 func (x *TopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[47]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3261,7 +3881,7 @@ func (x *TopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
 func (*TopResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{47}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *TopResponse) GetKeys() []*BusyKey {
@@ -3297,7 +3917,7 @@ type BusyKey struct {
 
 func (x *BusyKey) Reset() {
 	*x = BusyKey{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[48]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3309,7 +3929,7 @@ func (x *BusyKey) String() string {
 func (*BusyKey) ProtoMessage() {}
 
 func (x *BusyKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[48]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3322,7 +3942,7 @@ func (x *BusyKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BusyKey.ProtoReflect.Descriptor instead.
 func (*BusyKey) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{48}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *BusyKey) GetTenant() string {
@@ -3383,7 +4003,7 @@ type GetModeRequest struct {
 
 func (x *GetModeRequest) Reset() {
 	*x = GetModeRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[49]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3395,7 +4015,7 @@ func (x *GetModeRequest) String() string {
 func (*GetModeRequest) ProtoMessage() {}
 
 func (x *GetModeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[49]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3408,7 +4028,7 @@ func (x *GetModeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModeRequest.ProtoReflect.Descriptor instead.
 func (*GetModeRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{49}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{57}
 }
 
 // GetModeResponse is the mode of the region.
@@ -3422,7 +4042,7 @@ type GetModeResponse struct {
 
 func (x *GetModeResponse) Reset() {
 	*x = GetModeResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[50]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3434,7 +4054,7 @@ func (x *GetModeResponse) String() string {
 func (*GetModeResponse) ProtoMessage() {}
 
 func (x *GetModeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[50]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3447,7 +4067,7 @@ func (x *GetModeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModeResponse.ProtoReflect.Descriptor instead.
 func (*GetModeResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{50}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *GetModeResponse) GetMode() string {
@@ -3469,7 +4089,7 @@ type SetModeRequest struct {
 
 func (x *SetModeRequest) Reset() {
 	*x = SetModeRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[51]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3481,7 +4101,7 @@ func (x *SetModeRequest) String() string {
 func (*SetModeRequest) ProtoMessage() {}
 
 func (x *SetModeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[51]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3494,7 +4114,7 @@ func (x *SetModeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetModeRequest.ProtoReflect.Descriptor instead.
 func (*SetModeRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{51}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *SetModeRequest) GetMode() string {
@@ -3516,7 +4136,7 @@ type SetModeResponse struct {
 
 func (x *SetModeResponse) Reset() {
 	*x = SetModeResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[52]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3528,7 +4148,7 @@ func (x *SetModeResponse) String() string {
 func (*SetModeResponse) ProtoMessage() {}
 
 func (x *SetModeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[52]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3541,7 +4161,7 @@ func (x *SetModeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetModeResponse.ProtoReflect.Descriptor instead.
 func (*SetModeResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{52}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *SetModeResponse) GetMode() string {
@@ -3590,7 +4210,53 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x04kind\x18\x05 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06shadow\x18\x06 \x01(\bR\x06shadow\x12\x1d\n" +
 	"\n" +
-	"would_deny\x18\a \x01(\bR\twouldDeny\"H\n" +
+	"would_deny\x18\a \x01(\bR\twouldDeny\"\x83\x01\n" +
+	"\fLeaseRequest\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x16\n" +
+	"\x06holder\x18\x02 \x01(\x06R\x06holder\x12\x16\n" +
+	"\x06tenant\x18\x03 \x01(\tR\x06tenant\x12+\n" +
+	"\x04asks\x18\x04 \x03(\v2\x17.mc.limiter.v1.LeaseAskR\x04asks\"h\n" +
+	"\bLeaseAsk\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x124\n" +
+	"\areports\x18\x03 \x03(\v2\x1a.mc.limiter.v1.LeaseReportR\areports\"\x91\x01\n" +
+	"\vLeaseReport\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x04R\x05limit\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x14\n" +
+	"\x05spent\x18\x04 \x01(\x04R\x05spent\x12\x1a\n" +
+	"\breturned\x18\x05 \x01(\x04R\breturned\x12\x12\n" +
+	"\x04want\x18\x06 \x01(\rR\x04want\"\xfd\x01\n" +
+	"\rLeaseResponse\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x126\n" +
+	"\arefused\x18\x02 \x01(\v2\x1c.mc.limiter.v1.RefusedChecksR\arefused\x12\x16\n" +
+	"\x06tenant\x18\x03 \x01(\tR\x06tenant\x124\n" +
+	"\aanswers\x18\x04 \x03(\v2\x1a.mc.limiter.v1.LeaseAnswerR\aanswers\x12\x18\n" +
+	"\achanged\x18\x05 \x01(\bR\achanged\x124\n" +
+	"\arecalls\x18\x06 \x03(\v2\x1a.mc.limiter.v1.LeaseRecallR\arecalls\"\xae\x01\n" +
+	"\vLeaseAnswer\x12%\n" +
+	"\x0elimits_version\x18\x01 \x01(\rR\rlimitsVersion\x12\x12\n" +
+	"\x04lent\x18\x02 \x01(\bR\x04lent\x121\n" +
+	"\x06levels\x18\x03 \x03(\v2\x19.mc.limiter.v1.LeaseLevelR\x06levels\x121\n" +
+	"\x06grants\x18\x04 \x03(\v2\x19.mc.limiter.v1.LeaseGrantR\x06grants\"\xab\x01\n" +
+	"\n" +
+	"LeaseLevel\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x04R\x05limit\x12\x18\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\x12\x17\n" +
+	"\aspan_us\x18\x03 \x01(\x04R\x06spanUs\x12\x12\n" +
+	"\x04most\x18\x04 \x01(\rR\x04most\x12\x14\n" +
+	"\x05chunk\x18\x05 \x01(\rR\x05chunk\x12*\n" +
+	"\x05parts\x18\x06 \x03(\v2\x14.mc.limiter.v1.LevelR\x05parts\"u\n" +
+	"\n" +
+	"LeaseGrant\x12\x18\n" +
+	"\arefused\x18\x01 \x01(\bR\arefused\x12\x18\n" +
+	"\agranted\x18\x02 \x01(\x04R\agranted\x12\x15\n" +
+	"\x06ttl_us\x18\x03 \x01(\x04R\x05ttlUs\x12\x1c\n" +
+	"\tremaining\x18\x04 \x01(\rR\tremaining\"U\n" +
+	"\vLeaseRecall\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x04R\x05limit\x12\x18\n" +
+	"\asubject\x18\x03 \x01(\tR\asubject\"H\n" +
 	"\x11CheckBatchRequest\x123\n" +
 	"\x06checks\x18\x01 \x03(\v2\x1b.mc.limiter.v1.CheckRequestR\x06checks\"J\n" +
 	"\x12CheckBatchResponse\x124\n" +
@@ -3812,12 +4478,13 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\"=\n" +
 	"\x0fSetModeResponse\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x16\n" +
-	"\x06before\x18\x02 \x01(\tR\x06before2\x9d\v\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before2\xe5\v\n" +
 	"\aLimiter\x12B\n" +
 	"\x05Check\x12\x1b.mc.limiter.v1.CheckRequest\x1a\x1c.mc.limiter.v1.CheckResponse\x12Q\n" +
 	"\n" +
 	"CheckBatch\x12 .mc.limiter.v1.CheckBatchRequest\x1a!.mc.limiter.v1.CheckBatchResponse\x12X\n" +
-	"\vCheckStream\x12!.mc.limiter.v1.CheckStreamRequest\x1a\".mc.limiter.v1.CheckStreamResponse(\x010\x01\x12?\n" +
+	"\vCheckStream\x12!.mc.limiter.v1.CheckStreamRequest\x1a\".mc.limiter.v1.CheckStreamResponse(\x010\x01\x12F\n" +
+	"\x05Lease\x12\x1b.mc.limiter.v1.LeaseRequest\x1a\x1c.mc.limiter.v1.LeaseResponse(\x010\x01\x12?\n" +
 	"\x04Peek\x12\x1a.mc.limiter.v1.PeekRequest\x1a\x1b.mc.limiter.v1.PeekResponse\x12B\n" +
 	"\x05Usage\x12\x1b.mc.limiter.v1.UsageRequest\x1a\x1c.mc.limiter.v1.UsageResponse\x12H\n" +
 	"\aReserve\x12\x1d.mc.limiter.v1.ReserveRequest\x1a\x1e.mc.limiter.v1.ReserveResponse\x12E\n" +
@@ -3848,137 +4515,155 @@ func file_mc_limiter_v1_limiter_proto_rawDescGZIP() []byte {
 	return file_mc_limiter_v1_limiter_proto_rawDescData
 }
 
-var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*CheckRequest)(nil),          // 0: mc.limiter.v1.CheckRequest
 	(*CheckResponse)(nil),         // 1: mc.limiter.v1.CheckResponse
 	(*Level)(nil),                 // 2: mc.limiter.v1.Level
-	(*CheckBatchRequest)(nil),     // 3: mc.limiter.v1.CheckBatchRequest
-	(*CheckBatchResponse)(nil),    // 4: mc.limiter.v1.CheckBatchResponse
-	(*CheckResult)(nil),           // 5: mc.limiter.v1.CheckResult
-	(*CheckStreamRequest)(nil),    // 6: mc.limiter.v1.CheckStreamRequest
-	(*CheckStreamResponse)(nil),   // 7: mc.limiter.v1.CheckStreamResponse
-	(*Denial)(nil),                // 8: mc.limiter.v1.Denial
-	(*FailedCheck)(nil),           // 9: mc.limiter.v1.FailedCheck
-	(*CheckLevels)(nil),           // 10: mc.limiter.v1.CheckLevels
-	(*RefusedChecks)(nil),         // 11: mc.limiter.v1.RefusedChecks
-	(*PeekRequest)(nil),           // 12: mc.limiter.v1.PeekRequest
-	(*PeekResponse)(nil),          // 13: mc.limiter.v1.PeekResponse
-	(*UsageRequest)(nil),          // 14: mc.limiter.v1.UsageRequest
-	(*UsageResponse)(nil),         // 15: mc.limiter.v1.UsageResponse
-	(*LevelUsage)(nil),            // 16: mc.limiter.v1.LevelUsage
-	(*ReserveRequest)(nil),        // 17: mc.limiter.v1.ReserveRequest
-	(*ReserveResponse)(nil),       // 18: mc.limiter.v1.ReserveResponse
-	(*CommitRequest)(nil),         // 19: mc.limiter.v1.CommitRequest
-	(*CommitResponse)(nil),        // 20: mc.limiter.v1.CommitResponse
-	(*Settlement)(nil),            // 21: mc.limiter.v1.Settlement
-	(*CancelRequest)(nil),         // 22: mc.limiter.v1.CancelRequest
-	(*CancelResponse)(nil),        // 23: mc.limiter.v1.CancelResponse
-	(*RefundRequest)(nil),         // 24: mc.limiter.v1.RefundRequest
-	(*RefundResponse)(nil),        // 25: mc.limiter.v1.RefundResponse
-	(*AcquireRequest)(nil),        // 26: mc.limiter.v1.AcquireRequest
-	(*AcquireResponse)(nil),       // 27: mc.limiter.v1.AcquireResponse
-	(*ReleaseRequest)(nil),        // 28: mc.limiter.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),       // 29: mc.limiter.v1.ReleaseResponse
-	(*Limit)(nil),                 // 30: mc.limiter.v1.Limit
-	(*TokenBucket)(nil),           // 31: mc.limiter.v1.TokenBucket
-	(*Window)(nil),                // 32: mc.limiter.v1.Window
-	(*Calendar)(nil),              // 33: mc.limiter.v1.Calendar
-	(*Concurrency)(nil),           // 34: mc.limiter.v1.Concurrency
-	(*SetLimitsRequest)(nil),      // 35: mc.limiter.v1.SetLimitsRequest
-	(*SetLimitsResponse)(nil),     // 36: mc.limiter.v1.SetLimitsResponse
-	(*ListLimitsRequest)(nil),     // 37: mc.limiter.v1.ListLimitsRequest
-	(*ListLimitsResponse)(nil),    // 38: mc.limiter.v1.ListLimitsResponse
-	(*DeleteLimitsRequest)(nil),   // 39: mc.limiter.v1.DeleteLimitsRequest
-	(*DeleteLimitsResponse)(nil),  // 40: mc.limiter.v1.DeleteLimitsResponse
-	(*PlanAssignment)(nil),        // 41: mc.limiter.v1.PlanAssignment
-	(*SetPlansRequest)(nil),       // 42: mc.limiter.v1.SetPlansRequest
-	(*SetPlansResponse)(nil),      // 43: mc.limiter.v1.SetPlansResponse
-	(*ListPlansRequest)(nil),      // 44: mc.limiter.v1.ListPlansRequest
-	(*ListPlansResponse)(nil),     // 45: mc.limiter.v1.ListPlansResponse
-	(*TopRequest)(nil),            // 46: mc.limiter.v1.TopRequest
-	(*TopResponse)(nil),           // 47: mc.limiter.v1.TopResponse
-	(*BusyKey)(nil),               // 48: mc.limiter.v1.BusyKey
-	(*GetModeRequest)(nil),        // 49: mc.limiter.v1.GetModeRequest
-	(*GetModeResponse)(nil),       // 50: mc.limiter.v1.GetModeResponse
-	(*SetModeRequest)(nil),        // 51: mc.limiter.v1.SetModeRequest
-	(*SetModeResponse)(nil),       // 52: mc.limiter.v1.SetModeResponse
-	(*v1.ErrorDetail)(nil),        // 53: mc.common.v1.ErrorDetail
-	(*timestamppb.Timestamp)(nil), // 54: google.protobuf.Timestamp
+	(*LeaseRequest)(nil),          // 3: mc.limiter.v1.LeaseRequest
+	(*LeaseAsk)(nil),              // 4: mc.limiter.v1.LeaseAsk
+	(*LeaseReport)(nil),           // 5: mc.limiter.v1.LeaseReport
+	(*LeaseResponse)(nil),         // 6: mc.limiter.v1.LeaseResponse
+	(*LeaseAnswer)(nil),           // 7: mc.limiter.v1.LeaseAnswer
+	(*LeaseLevel)(nil),            // 8: mc.limiter.v1.LeaseLevel
+	(*LeaseGrant)(nil),            // 9: mc.limiter.v1.LeaseGrant
+	(*LeaseRecall)(nil),           // 10: mc.limiter.v1.LeaseRecall
+	(*CheckBatchRequest)(nil),     // 11: mc.limiter.v1.CheckBatchRequest
+	(*CheckBatchResponse)(nil),    // 12: mc.limiter.v1.CheckBatchResponse
+	(*CheckResult)(nil),           // 13: mc.limiter.v1.CheckResult
+	(*CheckStreamRequest)(nil),    // 14: mc.limiter.v1.CheckStreamRequest
+	(*CheckStreamResponse)(nil),   // 15: mc.limiter.v1.CheckStreamResponse
+	(*Denial)(nil),                // 16: mc.limiter.v1.Denial
+	(*FailedCheck)(nil),           // 17: mc.limiter.v1.FailedCheck
+	(*CheckLevels)(nil),           // 18: mc.limiter.v1.CheckLevels
+	(*RefusedChecks)(nil),         // 19: mc.limiter.v1.RefusedChecks
+	(*PeekRequest)(nil),           // 20: mc.limiter.v1.PeekRequest
+	(*PeekResponse)(nil),          // 21: mc.limiter.v1.PeekResponse
+	(*UsageRequest)(nil),          // 22: mc.limiter.v1.UsageRequest
+	(*UsageResponse)(nil),         // 23: mc.limiter.v1.UsageResponse
+	(*LevelUsage)(nil),            // 24: mc.limiter.v1.LevelUsage
+	(*ReserveRequest)(nil),        // 25: mc.limiter.v1.ReserveRequest
+	(*ReserveResponse)(nil),       // 26: mc.limiter.v1.ReserveResponse
+	(*CommitRequest)(nil),         // 27: mc.limiter.v1.CommitRequest
+	(*CommitResponse)(nil),        // 28: mc.limiter.v1.CommitResponse
+	(*Settlement)(nil),            // 29: mc.limiter.v1.Settlement
+	(*CancelRequest)(nil),         // 30: mc.limiter.v1.CancelRequest
+	(*CancelResponse)(nil),        // 31: mc.limiter.v1.CancelResponse
+	(*RefundRequest)(nil),         // 32: mc.limiter.v1.RefundRequest
+	(*RefundResponse)(nil),        // 33: mc.limiter.v1.RefundResponse
+	(*AcquireRequest)(nil),        // 34: mc.limiter.v1.AcquireRequest
+	(*AcquireResponse)(nil),       // 35: mc.limiter.v1.AcquireResponse
+	(*ReleaseRequest)(nil),        // 36: mc.limiter.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),       // 37: mc.limiter.v1.ReleaseResponse
+	(*Limit)(nil),                 // 38: mc.limiter.v1.Limit
+	(*TokenBucket)(nil),           // 39: mc.limiter.v1.TokenBucket
+	(*Window)(nil),                // 40: mc.limiter.v1.Window
+	(*Calendar)(nil),              // 41: mc.limiter.v1.Calendar
+	(*Concurrency)(nil),           // 42: mc.limiter.v1.Concurrency
+	(*SetLimitsRequest)(nil),      // 43: mc.limiter.v1.SetLimitsRequest
+	(*SetLimitsResponse)(nil),     // 44: mc.limiter.v1.SetLimitsResponse
+	(*ListLimitsRequest)(nil),     // 45: mc.limiter.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),    // 46: mc.limiter.v1.ListLimitsResponse
+	(*DeleteLimitsRequest)(nil),   // 47: mc.limiter.v1.DeleteLimitsRequest
+	(*DeleteLimitsResponse)(nil),  // 48: mc.limiter.v1.DeleteLimitsResponse
+	(*PlanAssignment)(nil),        // 49: mc.limiter.v1.PlanAssignment
+	(*SetPlansRequest)(nil),       // 50: mc.limiter.v1.SetPlansRequest
+	(*SetPlansResponse)(nil),      // 51: mc.limiter.v1.SetPlansResponse
+	(*ListPlansRequest)(nil),      // 52: mc.limiter.v1.ListPlansRequest
+	(*ListPlansResponse)(nil),     // 53: mc.limiter.v1.ListPlansResponse
+	(*TopRequest)(nil),            // 54: mc.limiter.v1.TopRequest
+	(*TopResponse)(nil),           // 55: mc.limiter.v1.TopResponse
+	(*BusyKey)(nil),               // 56: mc.limiter.v1.BusyKey
+	(*GetModeRequest)(nil),        // 57: mc.limiter.v1.GetModeRequest
+	(*GetModeResponse)(nil),       // 58: mc.limiter.v1.GetModeResponse
+	(*SetModeRequest)(nil),        // 59: mc.limiter.v1.SetModeRequest
+	(*SetModeResponse)(nil),       // 60: mc.limiter.v1.SetModeResponse
+	(*v1.ErrorDetail)(nil),        // 61: mc.common.v1.ErrorDetail
+	(*timestamppb.Timestamp)(nil), // 62: google.protobuf.Timestamp
 }
 var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	2,  // 0: mc.limiter.v1.CheckResponse.levels:type_name -> mc.limiter.v1.Level
-	0,  // 1: mc.limiter.v1.CheckBatchRequest.checks:type_name -> mc.limiter.v1.CheckRequest
-	5,  // 2: mc.limiter.v1.CheckBatchResponse.results:type_name -> mc.limiter.v1.CheckResult
-	1,  // 3: mc.limiter.v1.CheckResult.decision:type_name -> mc.limiter.v1.CheckResponse
-	53, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
-	8,  // 5: mc.limiter.v1.CheckStreamResponse.denials:type_name -> mc.limiter.v1.Denial
-	9,  // 6: mc.limiter.v1.CheckStreamResponse.failed:type_name -> mc.limiter.v1.FailedCheck
-	10, // 7: mc.limiter.v1.CheckStreamResponse.levels:type_name -> mc.limiter.v1.CheckLevels
-	11, // 8: mc.limiter.v1.CheckStreamResponse.refused:type_name -> mc.limiter.v1.RefusedChecks
-	53, // 9: mc.limiter.v1.FailedCheck.error:type_name -> mc.common.v1.ErrorDetail
-	2,  // 10: mc.limiter.v1.CheckLevels.levels:type_name -> mc.limiter.v1.Level
-	53, // 11: mc.limiter.v1.RefusedChecks.error:type_name -> mc.common.v1.ErrorDetail
-	1,  // 12: mc.limiter.v1.PeekResponse.decision:type_name -> mc.limiter.v1.CheckResponse
-	16, // 13: mc.limiter.v1.UsageResponse.levels:type_name -> mc.limiter.v1.LevelUsage
-	2,  // 14: mc.limiter.v1.LevelUsage.level:type_name -> mc.limiter.v1.Level
-	1,  // 15: mc.limiter.v1.ReserveResponse.decision:type_name -> mc.limiter.v1.CheckResponse
-	21, // 16: mc.limiter.v1.CommitResponse.settlement:type_name -> mc.limiter.v1.Settlement
-	21, // 17: mc.limiter.v1.CancelResponse.settlement:type_name -> mc.limiter.v1.Settlement
-	1,  // 18: mc.limiter.v1.AcquireResponse.decision:type_name -> mc.limiter.v1.CheckResponse
-	31, // 19: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
-	32, // 20: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
-	33, // 21: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
-	54, // 22: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
-	34, // 23: mc.limiter.v1.Limit.concurrency:type_name -> mc.limiter.v1.Concurrency
-	30, // 24: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
-	30, // 25: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
-	41, // 26: mc.limiter.v1.SetPlansRequest.assignments:type_name -> mc.limiter.v1.PlanAssignment
-	41, // 27: mc.limiter.v1.ListPlansResponse.assignments:type_name -> mc.limiter.v1.PlanAssignment
-	48, // 28: mc.limiter.v1.TopResponse.keys:type_name -> mc.limiter.v1.BusyKey
-	0,  // 29: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
-	3,  // 30: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
-	6,  // 31: mc.limiter.v1.Limiter.CheckStream:input_type -> mc.limiter.v1.CheckStreamRequest
-	12, // 32: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
-	14, // 33: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
-	17, // 34: mc.limiter.v1.Limiter.Reserve:input_type -> mc.limiter.v1.ReserveRequest
-	19, // 35: mc.limiter.v1.Limiter.Commit:input_type -> mc.limiter.v1.CommitRequest
-	22, // 36: mc.limiter.v1.Limiter.Cancel:input_type -> mc.limiter.v1.CancelRequest
-	24, // 37: mc.limiter.v1.Limiter.Refund:input_type -> mc.limiter.v1.RefundRequest
-	26, // 38: mc.limiter.v1.Limiter.Acquire:input_type -> mc.limiter.v1.AcquireRequest
-	28, // 39: mc.limiter.v1.Limiter.Release:input_type -> mc.limiter.v1.ReleaseRequest
-	35, // 40: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
-	37, // 41: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
-	39, // 42: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
-	42, // 43: mc.limiter.v1.Limiter.SetPlans:input_type -> mc.limiter.v1.SetPlansRequest
-	44, // 44: mc.limiter.v1.Limiter.ListPlans:input_type -> mc.limiter.v1.ListPlansRequest
-	46, // 45: mc.limiter.v1.Limiter.Top:input_type -> mc.limiter.v1.TopRequest
-	49, // 46: mc.limiter.v1.Limiter.GetMode:input_type -> mc.limiter.v1.GetModeRequest
-	51, // 47: mc.limiter.v1.Limiter.SetMode:input_type -> mc.limiter.v1.SetModeRequest
-	1,  // 48: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
-	4,  // 49: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
-	7,  // 50: mc.limiter.v1.Limiter.CheckStream:output_type -> mc.limiter.v1.CheckStreamResponse
-	13, // 51: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
-	15, // 52: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
-	18, // 53: mc.limiter.v1.Limiter.Reserve:output_type -> mc.limiter.v1.ReserveResponse
-	20, // 54: mc.limiter.v1.Limiter.Commit:output_type -> mc.limiter.v1.CommitResponse
-	23, // 55: mc.limiter.v1.Limiter.Cancel:output_type -> mc.limiter.v1.CancelResponse
-	25, // 56: mc.limiter.v1.Limiter.Refund:output_type -> mc.limiter.v1.RefundResponse
-	27, // 57: mc.limiter.v1.Limiter.Acquire:output_type -> mc.limiter.v1.AcquireResponse
-	29, // 58: mc.limiter.v1.Limiter.Release:output_type -> mc.limiter.v1.ReleaseResponse
-	36, // 59: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
-	38, // 60: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
-	40, // 61: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
-	43, // 62: mc.limiter.v1.Limiter.SetPlans:output_type -> mc.limiter.v1.SetPlansResponse
-	45, // 63: mc.limiter.v1.Limiter.ListPlans:output_type -> mc.limiter.v1.ListPlansResponse
-	47, // 64: mc.limiter.v1.Limiter.Top:output_type -> mc.limiter.v1.TopResponse
-	50, // 65: mc.limiter.v1.Limiter.GetMode:output_type -> mc.limiter.v1.GetModeResponse
-	52, // 66: mc.limiter.v1.Limiter.SetMode:output_type -> mc.limiter.v1.SetModeResponse
-	48, // [48:67] is the sub-list for method output_type
-	29, // [29:48] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	4,  // 1: mc.limiter.v1.LeaseRequest.asks:type_name -> mc.limiter.v1.LeaseAsk
+	5,  // 2: mc.limiter.v1.LeaseAsk.reports:type_name -> mc.limiter.v1.LeaseReport
+	19, // 3: mc.limiter.v1.LeaseResponse.refused:type_name -> mc.limiter.v1.RefusedChecks
+	7,  // 4: mc.limiter.v1.LeaseResponse.answers:type_name -> mc.limiter.v1.LeaseAnswer
+	10, // 5: mc.limiter.v1.LeaseResponse.recalls:type_name -> mc.limiter.v1.LeaseRecall
+	8,  // 6: mc.limiter.v1.LeaseAnswer.levels:type_name -> mc.limiter.v1.LeaseLevel
+	9,  // 7: mc.limiter.v1.LeaseAnswer.grants:type_name -> mc.limiter.v1.LeaseGrant
+	2,  // 8: mc.limiter.v1.LeaseLevel.parts:type_name -> mc.limiter.v1.Level
+	0,  // 9: mc.limiter.v1.CheckBatchRequest.checks:type_name -> mc.limiter.v1.CheckRequest
+	13, // 10: mc.limiter.v1.CheckBatchResponse.results:type_name -> mc.limiter.v1.CheckResult
+	1,  // 11: mc.limiter.v1.CheckResult.decision:type_name -> mc.limiter.v1.CheckResponse
+	61, // 12: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
+	16, // 13: mc.limiter.v1.CheckStreamResponse.denials:type_name -> mc.limiter.v1.Denial
+	17, // 14: mc.limiter.v1.CheckStreamResponse.failed:type_name -> mc.limiter.v1.FailedCheck
+	18, // 15: mc.limiter.v1.CheckStreamResponse.levels:type_name -> mc.limiter.v1.CheckLevels
+	19, // 16: mc.limiter.v1.CheckStreamResponse.refused:type_name -> mc.limiter.v1.RefusedChecks
+	61, // 17: mc.limiter.v1.FailedCheck.error:type_name -> mc.common.v1.ErrorDetail
+	2,  // 18: mc.limiter.v1.CheckLevels.levels:type_name -> mc.limiter.v1.Level
+	61, // 19: mc.limiter.v1.RefusedChecks.error:type_name -> mc.common.v1.ErrorDetail
+	1,  // 20: mc.limiter.v1.PeekResponse.decision:type_name -> mc.limiter.v1.CheckResponse
+	24, // 21: mc.limiter.v1.UsageResponse.levels:type_name -> mc.limiter.v1.LevelUsage
+	2,  // 22: mc.limiter.v1.LevelUsage.level:type_name -> mc.limiter.v1.Level
+	1,  // 23: mc.limiter.v1.ReserveResponse.decision:type_name -> mc.limiter.v1.CheckResponse
+	29, // 24: mc.limiter.v1.CommitResponse.settlement:type_name -> mc.limiter.v1.Settlement
+	29, // 25: mc.limiter.v1.CancelResponse.settlement:type_name -> mc.limiter.v1.Settlement
+	1,  // 26: mc.limiter.v1.AcquireResponse.decision:type_name -> mc.limiter.v1.CheckResponse
+	39, // 27: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
+	40, // 28: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
+	41, // 29: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
+	62, // 30: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
+	42, // 31: mc.limiter.v1.Limit.concurrency:type_name -> mc.limiter.v1.Concurrency
+	38, // 32: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
+	38, // 33: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
+	49, // 34: mc.limiter.v1.SetPlansRequest.assignments:type_name -> mc.limiter.v1.PlanAssignment
+	49, // 35: mc.limiter.v1.ListPlansResponse.assignments:type_name -> mc.limiter.v1.PlanAssignment
+	56, // 36: mc.limiter.v1.TopResponse.keys:type_name -> mc.limiter.v1.BusyKey
+	0,  // 37: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
+	11, // 38: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
+	14, // 39: mc.limiter.v1.Limiter.CheckStream:input_type -> mc.limiter.v1.CheckStreamRequest
+	3,  // 40: mc.limiter.v1.Limiter.Lease:input_type -> mc.limiter.v1.LeaseRequest
+	20, // 41: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
+	22, // 42: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
+	25, // 43: mc.limiter.v1.Limiter.Reserve:input_type -> mc.limiter.v1.ReserveRequest
+	27, // 44: mc.limiter.v1.Limiter.Commit:input_type -> mc.limiter.v1.CommitRequest
+	30, // 45: mc.limiter.v1.Limiter.Cancel:input_type -> mc.limiter.v1.CancelRequest
+	32, // 46: mc.limiter.v1.Limiter.Refund:input_type -> mc.limiter.v1.RefundRequest
+	34, // 47: mc.limiter.v1.Limiter.Acquire:input_type -> mc.limiter.v1.AcquireRequest
+	36, // 48: mc.limiter.v1.Limiter.Release:input_type -> mc.limiter.v1.ReleaseRequest
+	43, // 49: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
+	45, // 50: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
+	47, // 51: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
+	50, // 52: mc.limiter.v1.Limiter.SetPlans:input_type -> mc.limiter.v1.SetPlansRequest
+	52, // 53: mc.limiter.v1.Limiter.ListPlans:input_type -> mc.limiter.v1.ListPlansRequest
+	54, // 54: mc.limiter.v1.Limiter.Top:input_type -> mc.limiter.v1.TopRequest
+	57, // 55: mc.limiter.v1.Limiter.GetMode:input_type -> mc.limiter.v1.GetModeRequest
+	59, // 56: mc.limiter.v1.Limiter.SetMode:input_type -> mc.limiter.v1.SetModeRequest
+	1,  // 57: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
+	12, // 58: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
+	15, // 59: mc.limiter.v1.Limiter.CheckStream:output_type -> mc.limiter.v1.CheckStreamResponse
+	6,  // 60: mc.limiter.v1.Limiter.Lease:output_type -> mc.limiter.v1.LeaseResponse
+	21, // 61: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
+	23, // 62: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
+	26, // 63: mc.limiter.v1.Limiter.Reserve:output_type -> mc.limiter.v1.ReserveResponse
+	28, // 64: mc.limiter.v1.Limiter.Commit:output_type -> mc.limiter.v1.CommitResponse
+	31, // 65: mc.limiter.v1.Limiter.Cancel:output_type -> mc.limiter.v1.CancelResponse
+	33, // 66: mc.limiter.v1.Limiter.Refund:output_type -> mc.limiter.v1.RefundResponse
+	35, // 67: mc.limiter.v1.Limiter.Acquire:output_type -> mc.limiter.v1.AcquireResponse
+	37, // 68: mc.limiter.v1.Limiter.Release:output_type -> mc.limiter.v1.ReleaseResponse
+	44, // 69: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
+	46, // 70: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
+	48, // 71: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
+	51, // 72: mc.limiter.v1.Limiter.SetPlans:output_type -> mc.limiter.v1.SetPlansResponse
+	53, // 73: mc.limiter.v1.Limiter.ListPlans:output_type -> mc.limiter.v1.ListPlansResponse
+	55, // 74: mc.limiter.v1.Limiter.Top:output_type -> mc.limiter.v1.TopResponse
+	58, // 75: mc.limiter.v1.Limiter.GetMode:output_type -> mc.limiter.v1.GetModeResponse
+	60, // 76: mc.limiter.v1.Limiter.SetMode:output_type -> mc.limiter.v1.SetModeResponse
+	57, // [57:77] is the sub-list for method output_type
+	37, // [37:57] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_mc_limiter_v1_limiter_proto_init() }
@@ -3992,7 +4677,7 @@ func file_mc_limiter_v1_limiter_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_limiter_v1_limiter_proto_rawDesc), len(file_mc_limiter_v1_limiter_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   53,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

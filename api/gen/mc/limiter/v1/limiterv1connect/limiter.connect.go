@@ -41,6 +41,8 @@ const (
 	LimiterCheckBatchProcedure = "/mc.limiter.v1.Limiter/CheckBatch"
 	// LimiterCheckStreamProcedure is the fully-qualified name of the Limiter's CheckStream RPC.
 	LimiterCheckStreamProcedure = "/mc.limiter.v1.Limiter/CheckStream"
+	// LimiterLeaseProcedure is the fully-qualified name of the Limiter's Lease RPC.
+	LimiterLeaseProcedure = "/mc.limiter.v1.Limiter/Lease"
 	// LimiterPeekProcedure is the fully-qualified name of the Limiter's Peek RPC.
 	LimiterPeekProcedure = "/mc.limiter.v1.Limiter/Peek"
 	// LimiterUsageProcedure is the fully-qualified name of the Limiter's Usage RPC.
@@ -86,6 +88,10 @@ type LimiterClient interface {
 	// CheckStream decides many checks a message, several messages at the same time, and answers them in
 	// their order. It is the way for hundreds of thousands of checks a second.
 	CheckStream(context.Context) *connect.BidiStreamForClient[v1.CheckStreamRequest, v1.CheckStreamResponse]
+	// Lease lends tokens to a process of the caller's, which then decides checks by itself. Messages are
+	// answered each for itself and in any order; between the answers come events. The stream ends when
+	// nothing was sent for two minutes; what was lent stays lent until its deadline.
+	Lease(context.Context) *connect.BidiStreamForClient[v1.LeaseRequest, v1.LeaseResponse]
 	// Peek tells what Check would answer now, and takes nothing.
 	Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error)
 	// Usage tells what is used of every limit that bounds a tenant, token and key.
@@ -154,6 +160,12 @@ func NewLimiterClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			httpClient,
 			baseURL+LimiterCheckStreamProcedure,
 			connect.WithSchema(limiterMethods.ByName("CheckStream")),
+			connect.WithClientOptions(opts...),
+		),
+		lease: connect.NewClient[v1.LeaseRequest, v1.LeaseResponse](
+			httpClient,
+			baseURL+LimiterLeaseProcedure,
+			connect.WithSchema(limiterMethods.ByName("Lease")),
 			connect.WithClientOptions(opts...),
 		),
 		peek: connect.NewClient[v1.PeekRequest, v1.PeekResponse](
@@ -260,6 +272,7 @@ type limiterClient struct {
 	check        *connect.Client[v1.CheckRequest, v1.CheckResponse]
 	checkBatch   *connect.Client[v1.CheckBatchRequest, v1.CheckBatchResponse]
 	checkStream  *connect.Client[v1.CheckStreamRequest, v1.CheckStreamResponse]
+	lease        *connect.Client[v1.LeaseRequest, v1.LeaseResponse]
 	peek         *connect.Client[v1.PeekRequest, v1.PeekResponse]
 	usage        *connect.Client[v1.UsageRequest, v1.UsageResponse]
 	reserve      *connect.Client[v1.ReserveRequest, v1.ReserveResponse]
@@ -291,6 +304,11 @@ func (c *limiterClient) CheckBatch(ctx context.Context, req *connect.Request[v1.
 // CheckStream calls mc.limiter.v1.Limiter.CheckStream.
 func (c *limiterClient) CheckStream(ctx context.Context) *connect.BidiStreamForClient[v1.CheckStreamRequest, v1.CheckStreamResponse] {
 	return c.checkStream.CallBidiStream(ctx)
+}
+
+// Lease calls mc.limiter.v1.Limiter.Lease.
+func (c *limiterClient) Lease(ctx context.Context) *connect.BidiStreamForClient[v1.LeaseRequest, v1.LeaseResponse] {
+	return c.lease.CallBidiStream(ctx)
 }
 
 // Peek calls mc.limiter.v1.Limiter.Peek.
@@ -384,6 +402,10 @@ type LimiterHandler interface {
 	// CheckStream decides many checks a message, several messages at the same time, and answers them in
 	// their order. It is the way for hundreds of thousands of checks a second.
 	CheckStream(context.Context, *connect.BidiStream[v1.CheckStreamRequest, v1.CheckStreamResponse]) error
+	// Lease lends tokens to a process of the caller's, which then decides checks by itself. Messages are
+	// answered each for itself and in any order; between the answers come events. The stream ends when
+	// nothing was sent for two minutes; what was lent stays lent until its deadline.
+	Lease(context.Context, *connect.BidiStream[v1.LeaseRequest, v1.LeaseResponse]) error
 	// Peek tells what Check would answer now, and takes nothing.
 	Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error)
 	// Usage tells what is used of every limit that bounds a tenant, token and key.
@@ -448,6 +470,12 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 		LimiterCheckStreamProcedure,
 		svc.CheckStream,
 		connect.WithSchema(limiterMethods.ByName("CheckStream")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterLeaseHandler := connect.NewBidiStreamHandler(
+		LimiterLeaseProcedure,
+		svc.Lease,
+		connect.WithSchema(limiterMethods.ByName("Lease")),
 		connect.WithHandlerOptions(opts...),
 	)
 	limiterPeekHandler := connect.NewUnaryHandler(
@@ -554,6 +582,8 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 			limiterCheckBatchHandler.ServeHTTP(w, r)
 		case LimiterCheckStreamProcedure:
 			limiterCheckStreamHandler.ServeHTTP(w, r)
+		case LimiterLeaseProcedure:
+			limiterLeaseHandler.ServeHTTP(w, r)
 		case LimiterPeekProcedure:
 			limiterPeekHandler.ServeHTTP(w, r)
 		case LimiterUsageProcedure:
@@ -605,6 +635,10 @@ func (UnimplementedLimiterHandler) CheckBatch(context.Context, *connect.Request[
 
 func (UnimplementedLimiterHandler) CheckStream(context.Context, *connect.BidiStream[v1.CheckStreamRequest, v1.CheckStreamResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.CheckStream is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) Lease(context.Context, *connect.BidiStream[v1.LeaseRequest, v1.LeaseResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.Lease is not implemented"))
 }
 
 func (UnimplementedLimiterHandler) Peek(context.Context, *connect.Request[v1.PeekRequest]) (*connect.Response[v1.PeekResponse], error) {
