@@ -45,10 +45,10 @@ func marshal(result any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Compact first: protojson's spaces differ from build to build.
 	var out bytes.Buffer
-	if len(data) <= 80 {
-		err = json.Compact(&out, data)
-	} else {
+	if err = json.Compact(&out, data); err == nil && out.Len() > 80 {
+		out.Reset()
 		err = json.Indent(&out, data, "", "  ")
 	}
 	out.WriteByte('\n')
