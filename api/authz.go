@@ -59,6 +59,7 @@ type procedure struct {
 }
 
 const (
+	restCheck         = "POST /api/limiter/check"
 	restSearch        = "GET /api/provenance/search"
 	reflectionV1      = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 	reflectionV1Alpha = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
@@ -74,6 +75,7 @@ const (
 // every tenant with its role, and only its administrators change limits.
 var procedures = []procedure{
 	{name: limiterv1connect.LimiterCheckProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: restCheck, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterCheckBatchProcedure, least: RoleRunner, write: true, class: classBatch, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterCheckStreamProcedure, least: RoleRunner, write: true, stream: true, class: classCheckStream, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterPeekProcedure, least: RoleRunner, class: classCheck, deadline: DeadlineCheck},
@@ -87,6 +89,8 @@ var procedures = []procedure{
 	{name: limiterv1connect.LimiterListLimitsProcedure, least: RoleOperator, class: classAdmin, deadline: DeadlineAdmin},
 	{name: limiterv1connect.LimiterSetLimitsProcedure, least: RoleOperator, write: true, class: classAdmin, deadline: DeadlineAdmin},
 	{name: limiterv1connect.LimiterDeleteLimitsProcedure, least: RoleOperator, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: limiterv1connect.LimiterSetPlansProcedure, least: RoleAdmin, platform: true, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: limiterv1connect.LimiterListPlansProcedure, least: RoleOperator, class: classAdmin, deadline: DeadlineAdmin},
 	{name: limiterv1connect.LimiterTopProcedure, least: RoleOperator, class: classAdmin, deadline: DeadlineAdmin},
 	{name: limiterv1connect.LimiterGetModeProcedure, least: RoleOperator, class: classAdmin, deadline: DeadlineAdmin},
 	{name: limiterv1connect.LimiterSetModeProcedure, least: RoleAdmin, platform: true, write: true, class: classAdmin, deadline: DeadlineAdmin},

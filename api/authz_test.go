@@ -71,7 +71,7 @@ func TestEveryProcedureHasARow(t *testing.T) {
 type accessCase struct {
 	what      string
 	procedure string
-	request   proto.Message // nil for REST and reflection
+	request   proto.Message // nil for reflection and REST without a body
 	query     string        // REST only
 	// own, foreign and platform are the reasons that roles of acme, of globex and of the
 	// platform get, in the order of allRoles; "" means that it is allowed.
@@ -110,6 +110,10 @@ var accessCases = []accessCase{
 	{
 		what: "check without a tenant", procedure: limiterv1connect.LimiterCheckProcedure, request: &limiterv1.CheckRequest{},
 		own: fromRunner, foreign: fromRunner, platform: noTenant,
+	},
+	{
+		what: "check by REST", procedure: restCheck, request: &limiterv1.CheckRequest{Tenant: "acme"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
 	},
 	{
 		what: "check a batch", procedure: limiterv1connect.LimiterCheckBatchProcedure,
@@ -208,6 +212,23 @@ var accessCases = []accessCase{
 		what: "ask for Envoy", procedure: envoyShouldRateLimit, request: &rlsv3.RateLimitRequest{},
 		own: [5]string{low, "service_off", "service_off", "service_off", "service_off"}, foreign: [5]string{low, "service_off", "service_off", "service_off", "service_off"},
 		platform: [5]string{low, "service_off", "service_off", "service_off", "service_off"},
+	},
+	{
+		what: "limit a plan", procedure: limiterv1connect.LimiterSetLimitsProcedure, request: acmeLimit("plan:gold"),
+		own: [5]string{low, low, low, "platform_only", "platform_only"}, foreign: [5]string{low, low, low, "platform_only", "platform_only"}, platform: adminOnly,
+	},
+	{
+		what: "put acme on a plan", procedure: limiterv1connect.LimiterSetPlansProcedure,
+		request: &limiterv1.SetPlansRequest{Assignments: []*limiterv1.PlanAssignment{{Tenant: "acme", Plan: "gold"}}},
+		own:     notPlatform, foreign: notPlatform, platform: adminOnly,
+	},
+	{
+		what: "see the plan of acme", procedure: limiterv1connect.LimiterListPlansProcedure, request: &limiterv1.ListPlansRequest{Tenant: "acme"},
+		own: fromOper, foreign: operForeign, platform: fromOper,
+	},
+	{
+		what: "see plans", procedure: limiterv1connect.LimiterListPlansProcedure, request: &limiterv1.ListPlansRequest{},
+		own: fromOper, foreign: fromOper, platform: fromOper,
 	},
 	{
 		what: "see the busiest keys of acme", procedure: limiterv1connect.LimiterTopProcedure, request: &limiterv1.TopRequest{Tenant: "acme"},
@@ -347,7 +368,16 @@ func TestAccess(t *testing.T) {
 func reasonOfCall(t *testing.T, e *env, c accessCase, secret string) string {
 	t.Helper()
 	if method, path, ok := strings.Cut(c.procedure, " "); ok {
-		res, body := e.send(t, secret, method, path+"?"+c.query, "", nil)
+		var sent []byte
+		contentType := ""
+		if c.request != nil {
+			contentType = "application/json"
+			var err error
+			if sent, err = jsonMarshal.Marshal(c.request); err != nil {
+				t.Fatal(err)
+			}
+		}
+		res, body := e.send(t, secret, method, path+"?"+c.query, contentType, sent)
 		if res.StatusCode == http.StatusOK {
 			return ""
 		}
@@ -395,6 +425,10 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 		return callOne[limiterv1.DeleteLimitsResponse](t, e, c.procedure, secret, m)
 	case *rlsv3.RateLimitRequest:
 		return callOne[rlsv3.RateLimitResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.SetPlansRequest:
+		return callOne[limiterv1.SetPlansResponse](t, e, c.procedure, secret, m)
+	case *limiterv1.ListPlansRequest:
+		return callOne[limiterv1.ListPlansResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.TopRequest:
 		return callOne[limiterv1.TopResponse](t, e, c.procedure, secret, m)
 	case *limiterv1.GetModeRequest:

@@ -46,12 +46,14 @@ func (jsonCodec) MarshalAppend(dst []byte, message any) ([]byte, error) {
 }
 
 func (jsonCodec) Unmarshal(data []byte, message any) error {
-	return unmarshal(data, message, func(data []byte, m proto.Message) error {
-		if len(data) == 0 {
-			return errors.New("the body is empty; the smallest JSON message is {}")
-		}
-		return protojson.Unmarshal(data, m)
-	})
+	return unmarshal(data, message, readProtoJSON)
+}
+
+func readProtoJSON(data []byte, m proto.Message) error {
+	if len(data) == 0 {
+		return errors.New("the body is empty; the smallest JSON message is {}")
+	}
+	return protojson.Unmarshal(data, m)
 }
 
 // protoCodec is binary protobuf. Unknown fields are kept out of the way as protobuf means
@@ -81,10 +83,13 @@ func unmarshal(data []byte, message any, read func([]byte, proto.Message) error)
 		return fmt.Errorf("%T is not a frame", message)
 	}
 	if err := read(data, f.message()); err != nil {
-		f.refuse(refuse(reasonMessageMalformed, "the body is not a %s: %s",
-			f.message().ProtoReflect().Descriptor().FullName(), plainProtoError(err)))
+		f.refuse(malformed(f.message(), err))
 	}
 	return nil
+}
+
+func malformed(m proto.Message, err error) *fault {
+	return refuse(reasonMessageMalformed, "the body is not a %s: %s", m.ProtoReflect().Descriptor().FullName(), plainProtoError(err))
 }
 
 // plainProtoError takes away the prefix that protobuf varies on purpose.

@@ -109,6 +109,33 @@ type LimitAdmin interface {
 	// SetLimiterMode changes it, for every node within a second, and returns what it was; ErrLevel
 	// while a member does not know modes.
 	SetLimiterMode(ctx context.Context, mode limiter.Mode) (before limiter.Mode, err error)
+	// SetPlans puts tenants on plans, and those without a plan off theirs, all or none; one that is to
+	// leave and is on no plan is ErrPlanNone. While a member does not know plans it is ErrLevel.
+	SetPlans(ctx context.Context, all []limiter.Assignment, requestID string) (PlanChange, error)
+	// ListPlans returns a page of who is on which plan, ordered by tenant; or ErrLevel.
+	ListPlans(ctx context.Context, q PlanQuery) (PlanPage, error)
+}
+
+// PlanChange is what became of a change of plans: Created counts tenants that were on no plan, and
+// Removed those that are on none now.
+type PlanChange struct {
+	LimitChange
+	Removed int
+}
+
+// PlanQuery asks for at most Limit assignments of tenants behind After; other empty fields keep all.
+type PlanQuery struct {
+	Plan, Tenant, After string
+	Limit               int
+}
+
+// PlanPage is one page of assignments.
+type PlanPage struct {
+	Assignments []limiter.Assignment
+	// Next is the tenant behind which more follow, or empty.
+	Next string
+	// Version is that of the limits at the moment of the page.
+	Version uint32
 }
 
 // Indexer stores and finds documents; *index.Service is one.

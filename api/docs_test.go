@@ -177,6 +177,7 @@ var documentedLimits = func() []struct{ what, value, beyond string } {
 		{"one document", bytesText(index.MaxDocumentBytes), "refused: `" + index.ReasonDocumentTooLarge + "`"},
 		{"mapping of an ingest", bytesText(ingest.MaxMappingBytes), text(reasonMappingMalformed)},
 		{"limits, and ids of limits, of one request", strconv.Itoa(MaxBatchLimits), text(reasonBatchTooLarge)},
+		{"tenants that one request puts on plans; of a page of a list of plans", fmt.Sprintf("%d; %d", MaxBatchPlans, MaxBatchPlans), text(reasonBatchTooLarge) + ", " + text(reasonFieldMalformed)},
 		{"items of a page", fmt.Sprintf("%d, without a wish %d", MaxPage, DefaultPage), text(reasonFieldMalformed)},
 		{"query; cursor", bytesText(MaxQueryBytes) + "; " + bytesText(MaxCursorBytes), text(reasonFieldTooLong)},
 		{"token and key of a check", fmt.Sprintf("%d and %d bytes", MaxTokenBytes, MaxKeyBytes), text(reasonFieldTooLong)},

@@ -15,6 +15,8 @@ var (
 	ErrLimitForeign = errors.New("the limit belongs to another tenant")
 	// ErrLimitUnknown means that there is no such limit, or that it is another tenant's.
 	ErrLimitUnknown = errors.New("the limit is not known")
+	// ErrPlanNone means that a tenant that is to leave its plan is on none.
+	ErrPlanNone = errors.New("the tenant is on no plan")
 	// ErrAlreadyInitialised means that the region was started before.
 	ErrAlreadyInitialised = errors.New("the region is already initialised")
 	// ErrSeedsNotReady means that a seed is missing or not empty; the wrapping error names it.

@@ -23,6 +23,7 @@ type fakeServices struct {
 	checking  func(ctx context.Context)              // runs inside Check
 	decide    func(limiter.Request) limiter.Decision // instead of decision, when set
 	limits    []limiter.Limit
+	plans     []limiter.Assignment // by tenant
 	mode      limiter.Mode
 	documents map[string]index.Document // by tenant/id
 	requests  []string                  // request ids of ingests
@@ -210,6 +211,44 @@ func (f *fakeServices) SetLimiterMode(_ context.Context, mode limiter.Mode) (lim
 		f.mode = mode
 	}
 	return before, f.err
+}
+
+func (f *fakeServices) SetPlans(_ context.Context, all []limiter.Assignment, _ string) (PlanChange, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change := PlanChange{LimitChange: LimitChange{Version: 8, InForce: true}}
+	for _, a := range all {
+		i := slices.IndexFunc(f.plans, func(b limiter.Assignment) bool { return a.Tenant == b.Tenant })
+		switch {
+		case i < 0 && a.Plan == "":
+			return PlanChange{}, ErrPlanNone
+		case i < 0:
+			f.plans, change.Created = append(f.plans, a), change.Created+1
+		case a.Plan == "":
+			f.plans, change.Removed = slices.Delete(f.plans, i, i+1), change.Removed+1
+		default:
+			f.plans[i], change.Replaced = a, change.Replaced+1
+		}
+	}
+	slices.SortFunc(f.plans, func(a, b limiter.Assignment) int { return strings.Compare(a.Tenant, b.Tenant) })
+	return change, f.err
+}
+
+func (f *fakeServices) ListPlans(_ context.Context, q PlanQuery) (PlanPage, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	page := PlanPage{Version: 7}
+	for _, a := range f.plans {
+		if a.Tenant <= q.After || q.Tenant != "" && a.Tenant != q.Tenant || q.Plan != "" && a.Plan != q.Plan {
+			continue
+		}
+		if len(page.Assignments) == q.Limit {
+			page.Next = page.Assignments[q.Limit-1].Tenant
+			break
+		}
+		page.Assignments = append(page.Assignments, a)
+	}
+	return page, f.err
 }
 
 func (f *fakeServices) Ingest(_ context.Context, docs []index.Document, requestID string) (index.IngestResult, error) {

@@ -117,6 +117,7 @@ func (s *server) handlers() map[string]http.Handler {
 	_, v1Alpha := grpcreflect.NewHandlerV1Alpha(reflector, connect.WithReadMaxBytes(MaxBodyBytes))
 	return map[string]http.Handler{
 		limiterv1connect.LimiterCheckProcedure:      unary(s, limiterv1connect.LimiterCheckProcedure, s.check),
+		restCheck:                                   http.HandlerFunc(s.checkREST),
 		limiterv1connect.LimiterCheckBatchProcedure: unary(s, limiterv1connect.LimiterCheckBatchProcedure, s.checkBatch),
 		limiterv1connect.LimiterCheckStreamProcedure: connect.NewBidiStreamHandler(
 			limiterv1connect.LimiterCheckStreamProcedure, s.checkStream, optionsOf(limiterv1connect.LimiterCheckStreamProcedure)...),
@@ -131,6 +132,8 @@ func (s *server) handlers() map[string]http.Handler {
 		limiterv1connect.LimiterListLimitsProcedure:   unary(s, limiterv1connect.LimiterListLimitsProcedure, s.listLimits),
 		limiterv1connect.LimiterSetLimitsProcedure:    unary(s, limiterv1connect.LimiterSetLimitsProcedure, s.setLimits),
 		limiterv1connect.LimiterDeleteLimitsProcedure: unary(s, limiterv1connect.LimiterDeleteLimitsProcedure, s.deleteLimits),
+		limiterv1connect.LimiterSetPlansProcedure:     unary(s, limiterv1connect.LimiterSetPlansProcedure, s.setPlans),
+		limiterv1connect.LimiterListPlansProcedure:    unary(s, limiterv1connect.LimiterListPlansProcedure, s.listPlans),
 		limiterv1connect.LimiterTopProcedure:          unary(s, limiterv1connect.LimiterTopProcedure, s.top),
 		limiterv1connect.LimiterGetModeProcedure:      unary(s, limiterv1connect.LimiterGetModeProcedure, s.getMode),
 		limiterv1connect.LimiterSetModeProcedure:      unary(s, limiterv1connect.LimiterSetModeProcedure, s.setMode),

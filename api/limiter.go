@@ -13,6 +13,14 @@ import (
 )
 
 func (s *server) check(ctx context.Context, c *call, r *limiterv1.CheckRequest) (*limiterv1.CheckResponse, error) {
+	d, err := s.decide(ctx, c, r)
+	if err != nil {
+		return nil, err
+	}
+	return checkResponse(d), nil
+}
+
+func (s *server) decide(ctx context.Context, c *call, r *limiterv1.CheckRequest) (*limiter.Decision, error) {
 	if s.deps.Checker == nil {
 		return nil, ErrServiceOff
 	}
@@ -27,7 +35,7 @@ func (s *server) check(ctx context.Context, c *call, r *limiterv1.CheckRequest) 
 	}
 	s.metrics.checkMs.Observe(milliseconds(time.Since(start)))
 	s.metrics.decided(&d)
-	return checkResponse(&d), nil
+	return &d, nil
 }
 
 // subjectMessage is what every question about limits has.
@@ -164,6 +172,9 @@ func (s *server) setLimits(ctx context.Context, c *call, r *limiterv1.SetLimitsR
 		return nil, err
 	}
 	for i, l := range limits {
+		if c.principal.Tenant != AllTenants && l.Plan() != "" {
+			return nil, refuse(reasonPlatformOnly, "limits[%d].selector: limits of plans are for administrators of the platform, because they count for every tenant on the plan", i)
+		}
 		if tenant := selectorTenant(l.Selector); c.principal.Tenant != AllTenants && tenant != c.principal.Tenant {
 			return nil, refuse(reasonTenantForeign, "limits[%d].selector: the identity belongs to tenant %s and cannot limit tenant %s",
 				i, c.principal.Tenant, tenant)
@@ -202,8 +213,8 @@ func (s *server) deleteLimits(ctx context.Context, c *call, r *limiterv1.DeleteL
 	return &limiterv1.DeleteLimitsResponse{Version: change.Version, InForce: change.InForce}, nil
 }
 
-// listLimits shows an identity of one tenant the limits of its tenant and those for every
-// tenant, since both bound it.
+// listLimits shows an identity of one tenant the limits of its tenant, of its plan and those for
+// every tenant, since all of them bound it.
 func (s *server) listLimits(ctx context.Context, c *call, r *limiterv1.ListLimitsRequest) (*limiterv1.ListLimitsResponse, error) {
 	if s.deps.Limits == nil {
 		return nil, ErrServiceOff
@@ -221,10 +232,14 @@ func (s *server) listLimits(ctx context.Context, c *call, r *limiterv1.ListLimit
 	if err != nil {
 		return nil, err
 	}
+	plan, err := s.planOf(ctx, c.principal, limits)
+	if err != nil {
+		return nil, err
+	}
 	res := &limiterv1.ListLimitsResponse{Version: version, Limits: []*limiterv1.Limit{}}
 	for _, l := range limits {
 		of := selectorTenant(l.Selector)
-		visible := c.principal.Tenant == AllTenants || of == c.principal.Tenant || of == AllTenants
+		visible := c.principal.Tenant == AllTenants || of == c.principal.Tenant || of == AllTenants || plan != "" && l.Plan() == plan
 		wanted := (tenant == "" || tenant == of) && (len(r.GetIds()) == 0 || slices.Contains(r.GetIds(), l.ID))
 		if visible && wanted {
 			res.Limits = append(res.Limits, LimitMessage(l))

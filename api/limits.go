@@ -21,6 +21,8 @@ const (
 	MaxBatchDocuments = 5000
 	// MaxBatchLimits bounds the limits, and the ids of limits, in one request.
 	MaxBatchLimits = 1000
+	// MaxBatchPlans bounds the assignments to plans in one request, and in one page of a list.
+	MaxBatchPlans = 1000
 	// MaxBatchChecks bounds the checks in one request.
 	MaxBatchChecks = 1000
 	// MaxBusyKeys is the most keys that Top tells of; DefaultBusyKeys is what 0 means.

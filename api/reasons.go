@@ -219,6 +219,11 @@ var (
 		title: "the tenant has 100,000 open reservations and held slots",
 		hint:  "settle and release them; those that nobody settles count until ten minutes after they have expired; nothing was taken", retryAfterMs: 1000, sentinels: []error{limiter.ErrTooManyHeld},
 	}
+	reasonPlanUnassigned = &reason{
+		name: "plan_unassigned", code: connect.CodeNotFound,
+		title: "a tenant that is to leave its plan is on none",
+		hint:  "leave out the tenant that the message names; `maestro limit plan list` shows who is on a plan; nothing was changed", sentinels: []error{ErrPlanNone},
+	}
 	reasonTokenIDUnknown = &reason{
 		name: "token_id_unknown", code: connect.CodeNotFound,
 		title: "there is no token with this id",
@@ -429,7 +434,7 @@ var reasons = []*reason{
 	reasonHeaderMalformed, reasonMessageMalformed, reasonBodyTooLarge, reasonParameterMalformed, reasonTenantMalformed,
 	reasonFieldTooLong, reasonFieldMalformed, reasonBatchTooLarge, reasonMappingMalformed, reasonLimitInvalid,
 	reasonQueryMalformed, reasonCursorMalformed,
-	reasonEnvoyDomain, reasonLimitUnknown, reasonReservationUnknown, reasonSlotUnknown, reasonRequestUnknown, reasonTooManyHeld, reasonTokenIDUnknown, reasonRequestIDReused, reasonAlreadyInitialised, reasonSeedsNotReady,
+	reasonEnvoyDomain, reasonLimitUnknown, reasonPlanUnassigned, reasonReservationUnknown, reasonSlotUnknown, reasonRequestUnknown, reasonTooManyHeld, reasonTokenIDUnknown, reasonRequestIDReused, reasonAlreadyInitialised, reasonSeedsNotReady,
 	reasonNotInitialised, reasonNodeUnfit, reasonNodeNameTaken, reasonNodeUnknown, reasonTooFewNodes, reasonTooManyNodes,
 	reasonNotVoter, reasonGroupName, reasonLevel, reasonGroupNotEmpty, reasonRestoreRefused, reasonBackupGone, reasonTooManyLimits, reasonServiceOff,
 	reasonIncomplete, reasonNotReady, reasonMetaStale, reasonOverloaded, reasonTenantOverloaded, reasonRestoring, reasonDiskFull, reasonCommandTooLarge, reasonNoLeader, reasonLost,

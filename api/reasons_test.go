@@ -52,6 +52,7 @@ var sentinelReasons = map[string]struct {
 	"api.ErrTokenRevoked":           {ErrTokenRevoked, reasonTokenRevoked},
 	"api.ErrLimitForeign":           {ErrLimitForeign, reasonLimitForeign},
 	"api.ErrLimitUnknown":           {ErrLimitUnknown, reasonLimitUnknown},
+	"api.ErrPlanNone":               {ErrPlanNone, reasonPlanUnassigned},
 	"api.ErrAlreadyInitialised":     {ErrAlreadyInitialised, reasonAlreadyInitialised},
 	"api.ErrSeedsNotReady":          {ErrSeedsNotReady, reasonSeedsNotReady},
 	"api.ErrNotReady":               {ErrNotReady, reasonNotReady},

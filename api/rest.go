@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
@@ -26,7 +27,12 @@ func (s *server) searchREST(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, c.note(s, err))
 		return
 	}
-	body, err := jsonMarshal.Marshal(res)
+	s.writeJSON(w, c, http.StatusOK, res)
+}
+
+// writeJSON answers with a message.
+func (s *server) writeJSON(w http.ResponseWriter, c *call, status int, m proto.Message) {
+	body, err := jsonMarshal.Marshal(m)
 	if err != nil {
 		writeProblem(w, c.note(s, err))
 		return
@@ -35,6 +41,7 @@ func (s *server) searchREST(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client may have gone
 }
 

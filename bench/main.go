@@ -66,6 +66,7 @@ var steps = []step{
 	{name: "catchup-kills", run: measureCatchUpKills, long: true},
 	{name: "replace", run: measureReplace, long: true},
 	{name: "soak", run: measureSoak, long: true},
+	{name: "limiter-leases", run: measureLeases, long: true},
 	{name: "limiter-unary", run: measureUnary, long: true},
 	{name: "limiter-keys", run: measureKeys, long: true},
 	{name: "limiter-batches", run: measureBatches, long: true},

@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -148,6 +149,9 @@ func attackRegion(ctx context.Context, o options, region *devregion.Region, path
 		}
 	}()
 	limits := limitModels()
+	if o.from != "" { // the earliest builds know token buckets only
+		limits = slices.DeleteFunc(limits, LimitModel.isWindow)
+	}
 	recorder, err := newRecorder(path, Header{Seed: o.seed, DurationNs: o.duration, Kills: o.kills, Upgrade: o.from != "", Binary: binary, Limits: limits})
 	if err != nil {
 		return nil, err

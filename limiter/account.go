@@ -57,8 +57,9 @@ func (c *counter) due(until int64) int {
 }
 
 // end closes an account whose deadline has come. What it had left may have been spent at any moment
-// until then, so it counts as taken at the last one.
-func (c *counter) end(i int) {
+// until then, so it counts as taken at the last one; in the calendar if that was after since, when its
+// period began.
+func (c *counter) end(i int, since int64) {
 	c.accounts = slices.Clone(c.accounts)
 	a := &c.accounts[i]
 	burned := a.left()
@@ -69,7 +70,9 @@ func (c *counter) end(i int) {
 	if c.tick != 0 {
 		c.slots = insertSlot(c.slots, uint64(a.deadline)/c.tick, burned)
 	}
-	c.spent = min(c.spent+burned, slotTokensMax)
+	if a.deadline > since {
+		c.countSpent(burned)
+	}
 }
 
 // forget drops accounts that ended so long ago that nothing about them is under way any more.
@@ -180,14 +183,14 @@ func (c *counter) renew(l *limitState, lends bool, h Holder, r Renewal) (g Grant
 			c.slots = addToSlots(c.slots, uint64(c.t)/c.tick, n)
 		}
 		if l.hasCalendar() {
-			c.spent = min(c.spent+n, slotTokensMax)
+			c.countSpent(n)
 		}
 	}
 	c.used = c.used.sub(mul64(returned-before.returned, c.unit))
 	if r.Seq > a.seq {
 		a.seq = r.Seq
 		if r.Want > 0 && lends {
-			c.lend(l, a, min(r.Want, c.room(l)))
+			c.lend(l, a, r.Want)
 		}
 	}
 	return c.grant(l, a), *a != before
@@ -197,15 +200,14 @@ func (c *counter) renew(l *limitState, lends bool, h Holder, r Renewal) (g Grant
 // something to lend; whoever gets nothing must begin another one.
 func (c *counter) open(l *limitState, lends bool, h Holder, r Renewal) (g Grant, changed bool) {
 	known := slices.ContainsFunc(c.accounts, func(a account) bool { return a.holder == h && a.epoch >= r.Epoch })
-	n := min(r.Want, c.room(l))
-	if known || r.Seq != 1 || r.Spent != 0 || r.Returned != 0 || !lends || n == 0 || c.others(h) >= accountsMax {
+	if known || r.Seq != 1 || r.Spent != 0 || r.Returned != 0 || !lends || min(r.Want, c.room(l)) == 0 || c.others(h) >= accountsMax {
 		return Grant{Refused: true, Remaining: c.remaining(l)}, false
 	}
 	// The new account fences what the holder's ended ones did.
 	c.accounts = slices.DeleteFunc(slices.Clone(c.accounts), func(a account) bool { return a.ended && a.holder == h })
 	c.accounts = append(c.accounts, account{holder: h, epoch: r.Epoch, seq: r.Seq})
 	a := &c.accounts[len(c.accounts)-1]
-	c.lend(l, a, n)
+	c.lend(l, a, r.Want)
 	return c.grant(l, a), true
 }
 
@@ -220,12 +222,25 @@ func (c *counter) others(h Holder) int {
 	return n
 }
 
-// lend gives n more tokens to an account, and time.
-func (c *counter) lend(l *limitState, a *account, n uint64) {
+// lend gives up to want more tokens to an account, and time. Who holds what a limit that was made smaller
+// does not have any more gets no time either, so that it is in force one life of a lease later.
+func (c *counter) lend(l *limitState, a *account, want uint64) {
+	n := min(want, c.room(l))
+	if n == 0 && c.exceeds(l) {
+		return
+	}
 	a.granted += n
 	// A limit that was changed to a shorter life must not end what was promised: the answer may be lost.
 	a.deadline = max(a.deadline, c.t+l.leaseTTL().Microseconds())
 	c.used = c.used.add(mul64(n, c.unit))
+}
+
+// exceeds tells whether more is used or lent of a settled counter than the limit has.
+func (c *counter) exceeds(l *limitState) bool {
+	out := c.out()
+	return l.hasBucket() && l.capacity.less(c.used) ||
+		l.hasWindow() && sumOf(c.slots)+out > uint64(l.Window.Limit) ||
+		l.hasCalendar() && c.spent+out > uint64(l.Calendar.Limit)
 }
 
 func (c *counter) grant(l *limitState, a *account) Grant {

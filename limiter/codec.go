@@ -76,8 +76,9 @@ const (
 // megabytes however many limits match.
 const batchCommandMax = 500
 
-// partsMax bounds how many commands one change may be split into.
-const partsMax = 64
+// partsMax bounds how many commands one change may be split into: more than the longest limits and
+// assignments of a region need.
+const partsMax = 128
 
 // LimitsMax bounds the limits of a region.
 const LimitsMax = 10_000
@@ -131,35 +132,38 @@ func appendRequest(b []byte, r Request) []byte {
 }
 
 func appendConfigure(b []byte, c configureCommand) []byte {
-	version := versionOfSteps(c.Puts)
+	version := versionOfSteps(c.Change)
 	b = append(b, version, opConfigure)
 	b = binary.AppendUvarint(b, uint64(c.From))
 	b = binary.AppendUvarint(b, uint64(c.To))
 	b = binary.AppendUvarint(b, uint64(c.part))
 	b = appendBool(b, c.last)
-	return appendSteps(b, c.Puts, c.Deletes, version)
+	return appendSteps(b, c.Change, version)
 }
 
-// versionOfSteps is the layout that limits need.
-func versionOfSteps(puts []Limit) byte {
+// versionOfSteps is the layout that a change needs.
+func versionOfSteps(c Change) byte {
 	version := byte(codecFirst)
-	for _, l := range puts {
+	if c.movesPlans() {
+		version = codecLeases
+	}
+	for _, l := range c.Puts {
 		version = max(version, l.codec())
 	}
 	return version
 }
 
 // appendSteps is what a change does, without its versions.
-func appendSteps(b []byte, puts []Limit, deletes []string, version byte) []byte {
-	b = binary.AppendUvarint(b, uint64(len(puts)))
-	for _, l := range puts {
+func appendSteps(b []byte, c Change, version byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(c.Puts)))
+	for _, l := range c.Puts {
 		b = appendLimit(b, l, version)
 	}
-	b = binary.AppendUvarint(b, uint64(len(deletes)))
-	for _, id := range deletes {
+	b = binary.AppendUvarint(b, uint64(len(c.Deletes)))
+	for _, id := range c.Deletes {
 		b = wire.AppendString(b, id)
 	}
-	return b
+	return appendPlanSteps(b, c)
 }
 
 func appendBool(b []byte, v bool) []byte {
@@ -238,11 +242,11 @@ func decodeCommand(b []byte) (command, error) {
 		c.configure.To = uint32(r.Uvarint(math.MaxUint32))
 		c.configure.part = uint32(r.Uvarint(partsMax - 1))
 		c.configure.last = r.Byte(1) == 1
-		c.configure.Puts, c.configure.Deletes = readSteps(r, version)
-		spoken = versionOfSteps(c.configure.Puts)
+		readSteps(r, &c.configure.Change, version)
+		spoken = versionOfSteps(c.configure.Change)
 	case opRoll:
-		spoken = codecLimits
-		c.roll = rollCommand{wall: readSeconds(r), periods: readPeriods(r)}
+		spoken = max(codecLimits, version)
+		c.roll = rollCommand{wall: readSeconds(r), periods: readPeriods(r), timed: version == codecLeases}
 	case opCalendars:
 		spoken = codecLimits
 	case opTogether:
@@ -279,14 +283,17 @@ func readRequest(r *wire.Reader) Request {
 	return q
 }
 
-func readSteps(r *wire.Reader, version byte) (puts []Limit, deletes []string) {
+// readSteps appends to what c does.
+func readSteps(r *wire.Reader, c *Change, version byte) {
 	for n := r.Count(LimitsMax); n > 0 && !r.Failed(); n-- {
-		puts = append(puts, readLimit(r, version))
+		c.Puts = append(c.Puts, readLimit(r, version))
 	}
 	for n := r.Count(LimitsMax); n > 0 && !r.Failed(); n-- {
-		deletes = append(deletes, r.String(nameBytesMax))
+		c.Deletes = append(c.Deletes, r.String(nameBytesMax))
 	}
-	return puts, deletes
+	if version == codecLeases {
+		readPlanSteps(r, c)
+	}
 }
 
 // validSteps refuses limits that Validate would refuse, and ids that occur twice.
@@ -304,7 +311,7 @@ func validSteps(c Change) error {
 		}
 		seen[id] = true
 	}
-	return nil
+	return validPlanSteps(c)
 }
 
 var reasonCodes = [...]string{"", ReasonLimited, ReasonCostExceedsLimit, ReasonBanned}

@@ -69,14 +69,14 @@ func (m *Machine) stagedChange(tx *raftfsm.Tx) (staged, error) {
 // stage keeps one part; the parts of an older change are overwritten or ignored.
 func (m *Machine) stage(tx *raftfsm.Tx, s staged, c configureCommand) error {
 	key, other := partKey(c.part), part2Key(c.part)
-	version := versionOfSteps(c.Puts)
+	version := versionOfSteps(c.Change)
 	if version != codecFirst {
 		key, other = other, key
 	}
 	if err := tx.Delete(other); err != nil {
 		return fmt.Errorf("limiter: stage part %d: %w", c.part, err)
 	}
-	if err := tx.Set(key, appendSteps(nil, c.Puts, c.Deletes, version)); err != nil {
+	if err := tx.Set(key, appendSteps(nil, c.Change, version)); err != nil {
 		return fmt.Errorf("limiter: stage part %d: %w", c.part, err)
 	}
 	if err := tx.Set([]byte{tableStaged}, encodeStaged(s)); err != nil {
@@ -89,17 +89,15 @@ func (m *Machine) stage(tx *raftfsm.Tx, s staged, c configureCommand) error {
 func (m *Machine) unstage(tx *raftfsm.Tx, s staged) (Change, error) {
 	whole := Change{From: s.from, To: s.to}
 	for part := range s.parts {
-		puts, deletes, err := readPart(tx, part)
-		if err != nil {
+		if err := readPart(tx, part, &whole); err != nil {
 			return Change{}, err
 		}
-		whole.Puts = append(whole.Puts, puts...)
-		whole.Deletes = append(whole.Deletes, deletes...)
 	}
 	return whole, nil
 }
 
-func readPart(tx *raftfsm.Tx, part uint32) (puts []Limit, deletes []string, err error) {
+// readPart appends a part to the change.
+func readPart(tx *raftfsm.Tx, part uint32, whole *Change) error {
 	version := byte(codecFirst)
 	v, err := tx.Get(partKey(part))
 	if errors.Is(err, raftfsm.ErrNotFound) {
@@ -107,19 +105,58 @@ func readPart(tx *raftfsm.Tx, part uint32) (puts []Limit, deletes []string, err 
 		v, err = tx.Get(part2Key(part))
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("limiter: staged part %d: %w", part, err)
+		return fmt.Errorf("limiter: staged part %d: %w", part, err)
 	}
 	r := wire.NewReader(v)
-	puts, deletes = readSteps(r, version)
+	readSteps(r, whole, version)
 	if err := r.Done(); err != nil {
-		return nil, nil, errRow("staged part")
+		return errRow("staged part")
 	}
-	return puts, deletes, nil
+	return nil
 }
 
 // change puts a whole, valid change in force.
 func (m *Machine) change(tx *raftfsm.Tx, now int64, c Change) ([]byte, error) {
 	next := config{version: c.To, nextUID: m.config.nextUID}
+	plans, err := m.assign(tx, c)
+	if err != nil {
+		return nil, err
+	}
+	set := *m.set // with its index, if the limits stay
+	if c.From == 0 || len(c.Puts)+len(c.Deletes) > 0 {
+		sorted, err := m.changeLimits(tx, now, c, &next)
+		if err != nil {
+			return nil, err
+		}
+		set = *newLimitSet(next.version, sorted, m.set.emptied, m.set.wall)
+	}
+	set.version, set.plans = next.version, plans
+	if err := tx.Set([]byte{tableConfig}, encodeConfig(next)); err != nil {
+		return nil, fmt.Errorf("limiter: version %d: %w", next.version, err)
+	}
+	if err := m.unstageAll(tx); err != nil {
+		return nil, err
+	}
+	m.config, m.set = next, &set
+	return appendVersionResult(nil, outcomeConfigured, next.version), nil
+}
+
+// unstageAll forgets staged parts. Most changes come as a whole, and ranges that are deleted for
+// nothing slow down the rows around them.
+func (m *Machine) unstageAll(tx *raftfsm.Tx) error {
+	if s, err := m.stagedChange(tx); err != nil || s.parts == 0 {
+		return err
+	}
+	for _, table := range []byte{tablePart, tablePart2, tableStaged} {
+		if err := tx.DeleteRange([]byte{table}, []byte{table + 1}); err != nil {
+			return fmt.Errorf("limiter: forget staged parts: %w", err)
+		}
+	}
+	return nil
+}
+
+// changeLimits stores what a change does to limits, and returns those after it by id.
+func (m *Machine) changeLimits(tx *raftfsm.Tx, now int64, c Change, next *config) ([]*limitState, error) {
 	puts := make(map[string]Limit, len(c.Puts))
 	for _, l := range c.Puts {
 		puts[l.ID] = l
@@ -139,24 +176,14 @@ func (m *Machine) change(tx *raftfsm.Tx, now int64, c Change) ([]byte, error) {
 		}
 	}
 	for _, l := range c.Puts {
-		state, err := m.put(tx, now, l, &next)
+		state, err := m.put(tx, now, l, next)
 		if err != nil {
 			return nil, err
 		}
 		sorted = append(sorted, state)
 	}
 	slices.SortFunc(sorted, func(a, b *limitState) int { return strings.Compare(a.ID, b.ID) })
-	if err := tx.Set([]byte{tableConfig}, encodeConfig(next)); err != nil {
-		return nil, fmt.Errorf("limiter: version %d: %w", next.version, err)
-	}
-	for _, table := range []byte{tablePart, tablePart2, tableStaged} {
-		if err := tx.DeleteRange([]byte{table}, []byte{table + 1}); err != nil {
-			return nil, fmt.Errorf("limiter: forget staged parts: %w", err)
-		}
-	}
-	m.config = next
-	m.set = newLimitSet(next.version, sorted, m.set.emptied, m.set.wall)
-	return appendVersionResult(nil, outcomeConfigured, next.version), nil
+	return sorted, nil
 }
 
 // put stores one limit of a change and returns it ready for use. A limit of the same id and

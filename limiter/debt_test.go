@@ -68,7 +68,7 @@ func (d *leased) owe(t *testing.T, ids []string, actual uint32) {
 func (d *leased) readable(t *testing.T) {
 	t.Helper()
 	d.Restart()
-	d.sweep()
+	d.driven.sweep()
 	if got := d.driven.check(d.Time, Request{Tenant: "acme", Cost: 1}); got.Allow {
 		t.Error("passed after debt")
 	}

@@ -29,6 +29,17 @@ func TestGolden(t *testing.T) {
 					return err.Error()
 				}
 				return fmt.Sprintf("version %d", d.set(limits...))
+			case "plans": // lines of a tenant and a plan, or - for none
+				var c Change
+				for line := range strings.Lines(input) {
+					tenant, plan, _ := strings.Cut(strings.TrimSpace(line), " ")
+					if plan == "-" {
+						c.Leavers = append(c.Leavers, tenant)
+					} else {
+						c.Plans = append(c.Plans, Assignment{tenant, plan})
+					}
+				}
+				return fmt.Sprintf("version %d", d.move(c))
 			case "check":
 				cost, err := strconv.ParseUint(words[4], 10, 32)
 				if err != nil {

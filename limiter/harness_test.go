@@ -50,6 +50,21 @@ func (d *driven) set(limits ...Limit) uint32 {
 	return v
 }
 
+// move makes a change of plans alone.
+func (d *driven) move(c Change) uint32 {
+	d.t.Helper()
+	s := d.service()
+	v, err := s.Version(d.t.Context(), testGroup, raftfsm.Linearizable)
+	c.From, c.To = v, v+1
+	if err == nil {
+		_, v, err = s.Configure(d.t.Context(), testGroup, c)
+	}
+	if err != nil {
+		d.t.Fatalf("move between plans: %v", err)
+	}
+	return v
+}
+
 // check decides at a group time.
 func (d *driven) check(at time.Duration, r Request) Decision {
 	d.t.Helper()

@@ -200,10 +200,7 @@ func (t *holderTable) routeOf(s *holderShard, tenantHash uint64, hash uint32, r 
 		if tenant.group.shut.Load() {
 			return nil
 		}
-		if set := tenant.group.source.Load(); set != tenant.set {
-			tenant.set = set
-			tenant.gen++
-		}
+		tenant.follow(tenant.group.source.Load())
 		if known.gen == tenant.gen {
 			return known
 		}
@@ -306,11 +303,19 @@ func (t *holderTable) tenantOf(s *holderShard, hash uint64, name string) *holder
 		s.drop(tenant)
 		return nil
 	}
-	if set != tenant.set {
-		tenant.set = set
-		tenant.gen++
-	}
+	tenant.follow(set)
 	return tenant
+}
+
+// follow goes on with the limits of now. Routes stay if all of them do for this tenant.
+func (t *holderTenant) follow(set *limitSet) {
+	if set == t.set {
+		return
+	}
+	if !set.sameFor(t.name, t.set) {
+		t.gen++
+	}
+	t.set = set
 }
 
 // drop forgets a tenant of which nothing is left.

@@ -344,6 +344,34 @@ func TestEveryWayOfAskingRecalls(t *testing.T) {
 	}
 }
 
+// A key that is denied costs its group one decision, however often a batch asks for it; what costs less
+// is decided for itself.
+func TestBatchOfADeniedKeyAsksOnce(t *testing.T) {
+	r := startRegion(t, 1, limit("small", ScopeTenant, "acme", "1/h", 10))
+	defer r.close()
+	all := []Request{{Tenant: "acme", Key: "k", Cost: 8}}
+	for range 20 {
+		all = append(all, Request{Tenant: "acme", Key: "k", Cost: 9})
+	}
+	all[3].Cost = 1
+	if out, err := r.nodes[0].CheckBatch(t.Context(), all[:1]); err != nil || !out[0].Decision.Allow {
+		t.Fatal(out, err)
+	}
+	before := r.count()
+	out, err := r.nodes[0].CheckBatch(t.Context(), all[1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, o := range out {
+		if cheap := i == 2; o.Err != nil || o.Decision.Allow != cheap || !cheap && (o.Decision.RetryAfterMs == 0 || len(o.Decision.Levels) != 1) {
+			t.Errorf("check %d: %+v", i, o)
+		}
+	}
+	if n := r.count() - before; n != 2 {
+		t.Errorf("%d commands, want one for the first and one for what costs less", n)
+	}
+}
+
 // A retry finds what a first try got with the help of others, also when these were asked a moment ago,
 // or when the node that it goes to asks nobody.
 func TestRetriesFindWhatRecallsBrought(t *testing.T) {

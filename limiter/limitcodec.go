@@ -69,14 +69,16 @@ func (l Limit) fields() uint64 {
 }
 
 // plain tells whether the first layout can say all of l, and builds that know only that one take it.
-func (l Limit) plain() bool { return l.fields() == fieldBucket && l.TokenBucket.Burst > 0 }
+func (l Limit) plain() bool {
+	return l.fields() == fieldBucket && l.TokenBucket.Burst > 0 && !l.forPlan()
+}
 
 // codec is the first version that can say l.
 func (l Limit) codec() byte {
 	switch {
 	case l.plain():
 		return codecFirst
-	case l.Concurrency == (Concurrency{}):
+	case l.Concurrency == (Concurrency{}) && !l.forPlan():
 		return codecLimits
 	}
 	return codecLeases

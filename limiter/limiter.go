@@ -38,8 +38,9 @@ type Limit struct {
 	// ID names the limit in its region.
 	ID    string
 	Scope string
-	// Selector is a tenant, or tenant/pattern for the scopes token and key. The tenant may be
-	// * for every tenant, the pattern may hold * wildcards.
+	// Selector is a tenant, or tenant/pattern for the scopes token and key. In the place of the
+	// tenant may be * for every tenant, or plan:NAME for those on a plan; the pattern may hold
+	// * wildcards.
 	Selector string
 	// TokenBucket is there when it has a rate.
 	TokenBucket TokenBucket
@@ -151,10 +152,13 @@ func (d *Decision) WouldDeny() bool {
 
 // Change is one step of the limits' history: what must be put and removed to come from any
 // version >= From to version To. With From 0, Puts is the whole set: limits that it does not
-// name are removed, whatever the version was.
+// name are removed, whatever the version was; so it is with Plans.
 type Change struct {
 	From    uint32
 	To      uint32
 	Puts    []Limit
 	Deletes []string
+	// Plans are tenants that enter a plan, and Leavers those that leave theirs for none.
+	Plans   []Assignment
+	Leavers []string
 }

@@ -78,6 +78,9 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 		return err
 	}
 	m.set = newLimitSet(m.config.version, sorted, emptied, wall)
+	if m.set.plans, err = loadPlans(store); err != nil {
+		return err
+	}
 	m.published.Store(m.set)
 	return nil
 }
@@ -157,7 +160,7 @@ func (m *Machine) execute(tx *raftfsm.Tx, now, wall int64, data []byte) ([]byte,
 	case opTogether:
 		return m.together(tx, now, wall, c.parts)
 	case opRoll:
-		return m.roll(tx, c.roll)
+		return m.roll(tx, now, c.roll)
 	case opReserve:
 		return m.reserve(tx, now, wall, c.hold)
 	case opSettle:

@@ -66,7 +66,11 @@ type limitSet struct {
 	sorted  []*limitState // by id
 	byID    map[string]*limitState
 	byUID   map[uint64]*limitState
-	tenants map[string]*tenantLimits // * included
+	tenants map[string]*tenantLimits // by owner: * and plans included
+	plans   planSet
+	// index tells apart sets whose limits may differ: those that a change of plans alone made share
+	// the limits of the set before.
+	index *byte
 }
 
 type tenantLimits struct {
@@ -93,6 +97,7 @@ func newLimitSet(version uint32, sorted []*limitState, emptied int64, wall wallS
 		byID:    make(map[string]*limitState, len(sorted)),
 		byUID:   make(map[uint64]*limitState, len(sorted)),
 		tenants: map[string]*tenantLimits{},
+		index:   new(byte),
 	}
 	for _, l := range sorted {
 		s.byID[l.ID] = l
@@ -156,10 +161,10 @@ func (x *subjectIndex) match(dst []*limitState, subject string) []*limitState {
 // tenant, then token, then key, and by id within a scope. An empty token or key is a subject
 // like any other, so that leaving it out evades nothing.
 func (s *limitSet) match(dst []*limitState, tenant, token, key string) []*limitState {
-	own, all := s.tenants[tenant], s.tenants[anyTenant]
+	own, plan, all := s.tenants[tenant], s.tenants[s.plans.owner(tenant)], s.tenants[anyTenant]
 	for _, scope := range scopes {
 		begin := len(dst)
-		for _, t := range [...]*tenantLimits{own, all} {
+		for _, t := range [...]*tenantLimits{own, plan, all} {
 			if t == nil {
 				continue
 			}

@@ -14,6 +14,7 @@ import (
 // and by looking at every limit and every counter each time.
 type oracle struct {
 	limits   []Limit
+	plans    map[string]string // by tenant
 	counters map[string]*oracleCounter
 	now      int64
 }
@@ -67,7 +68,19 @@ func (c *oracleCounter) windowWait(l Limit, now, cost int64) int64 {
 	return best - now
 }
 
-func newOracle() *oracle { return &oracle{counters: map[string]*oracleCounter{}} }
+func newOracle() *oracle {
+	return &oracle{counters: map[string]*oracleCounter{}, plans: map[string]string{}}
+}
+
+// move takes over a change of plans.
+func (o *oracle) move(c Change) {
+	for _, a := range c.Plans {
+		o.plans[a.Tenant] = a.Plan
+	}
+	for _, tenant := range c.Leavers {
+		delete(o.plans, tenant)
+	}
+}
 
 // perMicro is the rate in tokens per microsecond.
 func perMicro(l Limit) *big.Rat {
@@ -132,7 +145,7 @@ func (o *oracle) matching(r Request) []Limit {
 				pattern = "*"
 			}
 			subject := map[string]string{ScopeToken: r.Token, ScopeKey: r.Key}[scope]
-			if l.Scope == scope && (tenant == "*" || tenant == r.Tenant) && naiveMatch(pattern, subject) {
+			if l.Scope == scope && (tenant == "*" || tenant == r.Tenant || tenant == "plan:"+o.plans[r.Tenant]) && naiveMatch(pattern, subject) {
 				out = append(out, l)
 			}
 		}

@@ -66,7 +66,7 @@ func (p *parser) fail(line int, field, format string, args ...any) {
 // err is what is wrong, by line.
 func (p *parser) err() error {
 	slices.SortStableFunc(p.errs, func(a, b *InvalidError) int { return cmp.Compare(a.Line, b.Line) })
-	return joinInvalid(p.errs)
+	return joinInvalid("limits", p.errs)
 }
 
 func (p *parser) file(n *yaml.Node) []Limit {

@@ -57,10 +57,10 @@ func (l Limit) over(passed int64) bool {
 	return l.Enforcement == EnforcementOff || l.Expires != 0 && l.Expires <= passed
 }
 
-// Keeper is the tenant that may change l: its owner, or * for the platform alone where l lifts
-// what others impose, or shuts the tenant out.
+// Keeper is the tenant that may change l: its owner, or * for the platform alone where l counts for
+// a plan, lifts what others impose, or shuts the tenant out.
 func (l Limit) Keeper() string {
-	if l.Access != "" || l.Overrides != "" {
+	if l.Access != "" || l.Overrides != "" || l.forPlan() {
 		return anyTenant
 	}
 	return l.Owner()
@@ -119,7 +119,7 @@ func policyProblems(l Limit) []problem {
 		case !ValidName(l.Overrides) || l.Overrides == l.ID:
 			add("overrides", "must be the id of another limit")
 		case l.Owner() == anyTenant:
-			add("overrides", "needs a selector that names a tenant, for which the limit %s does not count", l.Overrides)
+			add("overrides", "needs a selector that names a tenant or a plan, for which the limit %s does not count", l.Overrides)
 		}
 	}
 	switch l.Access {

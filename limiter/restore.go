@@ -12,11 +12,11 @@ import (
 
 var _ raftfsm.Restorer = (*Machine)(nil)
 
-// BackupRanges implements raftfsm.Restorer: the limits and their version. Counters stay out:
+// BackupRanges implements raftfsm.Restorer: the limits, the plans and their version. Counters stay out:
 // they go on being used after any backup, so those of a backup say nothing. A restore empties
 // all counters instead, those without a row too.
 func (m *Machine) BackupRanges() [][2][]byte {
-	return [][2][]byte{{{tableConfig}, {tableConfig + 1}}, {{tableLimit}, {tableLimit + 1}}}
+	return [][2][]byte{{{tableConfig}, {tableConfig + 1}}, {{tableLimit}, {tableLimit + 1}}, {{tablePlan}, {tablePlan + 1}}}
 }
 
 // ServesRestore implements raftfsm.Restorer: a check in between would find no limits.
@@ -36,16 +36,22 @@ func (m *Machine) RestoreRows(tx *raftfsm.Tx, e raftfsm.Entry, rows []raftfsm.Ro
 	m.restoring.Store(true)
 	for _, row := range rows {
 		value := row.Value
-		if len(row.Key) != 1 || row.Key[0] != tableConfig {
-			l, err := restoredLimit(row)
-			if err != nil {
-				return fmt.Errorf("%w: row %q: %w", raftfsm.ErrRestoreRefused, row.Key, err)
+		var err error
+		switch {
+		case len(row.Key) == 1 && row.Key[0] == tableConfig:
+			_, err = decodeConfig(value)
+		case len(row.Key) > 1 && row.Key[0] == tablePlan:
+			_, err = decodePlan(row.Key, value)
+		default:
+			var l *limitState
+			if l, err = restoredLimit(row); err == nil {
+				speed := l.speed()
+				speed.start = e.Time
+				value = encodeLimitRow(newLimitState(l.Limit, l.uid, 0, []generation{speed}))
 			}
-			speed := l.speed()
-			speed.start = e.Time
-			value = encodeLimitRow(newLimitState(l.Limit, l.uid, 0, []generation{speed}))
-		} else if _, err := decodeConfig(value); err != nil {
-			return fmt.Errorf("%w: %w", raftfsm.ErrRestoreRefused, err)
+		}
+		if err != nil {
+			return fmt.Errorf("%w: row %q: %w", raftfsm.ErrRestoreRefused, row.Key, err)
 		}
 		if err := tx.Set(row.Key, value); err != nil {
 			return fmt.Errorf("limiter: restore: %w", err)
@@ -88,8 +94,11 @@ func (m *Machine) RestoreEnd(tx *raftfsm.Tx, e raftfsm.Entry) error {
 	if err := tx.Set([]byte{tableEmpty}, binary.AppendUvarint([]byte{rowVersion}, uint64(emptied))); err != nil {
 		return fmt.Errorf("limiter: restore: %w", err)
 	}
-	m.config, m.set = next, newLimitSet(next.version, sorted, emptied, m.set.wall)
-	set := m.set
+	set := newLimitSet(next.version, sorted, emptied, m.set.wall)
+	if set.plans, err = loadPlans(tx); err != nil {
+		return err
+	}
+	m.config, m.set = next, set
 	tx.OnCommit(func() {
 		m.published.Store(set)
 		m.restoring.Store(false)

@@ -70,9 +70,8 @@ func (s *Service) Peek(ctx context.Context, r Request) (Decision, error) {
 	return decisionOf(res, outcomePeeked, r.Tenant, mode)
 }
 
-// CheckBatch decides checks with as few log entries as it can, those of one tenant that the group
-// decides in their order.
-// It is not atomic: each check is decided for itself. Request ids are not taken. The error is
+// CheckBatch decides checks with as few log entries as it can, those of one tenant, token and key in
+// their order. It is not atomic: each check is decided for itself. Request ids are not taken. The error is
 // an *InvalidError, and then nothing was done.
 func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, error) {
 	out := make([]Outcome, len(all))
@@ -132,7 +131,51 @@ func (s *Service) checkBatch(ctx context.Context, mode Mode, group raftfsm.Group
 		}
 		return
 	}
+	if l := s.holding(); l != nil && mode == ModeEnforce {
+		first, more := firstOfEachKey(all, places)
+		if len(more) > 0 {
+			s.decideBatch(ctx, mode, group, all, first, out, true)
+			places = l.checkMany(ctx, all, deniedLikeFirst(all, more, out), out)
+		}
+	}
 	s.decideBatch(ctx, mode, group, all, places, out, true)
+}
+
+// another is a check of the same tenant, token and key as one before it.
+type another struct{ place, first int }
+
+// firstOfEachKey parts places into those of requests whose tenant, token and key come first, and the
+// others.
+func firstOfEachKey(all []Request, places []int) (first []int, more []another) {
+	type key struct{ tenant, token, key string }
+	seen := make(map[key]int, len(places))
+	first = places[:0:0]
+	for _, i := range places {
+		k := key{all[i].Tenant, all[i].Token, all[i].Key}
+		if at, ok := seen[k]; ok {
+			more = append(more, another{i, at})
+			continue
+		}
+		seen[k] = i
+		first = append(first, i)
+	}
+	return first, more
+}
+
+// deniedLikeFirst answers those whose first was denied the same cost: they were asked at the same time,
+// so what denied it denies them for as long. It returns the places of the others.
+func deniedLikeFirst(all []Request, more []another, out []Outcome) (others []int) {
+	for _, m := range more {
+		d := &out[m.first].Decision
+		if out[m.first].Err != nil || d.Allow || d.Reason != ReasonLimited || all[m.place].Cost != all[m.first].Cost {
+			others = append(others, m.place)
+			continue
+		}
+		levels := append(out[m.place].Decision.Levels[:0], d.Levels...)
+		out[m.place].Decision = *d
+		out[m.place].Decision.Levels = levels
+	}
+	return others
 }
 
 // decideBatch lets the group decide checks at places; with recall, it asks once more about those that
@@ -251,7 +294,7 @@ func (s *Service) Roll(ctx context.Context, group raftfsm.GroupID, wall time.Tim
 	if res.outcome != outcomeCalendars {
 		return unexpected(res)
 	}
-	c := rollCommand{wall: wall.Unix()}
+	c := rollCommand{wall: wall.Unix(), timed: s.groups.Level() >= raftfsm.LevelLeases}
 	var errs []error
 	known := map[Calendar]bool{}
 	for _, p := range res.periods {
@@ -320,6 +363,14 @@ func splitChange(c Change) []configureCommand {
 	for _, id := range c.Deletes {
 		room(1 + len(id))
 		part.Deletes = append(part.Deletes, id)
+	}
+	for _, a := range c.Plans {
+		room(2 + len(a.Tenant) + len(a.Plan))
+		part.Plans = append(part.Plans, a)
+	}
+	for _, tenant := range c.Leavers {
+		room(1 + len(tenant))
+		part.Leavers = append(part.Leavers, tenant)
 	}
 	part.last = true
 	return append(parts, part)

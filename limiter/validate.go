@@ -72,15 +72,15 @@ func validate(limits []Limit, more func(Limit) []problem) error {
 			seen[l.ID] = i
 		}
 	}
-	return joinInvalid(errs)
+	return joinInvalid("limits", errs)
 }
 
 // joinInvalid joins what is wrong. Errors travel in headers, so their number is bounded.
-func joinInvalid(all []*InvalidError) error {
+func joinInvalid(field string, all []*InvalidError) error {
 	errs := make([]error, 0, problemsMax+1)
 	for i, e := range all {
 		if i == problemsMax {
-			errs = append(errs, &InvalidError{Field: "limits", Message: fmt.Sprintf("%d more problems follow; mend these first", len(all)-i)})
+			errs = append(errs, &InvalidError{Field: field, Message: fmt.Sprintf("%d more problems follow; mend these first", len(all)-i)})
 			break
 		}
 		errs = append(errs, e)
@@ -102,7 +102,7 @@ func ValidName(s string) bool {
 	return true
 }
 
-// Owner is the tenant that the limit's selector names, or * for every tenant.
+// Owner is the tenant that the limit's selector names, * for every tenant, or plan:NAME.
 func (l Limit) Owner() string {
 	tenant, _, _ := strings.Cut(l.Selector, "/")
 	return tenant
@@ -144,7 +144,7 @@ func problemsOf(l Limit) []problem {
 	default:
 		out = append(out, problem{"scope", "must be tenant, token or key"})
 	}
-	if m := selectorProblem(l); m != "" {
+	for _, m := range selectorProblems(l) {
 		out = append(out, problem{"selector", m})
 	}
 	if l.fields()&(fieldBucket|fieldWindow|fieldCalendar|fieldConcurrency|fieldAccess) == 0 {
@@ -188,21 +188,35 @@ func bucketProblems(l Limit) []problem {
 	return nil
 }
 
-func selectorProblem(l Limit) string {
-	tenant, pattern, hasPattern := strings.Cut(l.Selector, "/")
-	switch {
-	case len(l.Selector) > SelectorBytesMax:
-		return fmt.Sprintf("must be at most %d bytes", SelectorBytesMax)
-	case !utf8.ValidString(l.Selector):
-		return "must be valid UTF-8"
-	case tenant != anyTenant && !ValidName(tenant):
-		return "must begin with a tenant (1 to 63 of a-z 0-9 . _ -) or with * for every tenant"
-	case hasPattern && l.Scope == ScopeTenant:
-		return "must be a tenant alone, because the scope is tenant"
-	case hasPattern && pattern == "":
-		return "must have a pattern after the slash; * matches everything"
+func selectorProblems(l Limit) []string {
+	if len(l.Selector) > SelectorBytesMax {
+		return []string{fmt.Sprintf("must be at most %d bytes", SelectorBytesMax)}
 	}
-	return ""
+	if !utf8.ValidString(l.Selector) {
+		return []string{"must be valid UTF-8"}
+	}
+	var out []string
+	tenant, pattern, hasPattern := strings.Cut(l.Selector, "/")
+	plan, isPlan := strings.CutPrefix(tenant, planPrefix)
+	switch {
+	case isPlan && plan == "":
+		out = append(out, "must have the name of a plan after plan:")
+	case isPlan && strings.Contains(plan, wildcard):
+		out = append(out, "must name one plan, without wildcards; set a limit for each plan, or use * for every tenant")
+	case isPlan && !ValidName(plan):
+		out = append(out, "must have the name of a plan after plan:, 1 to 63 of a-z 0-9 . _ -")
+	case !isPlan && tenant != anyTenant && !ValidName(tenant):
+		out = append(out, "must begin with a tenant (1 to 63 of a-z 0-9 . _ -), with plan:NAME, or with * for every tenant")
+	}
+	switch {
+	case hasPattern && l.Scope == ScopeTenant && isPlan:
+		out = append(out, "must be plan:NAME alone, because the scope is tenant")
+	case hasPattern && l.Scope == ScopeTenant:
+		out = append(out, "must be a tenant alone, because the scope is tenant")
+	case hasPattern && pattern == "":
+		out = append(out, "must have a pattern after the slash; * matches everything")
+	}
+	return out
 }
 
 func refillTooLong(r rate, burst uint32) bool {

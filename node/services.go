@@ -232,6 +232,24 @@ func (s *services) ListLimits(ctx context.Context) ([]limiter.Limit, uint32, err
 	return r.meta.ListLimits(ctx)
 }
 
+// SetPlans puts tenants on plans.
+func (s *services) SetPlans(ctx context.Context, all []limiter.Assignment, requestID string) (api.PlanChange, error) {
+	r, err := s.get()
+	if err != nil {
+		return api.PlanChange{}, err
+	}
+	return r.meta.SetPlans(ctx, all, requestID)
+}
+
+// ListPlans tells who is on which plan.
+func (s *services) ListPlans(ctx context.Context, q api.PlanQuery) (api.PlanPage, error) {
+	r, err := s.get()
+	if err != nil {
+		return api.PlanPage{}, err
+	}
+	return r.meta.ListPlans(ctx, q)
+}
+
 // LimiterMode is how limits act.
 func (s *services) LimiterMode(ctx context.Context) (limiter.Mode, error) {
 	r, err := s.get()

@@ -19,7 +19,7 @@ import (
 func (a *app) limitCommand() *cobra.Command {
 	cmd := a.group(&cobra.Command{Use: "limit", Short: "Set, show and delete limits; reserve, hold and give back"})
 	cmd.AddCommand(a.limitReserveCommand(), a.limitCommitCommand(), a.limitCancelCommand(), a.limitRefundCommand(), a.limitAcquireCommand(), a.limitReleaseCommand())
-	cmd.AddCommand(a.limitSetCommand(), a.limitListCommand(), a.limitGetCommand(), a.limitUsageCommand(), a.limitDeleteCommand(), a.limitTopCommand(), a.limitModeCommand())
+	cmd.AddCommand(a.limitSetCommand(), a.limitListCommand(), a.limitGetCommand(), a.limitUsageCommand(), a.limitPlanCommand(), a.limitDeleteCommand(), a.limitTopCommand(), a.limitModeCommand())
 	return cmd
 }
 
@@ -34,7 +34,8 @@ func (a *app) limitSetCommand() *cobra.Command {
   limits:
     - id: acme-api
       scope: tenant            # tenant, token or key: what gets a counter of its own
-      selector: acme           # TENANT, or TENANT/PATTERN for the scopes token and key
+      selector: acme           # TENANT, or TENANT/PATTERN for the scopes token and key;
+                               # or with *, or plan:NAME, in the place of the tenant
       tokenBucket: {rate: 100/s, burst: 20}
       window: {limit: 10000, length: 1h}
       calendar: {limit: 1000000, period: month, timeZone: Europe/Berlin}

@@ -92,6 +92,9 @@ func (r *Reader) Rest() []byte {
 	return v
 }
 
+// More tells whether something is left to take, for fields that are left out at the end.
+func (r *Reader) More() bool { return len(r.rest) > 0 }
+
 // Failed tells whether a field was malformed so far; loops over many elements ask it.
 func (r *Reader) Failed() bool { return r.bad }
 

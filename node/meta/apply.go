@@ -27,9 +27,13 @@ const (
 
 // rules are what a table wants of its records.
 type rules struct {
-	// recordsMax bounds the live records. tombstonesMax bounds those kept of deleted ones:
+	// recordsMax bounds the live records, but for those of which apart is true, which apartMax
+	// bounds. Without apart there are none of these.
+	recordsMax, apartMax uint32
+	apart                func(key string) bool
+	// tombstonesMax bounds those kept of deleted ones:
 	// fewer would make readers that lag behind start over, more cost space for nothing.
-	recordsMax, tombstonesMax uint32
+	tombstonesMax uint32
 	// valid refuses a value that the table's readers could not decode.
 	valid func(key string, value []byte) error
 	// dead tells whether a live record may be evicted to make room; nil means never.
@@ -48,9 +52,14 @@ func regionRules(t table) rules {
 	case tablePlacement:
 		return rules{recordsMax: raftfsm.GroupsMax, tombstonesMax: tombstonesMax, valid: validPlacement}
 	default:
-		return rules{recordsMax: limiter.LimitsMax, tombstonesMax: tombstonesMax, valid: validLimit}
+		return rules{
+			recordsMax: limiter.LimitsMax, apartMax: limiter.AssignmentsMax, apart: isAssignment,
+			tombstonesMax: tombstonesMax, valid: validLimit,
+		}
 	}
 }
+
+func (r rules) isApart(key string) bool { return r.apart != nil && r.apart(key) }
 
 // published is a changed record on its way to the views.
 type published struct {
@@ -63,7 +72,18 @@ type plan struct {
 	origin        string
 	before, after []record // after[i] replaces before[i], which may be the zero record
 	result        changeResult
-	live          int64 // by how much the number of live records grows
+	// by how much the numbers of live records grow: those bounded by recordsMax, and those by
+	// apartMax
+	live, apart int64
+}
+
+// grow counts a live record that comes (1) or goes (-1).
+func (p *plan) grow(key string, by int64, rules rules) {
+	if rules.isApart(key) {
+		p.apart += by
+	} else {
+		p.live += by
+	}
 }
 
 // apply executes a change: all steps, or none with the outcome that says why.
@@ -107,7 +127,7 @@ func judge(tx *raftfsm.Tx, c change, rules rules) (plan, error) {
 		if err != nil {
 			return plan{}, err
 		}
-		if o := p.add(c, s, before); o != outcomeDone {
+		if o := p.add(c, s, before, rules); o != outcomeDone {
 			p.result = changeResult{outcome: o, step: i}
 			return p, nil
 		}
@@ -117,7 +137,7 @@ func judge(tx *raftfsm.Tx, c change, rules rules) (plan, error) {
 }
 
 // add judges one step against the record it meets and plans its write.
-func (p *plan) add(c change, s step, before record) outcome {
+func (p *plan) add(c change, s step, before record, rules rules) outcome {
 	exists := before.version > 0 && !before.deleted
 	own := c.actor == anyOwner || before.owner == c.actor
 	after := before
@@ -132,7 +152,7 @@ func (p *plan) add(c change, s step, before record) outcome {
 		after.sealed = before.sealed || s.kind == kindSeal
 		if s.kind == kindDelete {
 			after.deleted, after.value = true, nil
-			p.live--
+			p.grow(s.key, -1, rules)
 		}
 	default:
 		switch {
@@ -150,7 +170,7 @@ func (p *plan) add(c change, s step, before record) outcome {
 			p.result.replaced++
 		default:
 			p.result.created++
-			p.live++
+			p.grow(s.key, 1, rules)
 		}
 		after.key, after.owner, after.value, after.deleted = s.key, s.owner, s.value, false
 	}
@@ -179,7 +199,10 @@ func (w *writer) write(wall int64, p plan) (outcome, error) {
 		return 0, err
 	}
 	w.stamp = clock.next(wall)
-	if excess := int64(w.count.live) + p.live - int64(w.rules.recordsMax); excess > 0 && p.live > 0 {
+	if p.apart > 0 && int64(w.count.apart)+p.apart > int64(w.rules.apartMax) {
+		return outcomeFull, nil
+	}
+	if excess := int64(w.count.live-w.count.apart) + p.live - int64(w.rules.recordsMax); excess > 0 && p.live > 0 {
 		if ok, err := w.makeRoom(excess, p); err != nil || !ok {
 			return outcomeFull, err
 		}
@@ -223,6 +246,9 @@ func (w *writer) put(after record) error {
 		keys = append(keys, changeKey(spaceTombstone, w.table, after.tableVersion, after.key))
 	} else {
 		w.count.live++
+		if w.rules.isApart(after.key) {
+			w.count.apart++
+		}
 	}
 	err := w.tx.Set(recordKey(w.table, after.key), appendRecord(nil, after))
 	for _, k := range keys {
@@ -243,6 +269,9 @@ func (w *writer) erase(r record) error {
 		keys = append(keys, changeKey(spaceTombstone, w.table, r.tableVersion, r.key))
 	} else {
 		w.count.live--
+		if w.rules.isApart(r.key) {
+			w.count.apart--
+		}
 	}
 	for _, k := range keys {
 		if err := w.tx.Delete(k); err != nil {

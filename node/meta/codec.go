@@ -14,13 +14,14 @@ const (
 	codecFirst   = 1
 	codecMembers = 2 // the tables of members, and conditions on the table's version
 	codecLimits  = 3 // changes of limits that are more than token buckets
-	codecLeases  = 4 // changes of limits with a concurrency
+	codecLeases  = 4 // changes of limits of raftfsm.LevelLeases and of plans, and queries by key
 )
 
 const (
 	opChange = 1
 	opFeed   = 2
 	opRecord = 3
+	opRange  = 4 // in codecLeases
 )
 
 // opsMax bounds the steps of one command.
@@ -99,13 +100,11 @@ var errNewer = fmt.Errorf("%w: made by a newer build", errCodec)
 func (c change) codec() byte {
 	codec := c.table.codec()
 	for _, s := range c.steps {
-		if c.table != tableLimits || len(s.value) == 0 {
-			continue
-		}
-		switch v := s.value[0]; {
-		case v >= limitValueLeases:
+		switch {
+		case c.table != tableLimits:
+		case isAssignment(s.key) || len(s.value) > 0 && s.value[0] >= limitValueLeases:
 			codec = codecLeases
-		case v == limitValueLimits:
+		case len(s.value) > 0 && s.value[0] == limitValueLimits:
 			codec = max(codec, codecLimits)
 		}
 	}
@@ -135,7 +134,7 @@ func decodeChange(b []byte) (change, error) {
 	if err != nil {
 		return change{}, err
 	}
-	if op > opRecord {
+	if op > opRange {
 		return change{}, fmt.Errorf("%w: operation %d", errNewer, op)
 	}
 	if op != opChange {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ const pushAttempts = 8
 const (
 	limitValueFirst  = 1
 	limitValueLimits = 2 // as the limiter writes it; so with the next one
-	limitValueLeases = 3 // with a concurrency
+	limitValueLeases = 3 // with a concurrency, or for a plan
 )
 
 func encodeLimit(l limiter.Limit) []byte {
@@ -69,7 +70,12 @@ func decodeLimit(id string, value []byte) (limiter.Limit, error) {
 	return l, nil
 }
 
+// validLimit judges limits, and assignments to plans beside them.
 func validLimit(id string, value []byte) error {
+	if isAssignment(id) {
+		_, err := decodeAssignment(id, value)
+		return err
+	}
 	l, err := decodeLimit(id, value)
 	if err != nil {
 		return err
@@ -131,14 +137,9 @@ func validCall(tenant, field string, count int, requestID string) error {
 }
 
 func (s *Service) changeLimits(ctx context.Context, op, tenant string, steps []step, requestID string) (api.LimitChange, error) {
-	c := change{table: tableLimits, actor: tenant, steps: steps}
-	var id raftfsm.RequestID
-	if requestID != "" {
-		id = raftfsm.NewRequestID(op, tenant, requestID)
-	}
-	res, err := s.change(ctx, c, id)
+	res, err := s.changeTable(ctx, op, tenant, steps, requestID)
 	if err != nil {
-		return api.LimitChange{}, fmt.Errorf("%s: %w", op, err)
+		return api.LimitChange{}, err
 	}
 	switch res.outcome {
 	case outcomeDone:
@@ -161,13 +162,48 @@ func (s *Service) changeLimits(ctx context.Context, op, tenant string, steps []s
 	}, nil
 }
 
+// changeTable proposes steps on the table of limits.
+func (s *Service) changeTable(ctx context.Context, op, tenant string, steps []step, requestID string) (changeResult, error) {
+	var id raftfsm.RequestID
+	if requestID != "" {
+		id = raftfsm.NewRequestID(op, tenant, requestID)
+	}
+	res, err := s.change(ctx, change{table: tableLimits, actor: tenant, steps: steps}, id)
+	if err != nil {
+		return changeResult{}, fmt.Errorf("%s: %w", op, err)
+	}
+	return res, nil
+}
+
 // ListLimits implements api.LimitAdmin.
 func (s *Service) ListLimits(ctx context.Context) ([]limiter.Limit, uint32, error) {
-	c, err := s.limitsSince(ctx, 0)
+	records, version, err := s.readLimits(ctx)
 	if err != nil {
 		return nil, 0, fmt.Errorf("meta.limits.list: %w", err)
 	}
-	return c.Puts, c.To, nil
+	limits := make([]limiter.Limit, 0, len(records))
+	for id, r := range records { // any order, sorted below
+		l, err := decodeLimit(id, r.value)
+		if err != nil {
+			return nil, 0, err
+		}
+		limits = append(limits, l)
+	}
+	slices.SortFunc(limits, func(a, b limiter.Limit) int { return strings.Compare(a.ID, b.ID) })
+	return limits, version, nil
+}
+
+// readLimits are the live records of limits.
+func (s *Service) readLimits(ctx context.Context) (map[string]record, uint32, error) {
+	if s.groups.Level() >= raftfsm.LevelLeases {
+		return s.readRange(ctx, tableLimits, "", assignmentPrefix)
+	}
+	f, err := s.read(ctx, tableLimits, 0) // there are no assignments yet
+	if err != nil {
+		return nil, 0, err
+	}
+	maps.DeleteFunc(f.records, func(id string, r record) bool { return r.deleted })
+	return f.records, f.counters.version, nil
 }
 
 // limitsSince is what brings a limiter group from a version to the present one.
@@ -179,6 +215,10 @@ func (s *Service) limitsSince(ctx context.Context, version uint32) (limiter.Chan
 	c := limiter.Change{From: f.since, To: f.counters.version}
 	for id, r := range f.records {
 		switch {
+		case isAssignment(id):
+			if err := addAssignment(&c, r); err != nil {
+				return limiter.Change{}, err
+			}
 		case !r.deleted:
 			l, err := decodeLimit(id, r.value)
 			if err != nil {
@@ -191,6 +231,8 @@ func (s *Service) limitsSince(ctx context.Context, version uint32) (limiter.Chan
 	}
 	slices.SortFunc(c.Puts, func(a, b limiter.Limit) int { return strings.Compare(a.ID, b.ID) })
 	slices.Sort(c.Deletes)
+	slices.SortFunc(c.Plans, func(a, b limiter.Assignment) int { return strings.Compare(a.Tenant, b.Tenant) })
+	slices.Sort(c.Leavers)
 	return c, nil
 }
 

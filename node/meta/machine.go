@@ -112,6 +112,9 @@ func (m *Machine) Query(_ context.Context, query []byte) (answer []byte, err err
 		}
 		return m.queryRecord(t, key)
 	}
+	if len(query) > 1 && query[1] == opRange {
+		return m.queryRange(query)
+	}
 	t, after, err := decodeFeedQuery(query)
 	if err != nil {
 		return nil, err
@@ -131,15 +134,9 @@ func (m *Machine) Query(_ context.Context, query []byte) (answer []byte, err err
 // readPage uses one iterator throughout, so that all it reads is of one moment.
 func readPage(it *raftfsm.Iter, t table, after position) (page, error) {
 	var p page
-	tableRow := []byte{spaceTable, byte(t)}
-	if it.SeekGE(tableRow) && string(it.Key()) == string(tableRow) {
-		v, err := it.Value()
-		if err != nil {
-			return page{}, err
-		}
-		if p.counters, err = decodeCounters(v); err != nil {
-			return page{}, err
-		}
+	var err error
+	if p.counters, err = countersAt(it, t); err != nil {
+		return page{}, err
 	}
 	keys, err := changedKeys(it, t, after)
 	if err != nil {
@@ -162,6 +159,19 @@ func readPage(it *raftfsm.Iter, t table, after position) (page, error) {
 	}
 	p.last = true
 	return p, it.Error()
+}
+
+// countersAt are the counters of a table as the iterator sees them.
+func countersAt(it *raftfsm.Iter, t table) (counters, error) {
+	row := []byte{spaceTable, byte(t)}
+	if !it.SeekGE(row) || string(it.Key()) != string(row) {
+		return counters{}, it.Error()
+	}
+	v, err := it.Value()
+	if err != nil {
+		return counters{}, err
+	}
+	return decodeCounters(v)
 }
 
 // changedKeys lists the records behind after, one more than fits a page.

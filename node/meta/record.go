@@ -49,7 +49,10 @@ const (
 	spaceStaged    byte = 'x' // key of a row that is being restored -> the row
 )
 
-const rowVersion = 1
+const (
+	rowVersion  = 1
+	rowVersion2 = 2 // of counters of a table in which something is apart
+)
 
 // timestamp is a hybrid logical clock: the wall clock of the leader as far as it goes
 // forward, and a counter for what happens while it does not. (Kulkarni et al., "Logical
@@ -98,6 +101,8 @@ type counters struct {
 	// floor is the version from which changes are known completely: records that were deleted
 	// at or before it may have left no trace.
 	floor uint32
+	// apart counts those of the live records that have a bound of their own.
+	apart uint32
 }
 
 func recordKey(t table, key string) []byte {
@@ -180,22 +185,30 @@ func decodeClock(b []byte) (timestamp, error) {
 	return t, nil
 }
 
+// encodeCounters keeps the layout that builds of every level read while nothing is apart.
 func encodeCounters(c counters) []byte {
 	b := []byte{rowVersion}
 	for _, v := range [...]uint32{c.version, c.live, c.tombstones, c.floor} {
 		b = binary.AppendUvarint(b, uint64(v))
+	}
+	if c.apart > 0 {
+		b[0] = rowVersion2
+		b = binary.AppendUvarint(b, uint64(c.apart))
 	}
 	return b
 }
 
 func decodeCounters(b []byte) (counters, error) {
 	r := wire.NewReader(b)
-	v := r.Byte(rowVersion)
+	v := r.Byte(rowVersion2)
 	var c counters
 	for _, field := range [...]*uint32{&c.version, &c.live, &c.tombstones, &c.floor} {
 		*field = uint32(r.Uvarint(math.MaxUint32))
 	}
-	if err := r.Done(); err != nil || v != rowVersion {
+	if v == rowVersion2 {
+		c.apart = uint32(r.Uvarint(math.MaxUint32))
+	}
+	if err := r.Done(); err != nil || v == 0 || (v == rowVersion2) != (c.apart > 0) || c.apart > c.live {
 		return counters{}, errRow("table")
 	}
 	return c, nil

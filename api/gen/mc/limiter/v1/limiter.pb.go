@@ -2078,7 +2078,8 @@ type Limit struct {
 	// tenant and token, "key" one per tenant and key.
 	Scope string `protobuf:"bytes,2,opt,name=scope,proto3" json:"scope,omitempty"`
 	// selector is a tenant, or tenant/pattern for the scopes token and key; the pattern may
-	// hold * wildcards, and the tenant may be * for every tenant.
+	// hold * wildcards. In the place of the tenant may be * for every tenant, or plan:NAME for
+	// each tenant on that plan, which only the platform sets.
 	Selector string `protobuf:"bytes,3,opt,name=selector,proto3" json:"selector,omitempty"`
 	// token_bucket, window and calendar are how much may pass, and concurrency how much may run at
 	// the same time; at least one is there, unless access is, and all that are there count.
@@ -2823,6 +2824,342 @@ func (x *DeleteLimitsResponse) GetInForce() bool {
 	return false
 }
 
+// PlanAssignment says which plan a tenant is on.
+type PlanAssignment struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant is the tenant: [a-z0-9._-]{1,63}.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// plan is the plan's name, of the same characters; empty to take the tenant off its plan.
+	Plan          string `protobuf:"bytes,2,opt,name=plan,proto3" json:"plan,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanAssignment) Reset() {
+	*x = PlanAssignment{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanAssignment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanAssignment) ProtoMessage() {}
+
+func (x *PlanAssignment) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanAssignment.ProtoReflect.Descriptor instead.
+func (*PlanAssignment) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *PlanAssignment) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *PlanAssignment) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
+// SetPlansRequest carries the tenants that change their plan.
+type SetPlansRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// assignments is at most 1000 assignments of distinct tenants. Taking a tenant off its plan
+	// that is on none fails the request.
+	Assignments []*PlanAssignment `protobuf:"bytes,1,rep,name=assignments,proto3" json:"assignments,omitempty"`
+	// request_id makes a retry return the first answer; see CheckRequest.
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPlansRequest) Reset() {
+	*x = SetPlansRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPlansRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPlansRequest) ProtoMessage() {}
+
+func (x *SetPlansRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPlansRequest.ProtoReflect.Descriptor instead.
+func (*SetPlansRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *SetPlansRequest) GetAssignments() []*PlanAssignment {
+	if x != nil {
+		return x.Assignments
+	}
+	return nil
+}
+
+func (x *SetPlansRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// SetPlansResponse tells what became of them.
+type SetPlansResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// version is the version of the limits after the change; plans are a part of them.
+	Version uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// created counts tenants that were on no plan, replaced those that were on another, unchanged those
+	// that were on it already, removed those that are on none now.
+	Created   uint32 `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
+	Replaced  uint32 `protobuf:"varint,3,opt,name=replaced,proto3" json:"replaced,omitempty"`
+	Unchanged uint32 `protobuf:"varint,4,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	Removed   uint32 `protobuf:"varint,5,opt,name=removed,proto3" json:"removed,omitempty"`
+	// in_force is as in SetLimitsResponse.
+	InForce       bool `protobuf:"varint,6,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPlansResponse) Reset() {
+	*x = SetPlansResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPlansResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPlansResponse) ProtoMessage() {}
+
+func (x *SetPlansResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPlansResponse.ProtoReflect.Descriptor instead.
+func (*SetPlansResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *SetPlansResponse) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetCreated() uint32 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetReplaced() uint32 {
+	if x != nil {
+		return x.Replaced
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetUnchanged() uint32 {
+	if x != nil {
+		return x.Unchanged
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetRemoved() uint32 {
+	if x != nil {
+		return x.Removed
+	}
+	return 0
+}
+
+func (x *SetPlansResponse) GetInForce() bool {
+	if x != nil {
+		return x.InForce
+	}
+	return false
+}
+
+// ListPlansRequest filters the assignments.
+type ListPlansRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// plan keeps only tenants on this plan; empty keeps all.
+	Plan string `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
+	// tenant keeps only this tenant; empty keeps all the caller may see.
+	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// most is how many assignments the answer may have: at most 1000, which is also meant by 0.
+	Most uint32 `protobuf:"varint,3,opt,name=most,proto3" json:"most,omitempty"`
+	// after keeps only tenants behind this one, in the order of bytes: the next of the page before.
+	After         string `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPlansRequest) Reset() {
+	*x = ListPlansRequest{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPlansRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPlansRequest) ProtoMessage() {}
+
+func (x *ListPlansRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPlansRequest.ProtoReflect.Descriptor instead.
+func (*ListPlansRequest) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ListPlansRequest) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
+func (x *ListPlansRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ListPlansRequest) GetMost() uint32 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
+func (x *ListPlansRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+// ListPlansResponse is one page, as of one moment.
+type ListPlansResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Assignments []*PlanAssignment      `protobuf:"bytes,1,rep,name=assignments,proto3" json:"assignments,omitempty"`
+	// next is the tenant after which the next page begins; empty when there is no more.
+	Next string `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	// version is the version of the limits at the moment of the page.
+	Version       uint32 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPlansResponse) Reset() {
+	*x = ListPlansResponse{}
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPlansResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPlansResponse) ProtoMessage() {}
+
+func (x *ListPlansResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPlansResponse.ProtoReflect.Descriptor instead.
+func (*ListPlansResponse) Descriptor() ([]byte, []int) {
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *ListPlansResponse) GetAssignments() []*PlanAssignment {
+	if x != nil {
+		return x.Assignments
+	}
+	return nil
+}
+
+func (x *ListPlansResponse) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+func (x *ListPlansResponse) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 // TopRequest says which keys are wanted.
 type TopRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2838,7 +3175,7 @@ type TopRequest struct {
 
 func (x *TopRequest) Reset() {
 	*x = TopRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[41]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2850,7 +3187,7 @@ func (x *TopRequest) String() string {
 func (*TopRequest) ProtoMessage() {}
 
 func (x *TopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[41]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2863,7 +3200,7 @@ func (x *TopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
 func (*TopRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{41}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *TopRequest) GetTenant() string {
@@ -2899,7 +3236,7 @@ type TopResponse struct {
 
 func (x *TopResponse) Reset() {
 	*x = TopResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[42]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2911,7 +3248,7 @@ func (x *TopResponse) String() string {
 func (*TopResponse) ProtoMessage() {}
 
 func (x *TopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[42]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2924,7 +3261,7 @@ func (x *TopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
 func (*TopResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{42}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *TopResponse) GetKeys() []*BusyKey {
@@ -2960,7 +3297,7 @@ type BusyKey struct {
 
 func (x *BusyKey) Reset() {
 	*x = BusyKey{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[43]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +3309,7 @@ func (x *BusyKey) String() string {
 func (*BusyKey) ProtoMessage() {}
 
 func (x *BusyKey) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[43]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +3322,7 @@ func (x *BusyKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BusyKey.ProtoReflect.Descriptor instead.
 func (*BusyKey) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{43}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *BusyKey) GetTenant() string {
@@ -3046,7 +3383,7 @@ type GetModeRequest struct {
 
 func (x *GetModeRequest) Reset() {
 	*x = GetModeRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[44]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3058,7 +3395,7 @@ func (x *GetModeRequest) String() string {
 func (*GetModeRequest) ProtoMessage() {}
 
 func (x *GetModeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[44]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3071,7 +3408,7 @@ func (x *GetModeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModeRequest.ProtoReflect.Descriptor instead.
 func (*GetModeRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{44}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{49}
 }
 
 // GetModeResponse is the mode of the region.
@@ -3085,7 +3422,7 @@ type GetModeResponse struct {
 
 func (x *GetModeResponse) Reset() {
 	*x = GetModeResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[45]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3097,7 +3434,7 @@ func (x *GetModeResponse) String() string {
 func (*GetModeResponse) ProtoMessage() {}
 
 func (x *GetModeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[45]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3110,7 +3447,7 @@ func (x *GetModeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModeResponse.ProtoReflect.Descriptor instead.
 func (*GetModeResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{45}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *GetModeResponse) GetMode() string {
@@ -3132,7 +3469,7 @@ type SetModeRequest struct {
 
 func (x *SetModeRequest) Reset() {
 	*x = SetModeRequest{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[46]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3144,7 +3481,7 @@ func (x *SetModeRequest) String() string {
 func (*SetModeRequest) ProtoMessage() {}
 
 func (x *SetModeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[46]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3157,7 +3494,7 @@ func (x *SetModeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetModeRequest.ProtoReflect.Descriptor instead.
 func (*SetModeRequest) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{46}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SetModeRequest) GetMode() string {
@@ -3179,7 +3516,7 @@ type SetModeResponse struct {
 
 func (x *SetModeResponse) Reset() {
 	*x = SetModeResponse{}
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[47]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3191,7 +3528,7 @@ func (x *SetModeResponse) String() string {
 func (*SetModeResponse) ProtoMessage() {}
 
 func (x *SetModeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[47]
+	mi := &file_mc_limiter_v1_limiter_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3204,7 +3541,7 @@ func (x *SetModeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetModeResponse.ProtoReflect.Descriptor instead.
 func (*SetModeResponse) Descriptor() ([]byte, []int) {
-	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{47}
+	return file_mc_limiter_v1_limiter_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SetModeResponse) GetMode() string {
@@ -3428,7 +3765,30 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tR\trequestId\"K\n" +
 	"\x14DeleteLimitsResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x19\n" +
-	"\bin_force\x18\x02 \x01(\bR\ainForce\"P\n" +
+	"\bin_force\x18\x02 \x01(\bR\ainForce\"<\n" +
+	"\x0ePlanAssignment\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04plan\x18\x02 \x01(\tR\x04plan\"q\n" +
+	"\x0fSetPlansRequest\x12?\n" +
+	"\vassignments\x18\x01 \x03(\v2\x1d.mc.limiter.v1.PlanAssignmentR\vassignments\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"\xb5\x01\n" +
+	"\x10SetPlansResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
+	"\acreated\x18\x02 \x01(\rR\acreated\x12\x1a\n" +
+	"\breplaced\x18\x03 \x01(\rR\breplaced\x12\x1c\n" +
+	"\tunchanged\x18\x04 \x01(\rR\tunchanged\x12\x18\n" +
+	"\aremoved\x18\x05 \x01(\rR\aremoved\x12\x19\n" +
+	"\bin_force\x18\x06 \x01(\bR\ainForce\"h\n" +
+	"\x10ListPlansRequest\x12\x12\n" +
+	"\x04plan\x18\x01 \x01(\tR\x04plan\x12\x16\n" +
+	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04most\x18\x03 \x01(\rR\x04most\x12\x14\n" +
+	"\x05after\x18\x04 \x01(\tR\x05after\"\x82\x01\n" +
+	"\x11ListPlansResponse\x12?\n" +
+	"\vassignments\x18\x01 \x03(\v2\x1d.mc.limiter.v1.PlanAssignmentR\vassignments\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\rR\aversion\"P\n" +
 	"\n" +
 	"TopRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
@@ -3452,8 +3812,7 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\"=\n" +
 	"\x0fSetModeResponse\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x16\n" +
-	"\x06before\x18\x02 \x01(\tR\x06before2\x80\n" +
-	"\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before2\x9d\v\n" +
 	"\aLimiter\x12B\n" +
 	"\x05Check\x12\x1b.mc.limiter.v1.CheckRequest\x1a\x1c.mc.limiter.v1.CheckResponse\x12Q\n" +
 	"\n" +
@@ -3470,7 +3829,9 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\tSetLimits\x12\x1f.mc.limiter.v1.SetLimitsRequest\x1a .mc.limiter.v1.SetLimitsResponse\x12Q\n" +
 	"\n" +
 	"ListLimits\x12 .mc.limiter.v1.ListLimitsRequest\x1a!.mc.limiter.v1.ListLimitsResponse\x12W\n" +
-	"\fDeleteLimits\x12\".mc.limiter.v1.DeleteLimitsRequest\x1a#.mc.limiter.v1.DeleteLimitsResponse\x12<\n" +
+	"\fDeleteLimits\x12\".mc.limiter.v1.DeleteLimitsRequest\x1a#.mc.limiter.v1.DeleteLimitsResponse\x12K\n" +
+	"\bSetPlans\x12\x1e.mc.limiter.v1.SetPlansRequest\x1a\x1f.mc.limiter.v1.SetPlansResponse\x12N\n" +
+	"\tListPlans\x12\x1f.mc.limiter.v1.ListPlansRequest\x1a .mc.limiter.v1.ListPlansResponse\x12<\n" +
 	"\x03Top\x12\x19.mc.limiter.v1.TopRequest\x1a\x1a.mc.limiter.v1.TopResponse\x12H\n" +
 	"\aGetMode\x12\x1d.mc.limiter.v1.GetModeRequest\x1a\x1e.mc.limiter.v1.GetModeResponse\x12H\n" +
 	"\aSetMode\x12\x1d.mc.limiter.v1.SetModeRequest\x1a\x1e.mc.limiter.v1.SetModeResponseBFZDgithub.com/maestro-conductor/maestro/api/gen/mc/limiter/v1;limiterv1b\x06proto3"
@@ -3487,7 +3848,7 @@ func file_mc_limiter_v1_limiter_proto_rawDescGZIP() []byte {
 	return file_mc_limiter_v1_limiter_proto_rawDescData
 }
 
-var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_mc_limiter_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*CheckRequest)(nil),          // 0: mc.limiter.v1.CheckRequest
 	(*CheckResponse)(nil),         // 1: mc.limiter.v1.CheckResponse
@@ -3530,29 +3891,34 @@ var file_mc_limiter_v1_limiter_proto_goTypes = []any{
 	(*ListLimitsResponse)(nil),    // 38: mc.limiter.v1.ListLimitsResponse
 	(*DeleteLimitsRequest)(nil),   // 39: mc.limiter.v1.DeleteLimitsRequest
 	(*DeleteLimitsResponse)(nil),  // 40: mc.limiter.v1.DeleteLimitsResponse
-	(*TopRequest)(nil),            // 41: mc.limiter.v1.TopRequest
-	(*TopResponse)(nil),           // 42: mc.limiter.v1.TopResponse
-	(*BusyKey)(nil),               // 43: mc.limiter.v1.BusyKey
-	(*GetModeRequest)(nil),        // 44: mc.limiter.v1.GetModeRequest
-	(*GetModeResponse)(nil),       // 45: mc.limiter.v1.GetModeResponse
-	(*SetModeRequest)(nil),        // 46: mc.limiter.v1.SetModeRequest
-	(*SetModeResponse)(nil),       // 47: mc.limiter.v1.SetModeResponse
-	(*v1.ErrorDetail)(nil),        // 48: mc.common.v1.ErrorDetail
-	(*timestamppb.Timestamp)(nil), // 49: google.protobuf.Timestamp
+	(*PlanAssignment)(nil),        // 41: mc.limiter.v1.PlanAssignment
+	(*SetPlansRequest)(nil),       // 42: mc.limiter.v1.SetPlansRequest
+	(*SetPlansResponse)(nil),      // 43: mc.limiter.v1.SetPlansResponse
+	(*ListPlansRequest)(nil),      // 44: mc.limiter.v1.ListPlansRequest
+	(*ListPlansResponse)(nil),     // 45: mc.limiter.v1.ListPlansResponse
+	(*TopRequest)(nil),            // 46: mc.limiter.v1.TopRequest
+	(*TopResponse)(nil),           // 47: mc.limiter.v1.TopResponse
+	(*BusyKey)(nil),               // 48: mc.limiter.v1.BusyKey
+	(*GetModeRequest)(nil),        // 49: mc.limiter.v1.GetModeRequest
+	(*GetModeResponse)(nil),       // 50: mc.limiter.v1.GetModeResponse
+	(*SetModeRequest)(nil),        // 51: mc.limiter.v1.SetModeRequest
+	(*SetModeResponse)(nil),       // 52: mc.limiter.v1.SetModeResponse
+	(*v1.ErrorDetail)(nil),        // 53: mc.common.v1.ErrorDetail
+	(*timestamppb.Timestamp)(nil), // 54: google.protobuf.Timestamp
 }
 var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	2,  // 0: mc.limiter.v1.CheckResponse.levels:type_name -> mc.limiter.v1.Level
 	0,  // 1: mc.limiter.v1.CheckBatchRequest.checks:type_name -> mc.limiter.v1.CheckRequest
 	5,  // 2: mc.limiter.v1.CheckBatchResponse.results:type_name -> mc.limiter.v1.CheckResult
 	1,  // 3: mc.limiter.v1.CheckResult.decision:type_name -> mc.limiter.v1.CheckResponse
-	48, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
+	53, // 4: mc.limiter.v1.CheckResult.error:type_name -> mc.common.v1.ErrorDetail
 	8,  // 5: mc.limiter.v1.CheckStreamResponse.denials:type_name -> mc.limiter.v1.Denial
 	9,  // 6: mc.limiter.v1.CheckStreamResponse.failed:type_name -> mc.limiter.v1.FailedCheck
 	10, // 7: mc.limiter.v1.CheckStreamResponse.levels:type_name -> mc.limiter.v1.CheckLevels
 	11, // 8: mc.limiter.v1.CheckStreamResponse.refused:type_name -> mc.limiter.v1.RefusedChecks
-	48, // 9: mc.limiter.v1.FailedCheck.error:type_name -> mc.common.v1.ErrorDetail
+	53, // 9: mc.limiter.v1.FailedCheck.error:type_name -> mc.common.v1.ErrorDetail
 	2,  // 10: mc.limiter.v1.CheckLevels.levels:type_name -> mc.limiter.v1.Level
-	48, // 11: mc.limiter.v1.RefusedChecks.error:type_name -> mc.common.v1.ErrorDetail
+	53, // 11: mc.limiter.v1.RefusedChecks.error:type_name -> mc.common.v1.ErrorDetail
 	1,  // 12: mc.limiter.v1.PeekResponse.decision:type_name -> mc.limiter.v1.CheckResponse
 	16, // 13: mc.limiter.v1.UsageResponse.levels:type_name -> mc.limiter.v1.LevelUsage
 	2,  // 14: mc.limiter.v1.LevelUsage.level:type_name -> mc.limiter.v1.Level
@@ -3563,50 +3929,56 @@ var file_mc_limiter_v1_limiter_proto_depIdxs = []int32{
 	31, // 19: mc.limiter.v1.Limit.token_bucket:type_name -> mc.limiter.v1.TokenBucket
 	32, // 20: mc.limiter.v1.Limit.window:type_name -> mc.limiter.v1.Window
 	33, // 21: mc.limiter.v1.Limit.calendar:type_name -> mc.limiter.v1.Calendar
-	49, // 22: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
+	54, // 22: mc.limiter.v1.Limit.expires:type_name -> google.protobuf.Timestamp
 	34, // 23: mc.limiter.v1.Limit.concurrency:type_name -> mc.limiter.v1.Concurrency
 	30, // 24: mc.limiter.v1.SetLimitsRequest.limits:type_name -> mc.limiter.v1.Limit
 	30, // 25: mc.limiter.v1.ListLimitsResponse.limits:type_name -> mc.limiter.v1.Limit
-	43, // 26: mc.limiter.v1.TopResponse.keys:type_name -> mc.limiter.v1.BusyKey
-	0,  // 27: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
-	3,  // 28: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
-	6,  // 29: mc.limiter.v1.Limiter.CheckStream:input_type -> mc.limiter.v1.CheckStreamRequest
-	12, // 30: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
-	14, // 31: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
-	17, // 32: mc.limiter.v1.Limiter.Reserve:input_type -> mc.limiter.v1.ReserveRequest
-	19, // 33: mc.limiter.v1.Limiter.Commit:input_type -> mc.limiter.v1.CommitRequest
-	22, // 34: mc.limiter.v1.Limiter.Cancel:input_type -> mc.limiter.v1.CancelRequest
-	24, // 35: mc.limiter.v1.Limiter.Refund:input_type -> mc.limiter.v1.RefundRequest
-	26, // 36: mc.limiter.v1.Limiter.Acquire:input_type -> mc.limiter.v1.AcquireRequest
-	28, // 37: mc.limiter.v1.Limiter.Release:input_type -> mc.limiter.v1.ReleaseRequest
-	35, // 38: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
-	37, // 39: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
-	39, // 40: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
-	41, // 41: mc.limiter.v1.Limiter.Top:input_type -> mc.limiter.v1.TopRequest
-	44, // 42: mc.limiter.v1.Limiter.GetMode:input_type -> mc.limiter.v1.GetModeRequest
-	46, // 43: mc.limiter.v1.Limiter.SetMode:input_type -> mc.limiter.v1.SetModeRequest
-	1,  // 44: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
-	4,  // 45: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
-	7,  // 46: mc.limiter.v1.Limiter.CheckStream:output_type -> mc.limiter.v1.CheckStreamResponse
-	13, // 47: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
-	15, // 48: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
-	18, // 49: mc.limiter.v1.Limiter.Reserve:output_type -> mc.limiter.v1.ReserveResponse
-	20, // 50: mc.limiter.v1.Limiter.Commit:output_type -> mc.limiter.v1.CommitResponse
-	23, // 51: mc.limiter.v1.Limiter.Cancel:output_type -> mc.limiter.v1.CancelResponse
-	25, // 52: mc.limiter.v1.Limiter.Refund:output_type -> mc.limiter.v1.RefundResponse
-	27, // 53: mc.limiter.v1.Limiter.Acquire:output_type -> mc.limiter.v1.AcquireResponse
-	29, // 54: mc.limiter.v1.Limiter.Release:output_type -> mc.limiter.v1.ReleaseResponse
-	36, // 55: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
-	38, // 56: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
-	40, // 57: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
-	42, // 58: mc.limiter.v1.Limiter.Top:output_type -> mc.limiter.v1.TopResponse
-	45, // 59: mc.limiter.v1.Limiter.GetMode:output_type -> mc.limiter.v1.GetModeResponse
-	47, // 60: mc.limiter.v1.Limiter.SetMode:output_type -> mc.limiter.v1.SetModeResponse
-	44, // [44:61] is the sub-list for method output_type
-	27, // [27:44] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	41, // 26: mc.limiter.v1.SetPlansRequest.assignments:type_name -> mc.limiter.v1.PlanAssignment
+	41, // 27: mc.limiter.v1.ListPlansResponse.assignments:type_name -> mc.limiter.v1.PlanAssignment
+	48, // 28: mc.limiter.v1.TopResponse.keys:type_name -> mc.limiter.v1.BusyKey
+	0,  // 29: mc.limiter.v1.Limiter.Check:input_type -> mc.limiter.v1.CheckRequest
+	3,  // 30: mc.limiter.v1.Limiter.CheckBatch:input_type -> mc.limiter.v1.CheckBatchRequest
+	6,  // 31: mc.limiter.v1.Limiter.CheckStream:input_type -> mc.limiter.v1.CheckStreamRequest
+	12, // 32: mc.limiter.v1.Limiter.Peek:input_type -> mc.limiter.v1.PeekRequest
+	14, // 33: mc.limiter.v1.Limiter.Usage:input_type -> mc.limiter.v1.UsageRequest
+	17, // 34: mc.limiter.v1.Limiter.Reserve:input_type -> mc.limiter.v1.ReserveRequest
+	19, // 35: mc.limiter.v1.Limiter.Commit:input_type -> mc.limiter.v1.CommitRequest
+	22, // 36: mc.limiter.v1.Limiter.Cancel:input_type -> mc.limiter.v1.CancelRequest
+	24, // 37: mc.limiter.v1.Limiter.Refund:input_type -> mc.limiter.v1.RefundRequest
+	26, // 38: mc.limiter.v1.Limiter.Acquire:input_type -> mc.limiter.v1.AcquireRequest
+	28, // 39: mc.limiter.v1.Limiter.Release:input_type -> mc.limiter.v1.ReleaseRequest
+	35, // 40: mc.limiter.v1.Limiter.SetLimits:input_type -> mc.limiter.v1.SetLimitsRequest
+	37, // 41: mc.limiter.v1.Limiter.ListLimits:input_type -> mc.limiter.v1.ListLimitsRequest
+	39, // 42: mc.limiter.v1.Limiter.DeleteLimits:input_type -> mc.limiter.v1.DeleteLimitsRequest
+	42, // 43: mc.limiter.v1.Limiter.SetPlans:input_type -> mc.limiter.v1.SetPlansRequest
+	44, // 44: mc.limiter.v1.Limiter.ListPlans:input_type -> mc.limiter.v1.ListPlansRequest
+	46, // 45: mc.limiter.v1.Limiter.Top:input_type -> mc.limiter.v1.TopRequest
+	49, // 46: mc.limiter.v1.Limiter.GetMode:input_type -> mc.limiter.v1.GetModeRequest
+	51, // 47: mc.limiter.v1.Limiter.SetMode:input_type -> mc.limiter.v1.SetModeRequest
+	1,  // 48: mc.limiter.v1.Limiter.Check:output_type -> mc.limiter.v1.CheckResponse
+	4,  // 49: mc.limiter.v1.Limiter.CheckBatch:output_type -> mc.limiter.v1.CheckBatchResponse
+	7,  // 50: mc.limiter.v1.Limiter.CheckStream:output_type -> mc.limiter.v1.CheckStreamResponse
+	13, // 51: mc.limiter.v1.Limiter.Peek:output_type -> mc.limiter.v1.PeekResponse
+	15, // 52: mc.limiter.v1.Limiter.Usage:output_type -> mc.limiter.v1.UsageResponse
+	18, // 53: mc.limiter.v1.Limiter.Reserve:output_type -> mc.limiter.v1.ReserveResponse
+	20, // 54: mc.limiter.v1.Limiter.Commit:output_type -> mc.limiter.v1.CommitResponse
+	23, // 55: mc.limiter.v1.Limiter.Cancel:output_type -> mc.limiter.v1.CancelResponse
+	25, // 56: mc.limiter.v1.Limiter.Refund:output_type -> mc.limiter.v1.RefundResponse
+	27, // 57: mc.limiter.v1.Limiter.Acquire:output_type -> mc.limiter.v1.AcquireResponse
+	29, // 58: mc.limiter.v1.Limiter.Release:output_type -> mc.limiter.v1.ReleaseResponse
+	36, // 59: mc.limiter.v1.Limiter.SetLimits:output_type -> mc.limiter.v1.SetLimitsResponse
+	38, // 60: mc.limiter.v1.Limiter.ListLimits:output_type -> mc.limiter.v1.ListLimitsResponse
+	40, // 61: mc.limiter.v1.Limiter.DeleteLimits:output_type -> mc.limiter.v1.DeleteLimitsResponse
+	43, // 62: mc.limiter.v1.Limiter.SetPlans:output_type -> mc.limiter.v1.SetPlansResponse
+	45, // 63: mc.limiter.v1.Limiter.ListPlans:output_type -> mc.limiter.v1.ListPlansResponse
+	47, // 64: mc.limiter.v1.Limiter.Top:output_type -> mc.limiter.v1.TopResponse
+	50, // 65: mc.limiter.v1.Limiter.GetMode:output_type -> mc.limiter.v1.GetModeResponse
+	52, // 66: mc.limiter.v1.Limiter.SetMode:output_type -> mc.limiter.v1.SetModeResponse
+	48, // [48:67] is the sub-list for method output_type
+	29, // [29:48] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_mc_limiter_v1_limiter_proto_init() }
@@ -3620,7 +3992,7 @@ func file_mc_limiter_v1_limiter_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_limiter_v1_limiter_proto_rawDesc), len(file_mc_limiter_v1_limiter_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   48,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -63,6 +63,10 @@ const (
 	LimiterListLimitsProcedure = "/mc.limiter.v1.Limiter/ListLimits"
 	// LimiterDeleteLimitsProcedure is the fully-qualified name of the Limiter's DeleteLimits RPC.
 	LimiterDeleteLimitsProcedure = "/mc.limiter.v1.Limiter/DeleteLimits"
+	// LimiterSetPlansProcedure is the fully-qualified name of the Limiter's SetPlans RPC.
+	LimiterSetPlansProcedure = "/mc.limiter.v1.Limiter/SetPlans"
+	// LimiterListPlansProcedure is the fully-qualified name of the Limiter's ListPlans RPC.
+	LimiterListPlansProcedure = "/mc.limiter.v1.Limiter/ListPlans"
 	// LimiterTopProcedure is the fully-qualified name of the Limiter's Top RPC.
 	LimiterTopProcedure = "/mc.limiter.v1.Limiter/Top"
 	// LimiterGetModeProcedure is the fully-qualified name of the Limiter's GetMode RPC.
@@ -108,6 +112,12 @@ type LimiterClient interface {
 	ListLimits(context.Context, *connect.Request[v1.ListLimitsRequest]) (*connect.Response[v1.ListLimitsResponse], error)
 	// DeleteLimits removes limits by id, all of them or none.
 	DeleteLimits(context.Context, *connect.Request[v1.DeleteLimitsRequest]) (*connect.Response[v1.DeleteLimitsResponse], error)
+	// SetPlans puts tenants on plans or takes them off, all of them or none. Limits whose selector is
+	// plan:NAME count for the tenants on that plan. It is for administrators of the platform.
+	SetPlans(context.Context, *connect.Request[v1.SetPlansRequest]) (*connect.Response[v1.SetPlansResponse], error)
+	// ListPlans returns which tenants are on which plan, as far as the caller may see, ordered by
+	// tenant.
+	ListPlans(context.Context, *connect.Request[v1.ListPlansRequest]) (*connect.Response[v1.ListPlansResponse], error)
 	// Top tells which keys are asked about, or denied, most in the region.
 	Top(context.Context, *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error)
 	// GetMode tells how limits act in the region.
@@ -212,6 +222,18 @@ func NewLimiterClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			connect.WithSchema(limiterMethods.ByName("DeleteLimits")),
 			connect.WithClientOptions(opts...),
 		),
+		setPlans: connect.NewClient[v1.SetPlansRequest, v1.SetPlansResponse](
+			httpClient,
+			baseURL+LimiterSetPlansProcedure,
+			connect.WithSchema(limiterMethods.ByName("SetPlans")),
+			connect.WithClientOptions(opts...),
+		),
+		listPlans: connect.NewClient[v1.ListPlansRequest, v1.ListPlansResponse](
+			httpClient,
+			baseURL+LimiterListPlansProcedure,
+			connect.WithSchema(limiterMethods.ByName("ListPlans")),
+			connect.WithClientOptions(opts...),
+		),
 		top: connect.NewClient[v1.TopRequest, v1.TopResponse](
 			httpClient,
 			baseURL+LimiterTopProcedure,
@@ -249,6 +271,8 @@ type limiterClient struct {
 	setLimits    *connect.Client[v1.SetLimitsRequest, v1.SetLimitsResponse]
 	listLimits   *connect.Client[v1.ListLimitsRequest, v1.ListLimitsResponse]
 	deleteLimits *connect.Client[v1.DeleteLimitsRequest, v1.DeleteLimitsResponse]
+	setPlans     *connect.Client[v1.SetPlansRequest, v1.SetPlansResponse]
+	listPlans    *connect.Client[v1.ListPlansRequest, v1.ListPlansResponse]
 	top          *connect.Client[v1.TopRequest, v1.TopResponse]
 	getMode      *connect.Client[v1.GetModeRequest, v1.GetModeResponse]
 	setMode      *connect.Client[v1.SetModeRequest, v1.SetModeResponse]
@@ -324,6 +348,16 @@ func (c *limiterClient) DeleteLimits(ctx context.Context, req *connect.Request[v
 	return c.deleteLimits.CallUnary(ctx, req)
 }
 
+// SetPlans calls mc.limiter.v1.Limiter.SetPlans.
+func (c *limiterClient) SetPlans(ctx context.Context, req *connect.Request[v1.SetPlansRequest]) (*connect.Response[v1.SetPlansResponse], error) {
+	return c.setPlans.CallUnary(ctx, req)
+}
+
+// ListPlans calls mc.limiter.v1.Limiter.ListPlans.
+func (c *limiterClient) ListPlans(ctx context.Context, req *connect.Request[v1.ListPlansRequest]) (*connect.Response[v1.ListPlansResponse], error) {
+	return c.listPlans.CallUnary(ctx, req)
+}
+
 // Top calls mc.limiter.v1.Limiter.Top.
 func (c *limiterClient) Top(ctx context.Context, req *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error) {
 	return c.top.CallUnary(ctx, req)
@@ -376,6 +410,12 @@ type LimiterHandler interface {
 	ListLimits(context.Context, *connect.Request[v1.ListLimitsRequest]) (*connect.Response[v1.ListLimitsResponse], error)
 	// DeleteLimits removes limits by id, all of them or none.
 	DeleteLimits(context.Context, *connect.Request[v1.DeleteLimitsRequest]) (*connect.Response[v1.DeleteLimitsResponse], error)
+	// SetPlans puts tenants on plans or takes them off, all of them or none. Limits whose selector is
+	// plan:NAME count for the tenants on that plan. It is for administrators of the platform.
+	SetPlans(context.Context, *connect.Request[v1.SetPlansRequest]) (*connect.Response[v1.SetPlansResponse], error)
+	// ListPlans returns which tenants are on which plan, as far as the caller may see, ordered by
+	// tenant.
+	ListPlans(context.Context, *connect.Request[v1.ListPlansRequest]) (*connect.Response[v1.ListPlansResponse], error)
 	// Top tells which keys are asked about, or denied, most in the region.
 	Top(context.Context, *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error)
 	// GetMode tells how limits act in the region.
@@ -476,6 +516,18 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 		connect.WithSchema(limiterMethods.ByName("DeleteLimits")),
 		connect.WithHandlerOptions(opts...),
 	)
+	limiterSetPlansHandler := connect.NewUnaryHandler(
+		LimiterSetPlansProcedure,
+		svc.SetPlans,
+		connect.WithSchema(limiterMethods.ByName("SetPlans")),
+		connect.WithHandlerOptions(opts...),
+	)
+	limiterListPlansHandler := connect.NewUnaryHandler(
+		LimiterListPlansProcedure,
+		svc.ListPlans,
+		connect.WithSchema(limiterMethods.ByName("ListPlans")),
+		connect.WithHandlerOptions(opts...),
+	)
 	limiterTopHandler := connect.NewUnaryHandler(
 		LimiterTopProcedure,
 		svc.Top,
@@ -524,6 +576,10 @@ func NewLimiterHandler(svc LimiterHandler, opts ...connect.HandlerOption) (strin
 			limiterListLimitsHandler.ServeHTTP(w, r)
 		case LimiterDeleteLimitsProcedure:
 			limiterDeleteLimitsHandler.ServeHTTP(w, r)
+		case LimiterSetPlansProcedure:
+			limiterSetPlansHandler.ServeHTTP(w, r)
+		case LimiterListPlansProcedure:
+			limiterListPlansHandler.ServeHTTP(w, r)
 		case LimiterTopProcedure:
 			limiterTopHandler.ServeHTTP(w, r)
 		case LimiterGetModeProcedure:
@@ -593,6 +649,14 @@ func (UnimplementedLimiterHandler) ListLimits(context.Context, *connect.Request[
 
 func (UnimplementedLimiterHandler) DeleteLimits(context.Context, *connect.Request[v1.DeleteLimitsRequest]) (*connect.Response[v1.DeleteLimitsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.DeleteLimits is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) SetPlans(context.Context, *connect.Request[v1.SetPlansRequest]) (*connect.Response[v1.SetPlansResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.SetPlans is not implemented"))
+}
+
+func (UnimplementedLimiterHandler) ListPlans(context.Context, *connect.Request[v1.ListPlansRequest]) (*connect.Response[v1.ListPlansResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.limiter.v1.Limiter.ListPlans is not implemented"))
 }
 
 func (UnimplementedLimiterHandler) Top(context.Context, *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error) {
