@@ -39,7 +39,7 @@ func checkPlans(t *testing.T) {
 	if out := run(statusDone, "usage", "--tenant", "initech"); strings.Contains(out, "gold-monthly") {
 		t.Errorf("a tenant of another plan: %s", out)
 	}
-	contains(run(statusDone, "plan", "remove", "hooli", "initech", "-o", "json"), `"removed": 2`, `"inForce": true`)
+	contains(run(statusDone, "plan", "remove", "hooli", "initech", "-o", "json"), `"removed":2`, `"inForce":true`)
 	contains(run(statusError, "plan", "remove", "hooli"), "tenant hooli: the tenant is on no plan", "hint: leave out the tenant")
 	contains(run(statusError, "plan", "set", "go*ld", "hooli"), "assignments[0].plan: must be 1 to 63")
 	contains(run(statusDone, "plan", "list"), "no tenant is on such a plan")

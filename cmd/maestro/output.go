@@ -45,11 +45,13 @@ func marshal(result any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out bytes.Buffer
-	if len(data) <= 80 {
-		err = json.Compact(&out, data)
-	} else {
-		err = json.Indent(&out, data, "", "  ")
+	var line, out bytes.Buffer
+	// protojson puts blanks in or not, by the build; what it came to must not depend on them.
+	err = json.Compact(&line, data)
+	if err == nil && line.Len() <= 80 {
+		out = line
+	} else if err == nil {
+		err = json.Indent(&out, line.Bytes(), "", "  ")
 	}
 	out.WriteByte('\n')
 	return out.Bytes(), err
