@@ -57,8 +57,9 @@ func (c *counter) due(until int64) int {
 }
 
 // end closes an account whose deadline has come. What it had left may have been spent at any moment
-// until then, so it counts as taken at the last one.
-func (c *counter) end(i int) {
+// until then, so it counts as taken at the last one; in the calendar if that was after since, when its
+// period began.
+func (c *counter) end(i int, since int64) {
 	c.accounts = slices.Clone(c.accounts)
 	a := &c.accounts[i]
 	burned := a.left()
@@ -69,7 +70,9 @@ func (c *counter) end(i int) {
 	if c.tick != 0 {
 		c.slots = insertSlot(c.slots, uint64(a.deadline)/c.tick, burned)
 	}
-	c.spent += burned
+	if a.deadline > since {
+		c.countSpent(burned)
+	}
 }
 
 // forget drops accounts that ended so long ago that nothing about them is under way any more.
@@ -121,16 +124,19 @@ func (c *counter) drained(target u128, refill uint64) u128 {
 }
 
 // insertSlot returns slots with n more in the slot at, wherever that is. The result shares no memory
-// with slots.
+// with slots. Where debt has filled a slot, or made as many as there can be, it counts as addToSlots
+// says: as the most that a slot holds, or in a later one.
 func insertSlot(slots []slot, at, n uint64) []slot {
 	i, found := slices.BinarySearchFunc(slots, at, func(s slot, at uint64) int { return cmp.Compare(s.at, at) })
-	out := make([]slot, 0, len(slots)+1)
-	out = append(out, slots[:i]...)
-	if found {
-		out = append(out, slot{at, slots[i].n + n})
-		return append(out, slots[i+1:]...)
+	if i == len(slots) {
+		return addToSlots(slots, at, n)
 	}
-	return append(append(out, slot{at, n}), slots[i:]...)
+	out := slices.Clone(slots)
+	if !found && len(out) < slotsMax {
+		return slices.Insert(out, i, slot{at, n})
+	}
+	out[i].n = min(out[i].n+n, slotTokensMax)
+	return out
 }
 
 // room is how many tokens a settled counter has, in each of its parts.
@@ -177,14 +183,14 @@ func (c *counter) renew(l *limitState, lends bool, h Holder, r Renewal) (g Grant
 			c.slots = addToSlots(c.slots, uint64(c.t)/c.tick, n)
 		}
 		if l.hasCalendar() {
-			c.spent += n
+			c.countSpent(n)
 		}
 	}
 	c.used = c.used.sub(mul64(returned-before.returned, c.unit))
 	if r.Seq > a.seq {
 		a.seq = r.Seq
 		if r.Want > 0 && lends {
-			c.lend(l, a, min(r.Want, c.room(l)))
+			c.lend(l, a, r.Want)
 		}
 	}
 	return c.grant(l, a), *a != before
@@ -194,15 +200,14 @@ func (c *counter) renew(l *limitState, lends bool, h Holder, r Renewal) (g Grant
 // something to lend; whoever gets nothing must begin another one.
 func (c *counter) open(l *limitState, lends bool, h Holder, r Renewal) (g Grant, changed bool) {
 	known := slices.ContainsFunc(c.accounts, func(a account) bool { return a.holder == h && a.epoch >= r.Epoch })
-	n := min(r.Want, c.room(l))
-	if known || r.Seq != 1 || r.Spent != 0 || r.Returned != 0 || !lends || n == 0 || c.others(h) >= accountsMax {
+	if known || r.Seq != 1 || r.Spent != 0 || r.Returned != 0 || !lends || min(r.Want, c.room(l)) == 0 || c.others(h) >= accountsMax {
 		return Grant{Refused: true, Remaining: c.remaining(l)}, false
 	}
 	// The new account fences what the holder's ended ones did.
 	c.accounts = slices.DeleteFunc(slices.Clone(c.accounts), func(a account) bool { return a.ended && a.holder == h })
 	c.accounts = append(c.accounts, account{holder: h, epoch: r.Epoch, seq: r.Seq})
 	a := &c.accounts[len(c.accounts)-1]
-	c.lend(l, a, n)
+	c.lend(l, a, r.Want)
 	return c.grant(l, a), true
 }
 
@@ -217,12 +222,25 @@ func (c *counter) others(h Holder) int {
 	return n
 }
 
-// lend gives n more tokens to an account, and time.
-func (c *counter) lend(l *limitState, a *account, n uint64) {
+// lend gives up to want more tokens to an account, and time. Who holds what a limit that was made smaller
+// does not have any more gets no time either, so that it is in force one life of a lease later.
+func (c *counter) lend(l *limitState, a *account, want uint64) {
+	n := min(want, c.room(l))
+	if n == 0 && c.exceeds(l) {
+		return
+	}
 	a.granted += n
 	// A limit that was changed to a shorter life must not end what was promised: the answer may be lost.
 	a.deadline = max(a.deadline, c.t+l.leaseTTL().Microseconds())
 	c.used = c.used.add(mul64(n, c.unit))
+}
+
+// exceeds tells whether more is used or lent of a settled counter than the limit has.
+func (c *counter) exceeds(l *limitState) bool {
+	out := c.out()
+	return l.hasBucket() && l.capacity.less(c.used) ||
+		l.hasWindow() && sumOf(c.slots)+out > uint64(l.Window.Limit) ||
+		l.hasCalendar() && c.spent+out > uint64(l.Calendar.Limit)
 }
 
 func (c *counter) grant(l *limitState, a *account) Grant {
@@ -271,27 +289,38 @@ func (m *Machine) renewLease(tx *raftfsm.Tx, now int64, h Holder, r Renewal) (Gr
 	return g, nil
 }
 
-// recalls names who holds the tokens for want of which d denies, if with all of them back it would
-// not. Nil when that would not help.
-func recalls(levels []level, cost uint32) []Recall {
-	var out []Recall
+// recalls names who holds the tokens that make d, which denies, wait for longer than it would with all of
+// them back, and shortens its advice to that. Nil when that would not help.
+func recalls(levels []level, cost uint32, wall int64, d *Decision) []Recall {
+	var back verdict
 	for i := range levels {
-		l := &levels[i]
+		l := levels[i]
 		if l.shadow || !l.verdict.denies() {
 			continue
 		}
-		if l.verdict.never || l.counter.out() == 0 {
-			return nil
+		l.counter = l.counter.returned()
+		if v := l.judge(cost, wall); v.worse(back) {
+			back = v
 		}
-		back := l.counter
-		back.accounts = nil
-		back.used = back.used.sub(mul64(l.counter.out(), back.unit))
-		if back.room(l.limit) < uint64(cost) {
-			return nil
+	}
+	var out []Recall
+	for i := range levels {
+		if l := &levels[i]; !l.shadow && l.verdict.worse(back) {
+			out = append(out, Recall{Limit: l.limit.uid, Subject: l.subject, Holders: l.counter.holders()})
 		}
-		out = append(out, Recall{Limit: l.limit.uid, Subject: l.subject, Holders: l.counter.holders()})
+	}
+	if out != nil {
+		// Who holds them needs a moment, and is asked as often at most.
+		d.RetryAfterMs = min(d.RetryAfterMs, max(retryAfterMs(back.wait), uint32(scarceMin.Milliseconds())))
 	}
 	return out
+}
+
+// returned is a settled counter once all that is lent has come back.
+func (c counter) returned() counter {
+	c.used = c.used.sub(mul64(c.out(), c.unit))
+	c.accounts = nil
+	return c
 }
 
 // holders are those who have something left, each once.

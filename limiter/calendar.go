@@ -57,6 +57,9 @@ type calendarState struct {
 	// begin and end are those of the present period, in seconds since 1970; 0 while they are not
 	// known, which counts towards the period that will be.
 	begin, end int64
+	// since is the group time, in microseconds, at which the present period began; 0 for unknown. What
+	// a counter lost before counts in an earlier period.
+	since int64
 }
 
 // waitMs is how long the present period lasts, in real milliseconds, by a wall clock.
@@ -183,10 +186,17 @@ type period struct {
 type rollCommand struct {
 	wall    int64 // seconds since 1970
 	periods []period
+	// timed has the group remember when the periods began, which builds below raftfsm.LevelLeases
+	// cannot.
+	timed bool
 }
 
 func appendRoll(b []byte, c rollCommand) []byte {
-	b = append(b, codecLimits, opRoll)
+	version := byte(codecLimits)
+	if c.timed {
+		version = codecLeases
+	}
+	b = append(b, version, opRoll)
 	b = binary.AppendUvarint(b, uint64(c.wall))
 	return appendPeriods(b, c.periods)
 }
@@ -225,7 +235,7 @@ func readRule(r *wire.Reader) Calendar {
 
 // roll begins the periods that the majority's clocks have reached. A period that has begun is
 // never opened again, whatever clocks say later.
-func (m *Machine) roll(tx *raftfsm.Tx, c rollCommand) ([]byte, error) {
+func (m *Machine) roll(tx *raftfsm.Tx, now int64, c rollCommand) ([]byte, error) {
 	periods := make(map[Calendar]period, len(c.periods))
 	for _, p := range c.periods {
 		if c.wall < p.begin || c.wall >= p.end {
@@ -243,6 +253,10 @@ func (m *Machine) roll(tx *raftfsm.Tx, c rollCommand) ([]byte, error) {
 		next.calendar.begin, next.calendar.end = p.begin, p.end
 		if l.calendar.end != 0 {
 			next.calendar.epoch++
+			next.calendar.since = 0
+			if c.timed {
+				next.calendar.since = now
+			}
 		}
 		if err := tx.Set(limitKey(l.ID), encodeLimitRow(&next)); err != nil {
 			return nil, fmt.Errorf("limiter: next period of %s: %w", l.ID, err)

@@ -245,8 +245,8 @@ func decodeCommand(b []byte) (command, error) {
 		readSteps(r, &c.configure.Change, version)
 		spoken = versionOfSteps(c.configure.Change)
 	case opRoll:
-		spoken = codecLimits
-		c.roll = rollCommand{wall: readSeconds(r), periods: readPeriods(r)}
+		spoken = max(codecLimits, version)
+		c.roll = rollCommand{wall: readSeconds(r), periods: readPeriods(r), timed: version == codecLeases}
 	case opCalendars:
 		spoken = codecLimits
 	case opTogether:

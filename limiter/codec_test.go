@@ -26,7 +26,11 @@ func FuzzCommand(f *testing.F) {
 	f.Add([]byte{codecLimits, opCalendars})
 	f.Add(appendPeek(nil, Request{Tenant: "acme", Cost: 3}))
 	f.Add(appendBatch(nil, []Request{{Tenant: "acme", Cost: 3}, {Tenant: "globex", Key: "k"}}))
-	f.Add([]byte{codecLeases + 1, opCheck})
+	f.Add(appendRoll(nil, rollCommand{wall: 5, timed: true}))
+	f.Add(appendRecallingBatch(nil, []Request{{Tenant: "acme", Cost: 3}, {Tenant: "globex", Key: "k"}}))
+	f.Add(appendLease(nil, leaseCommand{holder: 1, renewals: []Renewal{
+		{Limit: 1, Tenant: "acme", Epoch: 1, Seq: 1, Want: 300}, {Limit: 1, Tenant: "acme", Subject: "s", Epoch: 2, Seq: 3, Spent: 4, Returned: 5},
+	}}))
 	f.Add(appendRecallingCheck(nil, Request{Tenant: "acme", Cost: 3}, holdID{1}))
 	for _, op := range []byte{opReserve, opSettle, opRefund, opAcquire, opRelease} {
 		f.Add(appendHold(nil, op, holdCommand{Request: Request{Tenant: "acme", Token: "t", Cost: 3}, id: holdID{9}, ttl: 5000}))
@@ -95,12 +99,25 @@ func FuzzResult(f *testing.F) {
 	}))
 	f.Add(appendVersionResult(nil, outcomeNeedFull, 5))
 	f.Add([]byte{codecFirst, byte(outcomeSwept), 1})
+	f.Add(appendGrants(nil, []Grant{{Granted: 300, TTL: time.Second, Remaining: 4}, {Refused: true}}))
+	f.Add(appendScarce(nil, &Decision{Reason: ReasonLimited, LimitID: "a", Kind: KindWindow, RetryAfterMs: 400}, []Recall{{Limit: 1, Subject: "s", Holders: []Holder{2, 3}}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		res, err := decodeResult(data)
-		if err != nil || res.outcome != outcomeDecided {
+		if err != nil {
 			return
 		}
-		if again := appendDecision(nil, &res.decision); !bytes.Equal(again, data) {
+		var again []byte
+		switch res.outcome {
+		case outcomeDecided:
+			again = appendDecision(nil, &res.decision)
+		case outcomeLent:
+			again = appendGrants(nil, res.grants)
+		case outcomeScarce:
+			again = appendScarce(nil, &res.decision, res.recalls)
+		default:
+			return
+		}
+		if !bytes.Equal(again, data) {
 			t.Fatalf("%x decodes to %+v, which encodes to %x", data, res.decision, again)
 		}
 	})
@@ -155,6 +172,8 @@ func TestBytesStayTheSame(t *testing.T) {
 		"batch":             {string(appendBatch(nil, []Request{{Tenant: "a", Cost: 1}, {Tenant: "b", Key: "k"}})), "\x02\x08\x02\x01a\x00\x00\x01\x01b\x00\x01k\x00"},
 		"together":          {string(appendTogether(nil, []Part{{Request: Request{Tenant: "a", Cost: 1}}, {Request: Request{Tenant: "a", Key: "k"}, Peek: true}})), "\x03\x18\x02\x01a\x00\x00\x01\x00\x01a\x00\x01k\x00\x01"},
 		"watched":           {string(inMode(ModeShadow, appendCheck(nil, Request{Tenant: "a", Cost: 1}))), "\x03\x17\x01\x01\x01a\x00\x00\x01"},
+		"timed roll":        {string(appendRoll(nil, rollCommand{wall: 300, timed: true})), "\x03\x05\xac\x02\x00"},
+		"timed limit":       {string(encodeLimitRow(&limitState{Limit: Limit{ID: "a", Scope: ScopeTenant, Selector: "acme", Calendar: Calendar{Limit: 9, Period: PeriodDay}}, uid: 3, gens: []generation{{}}, calendar: calendarState{epoch: 2, begin: 5, end: 7, since: 300}})), "\x04\x01a\x00\x04acme\x04\x09\x00\x00\x00\x03\x00\x01\x00\x00\x00\x00\x00\x02\x05\x07\xac\x02"},
 		"peeked":            {string(appendPeeked(nil, &Decision{Allow: true, Version: 3, Levels: []Level{{LimitID: "a", Scope: ScopeTenant, Kind: KindWindow, Limit: 5, Remaining: 4, Used: 1, ResetMs: 7}}})), "\x02\x0b\x01\x00\x00\x00\x00\x03\x01\x01a\x00\x01\x00\x00\x05\x04\x01\x07"},
 		"roll":              {string(appendRoll(nil, rollCommand{wall: 300, periods: []period{{Calendar{Period: PeriodMonth, TimeZone: "UTC", Anchor: "5"}, 1, 400}}})), "\x02\x05\xac\x02\x01\x01\x03UTC\x015\x01\x90\x03"},
 		"spent":             {string(appendCounter(nil, counter{gen: 1, t: 2, spent: 3, epoch: 4})), "\x02\x04\x01\x02\x04\x03"},

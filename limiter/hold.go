@@ -70,7 +70,7 @@ func (s *Service) take(ctx context.Context, op byte, name string, r Request, ttl
 		c.id = holdID(id)
 	}
 	res, err := s.proposeHold(ctx, op, name, c, id, mode)
-	if l := s.holding(); l != nil && err == nil && len(res.recalls) > 0 && l.recall(ctx, s.Group(r.Tenant), r.Tenant, res.recalls) {
+	if err == nil && s.askAgain(ctx, &r, res.recalls) {
 		if r.RequestID != "" { // under a name of its own, as in Check
 			id = raftfsm.NewRequestID(kind+".recalled", r.Tenant, r.RequestID)
 		}

@@ -221,45 +221,15 @@ func TestHoldsAgreeWithOracle(t *testing.T) {
 	})
 }
 
-// The same commands give the same results and rows however they share entries and wherever the machine
-// restarts; and the same results wherever it is swept.
+// The same commands give the same results and rows, whatever is held.
 func TestHoldsReplayTheSame(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		limits, steps := genHolds(rt)
-		run := func(name string, cache int, swept bool) (results string, hash [32]byte) {
-			d := drive(t, cache)
-			d.set(limits...)
-			for i := 0; i < len(steps); {
-				n := 1
-				for i+n < len(steps) && steps[i+n].at == steps[i].at && rapid.Bool().Draw(rt, name+" joins") {
-					n++
-				}
-				var entry [][]byte
-				for _, s := range steps[i : i+n] {
-					entry = append(entry, s.data())
-				}
-				d.Time = steps[i].at
-				for _, r := range d.Apply(entry...) {
-					results += fmt.Sprintf("%x\n", r)
-				}
-				if rapid.IntRange(0, 4).Draw(rt, name+" restarts") == 0 {
-					d.Restart()
-				}
-				if swept && rapid.Bool().Draw(rt, name+" sweeps") {
-					d.sweep()
-				}
-				i += n
-			}
-			return results, d.StateHash()
+		log := []timed{{0, appendConfigure(nil, configureCommand{Change: Change{To: 1, Puts: limits}, last: true})}}
+		for _, s := range steps {
+			log = append(log, timed{s.at, s.data()})
 		}
-		results, hash := run("first", 1, false)
-		again, sameHash := run("second", 1000, false)
-		if again != results || sameHash != hash {
-			rt.Fatalf("results or rows differ:\n%s\nand\n%s", results, again)
-		}
-		if swept, _ := run("swept", 3, true); swept != results {
-			rt.Fatalf("sweeps change results:\n%s\nand\n%s", results, swept)
-		}
+		replaysTheSame(t, rt, log)
 	})
 }
 

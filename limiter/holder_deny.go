@@ -18,7 +18,7 @@ const (
 // denial is what a group's leader has said of a route, until its own retry time.
 type denial struct {
 	decision Decision
-	// cost is what was denied. What costs as much or more is denied too.
+	// cost is what was denied. What costs more is denied too, but for longer, or for good.
 	cost uint32
 	// generation is the tenant's at that time.
 	generation uint32
@@ -28,7 +28,7 @@ type denial struct {
 
 // answer denies a check if the denial still says something about it.
 func (n *denial) answer(c *heldCheck, now int64) bool {
-	if now >= n.until || c.request.Cost < n.cost || n.generation != c.route.tenant.denials {
+	if now >= n.until || c.request.Cost != n.cost || n.generation != c.route.tenant.denials {
 		return false
 	}
 	levels := append(c.decision.Levels[:0], n.decision.Levels...)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -56,6 +57,7 @@ func (r *recallLog) begin(tenant string, all []Recall, now int64) (mine []Recall
 			continue
 		}
 		next := &recalling{until: now + int64(scarceMin), done: make(chan struct{})}
+		key.tenant = strings.Clone(tenant) // a request's may be a part of a message
 		r.last[key] = next
 		mine, own = append(mine, one), append(own, next)
 	}

@@ -3,6 +3,7 @@ package limiter
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"testing"
 	"time"
@@ -202,14 +203,21 @@ func TestDenialsAreRemembered(t *testing.T) {
 		again.RetryAfterMs > denied.RetryAfterMs || again.RetryAfterMs == 0 || len(again.Levels) != 1 {
 		t.Errorf("%+v after %+v, want the same from memory", again, denied)
 	}
-	if more := n.ask(t, Request{Tenant: "acme", Cost: 6}); more.Source != SourceCached {
-		t.Errorf("more: %+v", more)
-	}
 	if r.count() != before {
 		t.Errorf("%d commands for what is known", r.count()-before)
 	}
+	// What costs more has an advice of its own, or none.
+	if more := n.ask(t, Request{Tenant: "acme", Cost: 6}); more.Source != SourceLeader || more.RetryAfterMs < denied.RetryAfterMs+300_000 {
+		t.Errorf("more: %v, want six minutes more than %d ms", more, denied.RetryAfterMs)
+	}
+	if most := n.ask(t, Request{Tenant: "acme", Cost: 11}); most.Reason != ReasonCostExceedsLimit || most.RetryAfterMs != 0 {
+		t.Errorf("more than the burst: %v", most)
+	}
 	if less := n.ask(t, Request{Tenant: "acme", Cost: 2}); !less.Allow {
 		t.Errorf("less: %+v", less)
+	}
+	if again := n.ask(t, Request{Tenant: "acme", Cost: 6}); again.Source != SourceCached {
+		t.Errorf("again: %+v", again)
 	}
 	n.leases.table.forget("acme")
 	if d := n.ask(t, Request{Tenant: "acme", Cost: 5}); d.Source != SourceLeader {
@@ -303,19 +311,19 @@ func TestCloseGivesBack(t *testing.T) {
 func TestEveryWayOfAskingRecalls(t *testing.T) {
 	for name, ask := range map[string]func(n *node) (bool, error){
 		"with a request id": func(n *node) (bool, error) {
-			d, err := n.Check(t.Context(), Request{Tenant: "acme", Cost: 95, RequestID: "r"})
+			d, err := n.Check(t.Context(), Request{Tenant: "acme", Cost: 99, RequestID: "r"})
 			return d.Allow, err
 		},
 		"together": func(n *node) (bool, error) {
-			d, err := n.CheckTogether(t.Context(), []Part{{Request: Request{Tenant: "acme", Cost: 95}}})
+			d, err := n.CheckTogether(t.Context(), []Part{{Request: Request{Tenant: "acme", Cost: 99}}})
 			return err == nil && d[0].Allow, err
 		},
 		"in a batch": func(n *node) (bool, error) {
-			out, err := n.CheckBatch(t.Context(), []Request{{Tenant: "acme", Cost: 95}})
+			out, err := n.CheckBatch(t.Context(), []Request{{Tenant: "acme", Cost: 99}})
 			return err == nil && out[0].Decision.Allow, err
 		},
 		"reserved": func(n *node) (bool, error) {
-			h, err := n.Reserve(t.Context(), Request{Tenant: "acme", Cost: 95, RequestID: "r"}, 0)
+			h, err := n.Reserve(t.Context(), Request{Tenant: "acme", Cost: 99, RequestID: "r"}, 0)
 			return h.Decision.Allow, err
 		},
 	} {
@@ -360,5 +368,63 @@ func TestBatchOfADeniedKeyAsksOnce(t *testing.T) {
 	}
 	if n := r.count() - before; n != 2 {
 		t.Errorf("%d commands, want one for the first and one for what costs less", n)
+	}
+}
+
+// A retry finds what a first try got with the help of others, also when these were asked a moment ago,
+// or when the node that it goes to asks nobody.
+func TestRetriesFindWhatRecallsBrought(t *testing.T) {
+	for name, ask := range map[string]func(n *node) (string, error){
+		"check": func(n *node) (string, error) {
+			d, err := n.Check(t.Context(), Request{Tenant: "acme", Cost: 99, RequestID: "r"})
+			return fmt.Sprint(d.Allow), err
+		},
+		"reserve": func(n *node) (string, error) {
+			h, err := n.Reserve(t.Context(), Request{Tenant: "acme", Cost: 99, RequestID: "r"}, 0)
+			return fmt.Sprint(h.Decision.Allow, h.ID), err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := startRegion(t, 2, limit("a", ScopeTenant, "acme", "1/s", 100))
+			defer r.close()
+			if d := r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 1}); d.Source != SourceLease {
+				t.Fatalf("%+v, want a lease at the first node", d)
+			}
+			first, err := ask(r.nodes[1])
+			if err != nil || first == "false" {
+				t.Fatalf("%s, %v", first, err)
+			}
+			for key := range r.nodes[1].leases.recalls.last { // just now, however slow this machine is
+				r.nodes[1].leases.recalls.last[key].until = math.MaxInt64
+			}
+			if again, err := ask(r.nodes[1]); err != nil || again != first {
+				t.Errorf("again: %s, %v; want %s", again, err, first)
+			}
+			r.nodes[1].leases.Close(t.Context())
+			if again, err := ask(r.nodes[1]); err != nil || again != first {
+				t.Errorf("without leases: %s, %v; want %s", again, err, first)
+			}
+		})
+	}
+}
+
+// What would be denied without leases too is not denied for as long as these last.
+func TestAdviceOfWhatIsDeniedAnyway(t *testing.T) {
+	r := startRegion(t, 2, limit("a", ScopeTenant, "acme", "1/m", 100))
+	defer r.close()
+	if d := r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 1}); d.Source != SourceLease {
+		t.Fatalf("%+v, want a lease at the first node", d)
+	}
+	// Seven are left, or ten once those of the first node are back: one flows back in a minute.
+	if d := r.nodes[1].ask(t, Request{Tenant: "acme", Cost: 89, RequestID: "most"}); !d.Allow {
+		t.Fatal(d)
+	}
+	for i := range 2 { // the second time there is nothing to return
+		if d := r.nodes[1].ask(t, Request{Tenant: "acme", Cost: 12, RequestID: fmt.Sprint("more", i)}); d.Allow || d.RetryAfterMs > 121_000 {
+			t.Errorf("%v, want to pass within two minutes", d)
+		}
+	}
+	if d := r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 1}); !d.Allow || d.Source != SourceLeader {
+		t.Errorf("at the node that had a lease: %+v, want that it was returned", d)
 	}
 }

@@ -160,7 +160,7 @@ func (m *Machine) execute(tx *raftfsm.Tx, now, wall int64, data []byte) ([]byte,
 	case opTogether:
 		return m.together(tx, now, wall, c.parts)
 	case opRoll:
-		return m.roll(tx, c.roll)
+		return m.roll(tx, now, c.roll)
 	case opReserve:
 		return m.reserve(tx, now, wall, c.hold)
 	case opSettle:
@@ -195,7 +195,7 @@ func (m *Machine) check(tx *raftfsm.Tx, now, wall int64, r Request, recall bool,
 		}
 	}
 	if recall && !d.Allow {
-		if lent := recalls(m.levels, r.Cost); len(lent) > 0 {
+		if lent := recalls(m.levels, r.Cost, wall, &d); len(lent) > 0 {
 			return appendScarce(nil, &d, lent), nil
 		}
 	}

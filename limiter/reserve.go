@@ -43,7 +43,7 @@ func (m *Machine) reserve(tx *raftfsm.Tx, now, wall int64, c holdCommand) ([]byt
 		return tooManyLimits(), nil
 	}
 	if !d.Allow {
-		if lent := recalls(m.levels, c.Cost); len(lent) > 0 {
+		if lent := recalls(m.levels, c.Cost, wall, &d); len(lent) > 0 {
 			return appendScarce(nil, &d, lent), nil
 		}
 		return appendHeldResult(outcomeReserved, &d, holdID{}, 0), nil

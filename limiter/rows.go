@@ -34,7 +34,8 @@ const (
 const (
 	rowVersion  = 1
 	rowVersion2 = 2
-	rowVersion3 = 3 // of counters something is lent of, and of limits with a concurrency
+	rowVersion3 = 3 // of counters something is lent of, and of limits with a concurrency or for a plan
+	rowVersion4 = 4 // of limits of which is known when their calendar period began; from raftfsm.LevelLeases on
 )
 
 // config is what a group knows besides the limits themselves.
@@ -243,7 +244,10 @@ func encodeLimitRow(l *limitState) []byte {
 		version = rowVersion2
 	}
 	version = max(version, l.codec()) // row and command layouts of a limit have the same numbers
-	b := appendLimit([]byte{version}, l.Limit, version)
+	if l.calendar.since != 0 {
+		version = rowVersion4 // which has the limit itself in its latest layout
+	}
+	b := appendLimit([]byte{version}, l.Limit, min(version, codecLeases))
 	b = binary.AppendUvarint(b, l.uid)
 	b = binary.AppendUvarint(b, l.firstGen)
 	b = binary.AppendUvarint(b, uint64(len(l.gens)))
@@ -261,13 +265,16 @@ func encodeLimitRow(l *limitState) []byte {
 		b = binary.AppendUvarint(b, uint64(l.calendar.begin))
 		b = binary.AppendUvarint(b, uint64(l.calendar.end))
 	}
+	if version == rowVersion4 {
+		b = binary.AppendUvarint(b, uint64(l.calendar.since))
+	}
 	return b
 }
 
 func decodeLimitRow(b []byte) (*limitState, error) {
 	r := wire.NewReader(b)
-	version := r.Byte(rowVersion3)
-	l := readLimit(r, version)
+	version := r.Byte(rowVersion4)
+	l := readLimit(r, min(version, codecLeases))
 	uid, firstGen := r.Uvarint(math.MaxUint64), r.Uvarint(math.MaxUint64)
 	var gens []generation
 	for n := r.Count(generationsMax); n > 0; n-- {
@@ -286,6 +293,9 @@ func decodeLimitRow(b []byte) (*limitState, error) {
 	var calendar calendarState
 	if version >= rowVersion2 {
 		calendar = calendarState{epoch: r.Uvarint(math.MaxUint64), begin: readSeconds(r), end: readSeconds(r)}
+	}
+	if version == rowVersion4 {
+		calendar.since = int64(r.Uvarint(math.MaxInt64)) // 0 would have another version, see below
 	}
 	if err := r.Done(); err != nil || version == 0 || len(gens) == 0 {
 		return nil, errRow("limit")

@@ -162,12 +162,12 @@ func firstOfEachKey(all []Request, places []int) (first []int, more []another) {
 	return first, more
 }
 
-// deniedLikeFirst answers those whose first was denied no more than they ask for: they were asked
-// at the same time, so what denied it denies them. It returns the places of the others.
+// deniedLikeFirst answers those whose first was denied the same cost: they were asked at the same time,
+// so what denied it denies them for as long. It returns the places of the others.
 func deniedLikeFirst(all []Request, more []another, out []Outcome) (others []int) {
 	for _, m := range more {
 		d := &out[m.first].Decision
-		if out[m.first].Err != nil || d.Allow || d.Reason != ReasonLimited || all[m.place].Cost < all[m.first].Cost {
+		if out[m.first].Err != nil || d.Allow || d.Reason != ReasonLimited || all[m.place].Cost != all[m.first].Cost {
 			others = append(others, m.place)
 			continue
 		}
@@ -294,7 +294,7 @@ func (s *Service) Roll(ctx context.Context, group raftfsm.GroupID, wall time.Tim
 	if res.outcome != outcomeCalendars {
 		return unexpected(res)
 	}
-	c := rollCommand{wall: wall.Unix()}
+	c := rollCommand{wall: wall.Unix(), timed: s.groups.Level() >= raftfsm.LevelLeases}
 	var errs []error
 	known := map[Calendar]bool{}
 	for _, p := range res.periods {

@@ -45,7 +45,7 @@ func (s *Service) checkCentrally(ctx context.Context, mode Mode, r Request, d *D
 	}
 	sent := s.steady()
 	res, err := s.askGroup(ctx, mode, r, "limiter.check")
-	if l := s.holding(); l != nil && err == nil && len(res.recalls) > 0 && l.recall(ctx, s.Group(r.Tenant), r.Tenant, res.recalls) {
+	if err == nil && s.askAgain(ctx, &r, res.recalls) {
 		// Under a name of its own, so that a retry goes the same way and finds both answers.
 		sent = s.steady()
 		res, err = s.askGroup(ctx, mode, r, "limiter.check.recalled")
@@ -57,6 +57,18 @@ func (s *Service) checkCentrally(ctx context.Context, mode Mode, r Request, d *D
 		s.decided(&r, d, sent, len(res.recalls) > 0)
 	}
 	return err
+}
+
+// askAgain has leases returned that are in the way of a request, and tells whether to ask the group once
+// more. A request with an id always does: a first try of it, here or elsewhere, may have, and
+// what that took is under the second name.
+func (s *Service) askAgain(ctx context.Context, r *Request, recalls []Recall) bool {
+	if len(recalls) == 0 {
+		return false
+	}
+	l := s.holding()
+	returned := l != nil && l.recall(ctx, s.Group(r.Tenant), r.Tenant, recalls)
+	return returned || r.RequestID != ""
 }
 
 // askGroup sends one check. A request id is remembered under the name of op, and the check can be

@@ -161,10 +161,11 @@ func (l *limitState) fresh(now, emptied int64) counter {
 }
 
 // settle brings c to the present: it drains at each speed for as long as that one held, and accounts
-// end at their deadlines. Settling twice on the way is the same as settling once at the end; but what
-// is burned before a calendar period ends, and settled after, counts in the next one.
+// end at their deadlines. Settling twice on the way is the same as settling once at the end.
 func (l *limitState) settle(c counter, now int64) counter {
-	spent := c.spent
+	if c.epoch != l.calendar.epoch {
+		c.spent, c.epoch = 0, l.calendar.epoch
+	}
 	if c.gen < l.firstGen {
 		// The speeds since then are forgotten. Draining nothing meanwhile admits less, never more.
 		c.enter(l.gens[0], l.firstGen)
@@ -172,13 +173,10 @@ func (l *limitState) settle(c counter, now int64) counter {
 	for c.gen < l.lastGen() {
 		at := c.gen - l.firstGen
 		next := l.gens[at+1]
-		c.drain(l.gens[at], next.start)
+		c.drain(l.gens[at], next.start, l.calendar.since)
 		c.enter(next, c.gen+1)
 	}
-	c.drain(l.speed(), now)
-	if c.epoch != l.calendar.epoch || !l.hasCalendar() {
-		c.spent, c.epoch = c.spent-spent, l.calendar.epoch
-	}
+	c.drain(l.speed(), now, l.calendar.since)
 	if !l.hasCalendar() {
 		c.spent = 0
 	}
@@ -186,10 +184,11 @@ func (l *limitState) settle(c counter, now int64) counter {
 	return c
 }
 
-func (c *counter) drain(g generation, until int64) {
+// drain lets time pass at one speed. A calendar counts what ends after since.
+func (c *counter) drain(g generation, until, since int64) {
 	for i := c.due(until); i >= 0; i = c.due(until) {
 		c.flow(g, c.accounts[i].deadline)
-		c.end(i)
+		c.end(i, since)
 	}
 	c.flow(g, until)
 	c.slots = g.ring.live(c.slots, c.t)
@@ -237,9 +236,13 @@ func (c *counter) debit(limit *limitState, cost uint32) {
 		c.slots = addToSlots(c.slots, uint64(c.t)/c.tick, uint64(cost))
 	}
 	if limit.hasCalendar() {
-		c.spent = min(c.spent+uint64(cost), slotTokensMax)
+		c.countSpent(uint64(cost))
 	}
 }
+
+// countSpent adds to what a calendar counts. What is admitted fits; debt may not, and is then as much as
+// a row holds.
+func (c *counter) countSpent(n uint64) { c.spent = min(c.spent+n, slotTokensMax) }
 
 // retryAfterMs is the shortest real time, in whole milliseconds, in which group time surely
 // advances by wait. Group time runs at (1 - rho) of the leader's clock with rho = 1/1000, so a

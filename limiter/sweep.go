@@ -103,7 +103,7 @@ func (m *Machine) sweepRow(key, value []byte, now int64) (row swept, change bool
 	switch {
 	case settled.unused() && fresh.unused():
 		return swept{key: bytes.Clone(key)}, true, nil
-	case c.gen != settled.gen && (len(c.accounts) == 0 || !limit.hasCalendar()): // see settle
+	case c.gen != settled.gen:
 		return swept{key: bytes.Clone(key), value: appendCounter(nil, settled)}, true, nil
 	}
 	return swept{}, false, nil

@@ -169,7 +169,7 @@ func (m *Machine) together(tx *raftfsm.Tx, now, wall int64, parts []Part) ([]byt
 			}
 		}
 		if !d.Allow {
-			all, lent[i] = false, recalls(m.levels, p.Cost)
+			all, lent[i] = false, recalls(m.levels, p.Cost, wall, &d)
 		}
 		decisions[i] = d
 	}
