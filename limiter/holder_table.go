@@ -206,7 +206,7 @@ func (t *holderTable) routeOf(s *holderShard, tenantHash uint64, hash uint32, r 
 
 // resolve finds the leases of a route anew.
 func (t *holderTable) resolve(s *holderShard, old *route, tenantHash uint64, hash uint32, r *Request) *route {
-	if old == nil && validRequest(*r) != nil {
+	if old == nil && r.Tenant != globalTenant && validRequest(*r) != nil {
 		return nil
 	}
 	tenant := t.tenantOf(s, tenantHash, r.Tenant)

@@ -67,6 +67,9 @@ type limitSet struct {
 	byID    map[string]*limitState
 	byUID   map[uint64]*limitState
 	tenants map[string]*tenantLimits // * included
+	globals []*limitState            // of the scope global, which only their own group counts
+	// canaries is set if the tenant matters to some of them.
+	canaries bool
 }
 
 type tenantLimits struct {
@@ -102,6 +105,11 @@ func newLimitSet(version uint32, sorted []*limitState, emptied int64, wall wallS
 		}
 		s.slots = s.slots || l.hasConcurrency()
 		s.related = s.related || l.Access != "" || l.Overrides != ""
+		if l.Scope == ScopeGlobal {
+			s.globals = append(s.globals, l)
+			s.canaries = s.canaries || l.Canary != 0
+			continue
+		}
 		t := s.tenants[l.Owner()]
 		if t == nil {
 			t = &tenantLimits{}
@@ -154,10 +162,14 @@ func (x *subjectIndex) match(dst []*limitState, subject string) []*limitState {
 
 // match finds the limits that apply to a request in the order they are evaluated: scope
 // tenant, then token, then key, and by id within a scope. An empty token or key is a subject
-// like any other, so that leaving it out evades nothing.
+// like any other, so that leaving it out evades nothing. Those of the scope global apply to the
+// requests of globalTenant alone.
 func (s *limitSet) match(dst []*limitState, tenant, token, key string) []*limitState {
+	if tenant == globalTenant {
+		return append(dst, s.globals...)
+	}
 	own, all := s.tenants[tenant], s.tenants[anyTenant]
-	for _, scope := range scopes {
+	for _, scope := range tenantScopes {
 		begin := len(dst)
 		for _, t := range [...]*tenantLimits{own, all} {
 			if t == nil {

@@ -139,10 +139,10 @@ func problemsOf(l Limit) []problem {
 	}
 	switch l.Scope {
 	case ScopeTenant, ScopeToken, ScopeKey:
-	case "global":
-		out = append(out, problem{"scope", "global is not supported yet; use tenant, token or key"})
+	case ScopeGlobal:
+		out = append(out, globalProblems(l)...)
 	default:
-		out = append(out, problem{"scope", "must be tenant, token or key"})
+		out = append(out, problem{"scope", "must be tenant, token, key or global"})
 	}
 	if m := selectorProblem(l); m != "" {
 		out = append(out, problem{"selector", m})
@@ -191,6 +191,8 @@ func bucketProblems(l Limit) []problem {
 func selectorProblem(l Limit) string {
 	tenant, pattern, hasPattern := strings.Cut(l.Selector, "/")
 	switch {
+	case l.Scope == ScopeGlobal && l.Selector != anyTenant:
+		return "must be * or left out, because the scope is global: such a limit counts the requests of all tenants"
 	case len(l.Selector) > SelectorBytesMax:
 		return fmt.Sprintf("must be at most %d bytes", SelectorBytesMax)
 	case !utf8.ValidString(l.Selector):
