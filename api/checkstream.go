@@ -142,5 +142,10 @@ func (s *server) decideChecks(ctx context.Context, rt *route, who Principal, m *
 		return nil, err
 	}
 	s.metrics.decidedAll(b.outcomes)
+	if m.GetLevels() {
+		for i := range b.outcomes {
+			hideGlobals(who, &b.outcomes[i].Decision)
+		}
+	}
 	return b.answer(m.GetLevels(), func(err error) *fault { return s.explain(rt, who, err) }), nil
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"math"
+	"slices"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -59,6 +60,9 @@ func (s *server) shouldRateLimit(ctx context.Context, c *call, r *rlsv3.RateLimi
 		start := time.Now()
 		if err := s.decideEnvoy(ctx, asks); err != nil {
 			return nil, err
+		}
+		for i := range asks {
+			withoutGlobals(c.principal, &asks[i].decision)
 		}
 		s.metrics.checkMs.Observe(milliseconds(time.Since(start)))
 	}
@@ -192,6 +196,10 @@ func (s *server) envoyStatus(d *limiter.Decision) *rlsv3.RateLimitResponse_Descr
 		if shown == nil || l.Remaining < shown.Remaining {
 			shown = l
 		}
+	}
+	if !d.Allow && d.LimitID != "" && !slices.ContainsFunc(d.Levels, func(l limiter.Level) bool { return l.LimitID == d.LimitID }) {
+		status.CurrentLimit = &rlsv3.RateLimitResponse_RateLimit{Name: d.LimitID} // one of all tenants: see withoutGlobals
+		return status
 	}
 	if shown == nil {
 		return status

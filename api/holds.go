@@ -23,6 +23,7 @@ func (s *server) reserve(ctx context.Context, c *call, r *limiterv1.ReserveReque
 		return nil, malformedField(err)
 	}
 	s.metrics.decided(&h.Decision)
+	hideGlobals(c.principal, &h.Decision)
 	return &limiterv1.ReserveResponse{Decision: checkResponse(&h.Decision), Id: h.ID, ExpiresInMs: uint32(h.TTL.Milliseconds())}, nil
 }
 

@@ -35,6 +35,7 @@ func (s *server) decide(ctx context.Context, c *call, r *limiterv1.CheckRequest)
 	}
 	s.metrics.checkMs.Observe(milliseconds(time.Since(start)))
 	s.metrics.decided(&d)
+	hideGlobals(c.principal, &d)
 	return &d, nil
 }
 
@@ -88,6 +89,7 @@ func (s *server) checkBatch(ctx context.Context, c *call, r *limiterv1.CheckBatc
 			continue
 		}
 		s.metrics.decided(&o.Decision)
+		hideGlobals(c.principal, &o.Decision)
 		res.Results[i] = &limiterv1.CheckResult{Decision: checkResponse(&o.Decision)}
 	}
 	c.fault = nil // the answer is one, whatever became of its parts
@@ -124,7 +126,9 @@ func (s *server) look(ctx context.Context, c *call, m subjectMessage, cost uint3
 		return limiter.Decision{}, f
 	}
 	q.Cost = cost
-	return s.deps.Checker.Peek(ctx, q)
+	d, err := s.deps.Checker.Peek(ctx, q)
+	hideGlobals(c.principal, &d)
+	return d, err
 }
 
 func levelMessage(l limiter.Level) *limiterv1.Level {
@@ -214,7 +218,7 @@ func (s *server) deleteLimits(ctx context.Context, c *call, r *limiterv1.DeleteL
 }
 
 // listLimits shows an identity of one tenant the limits of its tenant, of its plan and those for
-// every tenant, since all of them bound it.
+// every tenant, since all of them bound it; but not those that count all tenants together.
 func (s *server) listLimits(ctx context.Context, c *call, r *limiterv1.ListLimitsRequest) (*limiterv1.ListLimitsResponse, error) {
 	if s.deps.Limits == nil {
 		return nil, ErrServiceOff
@@ -239,7 +243,7 @@ func (s *server) listLimits(ctx context.Context, c *call, r *limiterv1.ListLimit
 	res := &limiterv1.ListLimitsResponse{Version: version, Limits: []*limiterv1.Limit{}}
 	for _, l := range limits {
 		of := selectorTenant(l.Selector)
-		visible := c.principal.Tenant == AllTenants || of == c.principal.Tenant || of == AllTenants || plan != "" && l.Plan() == plan
+		visible := c.principal.Tenant == AllTenants || of == c.principal.Tenant || of == AllTenants && l.Scope != limiter.ScopeGlobal || plan != "" && l.Plan() == plan
 		wanted := (tenant == "" || tenant == of) && (len(r.GetIds()) == 0 || slices.Contains(r.GetIds(), l.ID))
 		if visible && wanted {
 			res.Limits = append(res.Limits, LimitMessage(l))

@@ -277,7 +277,7 @@ func decodeCommand(b []byte) (command, error) {
 
 func readRequest(r *wire.Reader) Request {
 	q := Request{Tenant: r.String(nameBytesMax), Token: r.String(SubjectBytesMax), Key: r.String(SubjectBytesMax), Cost: uint32(r.Uvarint(math.MaxUint32))}
-	if !ValidName(q.Tenant) {
+	if !validCounterTenant(q.Tenant) {
 		r.Fail()
 	}
 	return q

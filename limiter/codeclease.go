@@ -43,7 +43,7 @@ func readLease(r *wire.Reader) leaseCommand {
 			Epoch: r.Uvarint(math.MaxUint64), Seq: r.Uvarint(math.MaxUint64),
 			Spent: r.Uvarint(math.MaxInt64), Returned: r.Uvarint(math.MaxInt64), Want: r.Uvarint(math.MaxUint32),
 		}
-		if !ValidName(one.Tenant) {
+		if !validCounterTenant(one.Tenant) {
 			r.Fail()
 		}
 		c.renewals = append(c.renewals, one)

@@ -35,13 +35,29 @@ type Hold struct {
 }
 
 // Reserve takes r.Cost, at least 1, as Check does, for something whose cost is known only
-// afterwards; Commit tells it then. After ttl (from HoldMin to HoldMax in whole milliseconds, 0 for
+// afterwards; Commit tells it then. What it takes from global limits stays spent. After ttl (from HoldMin to HoldMax in whole milliseconds, 0 for
 // HoldUsual) the reservation counts as spent. Errors are as from Check, ErrTooManyHeld and ErrLevel.
 func (s *Service) Reserve(ctx context.Context, r Request, ttl time.Duration) (Hold, error) {
 	if r.Cost == 0 {
 		return Hold{}, &InvalidError{Field: "cost", Message: "must be at least 1: reserve what it will cost, as far as known"}
 	}
-	return s.take(ctx, opReserve, "limiter.reserve", r, ttl)
+	if err := errors.Join(validRequest(r), validTTL(ttl)); err != nil {
+		return Hold{}, err
+	}
+	some, canaries, err := s.globals(ctx)
+	if err != nil {
+		return Hold{}, err
+	}
+	mode := s.mode()
+	if !some || mode == ModeOff {
+		return s.take(ctx, opReserve, opNameReserve, r, ttl)
+	}
+	var h Hold
+	err = s.withGlobals(ctx, opNameReserve, mode, &r, &h.Decision, canaries, func() (err error) {
+		h, err = s.take(ctx, opReserve, opNameReserve, r, ttl)
+		return err
+	})
+	return h, err
 }
 
 // Acquire takes a slot of the weight r.Cost, 0 meaning 1, of every limit that matches and has a
@@ -149,12 +165,16 @@ func (s *Service) Refund(ctx context.Context, tenant, requestID string, cost uin
 	case res.outcome != outcomeRefunded:
 		return 0, unexpected(res)
 	}
-	return res.hold.settlement.Refunded, nil
+	some, _, err := s.globals(ctx)
+	if some && err == nil {
+		err = s.refundGlobal(ctx, globalID(opNameCheck, &Request{Tenant: tenant, RequestID: requestID}), cost)
+	}
+	return res.hold.settlement.Refunded, err
 }
 
 // checkID is under which a check with a request id is remembered.
 func checkID(tenant, requestID string) holdID {
-	return holdID(raftfsm.NewRequestID("limiter.check", tenant, requestID))
+	return holdID(raftfsm.NewRequestID(opNameCheck, tenant, requestID))
 }
 
 func (s *Service) proposeByID(ctx context.Context, op byte, name, tenant, text string, c holdCommand) (result, error) {

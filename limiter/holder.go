@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -67,6 +68,9 @@ type Leases struct {
 	metrics *leaseMetrics
 	// active is set while the region's level allows leases, and until Close.
 	active, closed atomic.Bool
+	// globals is the group of which the limits tell whether some are of the scope global; nil without
+	// a machine.
+	globals *holderGroup
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -92,6 +96,9 @@ func (s *Service) NewLeases(o LeaseOptions) (*Leases, error) {
 		options: o,
 		mode:    func() Mode { return s.mode() },
 		table:   newHolderTable(Holder(holder), seed, o.Clock.Steady, s.Group, sources),
+	}
+	if own := slices.Sorted(maps.Keys(l.table.groups)); len(own) > 0 {
+		l.globals = l.table.groups[own[0]] // that of their counters, if it has a replica here
 	}
 	forget := l.table.forget
 	for _, m := range o.Machines { // any order
@@ -203,12 +210,16 @@ func (l *Leases) renew(b *renewals, all []Renewal) {
 // ctx, and then nothing was taken.
 func (l *Leases) check(ctx context.Context, r *Request, d *Decision) (decided bool, err error) {
 	c := heldCheck{request: r, decision: d}
-	l.table.check(&c)
+	return l.decide(ctx, &c)
+}
+
+func (l *Leases) decide(ctx context.Context, c *heldCheck) (decided bool, err error) {
+	l.table.check(c)
 	for tries := 0; c.answer == heldLacks && tries < waitsMax; tries++ {
 		if err := l.await(ctx, c.batch); err != nil {
 			return false, err
 		}
-		l.table.check(&c)
+		l.table.check(c)
 	}
 	return c.answer == heldSpent || c.answer == heldDenied, nil
 }

@@ -38,6 +38,10 @@ type heldCheck struct {
 	route      *route
 	debited    bool
 	told       bool // some lease has something to tell
+
+	// holds keeps what the check takes pending until settle; epochs tells which epochs it took it from.
+	holds  bool
+	epochs uint64
 }
 
 // leasable tells whether a request may be decided from leases at all.
@@ -172,20 +176,32 @@ func (t *holderTable) spend(s *holderShard, c *heldCheck, now int64) {
 	r.used = moment(now)
 	d := c.decision
 	*d = Decision{Allow: true, Version: r.tenant.set.version, Source: SourceLease, Levels: d.Levels[:0]}
+	c.epochs = s.epochs
 	for i := 0; ; i++ {
 		l := r.lease(i)
 		if l == nil {
 			break
 		}
-		l.fresh += min(cost, math.MaxUint32-l.fresh)
-		l.dirty = true
+		if c.holds {
+			l.pending += cost
+		} else {
+			l.spend(cost)
+		}
 		if l.flight == nil && l.low(now) {
 			t.ask(l)
 			c.told = true
 		}
-		d.Levels = l.levels(d.Levels)
+		d.Levels = l.levels(d.Levels, c.request.asker())
 	}
-	s.counts.spent++
+	if !c.holds {
+		s.counts.spent++
+	}
+}
+
+// spend notes that cost, which was taken out of left before, is spent.
+func (l *lease) spend(cost uint32) {
+	l.fresh += min(cost, math.MaxUint32-l.fresh)
+	l.dirty = true
 }
 
 // lack finds out how a check that leases do not let pass goes on.

@@ -34,11 +34,13 @@ type leaseTerms struct {
 	// is a shadow for some tenants.
 	levels  []Level
 	watches bool
+	// single is set if only what checks take at once is asked for.
+	single bool
 }
 
 func (l *limitState) leaseTerms() leaseTerms {
 	t := leaseTerms{span: int64(l.leaseSpan()), most: math.MaxUint32, watches: l.Enforcement == EnforcementShadow || l.Canary != 0}
-	t.ttl = leaseSpans * t.span
+	t.ttl, t.single = int64(l.leaseTTL()), l.single()
 	add := func(kind string, most uint32) {
 		t.most = min(t.most, most)
 		t.levels = append(t.levels, Level{LimitID: l.ID, Scope: l.Scope, Kind: kind, Limit: most})
@@ -52,7 +54,9 @@ func (l *limitState) leaseTerms() leaseTerms {
 	if l.hasCalendar() {
 		add(KindCalendar, l.Calendar.Limit)
 	}
-	t.chunk = min(chunkMax, max(1, t.most/chunkParts))
+	if !t.single {
+		t.chunk = min(chunkMax, max(1, t.most/chunkParts))
+	}
 	return t
 }
 
@@ -64,7 +68,7 @@ func usable(ttl int64) int64 {
 
 // lease is what this node holds of one counter. Its shard's lock guards it.
 //
-// granted = spent + returned + left, all of the present epoch. Several routes share a lease.
+// granted = spent + returned + pending + left, all of the present epoch. Several routes share a lease.
 type lease struct {
 	// What every check looks at stands together.
 
@@ -74,6 +78,8 @@ type lease struct {
 	// deadline is until when left may be spent, by the holder's clock.
 	deadline int64
 	left     uint32
+	// pending is what checks have taken that are not decided yet. It is neither reported nor given back.
+	pending uint32
 	// fresh is what was spent since demand was brought up to date, at folded.
 	fresh  uint32
 	demand float32 // tokens a second
@@ -117,12 +123,14 @@ func moment(t int64) uint32 { return uint32(t / int64(time.Millisecond)) }
 
 func before(a, b uint32) bool { return int32(a-b) < 0 }
 
-func (l *lease) spent() uint64 { return l.granted - l.returned - uint64(l.left) }
+func (l *lease) spent() uint64 {
+	return l.granted - l.returned - uint64(l.pending) - uint64(l.left)
+}
 
 // end drops everything: the epoch is over. It returns how much was not spent.
 func (l *lease) end() (unspent uint64) {
 	unspent = uint64(l.left)
-	l.epoch, l.granted, l.returned, l.deadline, l.left, l.seq, l.dirty = 0, 0, 0, 0, 0, 0, false
+	l.epoch, l.granted, l.returned, l.deadline, l.left, l.pending, l.seq, l.dirty = 0, 0, 0, 0, 0, 0, 0, false
 	if l.flight != nil {
 		l.flight.first = 0
 	}
@@ -151,13 +159,16 @@ func (l *lease) demandWith(at uint32) float32 {
 // target is how much the lease should hold: the demand of a span, or a chunk.
 func (l *lease) target() uint32 {
 	t := &l.limit.terms
+	if t.single {
+		return 0
+	}
 	span := float32(min(t.span, int64(demandSpanMax))) / float32(time.Second)
 	return min(t.most, max(t.chunk, uint32(min(l.demand*span, math.MaxInt32))))
 }
 
 // low tells whether it is time to renew although the lease suffices.
 func (l *lease) low(now int64) bool {
-	if l.postponed(now) {
+	if l.limit.terms.single || l.postponed(now) {
 		return false
 	}
 	return l.left < l.target()/4 || l.deadline-now < l.limit.terms.ttl/4
@@ -265,11 +276,11 @@ func (l *lease) take(s *holderShard, sent sentRenewal, g Grant, now int64) {
 	}
 }
 
-// levels appends the state of the limit's parts, as far as it is known here.
-func (l *lease) levels(dst []Level) []Level {
+// levels appends the state of the limit's parts for a tenant, as far as it is known here.
+func (l *lease) levels(dst []Level, tenant string) []Level {
 	terms := &l.limit.terms
 	have := uint32(min(uint64(l.left)+uint64(l.remaining), math.MaxUint32))
-	shadow := terms.watches && l.limit.shadows(l.tenant.name)
+	shadow := terms.watches && l.limit.shadows(tenant)
 	for i := range terms.levels {
 		dst = append(dst, terms.levels[i])
 		last := &dst[len(dst)-1]

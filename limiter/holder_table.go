@@ -219,7 +219,7 @@ func (t *holderTable) full(s *holderShard) bool {
 
 // resolve finds the leases of a route anew.
 func (t *holderTable) resolve(s *holderShard, old *route, tenantHash uint64, hash uint32, r *Request) *route {
-	if old == nil && (t.full(s) || validRequest(*r) != nil) {
+	if old == nil && (t.full(s) || r.Tenant != globalTenant && validRequest(*r) != nil) {
 		return nil
 	}
 	tenant := t.tenantOf(s, tenantHash, r.Tenant)

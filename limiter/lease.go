@@ -62,15 +62,37 @@ const (
 	leaseTokensMin = 32
 	// leaseSpans is how many spans a lease lasts.
 	leaseSpans = 4
+	// singleTTL is how long a lease lasts of which each check asks for what it takes itself: long enough
+	// for another group to decide the rest of the check.
+	singleTTL = time.Second
 )
 
 // leaseTTL is how long a lease lasts, in group time.
-func (l *limitState) leaseTTL() time.Duration { return leaseSpans * l.leaseSpan() }
+func (l *limitState) leaseTTL() time.Duration {
+	if l.single() {
+		return singleTTL
+	}
+	return leaseSpans * l.leaseSpan()
+}
+
+// single tells whether a limit is lent to one check at a time: a small one of the scope global, since
+// another group decides the rest of the check.
+func (l *limitState) single() bool {
+	return l.Scope == ScopeGlobal && l.counts() && l.demandSpan() == 0
+}
 
 // leaseSpan is for how much time's demand a holder is given tokens at once, or 0 for a limit of
-// which nothing is lent: small ones, whose every check its group decides. Half the time to fill the
-// bucket, or a hundredth of the window, keep the loss of what idles below a few percent.
+// which nothing is lent.
 func (l *limitState) leaseSpan() time.Duration {
+	if l.single() {
+		return leaseSpanMin
+	}
+	return l.demandSpan()
+}
+
+// demandSpan is leaseSpan, or 0 for small limits too, whose every check their group decides. Half the
+// time to fill the bucket, or a hundredth of the window, keep the loss of what idles below a few percent.
+func (l *limitState) demandSpan() time.Duration {
 	if l.Access != "" || !l.counts() {
 		return 0
 	}

@@ -69,7 +69,12 @@ func (s *Service) Lend(ctx context.Context, h Holder, tenant string, asks []Ask)
 	if set == nil {
 		return routes, nil
 	}
-	enforced := s.mode() == ModeEnforce
+	// Who is outside holds nothing of global limits, so checks come to a node while there are any.
+	globals, _, err := s.globals(ctx)
+	if err != nil {
+		return routes, nil
+	}
+	enforced := s.mode() == ModeEnforce && !globals
 	out := outsideReports{}
 	for i := range asks {
 		routes[i] = set.route(tenant, &asks[i], enforced, &out)

@@ -70,7 +70,7 @@ func (l Limit) fields() uint64 {
 
 // plain tells whether the first layout can say all of l, and builds that know only that one take it.
 func (l Limit) plain() bool {
-	return l.fields() == fieldBucket && l.TokenBucket.Burst > 0 && !l.forPlan()
+	return l.fields() == fieldBucket && l.TokenBucket.Burst > 0 && !l.forPlan() && l.Scope != ScopeGlobal
 }
 
 // codec is the first version that can say l.
@@ -78,7 +78,7 @@ func (l Limit) codec() byte {
 	switch {
 	case l.plain():
 		return codecFirst
-	case l.Concurrency == (Concurrency{}) && !l.forPlan():
+	case l.Concurrency == (Concurrency{}) && !l.forPlan() && l.Scope != ScopeGlobal:
 		return codecLimits
 	}
 	return codecLeases
@@ -158,9 +158,13 @@ func DecodeLimit(b []byte) (Limit, error) {
 }
 
 func readLimit(r *wire.Reader, version byte) Limit {
+	known := scopes[:]
+	if version < codecLeases {
+		known = tenantScopes
+	}
 	l := Limit{
 		ID:       r.String(nameBytesMax),
-		Scope:    scopes[r.Byte(byte(len(scopes)-1))],
+		Scope:    known[r.Byte(byte(len(known)-1))],
 		Selector: r.String(SelectorBytesMax),
 	}
 	fields := uint64(fieldBucket)

@@ -12,6 +12,7 @@ const (
 	ScopeTenant = "tenant" // one counter per tenant
 	ScopeToken  = "token"  // one per tenant and token
 	ScopeKey    = "key"    // one per tenant and key
+	ScopeGlobal = "global" // one for all tenants together
 )
 
 // Reasons of a denied check.
@@ -40,7 +41,7 @@ type Limit struct {
 	Scope string
 	// Selector is a tenant, or tenant/pattern for the scopes token and key. In the place of the
 	// tenant may be * for every tenant, or plan:NAME for those on a plan; the pattern may hold
-	// * wildcards.
+	// * wildcards. For the scope global it is *.
 	Selector string
 	// TokenBucket is there when it has a rate.
 	TokenBucket TokenBucket
@@ -111,7 +112,8 @@ type Decision struct {
 	Reason  string
 	LimitID string
 	Kind    string
-	// Levels are those of the limits that matched, in the order they are evaluated.
+	// Levels are those of the limits that matched, in the order they are evaluated: first those of the
+	// scope global.
 	Levels []Level
 	// Version is the version of the limits that decided; 0 when they are off.
 	Version uint32

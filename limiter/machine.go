@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/maestro-conductor/maestro/internal/wire"
@@ -189,7 +190,7 @@ func (m *Machine) check(tx *raftfsm.Tx, now, wall int64, r Request, recall bool,
 	if !ok {
 		return tooManyLimits(), nil
 	}
-	if id != (holdID{}) && d.Allow && r.Cost > 0 {
+	if id != (holdID{}) && d.Allow && r.Cost > 0 && (r.Tenant != globalTenant || slices.ContainsFunc(m.levels, func(l level) bool { return l.debited })) {
 		if err := m.remember(tx, now, r, id); err != nil {
 			return nil, err
 		}
@@ -257,7 +258,7 @@ func (m *Machine) gather(r Request, now int64, read func(key []byte) (counter, b
 
 // load finds the counter of limit for a request and settles it to now.
 func (l *level) load(limit *limitState, r Request, now, emptied int64, read func(key []byte) (counter, bool, error)) error {
-	l.limit, l.shadow, l.subject = limit, limit.shadows(r.Tenant), limit.subject(r.Token, r.Key)
+	l.limit, l.shadow, l.subject = limit, limit.shadows(r.asker()), limit.subject(r.Token, r.Key)
 	if !limit.counts() {
 		return nil
 	}

@@ -70,7 +70,10 @@ type limitSet struct {
 	plans   planSet
 	// index tells apart sets whose limits may differ: those that a change of plans alone made share
 	// the limits of the set before.
-	index *byte
+	index   *byte
+	globals []*limitState // of the scope global, which only their own group counts
+	// canaries is set if the tenant matters to some of them.
+	canaries bool
 }
 
 type tenantLimits struct {
@@ -107,6 +110,11 @@ func newLimitSet(version uint32, sorted []*limitState, emptied int64, wall wallS
 		}
 		s.slots = s.slots || l.hasConcurrency()
 		s.related = s.related || l.Access != "" || l.Overrides != ""
+		if l.Scope == ScopeGlobal {
+			s.globals = append(s.globals, l)
+			s.canaries = s.canaries || l.Canary != 0
+			continue
+		}
 		t := s.tenants[l.Owner()]
 		if t == nil {
 			t = &tenantLimits{}
@@ -159,10 +167,14 @@ func (x *subjectIndex) match(dst []*limitState, subject string) []*limitState {
 
 // match finds the limits that apply to a request in the order they are evaluated: scope
 // tenant, then token, then key, and by id within a scope. An empty token or key is a subject
-// like any other, so that leaving it out evades nothing.
+// like any other, so that leaving it out evades nothing. Those of the scope global apply to the
+// requests of globalTenant alone.
 func (s *limitSet) match(dst []*limitState, tenant, token, key string) []*limitState {
+	if tenant == globalTenant {
+		return append(dst, s.globals...)
+	}
 	own, plan, all := s.tenants[tenant], s.tenants[s.plans.owner(tenant)], s.tenants[anyTenant]
-	for _, scope := range scopes {
+	for _, scope := range tenantScopes {
 		begin := len(dst)
 		for _, t := range [...]*tenantLimits{own, plan, all} {
 			if t == nil {

@@ -109,7 +109,9 @@ func (p *parser) limit(n *yaml.Node, path string) Limit {
 	var l Limit
 	l.ID = p.text(fields["id"], n.Line, path, "id", lines)
 	l.Scope = p.text(fields["scope"], n.Line, path, "scope", lines)
-	l.Selector = p.text(fields["selector"], n.Line, path, "selector", lines)
+	if l.Selector = p.optional(fields["selector"], path, "selector", lines); fields["selector"] == nil && l.Scope != ScopeGlobal {
+		p.fail(n.Line, path+".selector", "is missing")
+	}
 	if fields["tokenBucket"] == nil && fields["window"] == nil && fields["calendar"] == nil && fields["concurrency"] == nil && fields["access"] == nil {
 		lines[""] = n.Line
 	}

@@ -56,7 +56,7 @@ func TestValidateReportsEverything(t *testing.T) {
 	}
 	const want = `limits[1].selector: must be at most 256 bytes
 limits[1].id: "a" is the id of limits[0] already
-limits[2].scope: global is not supported yet; use tenant, token or key
+limits[2].selector: must be * or left out, because the scope is global: such a limit counts the requests of all tenants
 limits[2].tokenBucket.rate: must be TOKENS/PERIOD such as "100/s", "6/m" or "1000/30s", with whole numbers and the units ms, s, m, h, d
 limits[3].selector: must be valid UTF-8`
 	if err.Error() != want {

@@ -43,6 +43,9 @@ func (l Limit) WithoutUsual() Limit {
 	if l.Oversize == oversizeUsual {
 		l.Oversize = ""
 	}
+	if l.Scope == ScopeGlobal && l.Selector == "" {
+		l.Selector = anyTenant
+	}
 	return l
 }
 

@@ -29,6 +29,7 @@ type Service struct {
 	ids    []raftfsm.GroupID
 	mode   func() Mode
 	leases *Leases // nil without NewLeases
+	remote remoteGlobals
 }
 
 // NewService uses the limiter groups ids, at least one; their order does not matter.
@@ -40,7 +41,12 @@ func NewService(groups Groups, ids []raftfsm.GroupID) *Service {
 }
 
 // Group is the group that decides for tenant.
-func (s *Service) Group(tenant string) raftfsm.GroupID { return place(tenant, s.ids) }
+func (s *Service) Group(tenant string) raftfsm.GroupID {
+	if tenant == globalTenant {
+		return slices.Min(s.ids)
+	}
+	return place(tenant, s.ids)
+}
 
 // Check decides one request. It returns an *InvalidError for a malformed request,
 // ErrTooManyLimits, or an error of the group; raftfsm.OutcomeOf tells whether tokens may have
@@ -63,6 +69,22 @@ func (s *Service) Peek(ctx context.Context, r Request) (Decision, error) {
 		return Decision{}, err
 	}
 	mode := s.mode()
+	d, err := s.peekTenant(ctx, mode, r)
+	if err != nil {
+		return Decision{}, err
+	}
+	some, _, err := s.globals(ctx)
+	if !some || err != nil {
+		return d, err
+	}
+	g, err := s.peekTenant(ctx, mode, Request{Tenant: globalTenant, Token: r.Tenant, Cost: r.Cost})
+	if err == nil {
+		d.join(&g)
+	}
+	return d, err
+}
+
+func (s *Service) peekTenant(ctx context.Context, mode Mode, r Request) (Decision, error) {
 	res, err := s.query(ctx, s.Group(r.Tenant), inMode(mode, appendPeek(nil, r)), raftfsm.Linearizable)
 	if err != nil {
 		return Decision{}, fmt.Errorf("limiter: peek for tenant %s: %w", r.Tenant, err)
@@ -107,6 +129,22 @@ func (s *Service) CheckBatchInto(ctx context.Context, all []Request, out []Outco
 	for i := range all {
 		places[i], out[i].Err = i, nil
 	}
+	some, canaries, err := s.globals(ctx)
+	switch {
+	case err != nil:
+		for i := range out {
+			out[i].Err = err
+		}
+	case some:
+		s.batchWithGlobals(ctx, mode, all, places, out, canaries)
+	default:
+		s.decideMany(ctx, mode, all, places, out)
+	}
+	return nil
+}
+
+// decideMany decides what tenants' limits say of the checks at places.
+func (s *Service) decideMany(ctx context.Context, mode Mode, all []Request, places []int, out []Outcome) {
 	if l := s.holding(); l != nil && mode == ModeEnforce {
 		places = l.checkMany(ctx, all, places, out)
 	}
@@ -120,7 +158,6 @@ func (s *Service) CheckBatchInto(ctx context.Context, all []Request, out []Outco
 		wg.Go(func() { s.checkBatch(ctx, mode, group, all, places, out) })
 	}
 	wg.Wait()
-	return nil
 }
 
 // checkBatch decides the checks of one group at places.

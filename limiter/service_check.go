@@ -18,6 +18,18 @@ func (s *Service) CheckInto(ctx context.Context, r Request, d *Decision) error {
 		*d = Decision{Allow: true, Mode: mode}
 		return validRequest(r)
 	}
+	some, canaries, err := s.globals(ctx)
+	if err != nil {
+		return err
+	}
+	if some {
+		return s.withGlobals(ctx, opNameCheck, mode, &r, d, canaries, func() error { return s.checkTenant(ctx, mode, r, d) })
+	}
+	return s.checkTenant(ctx, mode, r, d)
+}
+
+// checkTenant decides what the tenant's limits say.
+func (s *Service) checkTenant(ctx context.Context, mode Mode, r Request, d *Decision) error {
 	if l := s.holding(); l != nil && mode == ModeEnforce && leasable(&r) {
 		decided, err := l.check(ctx, &r, d)
 		if err != nil {
@@ -44,11 +56,11 @@ func (s *Service) checkCentrally(ctx context.Context, mode Mode, r Request, d *D
 		return err
 	}
 	sent := s.steady()
-	res, err := s.askGroup(ctx, mode, r, "limiter.check")
+	res, err := s.askGroup(ctx, mode, r, opNameCheck)
 	if err == nil && s.askAgain(ctx, &r, res.recalls) {
 		// Under a name of its own, so that a retry goes the same way and finds both answers.
 		sent = s.steady()
-		res, err = s.askGroup(ctx, mode, r, "limiter.check.recalled")
+		res, err = s.askGroup(ctx, mode, r, opNameCheck+".recalled")
 	}
 	if err != nil {
 		return fmt.Errorf("limiter: check for tenant %s: %w", r.Tenant, err)

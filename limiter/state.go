@@ -11,8 +11,12 @@ import (
 // were last written under an older one.
 const generationsMax = 16
 
-// scopes in the order of evaluation; a scope's place is its number on disk.
-var scopes = [...]string{ScopeTenant, ScopeToken, ScopeKey}
+// scopes by their numbers on disk. Those of a tenant are in the order of evaluation; layouts before
+// codecLeases know them alone.
+var (
+	scopes       = [...]string{ScopeTenant, ScopeToken, ScopeKey, ScopeGlobal}
+	tenantScopes = scopes[:3]
+)
 
 // limitState is a limit in force, ready for evaluation. It never changes once built.
 type limitState struct {

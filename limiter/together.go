@@ -23,7 +23,8 @@ type Part struct {
 // CheckTogether decides checks of one tenant in one step, in their order: each sees what those
 // before it take. When all of them pass, all are taken; otherwise none is, and the decisions tell
 // which would have passed. There are at most TogetherMax, without request ids. The error is as
-// from Check, and is about all of them.
+// from Check, and is about all of them. Global limits must have room for all parts at once; when they
+// do not, every part that takes something says so.
 //
 // While a member of the region is of a level below raftfsm.LevelLeases, the parts are decided one
 // by one, and those that pass are taken whatever becomes of the others.
@@ -42,6 +43,18 @@ func (s *Service) CheckTogether(ctx context.Context, parts []Part) ([]Decision, 
 	if s.groups.Level() < raftfsm.LevelLeases {
 		return s.checkApart(ctx, parts)
 	}
+	some, canaries, err := s.globals(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if some {
+		return s.togetherWithGlobals(ctx, mode, parts, canaries)
+	}
+	return s.decideTogether(ctx, mode, parts)
+}
+
+// decideTogether decides what the tenant's limits say of parts.
+func (s *Service) decideTogether(ctx context.Context, mode Mode, parts []Part) ([]Decision, error) {
 	tenant := parts[0].Tenant
 	group, cmd := s.Group(tenant), raftfsm.Command{Data: inMode(mode, appendTogether(nil, parts))}
 	res, err := s.propose(ctx, group, cmd)

@@ -139,10 +139,10 @@ func problemsOf(l Limit) []problem {
 	}
 	switch l.Scope {
 	case ScopeTenant, ScopeToken, ScopeKey:
-	case "global":
-		out = append(out, problem{"scope", "global is not supported yet; use tenant, token or key"})
+	case ScopeGlobal:
+		out = append(out, globalProblems(l)...)
 	default:
-		out = append(out, problem{"scope", "must be tenant, token or key"})
+		out = append(out, problem{"scope", "must be tenant, token, key or global"})
 	}
 	for _, m := range selectorProblems(l) {
 		out = append(out, problem{"selector", m})
@@ -189,6 +189,9 @@ func bucketProblems(l Limit) []problem {
 }
 
 func selectorProblems(l Limit) []string {
+	if l.Scope == ScopeGlobal && l.Selector != anyTenant {
+		return []string{"must be * or left out, because the scope is global: such a limit counts the requests of all tenants"}
+	}
 	if len(l.Selector) > SelectorBytesMax {
 		return []string{fmt.Sprintf("must be at most %d bytes", SelectorBytesMax)}
 	}

@@ -33,8 +33,8 @@ func (a *app) limitSetCommand() *cobra.Command {
 
   limits:
     - id: acme-api
-      scope: tenant            # tenant, token or key: what gets a counter of its own
-      selector: acme           # TENANT, or TENANT/PATTERN for the scopes token and key;
+      scope: tenant            # tenant, token, key or global: what gets a counter of its own
+      selector: acme           # TENANT, or TENANT/PATTERN for the scopes token and key, none for global;
                                # or with *, or plan:NAME, in the place of the tenant
       tokenBucket: {rate: 100/s, burst: 20}
       window: {limit: 10000, length: 1h}

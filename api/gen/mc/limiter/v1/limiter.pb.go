@@ -246,7 +246,8 @@ type Level struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// limit_id names the limit.
 	LimitId string `protobuf:"bytes,1,opt,name=limit_id,json=limitId,proto3" json:"limit_id,omitempty"`
-	// scope is "tenant", "token" or "key".
+	// scope is "tenant", "token", "key" or "global". Of a global one identities of one tenant learn
+	// neither limit nor remaining: both are 0.
 	Scope string `protobuf:"bytes,2,opt,name=scope,proto3" json:"scope,omitempty"`
 	// limit is the most that can be taken at once: the burst, or what a window admits.
 	Limit uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
@@ -2695,11 +2696,11 @@ type Limit struct {
 	// id names the limit in its region: [a-z0-9._-]{1,63}.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// scope says what gets a counter of its own: "tenant" one per tenant, "token" one per
-	// tenant and token, "key" one per tenant and key.
+	// tenant and token, "key" one per tenant and key, "global" one for all tenants together.
 	Scope string `protobuf:"bytes,2,opt,name=scope,proto3" json:"scope,omitempty"`
 	// selector is a tenant, or tenant/pattern for the scopes token and key; the pattern may
 	// hold * wildcards. In the place of the tenant may be * for every tenant, or plan:NAME for
-	// each tenant on that plan, which only the platform sets.
+	// each tenant on that plan, which only the platform sets. For the scope global it is * or empty.
 	Selector string `protobuf:"bytes,3,opt,name=selector,proto3" json:"selector,omitempty"`
 	// token_bucket, window and calendar are how much may pass, and concurrency how much may run at
 	// the same time; at least one is there, unless access is, and all that are there count.
