@@ -86,12 +86,18 @@ func (s *Service) globals(ctx context.Context) (some, canaries bool, err error) 
 	if time.Since(g.known) < globalsFresh {
 		return g.any, g.any, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, globalsFresh) // others wait
+	defer cancel()
 	res, err := s.query(ctx, s.Group(globalTenant), appendPeek(nil, Request{Tenant: globalTenant}), raftfsm.Bounded)
 	if err == nil && res.outcome != outcomePeeked && res.outcome != outcomeTooManyLimits {
 		err = unexpected(res)
 	}
-	if err != nil {
+	switch {
+	case err != nil && g.known.IsZero():
 		return false, false, fmt.Errorf("limiter: global limits: %w", err)
+	case err != nil: // what was known goes on: tenants without global limits need not suffer
+		g.known = time.Now()
+		return g.any, g.any, nil
 	}
 	g.any, g.known = res.outcome == outcomeTooManyLimits || len(res.decision.Levels) > 0, time.Now()
 	return g.any, g.any, nil

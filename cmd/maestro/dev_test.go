@@ -194,7 +194,7 @@ func checkLimits(t *testing.T) {
 				return false
 			}
 		}
-		return len(usage.Levels) == 6
+		return len(usage.Levels) == 7
 	})
 }
 
