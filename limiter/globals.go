@@ -152,7 +152,7 @@ func (s *Service) askGlobal(ctx context.Context, mode Mode, r *Request, g *globa
 	}
 	sent := s.steady()
 	res, err := s.proposeGlobal(ctx, mode, r, g, "")
-	if l := s.holding(); l != nil && err == nil && len(res.recalls) > 0 && l.recall(ctx, s.Group(globalTenant), globalTenant, res.recalls) {
+	if err == nil && s.askAgain(ctx, globalTenant, r.RequestID != "", res.recalls) {
 		sent = s.steady()
 		res, err = s.proposeGlobal(ctx, mode, r, g, ".recalled")
 	}

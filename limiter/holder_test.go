@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -385,27 +386,31 @@ func TestRetriesFindWhatRecallsBrought(t *testing.T) {
 			return fmt.Sprint(h.Decision.Allow, h.ID), err
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			r := startRegion(t, 2, limit("a", ScopeTenant, "acme", "1/s", 100))
-			defer r.close()
-			if d := r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 1}); d.Source != SourceLease {
-				t.Fatalf("%+v, want a lease at the first node", d)
-			}
-			first, err := ask(r.nodes[1])
-			if err != nil || first == "false" {
-				t.Fatalf("%s, %v", first, err)
-			}
-			for key := range r.nodes[1].leases.recalls.last { // just now, however slow this machine is
-				r.nodes[1].leases.recalls.last[key].until = math.MaxInt64
-			}
-			if again, err := ask(r.nodes[1]); err != nil || again != first {
-				t.Errorf("again: %s, %v; want %s", again, err, first)
-			}
-			r.nodes[1].leases.Close(t.Context())
-			if again, err := ask(r.nodes[1]); err != nil || again != first {
-				t.Errorf("without leases: %s, %v; want %s", again, err, first)
-			}
-		})
+		for _, scarce := range []Limit{limit("a", ScopeTenant, "acme", "1/s", 100), limit("a", ScopeGlobal, anyTenant, "1/s", 100)} {
+			t.Run(name+" "+scarce.Scope, func(t *testing.T) { retriesFind(t, scarce, ask) })
+		}
+	}
+}
+
+func retriesFind(t *testing.T, scarce Limit, ask func(n *node) (string, error)) {
+	r := startRegion(t, 2, scarce, limit("roomy", ScopeTenant, "acme", "1000/s", 1000))
+	defer r.close()
+	if d := r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 1}); d.Source != SourceLease {
+		t.Fatalf("%+v, want a lease at the first node", d)
+	}
+	first, err := ask(r.nodes[1])
+	if err != nil || strings.HasPrefix(first, "false") {
+		t.Fatalf("%s, %v", first, err)
+	}
+	for key := range r.nodes[1].leases.recalls.last { // just now, however slow this machine is
+		r.nodes[1].leases.recalls.last[key].until = math.MaxInt64
+	}
+	if again, err := ask(r.nodes[1]); err != nil || again != first {
+		t.Errorf("again: %s, %v; want %s", again, err, first)
+	}
+	r.nodes[1].leases.Close(t.Context())
+	if again, err := ask(r.nodes[1]); err != nil || again != first {
+		t.Errorf("without leases: %s, %v; want %s", again, err, first)
 	}
 }
 

@@ -57,7 +57,7 @@ func (s *Service) checkCentrally(ctx context.Context, mode Mode, r Request, d *D
 	}
 	sent := s.steady()
 	res, err := s.askGroup(ctx, mode, r, opNameCheck)
-	if err == nil && s.askAgain(ctx, &r, res.recalls) {
+	if err == nil && s.askAgain(ctx, r.Tenant, r.RequestID != "", res.recalls) {
 		// Under a name of its own, so that a retry goes the same way and finds both answers.
 		sent = s.steady()
 		res, err = s.askGroup(ctx, mode, r, opNameCheck+".recalled")
@@ -71,16 +71,16 @@ func (s *Service) checkCentrally(ctx context.Context, mode Mode, r Request, d *D
 	return err
 }
 
-// askAgain has leases returned that are in the way of a request, and tells whether to ask the group once
-// more. A request with an id always does: a first try of it, here or elsewhere, may have, and
-// what that took is under the second name.
-func (s *Service) askAgain(ctx context.Context, r *Request, recalls []Recall) bool {
+// askAgain has leases of a tenant returned that are in the way of a request, and tells whether to ask the
+// group once more. A named request, one with an id, always does: a first try of it, here or elsewhere, may
+// have, and what that took is under the second name.
+func (s *Service) askAgain(ctx context.Context, tenant string, named bool, recalls []Recall) bool {
 	if len(recalls) == 0 {
 		return false
 	}
 	l := s.holding()
-	returned := l != nil && l.recall(ctx, s.Group(r.Tenant), r.Tenant, recalls)
-	return returned || r.RequestID != ""
+	returned := l != nil && l.recall(ctx, s.Group(tenant), tenant, recalls)
+	return returned || named
 }
 
 // askGroup sends one check. A request id is remembered under the name of op, and the check can be
