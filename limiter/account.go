@@ -272,20 +272,14 @@ func (m *Machine) renewLease(tx *raftfsm.Tx, now int64, h Holder, r Renewal) (Gr
 	if err != nil {
 		return Grant{}, fmt.Errorf("limiter: counter of %s: %w", limit.ID, err)
 	}
-	if found {
-		c = limit.settle(c, now)
-	} else {
-		c = limit.fresh(now, m.set.emptied)
-	}
+	c = limit.present(c, found, now, m.set.emptied)
 	g, changed := c.renew(limit, limit.leaseSpan() > 0 && !limit.over(m.set.wall.passed), h, r)
 	if !changed {
 		return g, nil
 	}
-	m.value = appendCounter(m.value[:0], c)
-	if err := tx.Set(m.key, m.value); err != nil {
+	if err := m.write(tx, m.key, c); err != nil {
 		return Grant{}, fmt.Errorf("limiter: lend from %s: %w", limit.ID, err)
 	}
-	m.cache.put(m.key, c)
 	return g, nil
 }
 

@@ -39,7 +39,7 @@ const (
 	opRefund  = 12
 	opAcquire = 13
 	opRelease = 14
-	// From here on in codecLeases.
+
 	opWatched  = 23 // and another command, or query, which every limit only watches
 	opTogether = 24
 )

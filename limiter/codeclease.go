@@ -78,8 +78,12 @@ func readGrants(r *wire.Reader) []Grant {
 // appendScarce is a decision with the leases that are in its way.
 func appendScarce(b []byte, d *Decision, lent []Recall) []byte {
 	b = wire.AppendString(append(b, codecLeases, byte(outcomeScarce)), appendDecision(nil, d))
-	b = binary.AppendUvarint(b, uint64(len(lent)))
-	for _, l := range lent {
+	return appendRecalls(b, lent)
+}
+
+func appendRecalls(b []byte, all []Recall) []byte {
+	b = binary.AppendUvarint(b, uint64(len(all)))
+	for _, l := range all {
 		b = binary.AppendUvarint(b, l.Limit)
 		b = wire.AppendString(b, l.Subject)
 		b = binary.AppendUvarint(b, uint64(len(l.Holders)))

@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"slices"
 	"strings"
@@ -144,17 +143,7 @@ func (l *Leases) giveBack(ctx context.Context, tenant string, all []Recall) {
 
 // appendRecallMessage asks holders to give back what they have of counters of a tenant.
 func appendRecallMessage(b []byte, tenant string, all []Recall) []byte {
-	b = wire.AppendString(append(b, recallVersion), tenant)
-	b = binary.AppendUvarint(b, uint64(len(all)))
-	for _, r := range all {
-		b = binary.AppendUvarint(b, r.Limit)
-		b = wire.AppendString(b, r.Subject)
-		b = binary.AppendUvarint(b, uint64(len(r.Holders)))
-		for _, h := range r.Holders {
-			b = binary.BigEndian.AppendUint64(b, uint64(h))
-		}
-	}
-	return b
+	return appendRecalls(wire.AppendString(append(b, recallVersion), tenant), all)
 }
 
 func decodeRecallMessage(b []byte) (tenant string, all []Recall, err error) {

@@ -44,7 +44,7 @@ type Grant struct {
 	Remaining uint32
 }
 
-// Recall names a counter that cannot let a request pass only because of what holders have left.
+// Recall names a counter that denies a request, or denies it for longer, because of what holders have left.
 type Recall struct {
 	Limit   uint64
 	Subject string

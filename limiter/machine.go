@@ -216,11 +216,9 @@ func (m *Machine) decide(tx *raftfsm.Tx, now, wall int64, r Request) (d Decision
 	d = decide(m.levels, r.Cost, m.set.version, wall)
 	for _, l := range m.levels {
 		if l.debited {
-			m.value = appendCounter(m.value[:0], l.counter)
-			if err := tx.Set(l.key, m.value); err != nil {
+			if err := m.write(tx, l.key, l.counter); err != nil {
 				return Decision{}, false, fmt.Errorf("limiter: debit %s: %w", l.limit.ID, err)
 			}
-			m.cache.put(l.key, l.counter)
 		}
 	}
 	return d, true, nil
@@ -267,11 +265,17 @@ func (l *level) load(limit *limitState, r Request, now, emptied int64, read func
 	if err != nil {
 		return fmt.Errorf("limiter: counter of %s: %w", limit.ID, err)
 	}
-	if ok {
-		l.counter = limit.settle(c, now)
-	} else {
-		l.counter = limit.fresh(now, emptied)
+	l.counter = limit.present(c, ok, now, emptied)
+	return nil
+}
+
+// write stores a counter in its row and in the cache.
+func (m *Machine) write(tx *raftfsm.Tx, key []byte, c counter) error {
+	m.value = appendCounter(m.value[:0], c)
+	if err := tx.Set(key, m.value); err != nil {
+		return err
 	}
+	m.cache.put(key, c)
 	return nil
 }
 

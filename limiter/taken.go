@@ -95,10 +95,9 @@ func (m *Machine) eachFrom(tx *raftfsm.Tx, now int64, tenant string, t *taken, f
 		if !f(l, from, &at.counter) {
 			continue
 		}
-		if err := tx.Set(at.key, appendCounter(nil, at.counter)); err != nil {
+		if err := m.write(tx, at.key, at.counter); err != nil {
 			return fmt.Errorf("limiter: counter of %s: %w", l.ID, err)
 		}
-		m.cache.put(at.key, at.counter)
 	}
 	return nil
 }

@@ -61,9 +61,7 @@ func (s *Service) decideTogether(ctx context.Context, mode Mode, parts []Part) (
 	if l := s.holding(); l != nil && err == nil {
 		lent := lentBatch{}
 		for i, one := range res.batch {
-			if len(one.recalls) > 0 {
-				lent.add(i, tenant, one.recalls, 0)
-			}
+			lent.add(i, tenant, one.recalls, 0)
 		}
 		if lent.recall(ctx, l, group) {
 			res, err = s.propose(ctx, group, cmd)
@@ -165,7 +163,7 @@ func (m *Machine) together(tx *raftfsm.Tx, now, wall int64, parts []Part) ([]byt
 	for i, p := range parts {
 		m.matched = m.set.matchCounters(m.matched[:0], p.Tenant, p.Token, p.Key)
 		if len(m.matched) > levelsMax {
-			return []byte{codecFirst, byte(outcomeTooManyLimits)}, nil
+			return tooManyLimits(), nil
 		}
 		if err := m.gather(p.Request, now, read); err != nil {
 			return nil, err
@@ -188,12 +186,9 @@ func (m *Machine) together(tx *raftfsm.Tx, now, wall int64, parts []Part) ([]byt
 	}
 	if all {
 		for _, key := range debits.keys {
-			c := debits.counters[key]
-			m.value = appendCounter(m.value[:0], c)
-			if err := tx.Set([]byte(key), m.value); err != nil {
+			if err := m.write(tx, []byte(key), debits.counters[key]); err != nil {
 				return nil, fmt.Errorf("limiter: debit: %w", err)
 			}
-			m.cache.put([]byte(key), c)
 		}
 	}
 	b := binary.AppendUvarint([]byte{codecLeases, byte(outcomeTogether)}, uint64(len(parts)))

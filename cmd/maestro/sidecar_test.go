@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // Without its region a sidecar does as it was told, on a socket, and ends when asked to.
@@ -30,27 +29,22 @@ func TestSidecarWithoutItsRegion(t *testing.T) {
 	c := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", socket) }}}
 	defer c.CloseIdleConnections()
 	ask := func(method, path, body string) (int, string) {
-		for deadline := time.Now().Add(time.Minute); ; {
+		var resp *http.Response
+		eventually(t, "the sidecar listens", func() bool {
 			r, err := http.NewRequestWithContext(t.Context(), method, "http://sidecar"+path, strings.NewReader(body))
 			if err != nil {
 				t.Fatal(err)
 			}
 			r.Header.Set("Content-Type", "application/json")
-			resp, err := c.Do(r)
-			if err != nil && time.Now().Before(deadline) { // it does not listen yet
-				time.Sleep(10 * time.Millisecond)
-				continue
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			answer, err := io.ReadAll(resp.Body)
-			_ = resp.Body.Close()
-			if err != nil {
-				t.Fatal(err)
-			}
-			return resp.StatusCode, string(answer)
+			resp, err = c.Do(r)
+			return err == nil
+		})
+		answer, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
 		}
+		return resp.StatusCode, string(answer)
 	}
 	const limiter = "/mc.limiter.v1.Limiter/"
 	if status, body := ask(http.MethodPost, limiter+"Check", `{"key":"k","cost":1}`); status != http.StatusOK || !strings.Contains(body, `"source":"failure"`) || !strings.Contains(body, `"allow":true`) {

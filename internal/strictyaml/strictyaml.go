@@ -122,27 +122,14 @@ func (w *walker) walkStruct(n *yaml.Node, t reflect.Type, path string) {
 		return
 	}
 	fields := fieldsByKey(t)
-	seen := map[string]int{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], n.Content[i+1]
-		full := join(path, key.Value)
-		if key.Kind != yaml.ScalarNode || key.Anchor != "" {
-			w.aliased = true
-			w.add(key, "a key of %s is not a plain word (nor may it be an anchor or alias)", name(path))
-			continue
-		}
-		if line, ok := seen[key.Value]; ok {
-			w.add(key, "key %s is given twice, first in line %d", strconv.Quote(full), line)
-			continue
-		}
-		seen[key.Value] = key.Line
+	w.eachKey(n, path, func(key, value *yaml.Node, full string) {
 		field, ok := fields[key.Value]
 		if !ok {
 			w.add(key, "unknown key %s%s", strconv.Quote(full), suggestion(key.Value, path, Keys(t)))
-			continue
+			return
 		}
 		w.walk(value, field, full)
-	}
+	})
 }
 
 // walkMap takes any keys, each once.
@@ -151,6 +138,11 @@ func (w *walker) walkMap(n *yaml.Node, t reflect.Type, path string) {
 		w.add(n, "%s must be a mapping", name(path))
 		return
 	}
+	w.eachKey(n, path, func(_, value *yaml.Node, full string) { w.walk(value, t.Elem(), full) })
+}
+
+// eachKey calls f with the keys of a mapping that are plain words, the first time that each occurs.
+func (w *walker) eachKey(n *yaml.Node, path string, f func(key, value *yaml.Node, full string)) {
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
@@ -165,7 +157,7 @@ func (w *walker) walkMap(n *yaml.Node, t reflect.Type, path string) {
 			continue
 		}
 		seen[key.Value] = key.Line
-		w.walk(value, t.Elem(), full)
+		f(key, value, full)
 	}
 }
 
