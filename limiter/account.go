@@ -161,10 +161,10 @@ func (c *counter) room(l *limitState) uint64 {
 }
 
 // renew executes one renewal on a settled counter. It tells whether the counter has changed.
-func (c *counter) renew(l *limitState, lends bool, h Holder, r Renewal) (g Grant, changed bool) {
+func (c *counter) renew(l *limitState, lends, ahead bool, h Holder, r Renewal) (g Grant, changed bool) {
 	i := slices.IndexFunc(c.accounts, func(a account) bool { return a.holder == h && a.epoch == r.Epoch })
 	if i < 0 {
-		return c.open(l, lends, h, r)
+		return c.open(l, lends, ahead, h, r)
 	}
 	before := c.accounts[i]
 	if before.ended || r.Spent > before.granted || r.Returned > before.granted-r.Spent {
@@ -190,25 +190,29 @@ func (c *counter) renew(l *limitState, lends bool, h Holder, r Renewal) (g Grant
 	if r.Seq > a.seq {
 		a.seq = r.Seq
 		if r.Want > 0 && lends {
-			c.lend(l, a, r.Want)
+			return c.lend(l, a, r.Want, ahead), *a != before
 		}
 	}
-	return c.grant(l, a), *a != before
+	return c.again(l, a, ahead), *a != before
 }
 
 // open begins an account. An epoch is opened once, by its first renewal, and only when there is
 // something to lend; whoever gets nothing must begin another one.
-func (c *counter) open(l *limitState, lends bool, h Holder, r Renewal) (g Grant, changed bool) {
+func (c *counter) open(l *limitState, lends, ahead bool, h Holder, r Renewal) (g Grant, changed bool) {
 	known := slices.ContainsFunc(c.accounts, func(a account) bool { return a.holder == h && a.epoch >= r.Epoch })
-	if known || r.Seq != 1 || r.Spent != 0 || r.Returned != 0 || !lends || min(r.Want, c.room(l)) == 0 || c.others(h) >= accountsMax {
+	if known || r.Seq != 1 || r.Spent != 0 || r.Returned != 0 || !lends || r.Want == 0 || c.others(h) >= accountsMax {
 		return Grant{Refused: true, Remaining: c.remaining(l)}, false
 	}
+	was := *c
 	// The new account fences what the holder's ended ones did.
 	c.accounts = slices.DeleteFunc(slices.Clone(c.accounts), func(a account) bool { return a.ended && a.holder == h })
 	c.accounts = append(c.accounts, account{holder: h, epoch: r.Epoch, seq: r.Seq})
 	a := &c.accounts[len(c.accounts)-1]
-	c.lend(l, a, r.Want)
-	return c.grant(l, a), true
+	if g = c.lend(l, a, r.Want, ahead); g.Granted == 0 {
+		*c = was
+		return Grant{Refused: true, Remaining: c.remaining(l)}, false
+	}
+	return g, true
 }
 
 // others counts the accounts that stay when a holder opens another one.
@@ -224,15 +228,73 @@ func (c *counter) others(h Holder) int {
 
 // lend gives up to want more tokens to an account, and time. Who holds what a limit that was made smaller
 // does not have any more gets no time either, so that it is in force one life of a lease later.
-func (c *counter) lend(l *limitState, a *account, want uint64) {
+func (c *counter) lend(l *limitState, a *account, want uint64, ahead bool) Grant {
 	n := min(want, c.room(l))
-	if n == 0 && c.exceeds(l) {
-		return
+	var later uint64
+	if ahead {
+		later = c.ahead(l, a, want, n)
 	}
-	a.granted += n
+	if n+later == 0 && c.exceeds(l) {
+		return c.again(l, a, ahead)
+	}
+	a.granted += n + later
 	// A limit that was changed to a shorter life must not end what was promised: the answer may be lost.
 	a.deadline = max(a.deadline, c.t+l.leaseTTL().Microseconds())
 	c.used = c.used.add(mul64(n, c.unit))
+	if later == 0 {
+		return c.again(l, a, ahead)
+	}
+	g := c.grant(l, a)
+	g.Coming, g.Delay = later, c.comes(l, 1)
+	g.Span = c.comes(l, later) - g.Delay
+	c.used = c.used.add(mul64(later, c.unit))
+	return g
+}
+
+// ahead is how many tokens that have yet to flow back an account is lent besides n, for want in all. Each
+// gets half of what may be lent so, so that there is something for who comes next. Holders never have more
+// than the bucket takes, or it would overflow into them; and if the others have much, they are to give
+// that back first.
+func (c *counter) ahead(l *limitState, a *account, want, n uint64) uint64 {
+	most, out := uint64(l.terms.ahead), c.out()
+	if most == 0 || out-a.left() > most {
+		return 0
+	}
+	owed := c.owed(l, n)
+	if owed >= 2*most {
+		return 0
+	}
+	share := max((most-min(most, owed)+1)/2, aheadMin)
+	burst := uint64(l.TokenBucket.Burst)
+	return min(want-n, share, burst-min(burst, out+n))
+}
+
+// owed is how many tokens have yet to flow back, once n more are taken, until the bucket is just empty.
+func (c *counter) owed(l *limitState, n uint64) uint64 {
+	owed := c.used.add(mul64(n, c.unit)).sub(l.capacity).divCeil(max(c.unit, 1))
+	if owed.hi > 0 {
+		return slotTokensMax
+	}
+	return min(owed.lo, slotTokensMax)
+}
+
+// comes is how long until the n-th token more than used has flowed back.
+func (c *counter) comes(l *limitState, n uint64) time.Duration {
+	micros := c.used.add(mul64(n, c.unit)).sub(l.capacity).divCeil(l.speed().rate.refill)
+	return time.Duration(min(micros.lo, uint64(comingMax.Microseconds()))) * time.Microsecond
+}
+
+// again is the answer to what was answered before, or lends nothing. When what is granted flows back is not
+// remembered, but all of it has once the bucket is not overdrawn any more. Who does not understand that
+// was never lent anything ahead.
+func (c *counter) again(l *limitState, a *account, ahead bool) Grant {
+	g := c.grant(l, a)
+	if ahead && l.hasBucket() {
+		if g.Coming = min(a.left(), c.owed(l, 0)); g.Coming > 0 {
+			g.Delay = c.comes(l, 0)
+		}
+	}
+	return g
 }
 
 // exceeds tells whether more is used or lent of a settled counter than the limit has.
@@ -253,16 +315,16 @@ func (c *counter) remaining(l *limitState) uint32 { return u128{0, c.room(l)}.cl
 func (m *Machine) lease(tx *raftfsm.Tx, now int64, c leaseCommand) ([]byte, error) {
 	grants := make([]Grant, len(c.renewals))
 	for i, r := range c.renewals {
-		g, err := m.renewLease(tx, now, c.holder, r)
+		g, err := m.renewLease(tx, now, c.holder, c.ahead, r)
 		if err != nil {
 			return nil, err
 		}
 		grants[i] = g
 	}
-	return appendGrants(nil, grants), nil
+	return appendGrants(nil, grants, c.ahead), nil
 }
 
-func (m *Machine) renewLease(tx *raftfsm.Tx, now int64, h Holder, r Renewal) (Grant, error) {
+func (m *Machine) renewLease(tx *raftfsm.Tx, now int64, h Holder, ahead bool, r Renewal) (Grant, error) {
 	limit := m.set.byUID[r.Limit]
 	if limit == nil {
 		return Grant{Refused: true}, nil
@@ -273,7 +335,7 @@ func (m *Machine) renewLease(tx *raftfsm.Tx, now int64, h Holder, r Renewal) (Gr
 		return Grant{}, fmt.Errorf("limiter: counter of %s: %w", limit.ID, err)
 	}
 	c = limit.present(c, found, now, m.set.emptied)
-	g, changed := c.renew(limit, limit.leaseSpan() > 0 && !limit.over(m.set.wall.passed), h, r)
+	g, changed := c.renew(limit, limit.leaseSpan() > 0 && !limit.over(m.set.wall.passed), ahead, h, r)
 	if !changed {
 		return g, nil
 	}

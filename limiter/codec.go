@@ -13,12 +13,13 @@ import (
 
 // The layouts of commands, queries and results; docs/FORMAT.md has them in words. What codecFirst
 // can say is said in it, so that builds of every level understand it; the rest is in
-// codecLimits, which is used from raftfsm.LevelLimits on, and codecLeases, from
-// raftfsm.LevelLeases on.
+// codecLimits, which is used from raftfsm.LevelLimits on, codecLeases, from raftfsm.LevelLeases on, and
+// codecAhead, from raftfsm.LevelAhead on.
 const (
 	codecFirst  = 1
 	codecLimits = 2
 	codecLeases = 3
+	codecAhead  = 4
 )
 
 const (
@@ -204,8 +205,8 @@ func decodeCommand(b []byte) (command, error) {
 	r := wire.NewReader(b)
 	version := r.Byte(math.MaxUint8)
 	switch {
-	case version > codecLeases:
-		return command{}, fmt.Errorf("%w: version %d, this build knows %d", errNewer, version, codecLeases)
+	case version > codecAhead:
+		return command{}, fmt.Errorf("%w: version %d, this build knows %d", errNewer, version, codecAhead)
 	case version < codecFirst:
 		return command{}, fmt.Errorf("%w: version %d", errCodec, version)
 	}
@@ -227,8 +228,9 @@ func decodeCommand(b []byte) (command, error) {
 		spoken = codecLimits
 		c.check = readRequest(r)
 	case opLease:
-		spoken = codecLeases
 		c.lease = readLease(r)
+		c.lease.ahead = version == codecAhead
+		spoken = leaseVersion(c.lease.ahead)
 	case opBatch:
 		spoken = codecLimits
 		if c.recalls = version == codecLeases; c.recalls {
@@ -439,8 +441,8 @@ func appendVersionResult(b []byte, o outcome, version uint32) []byte {
 func decodeResult(b []byte) (result, error) {
 	r := wire.NewReader(b)
 	version := r.Byte(math.MaxUint8)
-	if version < codecFirst || version > codecLeases {
-		return result{}, fmt.Errorf("%w: result of version %d, this build knows %d", errCodec, version, codecLeases)
+	if version < codecFirst || version > codecAhead {
+		return result{}, fmt.Errorf("%w: result of version %d, this build knows %d", errCodec, version, codecAhead)
 	}
 	res := result{outcome: outcome(r.Byte(math.MaxUint8))}
 	switch res.outcome {
@@ -462,7 +464,7 @@ func decodeResult(b []byte) (result, error) {
 			res.batch = append(res.batch, one)
 		}
 	case outcomeLent:
-		res.grants = readGrants(r)
+		res.grants = readGrants(r, version == codecAhead)
 	case outcomeScarce:
 		decided, err := decodeResult(r.Bytes(raftfsm.FrameBytesMax))
 		if err != nil || decided.outcome != outcomeDecided {

@@ -11,14 +11,26 @@ import (
 // leaseCommandMax bounds the renewals in one command.
 const leaseCommandMax = 500
 
+// comingMax bounds how late a token that is lent ahead can come: later than any lease lasts.
+const comingMax = 2 * RefillMax
+
 // leaseCommand is renewals of one holder.
 type leaseCommand struct {
 	holder   Holder
 	renewals []Renewal
+	// ahead tells that the holder understands tokens that come later.
+	ahead bool
+}
+
+func leaseVersion(ahead bool) byte {
+	if ahead {
+		return codecAhead
+	}
+	return codecLeases
 }
 
 func appendLease(b []byte, c leaseCommand) []byte {
-	b = binary.BigEndian.AppendUint64(append(b, codecLeases, opLease), uint64(c.holder))
+	b = binary.BigEndian.AppendUint64(append(b, leaseVersion(c.ahead), opLease), uint64(c.holder))
 	b = binary.AppendUvarint(b, uint64(len(c.renewals)))
 	for _, r := range c.renewals {
 		b = binary.AppendUvarint(b, r.Limit)
@@ -51,28 +63,46 @@ func readLease(r *wire.Reader) leaseCommand {
 	return c
 }
 
-func appendGrants(b []byte, all []Grant) []byte {
-	b = binary.AppendUvarint(append(b, codecLeases, byte(outcomeLent)), uint64(len(all)))
+func appendGrants(b []byte, all []Grant, ahead bool) []byte {
+	b = binary.AppendUvarint(append(b, leaseVersion(ahead), byte(outcomeLent)), uint64(len(all)))
 	for _, g := range all {
 		b = appendBool(b, g.Refused)
 		b = binary.AppendUvarint(b, g.Granted)
 		b = binary.AppendUvarint(b, uint64(g.TTL.Microseconds()))
 		b = binary.AppendUvarint(b, uint64(g.Remaining))
+		if ahead {
+			b = binary.AppendUvarint(b, g.Coming)
+		}
+		if g.Coming > 0 {
+			b = binary.AppendUvarint(b, uint64(g.Delay.Microseconds()))
+			b = binary.AppendUvarint(b, uint64(g.Span.Microseconds()))
+		}
 	}
 	return b
 }
 
-func readGrants(r *wire.Reader) []Grant {
+func readGrants(r *wire.Reader, ahead bool) []Grant {
 	n := r.Count(leaseCommandMax)
 	all := make([]Grant, 0, n)
 	for ; n > 0 && !r.Failed(); n-- {
-		all = append(all, Grant{
+		g := Grant{
 			Refused: r.Byte(1) == 1, Granted: r.Uvarint(math.MaxInt64),
 			TTL:       time.Duration(r.Uvarint(uint64((leaseSpans * leaseSpanMax).Microseconds()))) * time.Microsecond,
 			Remaining: uint32(r.Uvarint(math.MaxUint32)),
-		})
+		}
+		if ahead {
+			g.Coming = r.Uvarint(min(g.Granted, math.MaxUint32))
+		}
+		if g.Coming > 0 {
+			g.Delay, g.Span = readMicros(r, comingMax), readMicros(r, comingMax)
+		}
+		all = append(all, g)
 	}
 	return all
+}
+
+func readMicros(r *wire.Reader, most time.Duration) time.Duration {
+	return time.Duration(r.Uvarint(uint64(most.Microseconds()))) * time.Microsecond
 }
 
 // appendScarce is a decision with the leases that are in its way.

@@ -68,6 +68,9 @@ type Leases struct {
 	metrics *leaseMetrics
 	// active is set while the region's level allows leases, and until Close.
 	active, closed atomic.Bool
+	// ahead is set once the region's level allows tokens that come later, for good: what is told again must
+	// be told in the same way.
+	ahead atomic.Bool
 	// globals is the group of which the limits tell whether some are of the scope global; nil without
 	// a machine.
 	globals *holderGroup
@@ -143,6 +146,9 @@ func (l *Leases) Close(ctx context.Context) {
 // look sees whether leases may be used at all, and of which groups.
 func (l *Leases) look() {
 	l.active.Store(!l.closed.Load() && l.options.Groups.Level() >= raftfsm.LevelLeases)
+	if l.options.Groups.Level() >= raftfsm.LevelAhead {
+		l.ahead.Store(true)
+	}
 	sets := map[limitSource]*limitSet{}
 	for id, g := range l.table.groups { // any order
 		g.shut.Store(!l.options.Follows(id))
@@ -197,7 +203,7 @@ func (l *Leases) send(g *holderGroup) {
 func (l *Leases) renew(b *renewals, all []Renewal) {
 	ctx, cancel := context.WithTimeout(l.ctx, sendTimeout)
 	defer cancel()
-	grants, err := l.propose(ctx, b.group.id, l.table.holder, all)
+	grants, err := l.propose(ctx, b.group.id, leaseCommand{holder: l.table.holder, renewals: all, ahead: l.ahead.Load()})
 	if err != nil {
 		l.metrics.failed.Inc()
 		l.table.fail(b)

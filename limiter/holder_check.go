@@ -208,6 +208,17 @@ func (l *lease) spend(cost uint32) {
 func (t *holderTable) lack(s *holderShard, c *heldCheck, now int64) {
 	r, cost := c.route, c.request.Cost
 	r.used = moment(now)
+	if !r.central && r.mature(now) && r.debit(cost) {
+		c.debited = true
+		if now = t.now(); r.live(now) { // again, after the debit
+			t.spend(s, c, now)
+			return
+		}
+		r.undo(cost)
+	}
+	if !r.central && t.denyAhead(s, c, now) {
+		return
+	}
 	if r.more != nil && r.more.denial != nil && r.more.denial.answer(c, now) {
 		c.answer = heldDenied
 		s.counts.cached++
@@ -222,7 +233,7 @@ func (t *holderTable) lack(s *holderShard, c *heldCheck, now int64) {
 		if l == nil {
 			break
 		}
-		if l.left >= cost && l.live(now) {
+		if !l.lacks(cost, now) {
 			continue
 		}
 		sent := l.flight != nil && l.flight.sent
@@ -244,7 +255,7 @@ func (r *route) mayAsk(c *heldCheck, now int64) bool {
 		if l == nil {
 			return true
 		}
-		if l.left >= cost && l.live(now) {
+		if !l.lacks(cost, now) {
 			continue
 		}
 		if cost > l.limit.terms.most || l.postponed(now) || c.asked&(1<<i) != 0 {

@@ -30,6 +30,8 @@ type leaseTerms struct {
 	span, ttl int64
 	// most is the largest cost that can be lent, and chunk the least that is asked for.
 	most, chunk uint32
+	// ahead is limitState.ahead.
+	ahead uint32
 	// levels are those that a check reports, without their state, and watches tells whether the limit
 	// is a shadow for some tenants.
 	levels  []Level
@@ -40,7 +42,7 @@ type leaseTerms struct {
 
 func (l *limitState) leaseTerms() leaseTerms {
 	t := leaseTerms{span: int64(l.leaseSpan()), most: math.MaxUint32, watches: l.Enforcement == EnforcementShadow || l.Canary != 0}
-	t.ttl, t.single = int64(l.leaseTTL()), l.single()
+	t.ttl, t.single, t.ahead = int64(l.leaseTTL()), l.single(), l.ahead()
 	add := func(kind string, most uint32) {
 		t.most = min(t.most, most)
 		t.levels = append(t.levels, Level{LimitID: l.ID, Scope: l.Scope, Kind: kind, Limit: most})
@@ -68,7 +70,8 @@ func usable(ttl int64) int64 {
 
 // lease is what this node holds of one counter. Its shard's lock guards it.
 //
-// granted = spent + returned + pending + left, all of the present epoch. Several routes share a lease.
+// granted = spent + returned + pending + left + what comes, all of the present epoch. Several routes share
+// a lease.
 type lease struct {
 	// What every check looks at stands together.
 
@@ -102,6 +105,8 @@ type lease struct {
 	// epoch is 0 while none is open.
 	epoch             uint64
 	granted, returned uint64
+	// coming is nil unless something is lent ahead.
+	coming *coming
 }
 
 // flight is a lease's part in a message to its group.
@@ -124,12 +129,15 @@ func moment(t int64) uint32 { return uint32(t / int64(time.Millisecond)) }
 func before(a, b uint32) bool { return int32(a-b) < 0 }
 
 func (l *lease) spent() uint64 {
-	return l.granted - l.returned - uint64(l.pending) - uint64(l.left)
+	return l.granted - l.returned - uint64(l.pending) - l.unspent()
 }
+
+// unspent is what is left, now or later.
+func (l *lease) unspent() uint64 { return uint64(l.left) + l.coming.total() }
 
 // end drops everything: the epoch is over. It returns how much was not spent.
 func (l *lease) end() (unspent uint64) {
-	unspent = uint64(l.left)
+	unspent, l.coming = l.unspent(), nil
 	l.epoch, l.granted, l.returned, l.deadline, l.left, l.pending, l.seq, l.dirty = 0, 0, 0, 0, 0, 0, 0, false
 	if l.flight != nil {
 		l.flight.first = 0
@@ -171,7 +179,7 @@ func (l *lease) low(now int64) bool {
 	if l.limit.terms.single || l.postponed(now) {
 		return false
 	}
-	return l.left < l.target()/4 || l.deadline-now < l.limit.terms.ttl/4
+	return l.unspent() < uint64(l.target()/4) || l.deadline-now < l.limit.terms.ttl/4
 }
 
 // postponed tells whether the group alone decides for now about what leases do not let pass.
@@ -183,7 +191,7 @@ func (l *lease) want(now int64) uint64 {
 	if !f.asks || l.postponed(now) {
 		return 0
 	}
-	left := uint64(l.left)
+	left := l.unspent()
 	want := max(f.lack, left) - left
 	if target := uint64(l.target()); target > left {
 		want += target - left
@@ -193,14 +201,23 @@ func (l *lease) want(now int64) uint64 {
 
 // giveBack stops spending what is left; the next message tells the group.
 func (l *lease) giveBack(s *holderShard) {
-	s.counts.returned += uint64(l.left)
-	l.returned += uint64(l.left)
-	l.left, l.dirty = 0, true
+	s.counts.returned += l.unspent()
+	l.returned += l.unspent()
+	l.left, l.coming, l.dirty = 0, nil, true
 }
 
 // postpone keeps the lease from asking.
 func (l *lease) postpone(now int64, d time.Duration, scarce bool) {
 	l.hold, l.holds, l.scarce = moment(now+int64(d)), true, scarce
+}
+
+// rest is for how long to ask for nothing after others lacked what was held here. What is lent ahead is
+// shared again after a moment.
+func (l *lease) rest() time.Duration {
+	if l.limit.terms.ahead > 0 {
+		return scarceMin
+	}
+	return max(time.Duration(l.limit.terms.span), scarceMin)
 }
 
 // dry is for how long to ask for nothing after a group had little.
@@ -260,17 +277,19 @@ func (l *lease) take(s *holderShard, sent sentRenewal, g Grant, now int64) {
 		}
 		return
 	}
-	grown := min(max(g.Granted, l.granted)-l.granted, math.MaxUint32-uint64(l.left))
+	grown := min(max(g.Granted, l.granted)-l.granted, math.MaxUint32-l.unspent())
 	l.granted += grown
 	s.counts.granted += grown
-	l.left += uint32(grown)
+	later := min(grown, g.Coming)
+	l.left += uint32(grown - later)
+	l.expect(later, g, now)
 	if sent.seq != l.seq || l.flight == nil || l.flight.first == 0 {
 		return // answered before
 	}
 	l.deadline = sent.first + usable(int64(g.TTL))
 	l.remaining = g.Remaining
 	l.flight.first = 0
-	if grown < sent.want/2 && !l.postponed(now) {
+	if grown < sent.want/2 && l.coming == nil && !l.postponed(now) {
 		// Asking again at once would get as little.
 		l.postpone(now, l.dry(), false)
 	}

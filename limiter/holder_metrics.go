@@ -54,7 +54,7 @@ func (m *leaseMetrics) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
-	counter(descChecks, sum.spent, SourceLease)
+	counter(descChecks, sum.spent+sum.denied, SourceLease)
 	counter(descChecks, sum.cached, SourceCached)
 	counter(descChecks, m.leader.Load(), SourceLeader)
 	counter(descRenewals, sum.renewals)
@@ -73,6 +73,7 @@ func (t *holderTable) sum() (sum holderCounts, leases int) {
 		s.mu.Lock()
 		c := &s.counts
 		sum.spent += c.spent
+		sum.denied += c.denied
 		sum.cached += c.cached
 		sum.renewals += c.renewals
 		sum.refused += c.refused

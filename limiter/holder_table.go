@@ -364,7 +364,8 @@ func (s *holderShard) forgetLease(class int, l *lease) {
 
 // holderCounts is what a shard counts since the start.
 type holderCounts struct {
-	spent, cached     uint64 // checks by how they were answered
+	spent, denied     uint64 // checks that passed, and that were denied, by what is held
+	cached            uint64 // checks that were denied again
 	renewals, refused uint64 // messages of single leases, and those that found their epoch over
 	returned, unspent uint64 // tokens given back, and those that ran out or were refused
 	recalls           uint64 // requests to give back

@@ -76,7 +76,7 @@ func (t *holderTable) tickLease(s *holderShard, l *lease, now, every int64) {
 		l.flight = nil
 	case l.live(now) && (l.scarce || !used && (l.idle(now) || l.deadline-now < every+l.limit.terms.ttl/16)):
 		// What idles is missing elsewhere, and what is spent but not reported counts as if it idled.
-		if l.left > 0 {
+		if l.unspent() > 0 {
 			l.giveBack(s)
 		}
 		if l.dirty {
@@ -121,8 +121,8 @@ func (t *holderTable) recall(tenant string, all []Recall, now int64) []*renewals
 		if l == nil || l.epoch == 0 {
 			continue
 		}
-		l.postpone(now, max(time.Duration(l.limit.terms.span), scarceMin), true)
-		if l.left > 0 && l.live(now) {
+		l.postpone(now, l.rest(), true)
+		if l.unspent() > 0 && l.live(now) {
 			l.giveBack(s)
 		}
 		if l.dirty {
@@ -156,7 +156,7 @@ func (t *holderTable) giveAllBack(now int64) {
 				if l == nil || !l.live(now) {
 					continue
 				}
-				if l.left > 0 {
+				if l.unspent() > 0 {
 					l.giveBack(s)
 				}
 				if l.dirty {

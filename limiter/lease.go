@@ -42,6 +42,10 @@ type Grant struct {
 	TTL time.Duration
 	// Remaining is what the counter has left for others, in tokens: for people, not for decisions.
 	Remaining uint32
+	// Coming is how many of those granted last flow back only later, and must not be spent before: the
+	// first one Delay after this answer was given, the last one Span later, and the others evenly in between.
+	Coming      uint64
+	Delay, Span time.Duration
 }
 
 // Recall names a counter that denies a request, or denies it for longer, because of what holders have left.
@@ -65,6 +69,11 @@ const (
 	// singleTTL is how long a lease lasts of which each check asks for what it takes itself: long enough
 	// for another group to decide the rest of the check.
 	singleTTL = time.Second
+	// aheadSpanMax bounds for how much time's refill tokens are lent ahead, so that what idles with one
+	// holder is missing at another no longer than twice that.
+	aheadSpanMax = 500 * time.Millisecond
+	// aheadMin is the least that is worth lending ahead: a cost that is larger than what comes must ask.
+	aheadMin = 8
 )
 
 // leaseTTL is how long a lease lasts, in group time.
@@ -79,6 +88,20 @@ func (l *limitState) leaseTTL() time.Duration {
 // another group decides the rest of the check.
 func (l *limitState) single() bool {
 	return l.Scope == ScopeGlobal && l.counts() && l.demandSpan() == 0
+}
+
+// ahead is about how many tokens that have yet to flow back may be lent; 0 for none. A bucket's come at known
+// times, those of windows and calendars do not, and a limit that only watches must not deny.
+func (l *limitState) ahead() uint32 {
+	if !l.hasBucket() || l.hasWindow() || l.hasCalendar() || l.single() || l.Enforcement == EnforcementShadow || l.Canary != 0 {
+		return 0
+	}
+	span, r := min(l.demandSpan(), aheadSpanMax), l.speed().rate
+	n := mul64(uint64(span.Microseconds()), r.refill).divFloor(max(r.unit, 1)).clamp32()
+	if n < aheadMin {
+		return 0
+	}
+	return n
 }
 
 // leaseSpan is for how much time's demand a holder is given tokens at once, or 0 for a limit of

@@ -52,7 +52,7 @@ func TestLargestCountsFitIntoARow(t *testing.T) {
 	}
 	burned := s.settle(lent(0), 6000)
 	reported := s.settle(lent(0), 5100)
-	if g, _ := reported.renew(s, true, 1, Renewal{Epoch: 1, Seq: 2, Spent: 1 << 30}); g.Refused {
+	if g, _ := reported.renew(s, true, false, 1, Renewal{Epoch: 1, Seq: 2, Spent: 1 << 30}); g.Refused {
 		t.Fatal("refused")
 	}
 	for name, c := range map[string]counter{"burned": burned, "reported": reported} {

@@ -47,7 +47,7 @@ func (m *mutant) renew(now int64, h Holder, r Renewal) Grant {
 	}
 	was := c
 	was.accounts = slices.Clone(c.accounts)
-	g, _ := c.renew(l, l.leaseSpan() > 0, h, r)
+	g, _ := c.renew(l, l.leaseSpan() > 0, false, h, r)
 	if m.flaw.after != nil {
 		m.flaw.after(l, &was, &c, h, r, &g)
 	}
@@ -179,7 +179,7 @@ func TestCheckerCatchesLeaseMutants(t *testing.T) {
 		}}},
 		{"the same number is granted again", leaseFlaw{after: func(l *limitState, was, c *counter, h Holder, r Renewal, g *Grant) {
 			if a := accountOf(c, h, r.Epoch); !g.Refused && r.Seq == accountOf(was, h, r.Epoch).seq && r.Want > 0 {
-				c.lend(l, a, r.Want)
+				c.lend(l, a, r.Want, false)
 				*g = c.grant(l, a)
 			}
 		}}},

@@ -141,7 +141,7 @@ func (set *limitSet) route(tenant string, a *Ask, enforced bool, out *outsideRep
 // lend carries reports to their group.
 func (l *Leases) lend(ctx context.Context, group raftfsm.GroupID, h Holder, out *outsideReports) error {
 	for part := range slices.Chunk(out.renewals, renewalsMax) {
-		grants, err := l.propose(ctx, group, h, part)
+		grants, err := l.propose(ctx, group, leaseCommand{holder: h, renewals: part})
 		if err != nil {
 			return err
 		}
@@ -151,8 +151,8 @@ func (l *Leases) lend(ctx context.Context, group raftfsm.GroupID, h Holder, out 
 }
 
 // propose renews leases of one holder by one command.
-func (l *Leases) propose(ctx context.Context, group raftfsm.GroupID, h Holder, all []Renewal) ([]Grant, error) {
-	r, err := l.options.Groups.Propose(ctx, group, raftfsm.Command{Data: appendLease(nil, leaseCommand{holder: h, renewals: all})})
+func (l *Leases) propose(ctx context.Context, group raftfsm.GroupID, c leaseCommand) ([]Grant, error) {
+	r, err := l.options.Groups.Propose(ctx, group, raftfsm.Command{Data: appendLease(nil, c)})
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +160,7 @@ func (l *Leases) propose(ctx context.Context, group raftfsm.GroupID, h Holder, a
 	if err != nil {
 		return nil, err
 	}
-	if res.outcome != outcomeLent || len(res.grants) != len(all) {
+	if res.outcome != outcomeLent || len(res.grants) != len(c.renewals) {
 		return nil, unexpected(res)
 	}
 	return res.grants, nil

@@ -6,10 +6,14 @@ import (
 )
 
 // machineGroup is the machine as the simulation uses it: at a group time in microseconds.
-type machineGroup struct{ *driven }
+type machineGroup struct {
+	*driven
+	// plain is set while holders do not understand tokens that come later.
+	plain bool
+}
 
 func newMachineGroup(t testing.TB, limits ...Limit) *machineGroup {
-	g := &machineGroup{drive(t, 64)}
+	g := &machineGroup{driven: drive(t, 64)}
 	g.configure(1_000_000, limits...)
 	return g
 }
@@ -29,7 +33,7 @@ func (g *machineGroup) apply(now int64, command []byte) result {
 }
 
 func (g *machineGroup) renew(now int64, h Holder, all []Renewal) []Grant {
-	return g.apply(now, appendLease(nil, leaseCommand{holder: h, renewals: all})).grants
+	return g.apply(now, appendLease(nil, leaseCommand{holder: h, renewals: all, ahead: !g.plain})).grants
 }
 
 // check decides with authority, and names the holders without whose tokens it had to deny.

@@ -27,6 +27,8 @@ type simPlan struct {
 	loss, slow int
 	// changed, when not nil, are the limits from the middle of the run on.
 	changed []Limit
+	// upgrade is when holders begin to take tokens that come later.
+	upgrade time.Duration
 	// breaks are made by demand now and then, this long at most.
 	breaks time.Duration
 }
@@ -168,6 +170,10 @@ func (s *sim) run() {
 	if s.plan.faults {
 		s.after(s.between(100*time.Millisecond, time.Second), s.disturb)
 	}
+	if s.plan.upgrade > 0 {
+		s.group.plain = true
+		s.after(s.plan.upgrade, func() { s.group.plain = false })
+	}
 	if s.plan.changed != nil {
 		s.after(s.plan.lasts/2, func() { s.group.configure(s.groupTime(), s.plan.changed...) })
 	}
@@ -211,6 +217,7 @@ func simPlanOf(seed uint64) simPlan {
 			p.changed = append(p.changed, l)
 		}
 	}
+	p.upgrade = []time.Duration{0, 0, 0, p.lasts / 2, p.lasts}[random.IntN(5)]
 	return p
 }
 
