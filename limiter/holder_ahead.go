@@ -95,23 +95,22 @@ func slowed(d time.Duration) int64 {
 	return int64(d) + (int64(d)+raftfsm.RateErrorDenominator-1)/raftfsm.RateErrorDenominator
 }
 
-// mature makes what has come spendable, and tells whether anything has.
-func (l *lease) mature(now int64) (some bool) {
+// mature makes what has come spendable.
+func (l *lease) mature(now int64) {
 	if l.coming == nil {
-		return false
+		return
 	}
 	for i := range l.coming.blocks {
 		b := &l.coming.blocks[i]
 		if came := b.came(now); came > b.taken {
 			l.left += came - b.taken
-			b.taken, some = came, true
+			b.taken = came
 		}
 	}
 	l.coming.blocks = slices.DeleteFunc(l.coming.blocks, func(b block) bool { return b.taken == b.n })
 	if len(l.coming.blocks) == 0 {
 		l.coming = nil
 	}
-	return some
 }
 
 // passes is when, with what comes, there will be enough for a cost; 0 if there will not.
@@ -141,13 +140,13 @@ func (l *lease) ending(now int64) bool {
 	return n < blocksMax && last.first+last.span-now < int64(aheadSpanMax)/4 && l.flight == nil && !l.postponed(now)
 }
 
-func (r *route) mature(now int64) (some bool) {
+func (r *route) mature(now int64) {
 	for i := 0; ; i++ {
 		l := r.lease(i)
 		if l == nil {
-			return some
+			return
 		}
-		some = l.mature(now) || some
+		l.mature(now)
 	}
 }
 

@@ -208,16 +208,11 @@ func (l *lease) spend(cost uint32) {
 func (t *holderTable) lack(s *holderShard, c *heldCheck, now int64) {
 	r, cost := c.route, c.request.Cost
 	r.used = moment(now)
-	if !r.central && r.mature(now) && r.debit(cost) {
-		c.debited = true
-		if now = t.now(); r.live(now) { // again, after the debit
-			t.spend(s, c, now)
+	if !r.central {
+		var decided bool
+		if decided, now = t.retry(s, c, now); decided {
 			return
 		}
-		r.undo(cost)
-	}
-	if !r.central && t.denyAhead(s, c, now) {
-		return
 	}
 	if r.more != nil && r.more.denial != nil && r.more.denial.answer(c, now) {
 		c.answer = heldDenied
@@ -245,6 +240,23 @@ func (t *holderTable) lack(s *holderShard, c *heldCheck, now int64) {
 			c.batch = b
 		}
 	}
+}
+
+// retry decides a check that a moment ago could not be debited by what has come since, or what other checks
+// of its run have put back, or by what comes. It returns the time that holds after it.
+func (t *holderTable) retry(s *holderShard, c *heldCheck, now int64) (decided bool, at int64) {
+	r, cost := c.route, c.request.Cost
+	r.mature(now)
+	if !r.debit(cost) {
+		return t.denyAhead(s, c, now), now
+	}
+	if now = t.now(); r.live(now) { // after the debit, as before
+		c.debited = true
+		t.spend(s, c, now)
+		return true, now
+	}
+	r.undo(cost)
+	return false, now
 }
 
 // mayAsk tells whether renewals can let a check pass.
