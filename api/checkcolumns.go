@@ -75,7 +75,7 @@ func (b *checkBuffer) read(who Principal, m *limiterv1.CheckStreamRequest) *faul
 		if int64(tenant) >= int64(len(tenants)) || int64(token) >= int64(len(tokens)) {
 			return refuse(reasonFieldMalformed, "check %d is for tenant %d of %d and token %d of %d, counted from 0", i, tenant, len(tenants), token, len(tokens))
 		}
-		r.Tenant, r.Token, r.Cost = tenants[tenant], tokens[token], 1
+		r.Tenant, r.Token, r.Cost, r.Brief = tenants[tenant], tokens[token], 1, !m.GetLevels()
 		if keyBytes != nil {
 			size := keyBytes[i]
 			if size > MaxKeyBytes {

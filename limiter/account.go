@@ -257,7 +257,7 @@ func (c *counter) lend(l *limitState, a *account, want uint64, ahead bool) Grant
 // that back first.
 func (c *counter) ahead(l *limitState, a *account, want, n uint64) uint64 {
 	most, out := uint64(l.terms.ahead), c.out()
-	if most == 0 || out-a.left() > most {
+	if most == 0 || out-a.left() > aheadOthers*most {
 		return 0
 	}
 	owed := c.owed(l, n)

@@ -137,7 +137,7 @@ func (l *lease) passes(cost uint32) int64 {
 func (l *lease) ending(now int64) bool {
 	n := len(l.coming.blocks)
 	last := &l.coming.blocks[n-1]
-	return n < blocksMax && last.first+last.span-now < int64(aheadSpanMax)/4 && l.flight == nil && !l.postponed(now)
+	return n < blocksMax && last.first+last.span-now < int64(aheadSpanMax)/4
 }
 
 func (r *route) mature(now int64) {
@@ -185,14 +185,14 @@ func (t *holderTable) denyAhead(s *holderShard, c *heldCheck, now int64) bool {
 		if l == nil {
 			break
 		}
-		if l.passes(cost) > 0 && l.ending(now) {
+		if l.passes(cost) > 0 && l.flight == nil && l.low(now) {
 			t.ask(l)
-			c.told = true
+			c.told = c.told || l.hurries()
 		}
 		if f := l.flight; f != nil && !f.sent && l.left < cost {
 			f.lack += uint64(cost)
 		}
-		d.Levels = l.levels(d.Levels, c.request.asker())
+		d.Levels = l.levels(d.Levels, c.request)
 	}
 	c.answer = heldDenied
 	s.counts.denied++

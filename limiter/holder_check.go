@@ -37,7 +37,7 @@ type heldCheck struct {
 	hash       uint32
 	route      *route
 	debited    bool
-	told       bool // some lease has something to tell
+	told       bool // some lease has something to tell at once
 
 	// holds keeps what the check takes pending until settle; epochs tells which epochs it took it from.
 	holds  bool
@@ -189,9 +189,9 @@ func (t *holderTable) spend(s *holderShard, c *heldCheck, now int64) {
 		}
 		if l.flight == nil && l.low(now) {
 			t.ask(l)
-			c.told = true
+			c.told = c.told || l.hurries()
 		}
-		d.Levels = l.levels(d.Levels, c.request.asker())
+		d.Levels = l.levels(d.Levels, c.request)
 	}
 	if !c.holds {
 		s.counts.spent++

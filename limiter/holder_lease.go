@@ -13,7 +13,7 @@ const (
 	demandHalf = 500 * time.Millisecond
 	// demandSpanMax bounds for how much time's demand tokens are asked for at once. More would idle
 	// here when demand moves on, less would renew more often.
-	demandSpanMax = time.Second
+	demandSpanMax = 3 * time.Second
 	// chunkMax is the most that is asked for a key of which no demand is known yet, beside what its
 	// first check takes; small limits lend a chunkParts-th of themselves.
 	chunkMax   = 16
@@ -179,7 +179,10 @@ func (l *lease) low(now int64) bool {
 	if l.limit.terms.single || l.postponed(now) {
 		return false
 	}
-	return l.unspent() < uint64(l.target()/4) || l.deadline-now < l.limit.terms.ttl/4
+	if l.coming != nil {
+		return l.ending(now)
+	}
+	return l.left < l.target()/4 || l.deadline-now < l.limit.terms.ttl/4
 }
 
 // postponed tells whether the group alone decides for now about what leases do not let pass.
@@ -295,11 +298,18 @@ func (l *lease) take(s *holderShard, sent sentRenewal, g Grant, now int64) {
 	}
 }
 
-// levels appends the state of the limit's parts for a tenant, as far as it is known here.
-func (l *lease) levels(dst []Level, tenant string) []Level {
+// hurries tells whether a renewal before the lease is spent cannot wait for the next tick, by which those of
+// many leases go together.
+func (l *lease) hurries() bool { return l.limit.terms.span < 10*int64(tickBusy) }
+
+// levels appends the state of the limit's parts for a request, as far as it is known here.
+func (l *lease) levels(dst []Level, r *Request) []Level {
+	if r.Brief {
+		return dst
+	}
 	terms := &l.limit.terms
 	have := uint32(min(uint64(l.left)+uint64(l.remaining), math.MaxUint32))
-	shadow := terms.watches && l.limit.shadows(tenant)
+	shadow := terms.watches && l.limit.shadows(r.asker())
 	for i := range terms.levels {
 		dst = append(dst, terms.levels[i])
 		last := &dst[len(dst)-1]

@@ -74,6 +74,9 @@ const (
 	aheadSpanMax = 500 * time.Millisecond
 	// aheadMin is the least that is worth lending ahead: a cost that is larger than what comes must ask.
 	aheadMin = 8
+	// aheadOthers is how often as much as what may be lent ahead the other holders may have, spent or not, so
+	// that it is fair to let a holder deny by what comes to it alone.
+	aheadOthers = 4
 )
 
 // leaseTTL is how long a lease lasts, in group time.

@@ -101,6 +101,8 @@ type Request struct {
 	Cost uint32
 	// RequestID, when not empty, makes a retry return the first decision.
 	RequestID string
+	// Brief leaves out the levels of a decision from leases, which is faster.
+	Brief bool
 }
 
 // Decision is the answer to a Request.
