@@ -248,6 +248,10 @@ func (h *simHolder) tamper(b *renewals, grants []Grant) {
 			if grants[i].Refused {
 				grants[i] = Grant{Granted: l.granted, TTL: time.Duration(l.limit.terms.ttl)}
 			}
+		case flawSpendsAhead:
+			grants[i].Coming = 0
+		case flawDelayFromSending:
+			grants[i].Delay = max(0, grants[i].Delay-time.Duration(h.local()-b.sent[i].first))
 		case flawOldEpoch:
 			if !grants[i].Refused && l.epoch != 0 {
 				b.sent[i].epoch = l.epoch

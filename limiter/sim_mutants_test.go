@@ -1,6 +1,9 @@
 package limiter
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // Each of these bugs admits more than a limit or reports what was not spent, and the checker must
 // see it within some hundred runs.
@@ -16,10 +19,16 @@ func TestSimulationCatchesMutants(t *testing.T) {
 		{"refused renewal extends", flawRefusalExtends},
 		{"provisional debits are reported", flawProvisionalReported},
 		{"grant of an old epoch is accepted", flawOldEpoch},
+		{"what comes later is spent at once", flawSpendsAhead},
+		{"what comes later is awaited from the first sending", flawDelayFromSending},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for seed := uint64(1); seed <= 500; seed++ {
-				s := newSim(t, seed, simPlanOf(seed), c.flaw)
+				plan := simPlanOf(seed)
+				if seed%5 == 0 { // without faults, at the limit all the time
+					plan = simPlan{limits: []Limit{limit("a", ScopeTenant, "acme", "1000/s", 100)}, holders: 3, demand: 1000, cost: 1, lasts: 2 * time.Second}
+				}
+				s := newSim(t, seed, plan, c.flaw)
 				s.run()
 				if err := s.judge(); err != nil {
 					t.Logf("seed %d: %v", seed, err)

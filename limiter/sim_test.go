@@ -108,6 +108,8 @@ const (
 	flawRefusalExtends
 	flawProvisionalReported
 	flawOldEpoch
+	flawSpendsAhead
+	flawDelayFromSending
 )
 
 func newSim(t testing.TB, seed uint64, plan simPlan, flaw simFlaw) *sim {
