@@ -47,11 +47,11 @@ var mixedColumns = &limiterv1.CheckStreamRequest{
 }
 
 var mixedRequests = []limiter.Request{
-	{Tenant: "acme", Token: "ana", Key: "gö", Cost: 1},
-	{Tenant: "acme", Token: "ana", Cost: 2},
-	{Tenant: "acme", Token: "ana", Key: "no", Cost: 3},
-	{Tenant: "acme", Token: "ana", Key: "lost", Cost: 4},
-	{Tenant: "acme", Token: "ana", Key: "no", Cost: 5},
+	{Tenant: "acme", Token: "ana", Key: "gö", Cost: 1, Brief: true},
+	{Tenant: "acme", Token: "ana", Cost: 2, Brief: true},
+	{Tenant: "acme", Token: "ana", Key: "no", Cost: 3, Brief: true},
+	{Tenant: "acme", Token: "ana", Key: "lost", Cost: 4, Brief: true},
+	{Tenant: "acme", Token: "ana", Key: "no", Cost: 5, Brief: true},
 }
 
 // TestCheckStream: every check reaches the limiter as it was sent, and its answer is found in the

@@ -165,6 +165,21 @@ func measureBatches(ctx context.Context, b *bench) error {
 	if err := b.reportBatches(ctx, w, "limiter.stream", workers, with(c, "connections", len(streams)), stream); err != nil {
 		return fmt.Errorf("CheckStream: %w", err)
 	}
+	o, err := b.limiterOptions(b.region.Context().Endpoints)
+	if err != nil {
+		return err
+	}
+	spread, err := client.OpenSpread(o)
+	if err != nil {
+		return err
+	}
+	defer spread.Close()
+	bySpread := func(ctx context.Context, _ int, batch []client.Request) ([]client.Answer, error) {
+		return spread.Checks(ctx, batch)
+	}
+	if err := b.reportBatches(ctx, w, "limiter.spread", workers, with(c, "connections", len(streams), "each_key", "at one node"), bySpread); err != nil {
+		return fmt.Errorf("CheckStream, each key at one node: %w", err)
+	}
 	w.draw(hotKeys)
 	if err := b.reportBatches(ctx, w, "limiter.stream_hot", workers, with(c, "connections", len(streams), "keys", hotKeys), stream); err != nil {
 		return fmt.Errorf("CheckStream of hot keys: %w", err)
@@ -231,8 +246,7 @@ func (b *bench) reportBatches(ctx context.Context, w *keyWorld, name string, wor
 
 // openStreams opens a stream to each endpoint; the others are where it goes when that one fails.
 func (b *bench) openStreams(endpoints []string) ([]*client.Stream, func(), error) {
-	where := b.region.Context()
-	token, err := where.ReadToken()
+	o, err := b.limiterOptions(endpoints)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -243,9 +257,8 @@ func (b *bench) openStreams(endpoints []string) ([]*client.Stream, func(), error
 		}
 	}
 	for i := range endpoints {
-		s, err := client.Open(client.Options{
-			Endpoints: append(slices.Clone(endpoints[i:]), endpoints[:i]...), CAFile: where.CA, Token: token,
-		})
+		o.Endpoints = slices.Concat(endpoints[i:], endpoints[:i])
+		s, err := client.Open(o)
 		if err != nil {
 			stop()
 			return nil, nil, err
@@ -253,6 +266,13 @@ func (b *bench) openStreams(endpoints []string) ([]*client.Stream, func(), error
 		streams = append(streams, s)
 	}
 	return streams, stop, nil
+}
+
+// limiterOptions are how the region's endpoints are asked.
+func (b *bench) limiterOptions(endpoints []string) (client.Options, error) {
+	where := b.region.Context()
+	token, err := where.ReadToken()
+	return client.Options{Endpoints: endpoints, CAFile: where.CA, Token: token}, err
 }
 
 func batchMessage(batch []client.Request) *limiterv1.CheckBatchRequest {

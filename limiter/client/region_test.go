@@ -97,6 +97,15 @@ func echo(_ context.Context, all []limiter.Request, out []limiter.Outcome) error
 // startRegion starts nodes and opens a stream to them.
 func startRegion(t testing.TB, size int) ([]*node, *client.Stream) {
 	t.Helper()
+	nodes, o := startNodes(t, size)
+	s, err := client.Open(o)
+	must(t, err)
+	t.Cleanup(s.Close)
+	return nodes, s
+}
+
+func startNodes(t testing.TB, size int) ([]*node, client.Options) {
+	t.Helper()
 	dir := t.TempDir()
 	must(t, certs.CreateCA(dir))
 	must(t, certs.IssueNode(dir, "node", []string{"127.0.0.1"}))
@@ -110,10 +119,7 @@ func startRegion(t testing.TB, size int) ([]*node, *client.Stream) {
 		nodes = append(nodes, n)
 		o.Endpoints = append(o.Endpoints, n.url)
 	}
-	s, err := client.Open(o)
-	must(t, err)
-	t.Cleanup(s.Close)
-	return nodes, s
+	return nodes, o
 }
 
 func startNode(t testing.TB, cert tls.Certificate) *node {
