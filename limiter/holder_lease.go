@@ -18,6 +18,8 @@ const (
 	// first check takes; small limits lend a chunkParts-th of themselves.
 	chunkMax   = 16
 	chunkParts = 32
+	// smallParts is of how many equal parts of a limit one may idle with a holder.
+	smallParts = 64
 	// scarceMin is the least time for which nothing is asked for a lease that was recalled, so that
 	// its group alone decides about tokens that are scarce everywhere.
 	scarceMin = 100 * time.Millisecond
@@ -171,7 +173,10 @@ func (l *lease) target() uint32 {
 		return 0
 	}
 	span := float32(min(t.span, int64(demandSpanMax))) / float32(time.Second)
-	return min(t.most, max(t.chunk, uint32(min(l.demand*span, math.MaxInt32))))
+	// A small part of the limit may last longer: its loss matters to nobody, and a slow group does not hold up
+	// checks that are far from the limit.
+	longer := min(l.demand*float32(demandSpanMax/time.Second), float32(t.most/smallParts))
+	return min(t.most, max(t.chunk, uint32(min(max(l.demand*span, longer), math.MaxInt32))))
 }
 
 // low tells whether it is time to renew although the lease suffices.
