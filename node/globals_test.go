@@ -58,6 +58,7 @@ func TestNodesShareGlobalLimits(t *testing.T) {
 		t.Errorf("%v, want %d used and what two nodes hold", l, passed)
 	}
 	r.Start(2)
+	r.await("readiness", func() bool { return r.ready(2) })
 
 	set(&limiterv1.Limit{Id: "small", Scope: "global", Window: &limiterv1.Window{Limit: 10, Length: "1h"}})
 	knows := func(d *limiterv1.CheckResponse) bool {
