@@ -34,8 +34,9 @@ generate: ## regenerate the code of api/gen from api/proto, and docs/errors.md
 bench: build ## measure, alone on the machine; BENCH_OUT=FILE also writes JSON lines
 	$(GO) run ./bench -binary $(BIN) $(BENCHFLAGS)
 
-bench-limiter: build ## measure the limiter alone, some minutes; SHORT=1 for less than one
-	$(GO) run ./bench -binary $(BIN) -run 'limiter-.*' $(if $(SHORT),-quick) $(BENCHFLAGS)
+bench-limiter: build ## measure the limiter and its peers, which are fetched once, some minutes; SHORT=1 for less
+	$(GO) run ./bench -binary $(BIN) -run 'limiter-.*' $(if $(SHORT),-quick) \
+		-redis "$$(./scripts/peers.sh redis)" -ratelimit "$$(./scripts/peers.sh ratelimit)" $(BENCHFLAGS)
 
 chaos: build ## kill and pause the processes of a region for a minute and check the promises
 	$(GO) run ./jepsen -binary $(BIN) $(CHAOSFLAGS)

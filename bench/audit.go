@@ -125,17 +125,26 @@ type utilisation struct {
 	mean, least float64
 }
 
+// bucket is what a limit admits at most: burst at once and rate a second.
+type bucket struct{ rate, burst float64 }
+
+// bounds are the limits of every key and of every tenant.
+type bounds struct{ key, tenant bucket }
+
+// worldBounds are the limits as they are set.
+var worldBounds = bounds{key: bucket{keyRate, keyBurst}, tenant: bucket{tenantRate, tenantBurst}}
+
 // verdict is how many tokens too many passed, at the limit where they were most, and how much of
 // the saturated limits was used: of what flowed back after they were first found empty.
-func (a *audit) verdict() (over float64, use utilisation) {
-	for _, of := range []struct {
-		limits      []admissions
-		rate, burst float64
-	}{{a.byKey, keyRate, keyBurst}, {a.byTenant, tenantRate, tenantBurst}} {
-		for i := range of.limits {
-			l := &of.limits[i]
-			over = max(over, l.excess(of.rate, of.burst))
-			admissible := of.rate * (a.window - l.since).Seconds()
+func (a *audit) verdict(of bounds) (over float64, use utilisation) {
+	for _, level := range []struct {
+		limits []admissions
+		bucket
+	}{{a.byKey, of.key}, {a.byTenant, of.tenant}} {
+		for i := range level.limits {
+			l := &level.limits[i]
+			over = max(over, l.excess(level.rate, level.burst))
+			admissible := level.rate * (a.window - l.since).Seconds()
 			// Too short a time, or too little demand, says nothing about the limiter.
 			if l.since > a.window/2 || float64(l.denied) < admissible {
 				continue

@@ -142,6 +142,14 @@ func (b *bench) batchLoad(ctx context.Context, w *keyWorld, workers int, window 
 	return m, all, err
 }
 
+// worldConfig is what the figures of the world's batches depend on.
+func worldConfig() config {
+	return config{
+		"keys": limitedKeys, "tenants": limitedTenants, "zipf": zipfExponent, "batch": batchChecks, "loop": "closed",
+		"key_limit": limitText(keyRate, keyBurst), "tenant_limit": limitText(tenantRate, tenantBurst),
+	}
+}
+
 // measureBatches measures CheckStream and CheckBatch against the region, and a stream of plain
 // messages to servers that only look into a map.
 func measureBatches(ctx context.Context, b *bench) error {
@@ -149,10 +157,7 @@ func measureBatches(ctx context.Context, b *bench) error {
 		return err
 	}
 	w := newKeyWorld()
-	c := config{
-		"keys": limitedKeys, "tenants": limitedTenants, "zipf": zipfExponent, "batch": batchChecks, "loop": "closed",
-		"key_limit": limitText(keyRate, keyBurst), "tenant_limit": limitText(tenantRate, tenantBurst),
-	}
+	c := worldConfig()
 	streams, closeStreams, err := b.openStreams(b.region.Context().Endpoints)
 	if err != nil {
 		return err
@@ -225,23 +230,32 @@ func (b *bench) reportBatches(ctx context.Context, w *keyWorld, name string, wor
 		return err
 	}
 	checks := float64(len(m.samples) * batchChecks)
-	b.report.latency(name+".batch", m, c)
-	b.report.scalar(name+".batch_checks_per_s", checks/m.elapsed.Seconds(), "checks/s", c)
-	b.report.scalar(name+".server_cpu_per_check", float64(m.cpu.Nanoseconds())/checks, "ns", c)
+	over := b.reportLoad(name, m, a, worldBounds, c)
 	b.report.scalar(name+".raft_commands_per_check", (after.commands-before.commands)/checks, "commands", c)
 	if decided := after.decided - before.decided; decided > 0 {
 		b.report.scalar(name+".decided_by_groups", (after.byGroups-before.byGroups)/decided, "of the checks", c)
-	}
-	b.report.scalar(name+".failed", float64(a.failed)/checks, "of the checks", c)
-	over, use := a.verdict()
-	b.report.scalar(name+".over_admission", over, "tokens", with(c, "audited_keys", a.keys, "audited_tenants", a.tenants))
-	if use.limits > 0 {
-		b.report.scalar(name+".utilisation", use.mean, "of what the limits admit", with(c, "saturated_limits", use.limits, "least", fmt.Sprintf("%.3f", use.least)))
 	}
 	if over > 0 {
 		return fmt.Errorf("%s: %v tokens more than the limits admit have passed", name, over)
 	}
 	return nil
+}
+
+// reportLoad reports what a load of batches came to, whoever answered, and returns how many tokens
+// too many passed.
+func (b *bench) reportLoad(name string, m measured, a *audit, of bounds, c config) float64 {
+	checks := float64(len(m.samples) * batchChecks)
+	b.report.latency(name+".batch", m, c)
+	b.report.scalar(name+".batch_checks_per_s", checks/m.elapsed.Seconds(), "checks/s", c)
+	b.report.scalar(name+".server_cpu_per_check", float64(m.cpu.Nanoseconds())/checks, "ns", c)
+	b.report.scalar(name+".client_cpu_per_check", float64(m.client.Nanoseconds())/checks, "ns", c)
+	b.report.scalar(name+".failed", float64(a.failed)/checks, "of the checks", c)
+	over, use := a.verdict(of)
+	b.report.scalar(name+".over_admission", over, "tokens", with(c, "audited_keys", a.keys, "audited_tenants", a.tenants))
+	if use.limits > 0 {
+		b.report.scalar(name+".utilisation", use.mean, "of what the limits admit", with(c, "saturated_limits", use.limits, "least", fmt.Sprintf("%.3f", use.least)))
+	}
+	return over
 }
 
 // openStreams opens a stream to each endpoint; the others are where it goes when that one fails.

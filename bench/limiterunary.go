@@ -84,4 +84,5 @@ func (m *measured) add(other measured) {
 	m.errors += other.errors
 	m.elapsed += other.elapsed
 	m.cpu += other.cpu
+	m.client += other.client
 }

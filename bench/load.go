@@ -15,6 +15,7 @@ type measured struct {
 	errors  int
 	elapsed time.Duration
 	cpu     time.Duration // of the servers meanwhile; 0 when not looked at
+	client  time.Duration // processor time of this process meanwhile; 0 when not looked at
 }
 
 func (m measured) throughput() float64 { return float64(len(m.samples)) / m.elapsed.Seconds() }

@@ -39,6 +39,8 @@ type options struct {
 	soakCommands int
 	behindBytes  int64 // how far a node falls behind in catchup
 	replaced     int   // documents that move in replace
+	// redis and ratelimit are the programs that limiter-peers measures; empty skips them.
+	redis, ratelimit string
 }
 
 // step is one group of figures.
@@ -70,6 +72,8 @@ var steps = []step{
 	{name: "limiter-unary", run: measureUnary, long: true},
 	{name: "limiter-keys", run: measureKeys, long: true},
 	{name: "limiter-batches", run: measureBatches, long: true},
+	// It ends the region, so that the peers have the machine.
+	{name: "limiter-peers", run: measurePeers, long: true},
 }
 
 func main() {
@@ -78,23 +82,25 @@ func main() {
 	documents := flag.Int("documents", 0, "how many documents to ingest; 0 means a million, or 50,000 with -quick; for replace a fifth of that")
 	behind := flag.Int64("behind", 0, "how many `megabytes` a node falls behind in catchup; 0 means 1024, or 64 with -quick")
 	binary := flag.String("binary", "", "the maestro `file` to measure; empty builds it")
+	redis := flag.String("redis", "", "the redis-server `file` for limiter-peers; empty skips what needs it")
+	ratelimit := flag.String("ratelimit", "", "the `file` of the server of envoyproxy/ratelimit for limiter-peers; empty skips it")
 	noop := flag.String("noop", "", "serve a no-op API, `connect` or `api`, on stdin's terms; the benchmark starts itself so")
 	certs := flag.String("noop-certs", "", "the certificates' `folder` for -noop")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := start(ctx, *pattern, *quick, *documents, *behind, *binary, *noop, *certs); err != nil {
+	if err := start(ctx, *pattern, *quick, *documents, *behind, *binary, *redis, *ratelimit, *noop, *certs); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func start(ctx context.Context, pattern string, quick bool, documents int, behind int64, binary, noop, certs string) error {
+func start(ctx context.Context, pattern string, quick bool, documents int, behind int64, binary, redis, ratelimit, noop, certs string) error {
 	if noop != "" {
 		return serveNoop(ctx, noop, certs)
 	}
 	o := options{
-		binary: binary, quick: quick, documents: 1_000_000, window: 10 * time.Second, idle: 20 * time.Second,
+		binary: binary, redis: redis, ratelimit: ratelimit, quick: quick, documents: 1_000_000, window: 10 * time.Second, idle: 20 * time.Second,
 		starts: 5, draws: 400, kills: 10, restarts: 3, soakCommands: 24_000_000, behindBytes: 1 << 30, replaced: 200_000,
 	}
 	if quick {

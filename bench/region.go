@@ -46,14 +46,18 @@ func (b *bench) up(ctx context.Context) error {
 	return err
 }
 
+// stop ends the region, when there is one.
 func (b *bench) stop() error {
 	for _, c := range b.clients {
 		c.Close()
 	}
+	b.clients = nil
 	if b.region == nil {
 		return nil
 	}
-	return b.region.Stop()
+	region := b.region
+	b.region = nil
+	return region.Stop()
 }
 
 // newClients returns n clients, each with a connection of its own. They start at one node
@@ -84,7 +88,16 @@ func (b *bench) nodes() []devregion.NodeState { return b.region.State().Regions[
 
 // withCPU runs a load and adds the processor time that the nodes took meanwhile.
 func (b *bench) withCPU(load func() (measured, error)) (measured, error) {
-	before, err := b.cpu()
+	return withCPUOf(b.cpu, load)
+}
+
+// withCPUOf runs a load and adds the processor time that its servers and this process took meanwhile.
+func withCPUOf(servers func() (time.Duration, error), load func() (measured, error)) (measured, error) {
+	before, err := servers()
+	if err != nil {
+		return measured{}, err
+	}
+	own, err := ownCPU()
 	if err != nil {
 		return measured{}, err
 	}
@@ -92,33 +105,54 @@ func (b *bench) withCPU(load func() (measured, error)) (measured, error) {
 	if err != nil {
 		return m, err
 	}
-	after, err := b.cpu()
-	m.cpu = after - before
-	return m, err
+	ownAfter, ownErr := ownCPU()
+	after, err := servers()
+	m.cpu, m.client = after-before, ownAfter-own
+	return m, errors.Join(err, ownErr)
+}
+
+// ownCPU is the processor time of this process so far.
+func ownCPU() (time.Duration, error) {
+	var use syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
+		return 0, fmt.Errorf("processor time of this process: %w", err)
+	}
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano()), nil
 }
 
 // cpu is the processor time of all nodes so far.
 func (b *bench) cpu() (time.Duration, error) {
 	var total time.Duration
 	for _, n := range b.nodes() {
-		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.PID))
+		used, err := cpuOf(n.PID)
 		if err != nil {
 			return 0, fmt.Errorf("processor time of %s: %w", n.ID, err)
 		}
-		// Fields are counted behind the command in parentheses, which is field 2; user and
-		// system time are fields 14 and 15.
-		_, rest, _ := strings.Cut(string(data), ") ")
-		fields := strings.Fields(rest)
-		if len(fields) < 13 {
-			return 0, fmt.Errorf("processor time of %s: cannot read %q", n.ID, data)
+		total += used
+	}
+	return total, nil
+}
+
+// cpuOf is the processor time of a process so far.
+func cpuOf(pid int) (time.Duration, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// Fields are counted behind the command in parentheses, which is field 2; user and system time
+	// are fields 14 and 15.
+	_, rest, _ := strings.Cut(string(data), ") ")
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("cannot read %q", data)
+	}
+	var total time.Duration
+	for _, f := range fields[11:13] {
+		ticks, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return 0, err
 		}
-		for _, f := range fields[11:13] {
-			ticks, err := strconv.ParseInt(f, 10, 64)
-			if err != nil {
-				return 0, fmt.Errorf("processor time of %s: %w", n.ID, err)
-			}
-			total += time.Duration(ticks) * time.Second / userHz
-		}
+		total += time.Duration(ticks) * time.Second / userHz
 	}
 	return total, nil
 }

@@ -64,6 +64,12 @@ func (r *report) scalar(name string, value float64, unit string, c config) {
 	r.table = append(r.table, []string{name, format(value) + " " + unit, "", "", "", "", "", "", c.String()})
 }
 
+// skipped says in the table why a step has no figures.
+func (r *report) skipped(name string, why error) {
+	fmt.Fprintf(os.Stderr, "%s skipped: %v\n", name, why)
+	r.table = append(r.table, []string{name, "skipped: " + why.Error()})
+}
+
 // latency reports the percentiles of a measurement, in milliseconds, and how many operations
 // it did in a second.
 func (r *report) latency(name string, m measured, c config) {
