@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,9 +16,6 @@ type redisConn struct {
 	in   *bufio.Reader
 	out  []byte
 }
-
-// errRedisReply means that Redis answered something that this reader does not know.
-var errRedisReply = errors.New("unexpected reply of Redis")
 
 // redisError is an error that Redis answered to one command.
 type redisError string
@@ -70,7 +66,7 @@ func (c *redisConn) reply() (any, error) {
 	}
 	n, err := strconv.ParseInt(string(text), 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %q", errRedisReply, line)
+		return nil, fmt.Errorf("%w: %q", errShape, line)
 	}
 	switch {
 	case kind == ':':
@@ -88,7 +84,7 @@ func (c *redisConn) reply() (any, error) {
 		}
 		return all, nil
 	}
-	return nil, fmt.Errorf("%w: %q", errRedisReply, line)
+	return nil, fmt.Errorf("%w: %q", errShape, line)
 }
 
 // do sends one command and reads its reply.
