@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"sync"
@@ -27,7 +28,7 @@ func (s *Service) batchWithGlobals(ctx context.Context, mode Mode, all []Request
 	var apart []int
 	for _, i := range passed {
 		g := &parts[i]
-		keep := keepsGlobal(out[i].Decision.Allow, out[i].Err)
+		keep := g.keeps(out[i].Decision.Allow, out[i].Err)
 		if g.leased {
 			leased, kept[g] = append(leased, g), keep
 		} else if !keep {
@@ -122,7 +123,10 @@ func (s *Service) togetherWithGlobals(ctx context.Context, mode Mode, parts []Pa
 	looks := make([]*Decision, len(parts))
 	for i, p := range parts {
 		if !p.Peek {
-			whole.Cost += min(p.Cost, math.MaxUint32-whole.Cost)
+			if p.Cost > math.MaxUint32-whole.Cost {
+				return nil, &InvalidError{Field: "parts", Message: fmt.Sprintf("must cost at most %d tokens together while there are global limits", uint32(math.MaxUint32))}
+			}
+			whole.Cost += p.Cost
 			continue
 		}
 		d, err := s.peekTenant(ctx, mode, Request{Tenant: globalTenant, Token: p.Tenant, Cost: p.Cost})
@@ -150,7 +154,7 @@ func (s *Service) togetherWithGlobals(ctx context.Context, mode Mode, parts []Pa
 		allow = allow && out[i].Allow
 	}
 	if g.decision.Allow {
-		s.settleGlobal(ctx, g, keepsGlobal(allow, err))
+		s.settleGlobal(ctx, g, g.keeps(allow, err))
 	}
 	for i := range out {
 		global := &g.decision

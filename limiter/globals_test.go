@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
@@ -230,5 +231,60 @@ func TestNothingIsLentOutsideBesideGlobalLimits(t *testing.T) {
 			t.Errorf("beside %d limits: %+v, %v; want lent %v", len(limits), routes, err, want)
 		}
 		r.close()
+	}
+}
+
+// The checks of a batch wait for the tokens that the node has asked for on their behalf, and are then
+// decided from these.
+func TestBatchWaitsForGlobalTokens(t *testing.T) {
+	for _, most := range []uint32{500, 1_000_000} { // lent one check at a time, and by demand
+		r := startRegion(t, 1, hourly("all", ScopeGlobal, anyTenant, most), hourly("each", ScopeTenant, anyTenant, 1_000_000))
+		var all []Request
+		for i := range 200 {
+			all = append(all, Request{Tenant: fmt.Sprint("t", i%20), Cost: 1})
+		}
+		before := r.count()
+		out, err := r.nodes[0].CheckBatch(t.Context(), all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, o := range out {
+			if o.Err != nil || !o.Decision.Allow || o.Decision.Source != SourceLease {
+				t.Fatalf("check %d: %v %+v", i, o.Err, o.Decision)
+			}
+		}
+		if n := r.count() - before; n > 20 {
+			t.Errorf("of %d: 200 checks took %d commands", most, n)
+		}
+		if used := r.used(t); used != 200 {
+			t.Errorf("of %d: %d used, want 200", most, used)
+		}
+		r.close()
+	}
+}
+
+// A retry that finds an old denial says nothing about now.
+func TestOldGlobalDenialsAreNotRemembered(t *testing.T) {
+	some := Limit{ID: "some", Scope: ScopeGlobal, Selector: anyTenant, Window: Window{Limit: 2, Length: "5m"}, Canary: 99}
+	r := startRegion(t, 1, some)
+	defer r.close()
+	n, tenant := r.nodes[0], "acme"
+	for i := 0; some.shadows(tenant); i++ {
+		tenant = fmt.Sprint("t", i)
+	}
+	if d := n.ask(t, Request{Tenant: tenant, Cost: 2, RequestID: "first"}); !d.Allow {
+		t.Fatal(d)
+	}
+	if d := n.ask(t, Request{Tenant: tenant, Cost: 1, RequestID: "second"}); d.Allow {
+		t.Fatal(d)
+	}
+	r.mu.Lock()
+	r.Time += 6 * time.Minute
+	r.mu.Unlock()
+	if d := n.ask(t, Request{Tenant: tenant, Cost: 1, RequestID: "second"}); d.Allow {
+		t.Errorf("a retry: %v, want the first decision", d)
+	}
+	if d := n.ask(t, Request{Tenant: tenant, Cost: 1}); !d.Allow {
+		t.Errorf("a new check: %v from %s; nothing is used any more", d, d.Source)
 	}
 }
