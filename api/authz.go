@@ -38,6 +38,8 @@ const (
 	cutOffCertificate
 	// cutOffAll is for what tells and changes nothing that an identity could lose.
 	cutOffAll
+	// cutOffLeases is for checks: those that the node's leases decide go on.
+	cutOffLeases
 )
 
 // procedure is one row of the table: what a route is called and who may call it.
@@ -75,10 +77,10 @@ const (
 // A role reaches the identity's own tenant. Beyond that: an identity of the platform reaches
 // every tenant with its role, and only its administrators change limits.
 var procedures = []procedure{
-	{name: limiterv1connect.LimiterCheckProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
-	{name: restCheck, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
-	{name: limiterv1connect.LimiterCheckBatchProcedure, least: RoleRunner, write: true, class: classBatch, deadline: DeadlineCheck},
-	{name: limiterv1connect.LimiterCheckStreamProcedure, least: RoleRunner, write: true, stream: true, class: classCheckStream, deadline: DeadlineCheck},
+	{name: limiterv1connect.LimiterCheckProcedure, least: RoleRunner, cutOff: cutOffLeases, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: restCheck, least: RoleRunner, cutOff: cutOffLeases, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: limiterv1connect.LimiterCheckBatchProcedure, least: RoleRunner, cutOff: cutOffLeases, write: true, class: classBatch, deadline: DeadlineCheck},
+	{name: limiterv1connect.LimiterCheckStreamProcedure, least: RoleRunner, cutOff: cutOffLeases, write: true, stream: true, class: classCheckStream, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterLeaseProcedure, least: RoleRunner, write: true, stream: true, class: classLease, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterPeekProcedure, least: RoleRunner, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterUsageProcedure, least: RoleRunner, class: classCheck, deadline: DeadlineCheck},
@@ -96,7 +98,7 @@ var procedures = []procedure{
 	{name: limiterv1connect.LimiterTopProcedure, least: RoleOperator, class: classAdmin, deadline: DeadlineAdmin},
 	{name: limiterv1connect.LimiterGetModeProcedure, least: RoleOperator, class: classAdmin, deadline: DeadlineAdmin},
 	{name: limiterv1connect.LimiterSetModeProcedure, least: RoleAdmin, platform: true, write: true, class: classAdmin, deadline: DeadlineAdmin},
-	{name: envoyShouldRateLimit, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: envoyShouldRateLimit, least: RoleRunner, cutOff: cutOffLeases, write: true, class: classCheck, deadline: DeadlineCheck},
 
 	{name: provenancev1connect.ProvenanceSearchProcedure, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
 	{name: restSearch, least: RoleReader, class: classSearch, deadline: DeadlineSearch},

@@ -77,10 +77,10 @@ func (s *server) readChecks(ctx context.Context, c *call, stream *checksBidi, id
 			return f
 		}
 		queue <- u
-		who := c.principal
+		own := c.fork()
 		go func() {
 			defer close(u.decided)
-			u.answer = s.answerChecks(ctx, c.route, who, &message.msg)
+			u.answer = s.answerChecks(ctx, own, &message.msg)
 		}()
 	}
 }
@@ -102,16 +102,16 @@ func (s *server) sendAnswers(c *call, stream *checksBidi, idle *idleWatch, queue
 }
 
 // answerChecks decides the checks of a message, each for itself, or refuses them all.
-func (s *server) answerChecks(ctx context.Context, rt *route, who Principal, m *limiterv1.CheckStreamRequest) (res *limiterv1.CheckStreamResponse) {
+func (s *server) answerChecks(ctx context.Context, c *call, m *limiterv1.CheckStreamRequest) (res *limiterv1.CheckStreamResponse) {
 	defer func() {
 		if p := recover(); p != nil {
-			f := s.explain(rt, who, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+			f := s.explain(c.route, c.principal, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 			res = refusedChecks(f)
 		}
 	}()
-	res, err := s.decideChecks(ctx, rt, who, m)
+	res, err := s.decideChecks(ctx, c, m)
 	if err != nil {
-		return refusedChecks(s.explain(rt, who, err))
+		return refusedChecks(s.explain(c.route, c.principal, err))
 	}
 	return res
 }
@@ -120,8 +120,8 @@ func refusedChecks(f *fault) *limiterv1.CheckStreamResponse {
 	return &limiterv1.CheckStreamResponse{Refused: &limiterv1.RefusedChecks{Code: f.code.String(), Message: f.message, Error: f.detail()}}
 }
 
-func (s *server) decideChecks(ctx context.Context, rt *route, who Principal, m *limiterv1.CheckStreamRequest) (*limiterv1.CheckStreamResponse, error) {
-	timeout := rt.deadline
+func (s *server) decideChecks(ctx context.Context, c *call, m *limiterv1.CheckStreamRequest) (*limiterv1.CheckStreamResponse, error) {
+	who, timeout := c.principal, c.route.deadline
 	if ms := m.GetTimeoutMs(); ms > 0 {
 		timeout = min(time.Duration(ms)*time.Millisecond, MaxDeadline)
 	}
@@ -138,7 +138,7 @@ func (s *server) decideChecks(ctx context.Context, rt *route, who Principal, m *
 	if f := b.read(who, m); f != nil {
 		return nil, f
 	}
-	if err := s.deps.Checker.CheckBatchInto(ctx, b.requests, b.outcomes); err != nil {
+	if err := s.checkMany(ctx, c, b.requests, b.outcomes); err != nil {
 		return nil, err
 	}
 	s.metrics.decidedAll(b.outcomes)
@@ -147,5 +147,5 @@ func (s *server) decideChecks(ctx context.Context, rt *route, who Principal, m *
 			hideGlobals(who, &b.outcomes[i].Decision)
 		}
 	}
-	return b.answer(m.GetLevels(), func(err error) *fault { return s.explain(rt, who, err) }), nil
+	return b.answer(m.GetLevels(), func(err error) *fault { return s.explain(c.route, who, err) }), nil
 }

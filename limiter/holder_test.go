@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,7 +37,8 @@ type region struct {
 type node struct {
 	*Service
 	leases  *Leases
-	follows bool
+	// lost is set while the node's replica does not keep up.
+	lost atomic.Bool
 }
 
 func startRegion(t testing.TB, nodes int, limits ...Limit) *region {
@@ -48,11 +50,11 @@ func startRegion(t testing.TB, nodes int, limits ...Limit) *region {
 	}
 	r.others = goleak.IgnoreCurrent()
 	for range nodes {
-		n := &node{Service: NewService(r, []raftfsm.GroupID{testGroup}), follows: true}
+		n := &node{Service: NewService(r, []raftfsm.GroupID{testGroup})}
 		n.leases, err = n.NewLeases(LeaseOptions{
 			Groups: r, Recaller: recaller{r, n}, Clock: clock.NewFast(system),
 			Machines: map[raftfsm.GroupID]*Machine{testGroup: r.Machine().(*Machine)},
-			Follows:  func(raftfsm.GroupID) bool { return n.follows },
+			Follows:  func(raftfsm.GroupID) bool { return !n.lost.Load() },
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -170,12 +172,12 @@ func TestOtherChecksGoToTheGroup(t *testing.T) {
 			t.Errorf("%+v: %+v, want the leader's decision", q, d)
 		}
 	}
-	n.follows = false
+	n.lost.Store(true)
 	n.leases.look()
 	if d := n.ask(t, Request{Tenant: "acme", Cost: 1}); d.Source != SourceLeader {
 		t.Errorf("on a replica that is behind: %+v", d)
 	}
-	n.follows = true
+	n.lost.Store(false)
 	n.leases.look()
 	if d := n.ask(t, Request{Tenant: "acme", Cost: 1}); d.Source != SourceLease {
 		t.Errorf("on a replica that keeps up: %+v", d)
