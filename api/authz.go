@@ -25,6 +25,7 @@ const (
 	classBatch
 	classCheckStream
 	classLease
+	classCheckAnswer // of no procedure
 	classes
 )
 
