@@ -36,7 +36,7 @@ type region struct {
 // node is a service with leases in a region.
 type node struct {
 	*Service
-	leases  *Leases
+	leases *Leases
 	// lost is set while the node's replica does not keep up.
 	lost atomic.Bool
 }
