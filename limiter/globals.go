@@ -152,7 +152,7 @@ func (s *Service) askGlobal(ctx context.Context, mode Mode, r *Request, g *globa
 	}
 	sent := s.steady()
 	res, err := s.proposeGlobal(ctx, mode, r, g, "")
-	if err == nil && s.askAgain(ctx, globalTenant, r.RequestID != "", res.recalls) {
+	if err == nil && s.askAgain(ctx, globalTenant, r.RequestID != "", &res) {
 		sent = s.steady()
 		res, err = s.proposeGlobal(ctx, mode, r, g, ".recalled")
 	}

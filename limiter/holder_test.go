@@ -427,13 +427,13 @@ func TestAdviceOfWhatIsDeniedAnyway(t *testing.T) {
 	if d := r.nodes[1].ask(t, Request{Tenant: "acme", Cost: 89, RequestID: "most"}); !d.Allow {
 		t.Fatal(d)
 	}
-	for i := range 2 { // the second time there is nothing to return
+	for i := range 2 {
 		if d := r.nodes[1].ask(t, Request{Tenant: "acme", Cost: 12, RequestID: fmt.Sprint("more", i)}); d.Allow || d.RetryAfterMs > 121_000 {
 			t.Errorf("%v, want to pass within two minutes", d)
 		}
 	}
-	if d := r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 1}); !d.Allow || d.Source != SourceLeader {
-		t.Errorf("at the node that had a lease: %+v, want that it was returned", d)
+	if d := r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 1}); !d.Allow || d.Source != SourceLease {
+		t.Errorf("at the node that has a lease: %+v, want that it was not returned for nothing", d)
 	}
 }
 

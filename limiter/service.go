@@ -240,10 +240,8 @@ func (s *Service) decideBatch(ctx context.Context, mode Mode, group raftfsm.Grou
 				continue
 			}
 			out[i].Decision, out[i].Err = decisionOf(res.batch[at], outcomeDecided, all[i].Tenant, mode)
-			if recalls := res.batch[at].recalls; recall && len(recalls) > 0 {
-				lent.add(i, all[i].Tenant, recalls, sent)
-			} else {
-				s.decided(&all[i], &out[i].Decision, sent, len(recalls) > 0)
+			if !recall || !lent.add(i, all[i].Tenant, &res.batch[at], sent) {
+				s.decided(&all[i], &out[i].Decision, sent, len(res.batch[at].recalls) > 0)
 			}
 		}
 		places = places[n:]
