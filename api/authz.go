@@ -64,6 +64,14 @@ type procedure struct {
 
 const (
 	restCheck         = "POST /api/limiter/check"
+	restReserve       = "POST /api/limiter/reserve"
+	restCommit        = "POST /api/limiter/commit"
+	restCancel        = "POST /api/limiter/cancel"
+	restRefund        = "POST /api/limiter/refund"
+	restAcquire       = "POST /api/limiter/acquire"
+	restRelease       = "POST /api/limiter/release"
+	restPeek          = "POST /api/limiter/peek"
+	restUsage         = "POST /api/limiter/usage"
 	restSearch        = "GET /api/provenance/search"
 	reflectionV1      = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 	reflectionV1Alpha = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
@@ -84,13 +92,21 @@ var procedures = []procedure{
 	{name: limiterv1connect.LimiterCheckStreamProcedure, least: RoleRunner, cutOff: cutOffLeases, write: true, stream: true, class: classCheckStream, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterLeaseProcedure, least: RoleRunner, write: true, stream: true, class: classLease, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterPeekProcedure, least: RoleRunner, class: classCheck, deadline: DeadlineCheck},
+	{name: restPeek, least: RoleRunner, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterUsageProcedure, least: RoleRunner, class: classCheck, deadline: DeadlineCheck},
+	{name: restUsage, least: RoleRunner, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterReserveProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: restReserve, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterCommitProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: restCommit, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterCancelProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: restCancel, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterRefundProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: restRefund, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterAcquireProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: restAcquire, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterReleaseProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: restRelease, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterListLimitsProcedure, least: RoleOperator, class: classAdmin, deadline: DeadlineAdmin},
 	{name: limiterv1connect.LimiterSetLimitsProcedure, least: RoleOperator, write: true, class: classAdmin, deadline: DeadlineAdmin},
 	{name: limiterv1connect.LimiterDeleteLimitsProcedure, least: RoleOperator, write: true, class: classAdmin, deadline: DeadlineAdmin},

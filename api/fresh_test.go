@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -44,7 +45,7 @@ func TestMetaStaleRefusesEverything(t *testing.T) {
 	e := newEnv(t, func(d *Deps) { d.Freshness = g })
 	asked := map[string]bool{}
 	for _, c := range accessCases {
-		if c.request == nil || asked[c.procedure] || c.procedure == restCheck {
+		if c.request == nil || asked[c.procedure] || strings.Contains(c.procedure, " ") {
 			continue
 		}
 		asked[c.procedure] = true
