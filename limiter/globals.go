@@ -31,9 +31,6 @@ const (
 	// globalsFresh is for how long a node without a replica believes what it knows of whether there are
 	// global limits.
 	globalsFresh = time.Second
-	// globalsAtOnce bounds how many checks of a batch ask for global tokens at the same time that this
-	// node does not have.
-	globalsAtOnce = 32
 	// putBackTimeout bounds how long a denied check waits until its global tokens are back.
 	putBackTimeout = time.Second
 )
