@@ -25,6 +25,7 @@ const (
 	classBatch
 	classCheckStream
 	classLease
+	classCheckAnswer // of no procedure
 	classes
 )
 
@@ -38,6 +39,8 @@ const (
 	cutOffCertificate
 	// cutOffAll is for what tells and changes nothing that an identity could lose.
 	cutOffAll
+	// cutOffLeases is for checks: those that the node's leases decide go on.
+	cutOffLeases
 )
 
 // procedure is one row of the table: what a route is called and who may call it.
@@ -61,6 +64,14 @@ type procedure struct {
 
 const (
 	restCheck         = "POST /api/limiter/check"
+	restReserve       = "POST /api/limiter/reserve"
+	restCommit        = "POST /api/limiter/commit"
+	restCancel        = "POST /api/limiter/cancel"
+	restRefund        = "POST /api/limiter/refund"
+	restAcquire       = "POST /api/limiter/acquire"
+	restRelease       = "POST /api/limiter/release"
+	restPeek          = "POST /api/limiter/peek"
+	restUsage         = "POST /api/limiter/usage"
 	restSearch        = "GET /api/provenance/search"
 	reflectionV1      = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 	reflectionV1Alpha = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
@@ -75,19 +86,27 @@ const (
 // A role reaches the identity's own tenant. Beyond that: an identity of the platform reaches
 // every tenant with its role, and only its administrators change limits.
 var procedures = []procedure{
-	{name: limiterv1connect.LimiterCheckProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
-	{name: restCheck, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
-	{name: limiterv1connect.LimiterCheckBatchProcedure, least: RoleRunner, write: true, class: classBatch, deadline: DeadlineCheck},
-	{name: limiterv1connect.LimiterCheckStreamProcedure, least: RoleRunner, write: true, stream: true, class: classCheckStream, deadline: DeadlineCheck},
+	{name: limiterv1connect.LimiterCheckProcedure, least: RoleRunner, cutOff: cutOffLeases, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: restCheck, least: RoleRunner, cutOff: cutOffLeases, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: limiterv1connect.LimiterCheckBatchProcedure, least: RoleRunner, cutOff: cutOffLeases, write: true, class: classBatch, deadline: DeadlineCheck},
+	{name: limiterv1connect.LimiterCheckStreamProcedure, least: RoleRunner, cutOff: cutOffLeases, write: true, stream: true, class: classCheckStream, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterLeaseProcedure, least: RoleRunner, write: true, stream: true, class: classLease, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterPeekProcedure, least: RoleRunner, class: classCheck, deadline: DeadlineCheck},
+	{name: restPeek, least: RoleRunner, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterUsageProcedure, least: RoleRunner, class: classCheck, deadline: DeadlineCheck},
+	{name: restUsage, least: RoleRunner, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterReserveProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: restReserve, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterCommitProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: restCommit, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterCancelProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: restCancel, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterRefundProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: restRefund, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterAcquireProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: restAcquire, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterReleaseProcedure, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: restRelease, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
 	{name: limiterv1connect.LimiterListLimitsProcedure, least: RoleOperator, class: classAdmin, deadline: DeadlineAdmin},
 	{name: limiterv1connect.LimiterSetLimitsProcedure, least: RoleOperator, write: true, class: classAdmin, deadline: DeadlineAdmin},
 	{name: limiterv1connect.LimiterDeleteLimitsProcedure, least: RoleOperator, write: true, class: classAdmin, deadline: DeadlineAdmin},
@@ -96,7 +115,7 @@ var procedures = []procedure{
 	{name: limiterv1connect.LimiterTopProcedure, least: RoleOperator, class: classAdmin, deadline: DeadlineAdmin},
 	{name: limiterv1connect.LimiterGetModeProcedure, least: RoleOperator, class: classAdmin, deadline: DeadlineAdmin},
 	{name: limiterv1connect.LimiterSetModeProcedure, least: RoleAdmin, platform: true, write: true, class: classAdmin, deadline: DeadlineAdmin},
-	{name: envoyShouldRateLimit, least: RoleRunner, write: true, class: classCheck, deadline: DeadlineCheck},
+	{name: envoyShouldRateLimit, least: RoleRunner, cutOff: cutOffLeases, write: true, class: classCheck, deadline: DeadlineCheck},
 
 	{name: provenancev1connect.ProvenanceSearchProcedure, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
 	{name: restSearch, least: RoleReader, class: classSearch, deadline: DeadlineSearch},

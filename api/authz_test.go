@@ -102,7 +102,7 @@ func acmeLimit(selector string) *limiterv1.SetLimitsRequest {
 	}}}
 }
 
-var accessCases = []accessCase{
+var accessCases = withREST([]accessCase{
 	{
 		what: "check", procedure: limiterv1connect.LimiterCheckProcedure, request: &limiterv1.CheckRequest{Tenant: "acme"},
 		own: fromRunner, foreign: runForeign, platform: fromRunner,
@@ -338,6 +338,25 @@ var accessCases = []accessCase{
 	},
 	{what: "reflect", procedure: reflectionV1, own: everyRole, foreign: everyRole, platform: everyRole},
 	{what: "reflect", procedure: reflectionV1Alpha, own: everyRole, foreign: everyRole, platform: everyRole},
+})
+
+// restOfRPC are the REST routes that are an RPC with JSON.
+var restOfRPC = map[string]string{
+	limiterv1connect.LimiterReserveProcedure: restReserve, limiterv1connect.LimiterCommitProcedure: restCommit,
+	limiterv1connect.LimiterCancelProcedure: restCancel, limiterv1connect.LimiterRefundProcedure: restRefund,
+	limiterv1connect.LimiterAcquireProcedure: restAcquire, limiterv1connect.LimiterReleaseProcedure: restRelease,
+	limiterv1connect.LimiterPeekProcedure: restPeek, limiterv1connect.LimiterUsageProcedure: restUsage,
+}
+
+// withREST adds the cases of those RPCs once more by REST.
+func withREST(cases []accessCase) []accessCase {
+	for _, c := range cases {
+		if route := restOfRPC[c.procedure]; route != "" {
+			c.procedure = route
+			cases = append(cases, c)
+		}
+	}
+	return cases
 }
 
 // TestAccess walks every row with every role of the tenant, of another tenant, and of the

@@ -120,6 +120,42 @@ func column(name string, have, checks int) *fault {
 	return nil
 }
 
+// What parts of an answer take in memory until it is sent, roughly.
+const (
+	checkAnswerBytes  = 16  // a denial's time and place
+	failedAnswerBytes = 512 // its message is a text of its own
+	levelsAnswerBytes = 96  // the list of a check's levels
+	levelAnswerBytes  = 144
+	// levelsUsual is for how many levels of a check there must be room before it is decided. More are
+	// counted once they are known.
+	levelsUsual = 4
+)
+
+// answerRoom is what the answer to a message must find room for before its checks are decided.
+func answerRoom(checks int, levels bool) int64 {
+	if levels {
+		return int64(checks) * (checkAnswerBytes + levelsAnswerBytes + levelsUsual*levelAnswerBytes)
+	}
+	return int64(checks) * checkAnswerBytes
+}
+
+// answerBytes is what the answer about the outcomes takes.
+func (b *checkBuffer) answerBytes(levels bool) int64 {
+	n := len(b.outcomes) * checkAnswerBytes
+	for i := range b.outcomes {
+		o := &b.outcomes[i]
+		if o.Err != nil {
+			n += failedAnswerBytes
+		} else if levels {
+			n += len(o.Decision.Levels) * levelAnswerBytes
+		}
+		if levels {
+			n += levelsAnswerBytes
+		}
+	}
+	return int64(n)
+}
+
 // answer puts the outcomes into columns. explain finds the fault of a check that failed.
 func (b *checkBuffer) answer(levels bool, explain func(error) *fault) *limiterv1.CheckStreamResponse {
 	n := len(b.outcomes)

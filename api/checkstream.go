@@ -23,9 +23,34 @@ type underway struct {
 	start time.Time
 	// bytes of the message are given back with its answer.
 	bytes int64
+	// held is the room that the answer takes until it is sent; nil for one that takes none.
+	held *meter
+	// turn is closed once all answers before this one are sent.
+	turn chan struct{}
 	// answer is there once decided is closed.
 	answer  *limiterv1.CheckStreamResponse
 	decided chan struct{}
+}
+
+// hold takes room for the answer.
+func (u *underway) hold(g *gate, tenant string, bytes int64) *fault {
+	if f := g.enter(tenant); f != nil {
+		return f
+	}
+	if f := g.charge(tenant, bytes); f != nil {
+		g.leave(tenant)
+		return f
+	}
+	u.held = &meter{gate: g, tenant: tenant, taken: bytes}
+	return nil
+}
+
+// free gives back what hold took.
+func (u *underway) free() {
+	if u.held != nil {
+		u.held.release()
+		u.held.gate.leave(u.held.tenant)
+	}
 }
 
 // checkStream reads on while messages are decided, up to MaxStreamMessages of them, and sends the
@@ -71,16 +96,27 @@ func (s *server) readChecks(ctx context.Context, c *call, stream *checksBidi, id
 		if message.fault != nil {
 			return message.fault
 		}
-		u := &underway{start: time.Now(), bytes: c.meter.handOver(), decided: make(chan struct{})}
+		u := &underway{start: time.Now(), bytes: c.meter.handOver(), turn: make(chan struct{}), decided: make(chan struct{})}
 		if f := s.admitMessage(ctx, c); f != nil {
 			c.meter.giveBack(u.bytes)
 			return f
 		}
 		queue <- u
-		who := c.principal
+		// Before anything is taken, and in order: who does not read the answers gets no more of them.
+		room := answerRoom(min(int(message.msg.GetChecks()), MaxBatchChecks), message.msg.GetLevels())
+		if f := u.hold(s.gates[classCheckAnswer], c.principal.Tenant, room); f != nil {
+			<-u.turn // then what this stream held itself is free
+			if f = u.hold(s.gates[classCheckAnswer], c.principal.Tenant, room); f != nil {
+				s.metrics.shed.WithLabelValues(classLimits[classCheckAnswer].name, f.name).Inc()
+				u.answer = refusedChecks(f)
+				close(u.decided)
+				continue
+			}
+		}
+		own := c.fork()
 		go func() {
 			defer close(u.decided)
-			u.answer = s.answerChecks(ctx, c.route, who, &message.msg)
+			u.answer = s.answerChecks(ctx, own, &message.msg, u)
 		}()
 	}
 }
@@ -89,6 +125,7 @@ func (s *server) readChecks(ctx context.Context, c *call, stream *checksBidi, id
 // for what is under way, and ends the reading.
 func (s *server) sendAnswers(c *call, stream *checksBidi, idle *idleWatch, queue <-chan *underway) (failed error) {
 	for u := range queue {
+		close(u.turn)
 		<-u.decided
 		if failed == nil {
 			if failed = stream.Send(u.answer); failed != nil {
@@ -96,22 +133,23 @@ func (s *server) sendAnswers(c *call, stream *checksBidi, idle *idleWatch, queue
 			}
 		}
 		c.meter.giveBack(u.bytes)
+		u.free()
 		c.route.metrics.observe(0, time.Since(u.start))
 	}
 	return failed
 }
 
 // answerChecks decides the checks of a message, each for itself, or refuses them all.
-func (s *server) answerChecks(ctx context.Context, rt *route, who Principal, m *limiterv1.CheckStreamRequest) (res *limiterv1.CheckStreamResponse) {
+func (s *server) answerChecks(ctx context.Context, c *call, m *limiterv1.CheckStreamRequest, u *underway) (res *limiterv1.CheckStreamResponse) {
 	defer func() {
 		if p := recover(); p != nil {
-			f := s.explain(rt, who, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+			f := s.explain(c.route, c.principal, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 			res = refusedChecks(f)
 		}
 	}()
-	res, err := s.decideChecks(ctx, rt, who, m)
+	res, err := s.decideChecks(ctx, c, m, u)
 	if err != nil {
-		return refusedChecks(s.explain(rt, who, err))
+		return refusedChecks(s.explain(c.route, c.principal, err))
 	}
 	return res
 }
@@ -120,8 +158,8 @@ func refusedChecks(f *fault) *limiterv1.CheckStreamResponse {
 	return &limiterv1.CheckStreamResponse{Refused: &limiterv1.RefusedChecks{Code: f.code.String(), Message: f.message, Error: f.detail()}}
 }
 
-func (s *server) decideChecks(ctx context.Context, rt *route, who Principal, m *limiterv1.CheckStreamRequest) (*limiterv1.CheckStreamResponse, error) {
-	timeout := rt.deadline
+func (s *server) decideChecks(ctx context.Context, c *call, m *limiterv1.CheckStreamRequest, u *underway) (*limiterv1.CheckStreamResponse, error) {
+	who, timeout := c.principal, c.route.deadline
 	if ms := m.GetTimeoutMs(); ms > 0 {
 		timeout = min(time.Duration(ms)*time.Millisecond, MaxDeadline)
 	}
@@ -138,7 +176,7 @@ func (s *server) decideChecks(ctx context.Context, rt *route, who Principal, m *
 	if f := b.read(who, m); f != nil {
 		return nil, f
 	}
-	if err := s.deps.Checker.CheckBatchInto(ctx, b.requests, b.outcomes); err != nil {
+	if err := s.checkMany(ctx, c, b.requests, b.outcomes); err != nil {
 		return nil, err
 	}
 	s.metrics.decidedAll(b.outcomes)
@@ -147,5 +185,6 @@ func (s *server) decideChecks(ctx context.Context, rt *route, who Principal, m *
 			hideGlobals(who, &b.outcomes[i].Decision)
 		}
 	}
-	return b.answer(m.GetLevels(), func(err error) *fault { return s.explain(rt, who, err) }), nil
+	u.held.set(b.answerBytes(m.GetLevels()))
+	return b.answer(m.GetLevels(), func(err error) *fault { return s.explain(c.route, who, err) }), nil
 }

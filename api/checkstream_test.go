@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -287,6 +288,62 @@ func TestCheckStreamSharesTheBatchesRoom(t *testing.T) {
 		if g := e.handler.gates[class]; g.inside.bytes != 0 || len(g.byTenant) != 0 && class == classCheckStream {
 			t.Errorf("%s: %+v is left of what is over", g.name, g.inside)
 		}
+	}
+}
+
+// TestCheckStreamAnswersFindRoom: an answer with levels has room before its checks are decided, one of a
+// stream at a time, so that clients that do not read cannot fill the node; without room nothing is decided.
+func TestCheckStreamAnswersFindRoom(t *testing.T) {
+	e := newEnv(t, nil)
+	e.services.decide = func(limiter.Request) limiter.Decision {
+		return limiter.Decision{Allow: true, Levels: make([]limiter.Level, 2*levelsUsual)}
+	}
+	gate := e.handler.gates[classCheckAnswer]
+	const checks, messages = 100, 12
+	gate.mu.Lock()
+	gate.mostOneBytes = answerRoom(checks, true)
+	gate.mu.Unlock()
+	stream := e.checkStream(t, secretOf("acme", RoleRunner))
+	m := &limiterv1.CheckStreamRequest{Checks: checks, Levels: true}
+	for range messages {
+		if err := stream.Send(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range messages {
+		answer, err := stream.Receive()
+		if err != nil || len(answer.GetLevels()) != checks || len(answer.GetLevels()[0].GetLevels()) != 2*levelsUsual {
+			t.Fatalf("answer %d: %v, %v", n, answer, err)
+		}
+	}
+	if got := len(e.services.checks); got != messages*checks {
+		t.Errorf("%d checks were decided, want %d", got, messages*checks)
+	}
+
+	// Somebody does not read.
+	other := &underway{}
+	for other.hold(gate, "acme", answerRoom(checks, true)/2) != nil {
+		runtime.Gosched() // the last answer's room is free after it was sent
+	}
+	if r := ask(t, stream, m).GetRefused().GetError(); r.GetReason() != "tenant_overloaded" || r.GetOutcome() != "definite" || r.GetRetryAfterMs() == 0 {
+		t.Errorf("refused %v", r)
+	}
+	if answer := ask(t, stream, &limiterv1.CheckStreamRequest{Checks: checks}); answer.GetRefused() != nil {
+		t.Errorf("without levels: %v", answer)
+	}
+	if got := len(e.services.checks); got != (messages+1)*checks {
+		t.Errorf("%d checks were decided, want %d", got, (messages+1)*checks)
+	}
+	other.free()
+	if err := stream.CloseRequest(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Receive(); !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	e.stop()
+	if gate.inside != (share{}) {
+		t.Errorf("%+v is left of what is over", gate.inside)
 	}
 }
 

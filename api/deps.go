@@ -36,8 +36,8 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, token string) (Principal, error)
 }
 
-// Freshness tells whether this node knows of every revocation up to a second ago. Requests
-// are refused while it does not, with the reason meta_stale.
+// Freshness tells whether this node knows of every revocation up to a second ago. While it does not,
+// requests are refused with the reason meta_stale, but for checks that it decides from leases.
 type Freshness interface {
 	// Fresh answers at once.
 	Fresh() bool
@@ -57,13 +57,14 @@ type BusyKey struct {
 // Checker decides checks.
 type Checker interface {
 	Check(ctx context.Context, r limiter.Request) (limiter.Decision, error)
-	// CheckBatch returns an outcome for each check, or an error before anything was done.
-	CheckBatch(ctx context.Context, all []limiter.Request) ([]limiter.Outcome, error)
+	// CheckHeld decides the checks that tokens decide which this node holds, asks nobody, and returns where
+	// the others are.
+	CheckHeld(all []limiter.Request, out []limiter.Outcome) (open []int)
 	// CheckTogether takes the parts of one tenant when all of them pass, and otherwise none.
 	CheckTogether(ctx context.Context, parts []limiter.Part) ([]limiter.Decision, error)
-	// CheckBatchInto is CheckBatch into out, which has an outcome for each check; the levels that are
+	// CheckBatchInto decides checks into out, which has an outcome for each; the levels that are
 	// there are used again. The texts of the checks are parts of a message: what keeps one longer
-	// copies it.
+	// copies it. An error is from before anything was done.
 	CheckBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error
 	// Peek decides without taking anything, and knows what is used of each level.
 	Peek(ctx context.Context, r limiter.Request) (limiter.Decision, error)

@@ -186,6 +186,7 @@ var documentedLimits = func() []struct{ what, value, beyond string } {
 		{"checks under way on a node; bytes of their bodies", each(classCheck), tooMany},
 		{"batches of checks under way on a node; bytes of their bodies", each(classBatch), tooMany},
 		{"streams of checks open on a node; bytes of their messages", each(classCheckStream), tooMany},
+		{"answers of these streams that are not sent yet; bytes of them", each(classCheckAnswer), tooMany},
 		{"streams about leases open on a node; bytes of their messages", each(classLease), tooMany},
 		{"asks of one message about leases; reports of an ask", fmt.Sprintf("%d; %d", MaxLeaseAsks, MaxLeaseReports), text(reasonBatchTooLarge)},
 		{"messages of a stream of checks that are decided at the same time", strconv.Itoa(MaxStreamMessages), "the stream is not read on meanwhile"},

@@ -58,7 +58,7 @@ func (s *server) shouldRateLimit(ctx context.Context, c *call, r *rlsv3.RateLimi
 	}
 	if decidable {
 		start := time.Now()
-		if err := s.decideEnvoy(ctx, asks); err != nil {
+		if err := s.decideEnvoy(ctx, c, asks); err != nil {
 			return nil, err
 		}
 		for i := range asks {
@@ -94,7 +94,7 @@ func envoyAskOf(domain *envoymap.Domain, r *rlsv3.RateLimitRequest, d *descripto
 
 // decideEnvoy decides the descriptors that are checks: those of one tenant in one step, those of
 // several tenants side by side.
-func (s *server) decideEnvoy(ctx context.Context, asks []envoyAsk) error {
+func (s *server) decideEnvoy(ctx context.Context, c *call, asks []envoyAsk) error {
 	byTenant := map[string][]*envoyAsk{}
 	for i := range asks {
 		if asks[i].matched {
@@ -103,15 +103,20 @@ func (s *server) decideEnvoy(ctx context.Context, asks []envoyAsk) error {
 	}
 	all, ctx := errgroup.WithContext(ctx)
 	for _, of := range byTenant {
-		all.Go(func() error { return s.decideTenant(ctx, of) })
+		all.Go(func() error { return s.decideTenant(ctx, c.fork(), of) })
 	}
 	return all.Wait()
 }
 
-func (s *server) decideTenant(ctx context.Context, asks []*envoyAsk) (err error) {
+func (s *server) decideTenant(ctx context.Context, c *call, asks []*envoyAsk) (err error) {
 	if len(asks) == 1 && !asks[0].Peek {
-		asks[0].decision, err = s.deps.Checker.Check(ctx, asks[0].Request)
+		asks[0].decision, err = s.checkOne(ctx, c, asks[0].Request)
 		return err
+	}
+	if c.cutOff {
+		if f := s.awaitFresh(ctx, c); f != nil {
+			return f
+		}
 	}
 	parts := make([]limiter.Part, len(asks))
 	for i, a := range asks {

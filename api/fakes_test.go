@@ -66,11 +66,6 @@ func (f *fakeServices) Check(ctx context.Context, r limiter.Request) (limiter.De
 	return f.decision, f.err
 }
 
-func (f *fakeServices) CheckBatch(ctx context.Context, all []limiter.Request) ([]limiter.Outcome, error) {
-	out := make([]limiter.Outcome, len(all))
-	return out, f.CheckBatchInto(ctx, all, out)
-}
-
 func (f *fakeServices) CheckBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error {
 	for i, r := range all {
 		// As the contract says, texts that are kept are copied.
@@ -80,6 +75,18 @@ func (f *fakeServices) CheckBatchInto(ctx context.Context, all []limiter.Request
 		}
 	}
 	return nil
+}
+
+// CheckHeld decides the checks of the key held.
+func (f *fakeServices) CheckHeld(all []limiter.Request, out []limiter.Outcome) (open []int) {
+	for i := range all {
+		if all[i].Key != "held" {
+			open = append(open, i)
+			continue
+		}
+		out[i] = limiter.Outcome{Decision: limiter.Decision{Allow: true, Version: 1, Source: limiter.SourceLease}}
+	}
+	return open
 }
 
 func (f *fakeServices) CheckTogether(_ context.Context, parts []limiter.Part) ([]limiter.Decision, error) {

@@ -2,13 +2,18 @@ package api
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 
 	"connectrpc.com/connect"
 
+	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+
+	"github.com/maestro-conductor/maestro/api/envoymap"
 	limiterv1 "github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1"
 	"github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1/limiterv1connect"
+	"github.com/maestro-conductor/maestro/limiter"
 )
 
 // gatedFreshness becomes fresh when it is told, or refuses.
@@ -40,7 +45,7 @@ func TestMetaStaleRefusesEverything(t *testing.T) {
 	e := newEnv(t, func(d *Deps) { d.Freshness = g })
 	asked := map[string]bool{}
 	for _, c := range accessCases {
-		if c.request == nil || asked[c.procedure] || c.procedure == restCheck {
+		if c.request == nil || asked[c.procedure] || strings.Contains(c.procedure, " ") {
 			continue
 		}
 		asked[c.procedure] = true
@@ -50,6 +55,9 @@ func TestMetaStaleRefusesEverything(t *testing.T) {
 				t.Errorf("%s: %v", c.what, err)
 			}
 			continue
+		}
+		if row.cutOff == cutOffLeases && (row.stream || c.procedure == envoyShouldRateLimit) {
+			continue // see TestCutOffChecksGoOnFromLeases
 		}
 		g.answer <- ErrMetaStale
 		d := wantReason(t, callDynamic(t, e, c, secretOf(AllTenants, RoleAdmin)), connect.CodeUnavailable, "meta_stale")
@@ -90,5 +98,102 @@ func TestMetaStaleWaits(t *testing.T) {
 		t.Errorf("after the wait: %v", err)
 	}
 	err := call(func() { e.services.breakToken(secret, ErrTokenRevoked) })
+	wantReason(t, err, connect.CodeUnauthenticated, "token_revoked")
+}
+
+// TestCutOffChecksGoOnFromLeases: what leases decide is answered at once; the rest waits and is refused,
+// check by check where others of its message were decided.
+func TestCutOffChecksGoOnFromLeases(t *testing.T) {
+	g := newGatedFreshness()
+	mapping, problems := envoymap.Parse([]byte(`domains: [{domain: edge, unmatched: deny, rules: [{match: {key: "*"}, tenant: acme, key: "{key}"}]}]`))
+	if problems != nil {
+		t.Fatal(problems)
+	}
+	e := newEnv(t, func(d *Deps) { d.Freshness, d.Envoy = g, mapping })
+	secret := secretOf("acme", RoleRunner)
+	client := limiterv1connect.NewLimiterClient(e.client(secret), e.url)
+	check := func(key string) (*limiterv1.CheckResponse, error) {
+		res, err := client.Check(t.Context(), connect.NewRequest(&limiterv1.CheckRequest{Key: key, Cost: 1}))
+		if err != nil {
+			return nil, err
+		}
+		return res.Msg, nil
+	}
+	refused := func() {
+		g.answer <- ErrMetaStale
+	}
+	if d, err := check("held"); err != nil || !d.GetAllow() || d.GetSource() != limiter.SourceLease {
+		t.Errorf("held: %v, %v", d, err)
+	}
+	refused()
+	_, err := check("other")
+	wantReason(t, err, connect.CodeUnavailable, "meta_stale")
+	<-g.waiting
+
+	batch := func(keys ...string) (*limiterv1.CheckBatchResponse, error) {
+		m := &limiterv1.CheckBatchRequest{}
+		for _, key := range keys {
+			m.Checks = append(m.Checks, &limiterv1.CheckRequest{Key: key, Cost: 1})
+		}
+		res, err := client.CheckBatch(t.Context(), connect.NewRequest(m))
+		if err != nil {
+			return nil, err
+		}
+		return res.Msg, nil
+	}
+	refused()
+	res, err := batch("held", "other", "held")
+	if err != nil || !res.GetResults()[0].GetDecision().GetAllow() || !res.GetResults()[2].GetDecision().GetAllow() ||
+		res.GetResults()[1].GetError().GetReason() != "meta_stale" || res.GetResults()[1].GetDecision() != nil {
+		t.Errorf("batch: %v, %v", res, err)
+	}
+	<-g.waiting
+	refused()
+	_, err = batch("other")
+	wantReason(t, err, connect.CodeUnavailable, "meta_stale")
+	<-g.waiting
+	if len(e.services.checks) != 0 {
+		t.Errorf("%d checks went further", len(e.services.checks))
+	}
+	g.answer <- nil
+	if res, err = batch("held", "other"); err != nil || len(e.services.checks) != 1 || res.GetResults()[1].GetDecision() == nil {
+		t.Errorf("batch at a node that came back: %v, %v", res, err)
+	}
+	<-g.waiting
+
+	stream := e.checkStream(t, secret)
+	m := &limiterv1.CheckStreamRequest{Checks: 2, Keys: "heldother", KeyBytes: []uint32{4, 5}}
+	refused()
+	if got := ask(t, stream, m); len(got.GetFailed()) != 1 || got.GetFailed()[0].GetCheck() != 1 ||
+		got.GetFailed()[0].GetError().GetReason() != "meta_stale" || got.GetAllowed()[0] != 1 {
+		t.Errorf("stream: %v", got)
+	}
+	<-g.waiting
+	refused()
+	m.Keys = "moreother"
+	if got := ask(t, stream, m); got.GetRefused().GetError().GetReason() != "meta_stale" {
+		t.Errorf("stream, nothing held: %v", got)
+	}
+	<-g.waiting
+
+	envoy := func(keys ...string) (*rlsv3.RateLimitResponse, error) {
+		r := &rlsv3.RateLimitRequest{Domain: "edge"}
+		for _, key := range keys {
+			r.Descriptors = append(r.Descriptors, descriptor("key", key))
+		}
+		return askEnvoy(t, e, secret, r)
+	}
+	if got, err := envoy("held"); err != nil || got.GetOverallCode() != rlsv3.RateLimitResponse_OK {
+		t.Errorf("envoy: %v, %v", got, err)
+	}
+	refused()
+	if _, err := envoy("held", "held"); connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("descriptors that pass together, of which no lease decides: %v", err)
+	}
+	<-g.waiting
+
+	// A token that is known to be revoked is refused at once, as ever.
+	e.services.breakToken(secret, ErrTokenRevoked)
+	_, err = check("held")
 	wantReason(t, err, connect.CodeUnauthenticated, "token_revoked")
 }

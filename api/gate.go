@@ -81,15 +81,18 @@ func (g *gate) charge(tenant string, n int64) *fault {
 	return nil
 }
 
-// discharge gives bytes back that were charged.
-func (g *gate) discharge(tenant string, n int64) {
+// adjust counts bytes that are there already, or gone: nobody can be refused for them any more.
+func (g *gate) adjust(tenant string, n int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.inside.bytes -= n
+	g.inside.bytes += n
 	if t := g.byTenant[tenant]; t != nil {
-		t.bytes -= n
+		t.bytes += n
 	}
 }
+
+// discharge gives bytes back that were charged.
+func (g *gate) discharge(tenant string, n int64) { g.adjust(tenant, -n) }
 
 // leave gives the place back, after its bytes.
 func (g *gate) leave(tenant string) {
@@ -158,6 +161,12 @@ func (m *meter) handOver() int64 {
 	n := m.taken
 	m.taken = 0
 	return n
+}
+
+// set makes what was taken n bytes, which are there already.
+func (m *meter) set(n int64) {
+	m.gate.adjust(m.tenant, n-m.taken)
+	m.taken = n
 }
 
 func (m *meter) giveBack(n int64) { m.gate.discharge(m.tenant, n) }

@@ -117,8 +117,16 @@ func (s *server) handlers() map[string]http.Handler {
 	_, v1 := grpcreflect.NewHandlerV1(reflector, connect.WithReadMaxBytes(MaxBodyBytes))
 	_, v1Alpha := grpcreflect.NewHandlerV1Alpha(reflector, connect.WithReadMaxBytes(MaxBodyBytes))
 	return map[string]http.Handler{
-		limiterv1connect.LimiterCheckProcedure:      unary(s, limiterv1connect.LimiterCheckProcedure, s.check),
-		restCheck:                                   http.HandlerFunc(s.checkREST),
+		limiterv1connect.LimiterCheckProcedure: unary(s, limiterv1connect.LimiterCheckProcedure, s.check),
+		restCheck:                              http.HandlerFunc(s.checkREST),
+		restReserve:                            restOf(s, s.reserve),
+		restCommit:                             restOf(s, s.commit),
+		restCancel:                             restOf(s, s.cancel),
+		restRefund:                             restOf(s, s.refund),
+		restAcquire:                            restOf(s, s.acquire),
+		restRelease:                            restOf(s, s.release),
+		restPeek:                               restOf(s, s.peek),
+		restUsage:                              restOf(s, s.usage),
 		limiterv1connect.LimiterCheckBatchProcedure: unary(s, limiterv1connect.LimiterCheckBatchProcedure, s.checkBatch),
 		limiterv1connect.LimiterCheckStreamProcedure: connect.NewBidiStreamHandler(
 			limiterv1connect.LimiterCheckStreamProcedure, s.checkStream, optionsOf(limiterv1connect.LimiterCheckStreamProcedure)...),

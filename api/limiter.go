@@ -29,7 +29,7 @@ func (s *server) decide(ctx context.Context, c *call, r *limiterv1.CheckRequest)
 		return nil, f
 	}
 	start := time.Now()
-	d, err := s.deps.Checker.Check(ctx, q)
+	d, err := s.checkOne(ctx, c, q)
 	if err != nil {
 		return nil, err
 	}
@@ -78,8 +78,8 @@ func (s *server) checkBatch(ctx context.Context, c *call, r *limiterv1.CheckBatc
 			return nil, refuse(f.reason, "checks[%d]: %s", i, f.message)
 		}
 	}
-	outcomes, err := s.deps.Checker.CheckBatch(ctx, all)
-	if err != nil {
+	outcomes := make([]limiter.Outcome, len(all))
+	if err := s.checkMany(ctx, c, all, outcomes); err != nil {
 		return nil, err
 	}
 	res := &limiterv1.CheckBatchResponse{Results: make([]*limiterv1.CheckResult, len(outcomes))}

@@ -93,6 +93,8 @@ var classLimits = [classes]classLimit{
 	classBatch: {"batch", 128, 32 << 20, 1 << 20},
 	// Each message of these streams takes a place among the batches while it is decided.
 	classCheckStream: {"check_stream", 256, 64 << 20, 1 << 20},
+	// Answers to messages of these streams, until they are sent: all of them without levels.
+	classCheckAnswer: {"check_answer", 4096, 64 << 20, 0},
 	// A stream of each client or sidecar that decides by itself.
 	classLease: {"lease", 1024, 32 << 20, 1 << 20},
 }

@@ -20,6 +20,8 @@ type call struct {
 	// control sets the deadlines of a stream's messages.
 	control *http.ResponseController
 	start   time.Time
+	// cutOff is set on a node that may not know of revocations, for what its leases may decide.
+	cutOff bool
 	// entered is true once a handler has the request's message.
 	entered bool
 	// fault is how it failed; nil while it has not.
@@ -110,7 +112,7 @@ func (s *server) admit(c *call, w http.ResponseWriter, r *http.Request) (ctx con
 		leave = func() { cancel(); release() }
 	}
 	if !fresh {
-		if f := s.awaitFresh(ctx, c); f != nil {
+		if f := s.admitCutOff(ctx, c); f != nil {
 			leave()
 			return nil, nil, f
 		}

@@ -376,7 +376,7 @@ var (
 	}
 	reasonMetaStale = &reason{
 		name: "meta_stale", code: connect.CodeUnavailable,
-		title: "this node is cut off from the group meta and may not know of revocations, so it refuses everything",
+		title: "this node is cut off from the group meta and may not know of revocations, so it refuses all but checks that its leases decide",
 		hint:  "retry on another node of the region; nothing was done here", retryAfterMs: 500,
 		opaque: true, sentinels: []error{ErrMetaStale},
 	}

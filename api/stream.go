@@ -56,8 +56,8 @@ func (s *server) ingestStream(ctx context.Context, stream *ingestBidi) error {
 func (s *server) admitMessage(ctx context.Context, c *call) *fault {
 	fresh := s.fresh()
 	f := s.admitIdentity(ctx, c)
-	if f == nil && !fresh {
-		f = s.awaitFresh(ctx, c)
+	if c.cutOff = false; f == nil && !fresh {
+		f = s.admitCutOff(ctx, c)
 	}
 	return f
 }

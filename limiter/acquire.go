@@ -73,7 +73,7 @@ func (m *Machine) judgeSlots(tx *raftfsm.Tx, now int64, levels []level, r Reques
 		if !limit.hasConcurrency() {
 			continue
 		}
-		if err := l.loadSlots(it, r, now, m.set.emptied, r.Cost, uint64(limit.Concurrency.Limit)); err != nil {
+		if err := l.loadSlots(it, r, now, m.set.emptied, r.Cost, uint64(limit.Concurrency.Limit), &m.slots); err != nil {
 			return d, err
 		}
 		if r.Cost > limit.Concurrency.Limit {
@@ -95,10 +95,11 @@ func (m *Machine) judgeSlots(tx *raftfsm.Tx, now int64, levels []level, r Reques
 // loadSlots finds what is held of a limit's counter, and how long it takes until cost more and that are
 // at most so many. After a restore a counter is full for as long as slots from before it can have
 // been held.
-func (l *level) loadSlots(it *raftfsm.Iter, r Request, now, emptied int64, cost uint32, most uint64) (err error) {
+func (l *level) loadSlots(it *raftfsm.Iter, r Request, now, emptied int64, cost uint32, most uint64, memo *slotMemo) (err error) {
 	l.held, l.slots = 0, verdict{kind: KindConcurrency}
-	s := slotsOf{it: it, prefix: slotPrefix(l.limit.uid, r.Tenant, l.limit.subject(r.Token, r.Key)), now: now}
-	if l.held, err = s.held(); err == nil && l.held+uint64(cost) > most {
+	s := slotsOf{it: it, prefix: slotPrefix(l.limit.uid, r.Tenant, l.limit.subject(r.Token, r.Key)), now: now, memo: memo}
+	// More than there can be never passes, however long it waits.
+	if l.held, err = s.held(); err == nil && uint64(cost) <= most && l.held+uint64(cost) > most {
 		l.slots.wait, err = s.wait(l.held + uint64(cost) - most)
 	}
 	if err != nil {

@@ -73,14 +73,50 @@ func TestLargeBatchIsSplit(t *testing.T) {
 func TestBatchRefusesBeforeItBegins(t *testing.T) {
 	d := drive(t, 8)
 	d.set(windowed("w", "acme", 5, "1h"))
-	_, err := d.service().CheckBatch(t.Context(), []Request{{Tenant: "acme", Cost: 1}, {Tenant: "Acme"}, {Tenant: "acme", RequestID: "r"}})
+	_, err := d.service().CheckBatch(t.Context(), []Request{{Tenant: "acme", Cost: 1}, {Tenant: "Acme"}, {Tenant: "acme", RequestID: strings.Repeat("r", RequestIDBytesMax+1)}})
 	const want = `checks[1]: tenant: must be 1 to 63 of the characters a-z 0-9 . _ -
-checks[2].request_id: is not taken in a batch; send the check alone`
+checks[2]: request_id: must be at most 128 bytes, not 129`
 	if !errors.Is(err, ErrInvalid) || err.Error() != want {
 		t.Errorf("got %v", err)
 	}
 	if got := d.check(0, Request{Tenant: "acme"}); got.Levels[0].Remaining != 5 {
 		t.Errorf("something was taken: %v", got)
+	}
+}
+
+// A batch that is repeated takes nothing again for its checks with request ids, which can be refunded.
+func TestNamedChecksOfABatchAreDecidedOnce(t *testing.T) {
+	r := startRegion(t, 1, limit("a", ScopeTenant, "*", "100/d", 1000), hourly("all", ScopeGlobal, anyTenant, 1_000_000))
+	defer r.close()
+	n := r.nodes[0]
+	all := make([]Request, 100)
+	for i := range all {
+		all[i] = Request{Tenant: "acme", Cost: 1}
+		if i%2 == 1 {
+			all[i].RequestID = fmt.Sprint(i)
+		}
+	}
+	for range 3 {
+		out, err := n.CheckBatch(t.Context(), all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, o := range out {
+			if o.Err != nil || !o.Decision.Allow || len(o.Decision.Levels) != 2 {
+				t.Fatalf("check %d: %+v", i, o)
+			}
+		}
+	}
+	if used := r.used(t); used != 3*50+50 {
+		t.Errorf("%d used, want 50 once and 50 three times", used)
+	}
+	if got, err := n.Refund(t.Context(), "acme", "1", 0); err != nil || got != 1 {
+		t.Errorf("refund: %d, %v", got, err)
+	}
+	again := all[1]
+	again.Cost = 2
+	if out, err := n.CheckBatch(t.Context(), []Request{all[0], again}); err != nil || out[0].Err != nil || !errors.Is(out[1].Err, raftfsm.ErrRequestReused) {
+		t.Errorf("another check with an id that was used: %+v, %v", out, err)
 	}
 }
 

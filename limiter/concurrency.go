@@ -14,7 +14,7 @@ const (
 	HoldMax   = time.Hour
 	HoldUsual = time.Minute
 	// concurrencyMax bounds the slots of one counter, and so the rows that a denied request looks
-	// at for its advice.
+	// at for its advice, once: see slotMemo.
 	concurrencyMax = 10_000
 )
 

@@ -31,9 +31,6 @@ const (
 	// globalsFresh is for how long a node without a replica believes what it knows of whether there are
 	// global limits.
 	globalsFresh = time.Second
-	// globalsAtOnce bounds how many checks of a batch ask for global tokens at the same time that this
-	// node does not have.
-	globalsAtOnce = 32
 	// putBackTimeout bounds how long a denied check waits until its global tokens are back.
 	putBackTimeout = time.Second
 )
@@ -168,7 +165,7 @@ func (s *Service) askGlobal(ctx context.Context, mode Mode, r *Request, g *globa
 	}
 	sent := s.steady()
 	res, err := s.proposeGlobal(ctx, mode, r, g, "")
-	if err == nil && s.askAgain(ctx, globalTenant, r.RequestID != "", res.recalls) {
+	if err == nil && s.askAgain(ctx, globalTenant, r.RequestID != "", &res) {
 		sent = s.steady()
 		res, err = s.proposeGlobal(ctx, mode, r, g, ".recalled")
 	}

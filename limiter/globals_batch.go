@@ -102,10 +102,14 @@ func (s *Service) watchGlobals(ctx context.Context, places []int, parts []global
 	}
 }
 
+// singlesAtOnce bounds how many checks of a batch are decided one by one at the same time: those that ask for
+// global tokens that this node does not have, and those with a request id.
+const singlesAtOnce = 32
+
 // atOnce calls f for each place, some at a time.
 func atOnce(places []int, f func(place int)) {
 	var wg sync.WaitGroup
-	slots := make(chan struct{}, globalsAtOnce)
+	slots := make(chan struct{}, singlesAtOnce)
 	for _, i := range places {
 		slots <- struct{}{}
 		wg.Go(func() {

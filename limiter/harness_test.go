@@ -19,7 +19,11 @@ type driven struct {
 const testGroup raftfsm.GroupID = 7
 
 func drive(t testing.TB, cacheCounters int) *driven {
-	return &driven{Driver: fsmtest.New(t, func() raftfsm.Machine { return newMachine(cacheCounters) }), t: t}
+	return &driven{Driver: fsmtest.New(t, func() raftfsm.Machine {
+		m := newMachine(cacheCounters)
+		m.slots.after = 1 // so that what is remembered is tried with few
+		return m
+	}), t: t}
 }
 
 func (d *driven) Propose(_ context.Context, _ raftfsm.GroupID, cmd raftfsm.Command) (raftfsm.Result, error) {

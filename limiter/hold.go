@@ -86,7 +86,7 @@ func (s *Service) take(ctx context.Context, op byte, name string, r Request, ttl
 		c.id = holdID(id)
 	}
 	res, err := s.proposeHold(ctx, op, name, c, id, mode)
-	if err == nil && s.askAgain(ctx, r.Tenant, r.RequestID != "", res.recalls) {
+	if err == nil && s.askAgain(ctx, r.Tenant, r.RequestID != "", &res) {
 		if r.RequestID != "" { // under a name of its own, as in Check
 			id = raftfsm.NewRequestID(kind+".recalled", r.Tenant, r.RequestID)
 		}

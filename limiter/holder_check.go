@@ -39,6 +39,8 @@ type heldCheck struct {
 	debited    bool
 	told       bool // some lease has something to tell at once
 
+	// only keeps the check from asking for tokens: what is here decides it, or nothing does.
+	only bool
 	// holds keeps what the check takes pending until settle; epochs tells which epochs it took it from.
 	holds  bool
 	epochs uint64
@@ -187,7 +189,7 @@ func (t *holderTable) spend(s *holderShard, c *heldCheck, now int64) {
 		} else {
 			l.spend(cost)
 		}
-		if l.flight == nil && l.low(now) {
+		if l.flight == nil && !c.only && l.low(now) {
 			t.ask(l)
 			c.told = c.told || l.hurries()
 		}
@@ -219,7 +221,7 @@ func (t *holderTable) lack(s *holderShard, c *heldCheck, now int64) {
 		s.counts.cached++
 		return
 	}
-	if r.central || !r.mayAsk(c, now) {
+	if r.central || c.only || !r.mayAsk(c, now) {
 		return
 	}
 	c.answer, c.told = heldLacks, true

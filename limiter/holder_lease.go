@@ -21,8 +21,10 @@ const (
 	// smallParts is of how many equal parts of a limit one may idle with a holder.
 	smallParts = 64
 	// scarceMin is the least time for which nothing is asked for a lease that was recalled, so that
-	// its group alone decides about tokens that are scarce everywhere.
+	// its group alone decides about tokens that are scarce everywhere; otherwise that is the limit's span, up
+	// to scarceMax: one recall must not keep a counter from being lent for long.
 	scarceMin = 100 * time.Millisecond
+	scarceMax = time.Second
 )
 
 // leaseTerms are what a holder knows of a limit's leases.
@@ -225,7 +227,7 @@ func (l *lease) rest() time.Duration {
 	if l.limit.terms.ahead > 0 {
 		return scarceMin
 	}
-	return max(time.Duration(l.limit.terms.span), scarceMin)
+	return min(max(time.Duration(l.limit.terms.span), scarceMin), scarceMax)
 }
 
 // dry is for how long to ask for nothing after a group had little.

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,8 +36,9 @@ type region struct {
 // node is a service with leases in a region.
 type node struct {
 	*Service
-	leases  *Leases
-	follows bool
+	leases *Leases
+	// lost is set while the node's replica does not keep up.
+	lost atomic.Bool
 }
 
 func startRegion(t testing.TB, nodes int, limits ...Limit) *region {
@@ -48,11 +50,11 @@ func startRegion(t testing.TB, nodes int, limits ...Limit) *region {
 	}
 	r.others = goleak.IgnoreCurrent()
 	for range nodes {
-		n := &node{Service: NewService(r, []raftfsm.GroupID{testGroup}), follows: true}
+		n := &node{Service: NewService(r, []raftfsm.GroupID{testGroup})}
 		n.leases, err = n.NewLeases(LeaseOptions{
 			Groups: r, Recaller: recaller{r, n}, Clock: clock.NewFast(system),
 			Machines: map[raftfsm.GroupID]*Machine{testGroup: r.Machine().(*Machine)},
-			Follows:  func(raftfsm.GroupID) bool { return n.follows },
+			Follows:  func(raftfsm.GroupID) bool { return !n.lost.Load() },
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -170,12 +172,12 @@ func TestOtherChecksGoToTheGroup(t *testing.T) {
 			t.Errorf("%+v: %+v, want the leader's decision", q, d)
 		}
 	}
-	n.follows = false
+	n.lost.Store(true)
 	n.leases.look()
 	if d := n.ask(t, Request{Tenant: "acme", Cost: 1}); d.Source != SourceLeader {
 		t.Errorf("on a replica that is behind: %+v", d)
 	}
-	n.follows = true
+	n.lost.Store(false)
 	n.leases.look()
 	if d := n.ask(t, Request{Tenant: "acme", Cost: 1}); d.Source != SourceLease {
 		t.Errorf("on a replica that keeps up: %+v", d)
@@ -425,13 +427,13 @@ func TestAdviceOfWhatIsDeniedAnyway(t *testing.T) {
 	if d := r.nodes[1].ask(t, Request{Tenant: "acme", Cost: 89, RequestID: "most"}); !d.Allow {
 		t.Fatal(d)
 	}
-	for i := range 2 { // the second time there is nothing to return
+	for i := range 2 {
 		if d := r.nodes[1].ask(t, Request{Tenant: "acme", Cost: 12, RequestID: fmt.Sprint("more", i)}); d.Allow || d.RetryAfterMs > 121_000 {
 			t.Errorf("%v, want to pass within two minutes", d)
 		}
 	}
-	if d := r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 1}); !d.Allow || d.Source != SourceLeader {
-		t.Errorf("at the node that had a lease: %+v, want that it was returned", d)
+	if d := r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 1}); !d.Allow || d.Source != SourceLease {
+		t.Errorf("at the node that has a lease: %+v, want that it was not returned for nothing", d)
 	}
 }
 

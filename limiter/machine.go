@@ -20,6 +20,7 @@ const cacheCounters = 1 << 16
 type Machine struct {
 	// Only the goroutine that applies uses these.
 	cache  *counterCache
+	slots  slotMemo
 	set    *limitSet
 	config config
 	// heldMax bounds what a tenant holds; the constant, but in tests.
@@ -46,13 +47,14 @@ type Machine struct {
 func NewMachine() *Machine { return newMachine(cacheCounters) }
 
 func newMachine(counters int) *Machine {
-	return &Machine{cache: newCounterCache(counters), heldMax: heldMax}
+	return &Machine{cache: newCounterCache(counters), slots: slotMemo{after: slotRowsRead}, heldMax: heldMax}
 }
 
 // Load implements raftfsm.Machine.
 func (m *Machine) Load(store *raftfsm.Store) error {
 	m.store = store
 	m.cache = newCounterCache(m.cache.capacity)
+	m.slots = slotMemo{after: m.slots.after}
 	m.time.Store(0)
 	m.wall.Store(0)
 	m.restoring.Store(false)

@@ -61,7 +61,7 @@ func (m *Machine) peek(ctx context.Context, c command, match matcher, encode fun
 	for i, limit := range matched {
 		err := levels[i].load(limit, r, now, set.emptied, func(key []byte) (counter, bool, error) { return readRow(rows, key, decodeCounter) })
 		if err == nil && limit.hasConcurrency() {
-			err = levels[i].loadSlots(rows, r, now, set.emptied, 0, 0) // and until nothing is held
+			err = levels[i].loadSlots(rows, r, now, set.emptied, 0, 0, nil) // and until nothing is held
 		}
 		if err != nil {
 			return nil, err

@@ -93,8 +93,9 @@ func (s *Service) peekTenant(ctx context.Context, mode Mode, r Request) (Decisio
 }
 
 // CheckBatch decides checks with as few log entries as it can, those of one tenant, token and key in
-// their order. It is not atomic: each check is decided for itself. Request ids are not taken. The error is
-// an *InvalidError, and then nothing was done.
+// their order. It is not atomic: each check is decided for itself. Those with a request id are decided one by
+// one as Check does, in any order, so that a retry of the batch finds their first decisions. The error is an
+// *InvalidError, and then nothing was done.
 func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, error) {
 	out := make([]Outcome, len(all))
 	if err := s.CheckBatchInto(ctx, all, out); err != nil {
@@ -108,9 +109,6 @@ func (s *Service) CheckBatch(ctx context.Context, all []Request) ([]Outcome, err
 func (s *Service) CheckBatchInto(ctx context.Context, all []Request, out []Outcome) error {
 	var errs []error
 	for i, r := range all {
-		if r.RequestID != "" && len(errs) < problemsMax {
-			errs = append(errs, &InvalidError{Field: fmt.Sprintf("checks[%d].request_id", i), Message: "is not taken in a batch; send the check alone"})
-		}
 		if err := validRequest(r); err != nil && len(errs) < problemsMax {
 			errs = append(errs, fmt.Errorf("checks[%d]: %w", i, err))
 		}
@@ -125,16 +123,26 @@ func (s *Service) CheckBatchInto(ctx context.Context, all []Request, out []Outco
 		}
 		return nil
 	}
-	places := make([]int, len(all))
+	places, named := make([]int, 0, len(all)), []int(nil)
 	for i := range all {
-		places[i], out[i].Err = i, nil
+		if out[i].Err = nil; all[i].RequestID != "" {
+			named = append(named, i)
+		} else {
+			places = append(places, i)
+		}
+	}
+	if len(named) > 0 {
+		var apart sync.WaitGroup
+		apart.Go(func() { atOnce(named, func(i int) { out[i].Decision, out[i].Err = s.Check(ctx, all[i]) }) })
+		defer apart.Wait()
 	}
 	some, canaries, err := s.globals(ctx)
 	switch {
 	case err != nil:
-		for i := range out {
+		for _, i := range places {
 			out[i].Err = err
 		}
+	case len(places) == 0:
 	case some:
 		s.batchWithGlobals(ctx, mode, all, places, out, canaries)
 	default:
@@ -240,10 +248,8 @@ func (s *Service) decideBatch(ctx context.Context, mode Mode, group raftfsm.Grou
 				continue
 			}
 			out[i].Decision, out[i].Err = decisionOf(res.batch[at], outcomeDecided, all[i].Tenant, mode)
-			if recalls := res.batch[at].recalls; recall && len(recalls) > 0 {
-				lent.add(i, all[i].Tenant, recalls, sent)
-			} else {
-				s.decided(&all[i], &out[i].Decision, sent, len(recalls) > 0)
+			if !recall || !lent.add(i, all[i].Tenant, &res.batch[at], sent) {
+				s.decided(&all[i], &out[i].Decision, sent, len(res.batch[at].recalls) > 0)
 			}
 		}
 		places = places[n:]

@@ -57,7 +57,7 @@ func (s *Service) checkCentrally(ctx context.Context, mode Mode, r Request, d *D
 	}
 	sent := s.steady()
 	res, err := s.askGroup(ctx, mode, r, opNameCheck)
-	if err == nil && s.askAgain(ctx, r.Tenant, r.RequestID != "", res.recalls) {
+	if err == nil && s.askAgain(ctx, r.Tenant, r.RequestID != "", &res) {
 		// Under a name of its own, so that a retry goes the same way and finds both answers.
 		sent = s.steady()
 		res, err = s.askGroup(ctx, mode, r, opNameCheck+".recalled")
@@ -74,13 +74,19 @@ func (s *Service) checkCentrally(ctx context.Context, mode Mode, r Request, d *D
 // askAgain has leases of a tenant returned that are in the way of a request, and tells whether to ask the
 // group once more. A named request, one with an id, always does: a first try of it, here or elsewhere, may
 // have, and what that took is under the second name.
-func (s *Service) askAgain(ctx context.Context, tenant string, named bool, recalls []Recall) bool {
-	if len(recalls) == 0 {
+func (s *Service) askAgain(ctx context.Context, tenant string, named bool, denied *result) bool {
+	if len(denied.recalls) == 0 {
 		return false
 	}
 	l := s.holding()
-	returned := l != nil && l.recall(ctx, s.Group(tenant), tenant, recalls)
+	returned := l != nil && denied.passesSoon() && l.recall(ctx, s.Group(tenant), tenant, denied.recalls)
 	return returned || named
+}
+
+// passesSoon tells whether a denied request passes soon with all back that is lent, as its advice says. If not,
+// that would be taken from its holders for nothing.
+func (r *result) passesSoon() bool {
+	return len(r.recalls) > 0 && r.decision.RetryAfterMs <= uint32(scarceMax.Milliseconds())
 }
 
 // askGroup sends one check. A request id is remembered under the name of op, and the check can be
@@ -143,15 +149,17 @@ type lentBatch struct {
 	sent    int64               // when the first of them was
 }
 
-func (b *lentBatch) add(place int, tenant string, recalls []Recall, sent int64) {
-	if len(recalls) == 0 {
-		return
+// add takes a check, and tells whether it may pass once leases are back.
+func (b *lentBatch) add(place int, tenant string, denied *result, sent int64) bool {
+	if !denied.passesSoon() {
+		return false
 	}
 	if b.recalls == nil {
 		b.recalls, b.sent = map[string][]Recall{}, sent
 	}
 	b.places = append(b.places, place)
-	b.recalls[tenant] = append(b.recalls[tenant], recalls...)
+	b.recalls[tenant] = append(b.recalls[tenant], denied.recalls...)
+	return true
 }
 
 // recall asks for all leases at once, and tells whether to ask the group again.

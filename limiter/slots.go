@@ -46,6 +46,7 @@ type slotsOf struct {
 	it     *raftfsm.Iter
 	prefix []byte
 	now    int64
+	memo   *slotMemo // nil where none is kept
 }
 
 // held is the weight that is held.
@@ -70,14 +71,28 @@ func (s slotsOf) held() (uint64, error) {
 // wait is how long it takes until slots of the weight need have freed themselves; with the largest
 // need until all have.
 func (s slotsOf) wait(need uint64) (u128, error) {
+	if known := s.memo.find(s.prefix); known != nil {
+		return u128{0, uint64(known.until(s.now, need) - s.now)}, nil
+	}
 	var freed uint64
 	until := s.now
-	for ok := s.it.SeekGE(slotKey(s.prefix, s.now+1, holdID{})); ok && freed < need && bytes.HasPrefix(s.it.Key(), s.prefix); ok = s.it.Next() {
+	var read []timedSlot
+	for ok := s.it.SeekGE(slotKey(s.prefix, s.now+1, holdID{})); ok && bytes.HasPrefix(s.it.Key(), s.prefix); ok = s.it.Next() {
 		w, err := s.weight()
 		if err != nil {
 			return u128{}, err
 		}
-		freed, until = freed+w, s.deadline()
+		if freed < need {
+			freed, until = freed+w, s.deadline()
+		} else if s.memo == nil || len(read) <= s.memo.after {
+			break
+		}
+		if s.memo != nil {
+			read = append(read, timedSlot{s.deadline(), w})
+		}
+	}
+	if s.memo != nil && len(read) > s.memo.after && s.it.Error() == nil {
+		s.memo.put(s.prefix, read)
 	}
 	return u128{0, uint64(until - s.now)}, s.it.Error()
 }
@@ -130,6 +145,7 @@ func (m *Machine) putSlot(tx *raftfsm.Tx, prefix []byte, deadline int64, id hold
 	if err != nil {
 		return fmt.Errorf("limiter: slots: %w", err)
 	}
+	m.slots.change(prefix, deadline, uint64(weight), there)
 	return nil
 }
 

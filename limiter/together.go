@@ -60,8 +60,8 @@ func (s *Service) decideTogether(ctx context.Context, mode Mode, parts []Part) (
 	res, err := s.propose(ctx, group, cmd)
 	if l := s.holding(); l != nil && err == nil {
 		lent := lentBatch{}
-		for i, one := range res.batch {
-			lent.add(i, tenant, one.recalls, 0)
+		for i := range res.batch {
+			lent.add(i, tenant, &res.batch[i], 0)
 		}
 		if lent.recall(ctx, l, group) {
 			res, err = s.propose(ctx, group, cmd)

@@ -47,7 +47,7 @@ func newFreshness(steady func() int64, confirm func(context.Context) error, log 
 	f := &freshness{steady: steady, confirm: confirm, log: log, changed: make(chan struct{}), ended: make(chan struct{})}
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mc_meta_age_seconds",
-		Help: "Age of this node's last confirmation from the group meta; above 1 it refuses requests as meta_stale. -1 before the first.",
+		Help: "Age of this node's last confirmation from the group meta; above 1 it refuses all but checks from leases as meta_stale. -1 before the first.",
 	}, func() float64 {
 		if age, ok := f.age(); ok {
 			return age.Seconds()
@@ -101,7 +101,7 @@ func (f *freshness) run(ctx context.Context) {
 			f.log.Info("meta is confirmed again: requests are served")
 			stale = false
 		case !fresh && !stale && ctx.Err() == nil && err != nil:
-			f.log.Warn("meta is not confirmed: requests are refused as meta_stale until it is", "err", err)
+			f.log.Warn("meta is not confirmed: all but checks from leases is refused as meta_stale until it is", "err", err)
 			stale = true
 		}
 		pause(ctx, max(metaConfirmPause, metaConfirmEvery-time.Duration(f.steady()-began)))

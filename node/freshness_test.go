@@ -18,6 +18,7 @@ import (
 	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
 	"github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1/provenancev1connect"
 	"github.com/maestro-conductor/maestro/internal/clock"
+	"github.com/maestro-conductor/maestro/limiter"
 )
 
 // A confirmation counts from its beginning, a failed one not at all.
@@ -149,3 +150,73 @@ func TestRevocationsReachEveryNode(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// cutFromMeta lets a running node hear nothing from meta any more, while all else of it goes on; until mend.
+func (r *testRegion) cutFromMeta(i int) (mend func()) {
+	r.t.Helper()
+	n := r.nodes[i].Load()
+	whole := n.services.running.Load()
+	cut := *whole
+	cut.fresh = newFreshness(n.clock.Steady, nil, n.log, prometheus.NewRegistry())
+	n.services.running.Store(&cut)
+	return func() { n.services.running.Store(whole) }
+}
+
+// A node that is cut off from meta spends the leases that it holds and nothing else, until they end. What it
+// let pass counts everywhere.
+func TestChecksGoOnFromLeasesWithoutMeta(t *testing.T) {
+	r := newRegion(t)
+	r.run()
+	ctx := context.Background()
+	r.setLimits(bucketOf("acme", "tenant", "acme", "100/d", 1000), bucketOf("tiny", "tenant", "tiny", "10/d", 10))
+	token, err := r.tokens(0).CreateToken(ctx, connect.NewRequest(&clusterv1.CreateTokenRequest{Tenant: "acme", Role: api.RoleRunner}))
+	check(t, err)
+	passed := uint32(0)
+	ask := func(i int, m *limiterv1.CheckRequest) (*limiterv1.CheckResponse, error) {
+		res, err := r.limiter(i).Check(ctx, withToken(token.Msg.GetToken(), m))
+		if err != nil {
+			return nil, err
+		}
+		passed += m.GetCost()
+		return res.Msg, nil
+	}
+	one := &limiterv1.CheckRequest{Cost: 1}
+	r.await("a check from a lease", func() bool {
+		d, err := ask(2, one)
+		return err == nil && d.GetSource() == limiter.SourceLease
+	})
+
+	mend := r.cutFromMeta(2)
+	before := passed
+	for {
+		d, err := ask(2, one)
+		if err != nil {
+			if reasonOf(err) != "meta_stale" {
+				t.Errorf("once its leases are spent: %v", err)
+			}
+			break
+		}
+		if !d.GetAllow() || d.GetSource() != limiter.SourceLease {
+			t.Fatalf("at a node that is cut off: %v", d)
+		}
+	}
+	if passed == before {
+		t.Error("no check passed from leases")
+	}
+	for what, err := range map[string]error{
+		"a check with a request id": second(ask(2, &limiterv1.CheckRequest{Cost: 1, RequestId: "r"})),
+		"usage":                     second(r.limiter(2).Usage(ctx, withToken(token.Msg.GetToken(), &limiterv1.UsageRequest{}))),
+		"a small limit":             second(r.limiter(2).Check(ctx, connect.NewRequest(&limiterv1.CheckRequest{Tenant: "tiny", Cost: 1}))),
+	} {
+		if reasonOf(err) != "meta_stale" {
+			t.Errorf("%s at a node that is cut off: %v", what, err)
+		}
+	}
+	r.await("the others to count what passed", func() bool { return r.used("acme") == passed })
+	_, err = ask(0, one)
+	check(t, err)
+
+	mend()
+	_, err = ask(2, one)
+	check(t, err)
+}

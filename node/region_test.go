@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ type testRegion struct {
 	placed  int
 	configs []Config
 	stop    []func() error
+	nodes   []*atomic.Pointer[Node] // as they run
 	admin   *http.Client
 }
 
@@ -86,6 +88,7 @@ func (r *testRegion) configure(s Seed, seeds []Seed) int {
 	c.TLS = TLSFiles{CA: certs.CAPath(r.dir), Cert: p.Cert, Key: p.Key}
 	r.configs = append(r.configs, c)
 	r.stop = append(r.stop, nil)
+	r.nodes = append(r.nodes, &atomic.Pointer[Node]{})
 	return len(r.configs) - 1
 }
 
@@ -105,8 +108,9 @@ func (r *testRegion) Start(i int) {
 	if os.Getenv("MAESTRO_TEST_LOG") != "" {
 		out = os.Stderr
 	}
+	log := slog.New(slog.NewTextHandler(out, nil)).With("node", r.configs[i].Name)
 	go func() {
-		ended <- Run(ctx, r.configs[i], slog.New(slog.NewTextHandler(out, nil)).With("node", r.configs[i].Name))
+		ended <- run(ctx, r.configs[i], log, r.nodes[i].Store)
 	}()
 	r.stop[i] = func() error {
 		cancel()

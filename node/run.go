@@ -62,6 +62,11 @@ type Node struct {
 
 // Run runs a node until ctx ends, then stops it in order. It returns what went wrong.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
+	return run(ctx, cfg, log, func(*Node) {})
+}
+
+// run is Run, and shows the node before it begins.
+func run(ctx context.Context, cfg Config, log *slog.Logger, show func(*Node)) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
@@ -69,6 +74,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	show(n)
 	log.Info("starting", "node", cfg.Name, "id", n.boot.self(), "region", cfg.Region, "version", version.String())
 	ctx, n.halt = context.WithCancelCause(ctx)
 	defer n.halt(nil)

@@ -85,29 +85,26 @@ func (s *services) Check(ctx context.Context, q limiter.Request) (limiter.Decisi
 	return d, err
 }
 
-// CheckBatch decides many checks.
-func (s *services) CheckBatch(ctx context.Context, all []limiter.Request) ([]limiter.Outcome, error) {
+// CheckHeld decides checks from leases of this node alone.
+func (s *services) CheckHeld(all []limiter.Request, out []limiter.Outcome) (open []int) {
 	r, err := s.get()
 	if err != nil {
-		return nil, err
+		for i := range out {
+			out[i] = limiter.Outcome{Err: err}
+		}
+		return nil
 	}
-	out := make([]limiter.Outcome, len(all))
-	if err := r.checkBatchInto(ctx, all, out); err != nil {
-		return nil, err
+	open = r.limiter.CheckHeld(all, out)
+	still := make([]bool, len(all))
+	for _, i := range open {
+		still[i] = true
 	}
-	return out, nil
-}
-
-func (r *running) checkBatchInto(ctx context.Context, all []limiter.Request, out []limiter.Outcome) error {
-	if err := r.limiter.CheckBatchInto(ctx, all, out); err != nil {
-		return err
-	}
-	for i := range out {
-		if out[i].Err == nil {
+	for i := range all {
+		if !still[i] {
 			r.seen(&all[i], &out[i].Decision)
 		}
 	}
-	return nil
+	return open
 }
 
 // CheckTogether takes all parts or none.
@@ -139,7 +136,15 @@ func (s *services) CheckBatchInto(ctx context.Context, all []limiter.Request, ou
 	if err != nil {
 		return err
 	}
-	return r.checkBatchInto(ctx, all, out)
+	if err := r.limiter.CheckBatchInto(ctx, all, out); err != nil {
+		return err
+	}
+	for i := range out {
+		if out[i].Err == nil {
+			r.seen(&all[i], &out[i].Decision)
+		}
+	}
+	return nil
 }
 
 // Peek decides without taking anything.

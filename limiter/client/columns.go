@@ -29,7 +29,7 @@ func newCall(ctx context.Context, requests []Request) (*call, *Error) {
 		bytes += len(r.Key)
 		ones = ones && r.Cost == 1
 		if r.RequestID != "" {
-			return nil, refused("limit_invalid", fmt.Sprintf("request %d has a request id; a stream takes none", i))
+			return nil, refused("limit_invalid", fmt.Sprintf("request %d has a request id, which a stream does not take; use Limiter.Check or CheckBatch", i))
 		}
 		if !utf8.ValidString(r.Key) || !utf8.ValidString(r.Token) || !utf8.ValidString(r.Tenant) {
 			return nil, refused("limit_invalid", fmt.Sprintf("a text of request %d is not valid UTF-8", i))

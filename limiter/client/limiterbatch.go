@@ -15,17 +15,12 @@ type Outcome struct {
 	Err      error
 }
 
-// CheckBatch decides at most MaxChecks requests without request ids, each for itself: those that leases
+// CheckBatch decides at most MaxChecks requests, each for itself: those that leases
 // let pass first, and the others with one message to a node. The error is an *Error, and then nothing
 // was done.
 func (l *Limiter) CheckBatch(ctx context.Context, all []Request) ([]Outcome, error) {
 	if len(all) > MaxChecks {
 		return nil, refused("batch_too_large", fmt.Sprintf("%d checks in one batch, more than the %d allowed", len(all), MaxChecks))
-	}
-	for i := range all {
-		if all[i].RequestID != "" {
-			return nil, refused("limit_invalid", fmt.Sprintf("checks[%d].request_id: is not taken in a batch; send the check alone", i))
-		}
 	}
 	out := make([]Outcome, len(all))
 	var others []int

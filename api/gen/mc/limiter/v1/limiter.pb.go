@@ -961,8 +961,9 @@ func (x *LeaseRecall) GetSubject() string {
 	return ""
 }
 
-// CheckBatchRequest carries at most 1000 checks, without request ids: repeating a batch may debit
-// twice. Nothing is done when one of them is not valid.
+// CheckBatchRequest carries at most 1000 checks. Repeating a batch may debit twice for those without a
+// request id; those with one are decided one by one, in any order. Nothing is done when one of them is
+// not valid.
 type CheckBatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Checks        []*CheckRequest        `protobuf:"bytes,1,rep,name=checks,proto3" json:"checks,omitempty"`
@@ -1108,7 +1109,8 @@ func (x *CheckResult) GetError() *v1.ErrorDetail {
 }
 
 // CheckStreamRequest carries at most 1000 checks in columns: the n-th entry of a column belongs to the
-// n-th check. A message depends on no other. There are no request ids: repeating a message may debit twice.
+// n-th check. A message depends on no other. There are no request ids: repeating a message
+// may debit twice. CheckBatch takes them.
 type CheckStreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// checks is how many there are. A column has an entry for each, or is left out.
