@@ -278,7 +278,7 @@ func decodeCommand(b []byte) (command, error) {
 }
 
 func readRequest(r *wire.Reader) Request {
-	q := Request{Tenant: r.String(nameBytesMax), Token: r.String(SubjectBytesMax), Key: r.String(SubjectBytesMax), Cost: uint32(r.Uvarint(math.MaxUint32))}
+	q := Request{Tenant: r.Text(nameBytesMax), Token: r.Text(SubjectBytesMax), Key: r.Text(SubjectBytesMax), Cost: uint32(r.Uvarint(math.MaxUint32))}
 	if !validCounterTenant(q.Tenant) {
 		r.Fail()
 	}

@@ -51,7 +51,7 @@ func readLease(r *wire.Reader) leaseCommand {
 	}
 	for ; n > 0 && !r.Failed(); n-- {
 		one := Renewal{
-			Limit: r.Uvarint(math.MaxUint64), Tenant: r.String(nameBytesMax), Subject: r.String(SubjectBytesMax),
+			Limit: r.Uvarint(math.MaxUint64), Tenant: r.Text(nameBytesMax), Subject: r.Text(SubjectBytesMax),
 			Epoch: r.Uvarint(math.MaxUint64), Seq: r.Uvarint(math.MaxUint64),
 			Spent: r.Uvarint(math.MaxInt64), Returned: r.Uvarint(math.MaxInt64), Want: r.Uvarint(math.MaxUint32),
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -50,9 +51,12 @@ type Replica struct {
 	store   *Store
 	host    []byte
 	pos     Position
-	index   atomic.Uint64
-	time    atomic.Int64
-	config  atomic.Pointer[appliedConfig]
+	// expiry is when the request that is remembered the shortest may expire, in group time: no entry before
+	// it looks for some.
+	expiry int64
+	index  atomic.Uint64
+	time   atomic.Int64
+	config atomic.Pointer[appliedConfig]
 	// restored is how far a restore has come; nil when there was none.
 	restored atomic.Pointer[restoreRow]
 
@@ -79,6 +83,7 @@ func (r *Replica) Open() error {
 			return err
 		}
 	}
+	r.expiry = 0 // not known
 	if err := r.openRestore(); err != nil {
 		return err
 	}
@@ -221,7 +226,7 @@ func (r *Replica) commit(b *pebble.Batch, pos Position) error {
 // execute runs the commands that are new and answers the repeated ones from memory.
 func (r *Replica) execute(b *pebble.Batch, e Entry, cmds []Command) ([]Applied, []func(), error) {
 	out := make([]Applied, len(cmds))
-	requests := requestTable{b: b, prefix: r.host}
+	requests := requestTable{b: b, prefix: r.host, expiry: &r.expiry}
 	inEntry := map[RequestID]int{} // first command of this entry with the id
 	fresh := make([]int, 0, len(cmds))
 	for i, c := range cmds {
@@ -286,6 +291,7 @@ func (r *Replica) execute(b *pebble.Batch, e Entry, cmds []Command) ([]Applied, 
 type requestTable struct {
 	b      *pebble.Batch
 	prefix []byte
+	expiry *int64 // the replica's
 }
 
 func fingerprint(data []byte) uint64 {
@@ -316,6 +322,7 @@ func (t requestTable) lookup(c Command, now int64) (*Applied, error) {
 
 func (t requestTable) remember(c Command, e Entry, result []byte) error {
 	expiry := uint64(e.Time + RequestMemory.Microseconds())
+	*t.expiry = min(*t.expiry, int64(expiry))
 	row := binary.BigEndian.AppendUint64(nil, expiry)
 	row = binary.BigEndian.AppendUint64(row, fingerprint(c.Data))
 	row = binary.BigEndian.AppendUint64(row, e.Index)
@@ -331,12 +338,21 @@ func (t requestTable) remember(c Command, e Entry, result []byte) error {
 
 // expire forgets up to most requests whose time is over.
 func (t requestTable) expire(now int64, most int) error {
-	it, err := newIter(t.b, t.prefix, []byte{tableRequestAge}, ageKey(uint64(now)+1, RequestID{}))
+	if now < *t.expiry {
+		return nil
+	}
+	it, err := newIter(t.b, t.prefix, []byte{tableRequestAge}, []byte{tableRequestAge + 1})
 	if err != nil {
 		return err
 	}
 	var keys [][]byte
-	for ok := it.First(); ok && len(keys) < most; ok = it.Next() {
+	*t.expiry = math.MaxInt64
+	for ok := it.First(); ok; ok = it.Next() {
+		expiry := int64(binary.BigEndian.Uint64(it.Key()[1:]))
+		if expiry > now || len(keys) == most {
+			*t.expiry = expiry
+			break
+		}
 		keys = append(keys, bytes.Clone(it.Key()))
 	}
 	if err := it.Close(); err != nil {

@@ -79,6 +79,66 @@ func TestRequestIDsExpire(t *testing.T) {
 	}
 }
 
+// The rows of ids go soon after they have expired, those that are older first, also when nothing has an id.
+func TestRowsOfRequestIDsGo(t *testing.T) {
+	db, err := pebble.Open("", &pebble.Options{FS: vfs.NewMem(), Logger: pebble.DefaultLogger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	r := raftfsm.NewReplica(db, groupA, newCounters())
+	reopen := func() {
+		if err := r.Open(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reopen()
+	index := uint64(0)
+	apply := func(at time.Duration, cmds ...raftfsm.Command) {
+		index++
+		if _, err := r.Apply(index, 1, raftfsm.EncodeEntry(1, at.Microseconds(), 0, cmds)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(rows int) {
+		t.Helper()
+		prefix := []byte{0, 0, 0, byte(groupA), 1, 'r'}
+		it, err := db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: append(prefix[:5:5], 's')})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer it.Close()
+		n := 0
+		for ok := it.First(); ok; ok = it.Next() {
+			n++
+		}
+		if n != rows {
+			t.Errorf("%d rows of ids, want %d", n, rows)
+		}
+	}
+	plain := raftfsm.Command{Data: []byte("k")}
+	for i := range 20 {
+		apply(0, command(fmt.Sprint("first ", i), "k"))
+	}
+	apply(2*time.Second, command("second", "k"))
+	apply(raftfsm.RequestMemory-time.Microsecond, plain)
+	want(21)
+	apply(raftfsm.RequestMemory, plain) // a few with each entry
+	want(13)
+	reopen()
+	apply(raftfsm.RequestMemory, plain)
+	apply(raftfsm.RequestMemory+time.Second, plain, command("third", "k"))
+	want(2)
+	apply(raftfsm.RequestMemory+2*time.Second, plain)
+	want(1)
+	reopen()
+	apply(2*raftfsm.RequestMemory+time.Second, plain)
+	want(0)
+	apply(2*raftfsm.RequestMemory+time.Second, command("fourth", "k"))
+	apply(3*raftfsm.RequestMemory+time.Second, plain)
+	want(0)
+}
+
 // However commands are batched into entries, and wherever the process restarts, the state
 // and the results are the same.
 func TestReplayIsMetamorphic(t *testing.T) {

@@ -22,6 +22,7 @@ func AppendString[T ~string | ~[]byte](b []byte, s T) []byte {
 type Reader struct {
 	rest []byte
 	bad  bool
+	text string // what was left at the first Text; rest ends where it ends
 }
 
 // NewReader reads b.
@@ -63,6 +64,17 @@ func (r *Reader) Bytes(max int) []byte {
 
 // String is Bytes as text of its own.
 func (r *Reader) String(max int) string { return string(r.Bytes(max)) }
+
+// Text is String, but all texts of a buffer share one copy of it: cheaper where there are many, and
+// none should outlive the others for long.
+func (r *Reader) Text(max int) string {
+	if r.text == "" {
+		r.text = string(r.rest)
+	}
+	v := r.Bytes(max)
+	end := len(r.text) - len(r.rest)
+	return r.text[end-len(v) : end]
+}
 
 // Fixed takes exactly n bytes; they alias the buffer.
 func (r *Reader) Fixed(n int) []byte {

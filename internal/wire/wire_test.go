@@ -13,6 +13,8 @@ func TestReaderTakesBackWhatWasAppended(t *testing.T) {
 	b := []byte{7}
 	b = binary.AppendUvarint(b, 300)
 	b = wire.AppendString(b, "acme")
+	b = wire.AppendString(b, "")
+	b = wire.AppendString(b, "ana")
 	b = append(b, 1, 2, 3)
 	r := wire.NewReader(b)
 	if c := r.Byte(7); c != 7 {
@@ -23,6 +25,12 @@ func TestReaderTakesBackWhatWasAppended(t *testing.T) {
 	}
 	if s := r.String(4); s != "acme" {
 		t.Errorf("text %q, want acme", s)
+	}
+	if s := r.Text(4); s != "" {
+		t.Errorf("text %q, want none", s)
+	}
+	if s := r.Text(4); s != "ana" {
+		t.Errorf("text %q, want ana", s)
 	}
 	if v := r.Fixed(3); !bytes.Equal(v, []byte{1, 2, 3}) {
 		t.Errorf("fixed %v, want 1 2 3", v)
@@ -37,6 +45,7 @@ func TestReaderRefuses(t *testing.T) {
 		"a byte above its maximum":        func(r *wire.Reader) { r.Byte(1) },
 		"a varint above its maximum":      func(r *wire.Reader) { r.Uvarint(1) },
 		"text longer than its maximum":    func(r *wire.Reader) { r.String(1) },
+		"shared text above its maximum":   func(r *wire.Reader) { r.Text(1) },
 		"text longer than what is left":   func(r *wire.Reader) { r.String(100) },
 		"more elements than bytes left":   func(r *wire.Reader) { r.Count(100) },
 		"more fixed bytes than are left":  func(r *wire.Reader) { r.Fixed(9) },
