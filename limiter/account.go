@@ -281,7 +281,10 @@ func (c *counter) owed(l *limitState, n uint64) uint64 {
 // comes is how long until the n-th token more than used has flowed back.
 func (c *counter) comes(l *limitState, n uint64) time.Duration {
 	micros := c.used.add(mul64(n, c.unit)).sub(l.capacity).divCeil(l.speed().rate.refill)
-	return time.Duration(min(micros.lo, uint64(comingMax.Microseconds()))) * time.Microsecond
+	if most := (u128{0, uint64(comingMax.Microseconds())}); most.less(micros) {
+		return comingMax
+	}
+	return time.Duration(micros.lo) * time.Microsecond
 }
 
 // again is the answer to what was answered before, or lends nothing. When what is granted flows back is not

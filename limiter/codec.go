@@ -247,7 +247,9 @@ func decodeCommand(b []byte) (command, error) {
 		readSteps(r, &c.configure.Change, version)
 		spoken = versionOfSteps(c.configure.Change)
 	case opRoll:
-		spoken = max(codecLimits, version)
+		if spoken = codecLimits; version == codecLeases {
+			spoken = codecLeases
+		}
 		c.roll = rollCommand{wall: readSeconds(r), periods: readPeriods(r), timed: version == codecLeases}
 	case opCalendars:
 		spoken = codecLimits
@@ -464,8 +466,14 @@ func decodeResult(b []byte) (result, error) {
 			res.batch = append(res.batch, one)
 		}
 	case outcomeLent:
+		if version != leaseVersion(version == codecAhead) {
+			r.Fail()
+		}
 		res.grants = readGrants(r, version == codecAhead)
 	case outcomeScarce:
+		if version != codecLeases {
+			r.Fail()
+		}
 		decided, err := decodeResult(r.Bytes(raftfsm.FrameBytesMax))
 		if err != nil || decided.outcome != outcomeDecided {
 			return result{}, fmt.Errorf("%w: outcome %d: no decision: %w", errCodec, res.outcome, err)

@@ -39,6 +39,8 @@ func FuzzCommand(f *testing.F) {
 	f.Add(appendTogether(nil, []Part{{Request: Request{Tenant: "acme", Cost: 3}}, {Request: Request{Tenant: "acme"}, Peek: true}}))
 	f.Add(inMode(ModeShadow, appendCheck(nil, Request{Tenant: "acme", Cost: 3})))
 	f.Add([]byte{codecLeases, opWatched, codecLeases, opWatched, codecFirst, opSweep})
+	f.Add(appendLease(nil, leaseCommand{holder: 1, renewals: []Renewal{{Limit: 1, Tenant: "acme", Epoch: 1, Seq: 1, Want: 300}}, ahead: true}))
+	f.Add([]byte{codecAhead, opRoll, 5, 0})
 	f.Add([]byte{codecAhead + 1, opCheck})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if c, err := decodeCommand(data); err == nil {
@@ -101,6 +103,9 @@ func FuzzResult(f *testing.F) {
 	f.Add([]byte{codecFirst, byte(outcomeSwept), 1})
 	f.Add(appendGrants(nil, []Grant{{Granted: 300, TTL: time.Second, Remaining: 4}, {Refused: true}}, false))
 	f.Add(appendGrants(nil, []Grant{{Granted: 300, TTL: time.Second, Coming: 20, Delay: time.Millisecond, Span: time.Second}, {Refused: true}}, true))
+	f.Add(append([]byte{codecAhead}, appendDecision(nil, &Decision{Reason: ReasonLimited, LimitID: "a", Kind: KindTokenBucket, RetryAfterMs: 400, Version: 9})[1:]...))
+	f.Add([]byte{codecFirst, byte(outcomeLent), 0})
+	f.Add(append([]byte{codecAhead}, appendScarce(nil, &Decision{Reason: ReasonLimited, LimitID: "a", Kind: KindWindow, RetryAfterMs: 400}, []Recall{{Limit: 1}})[1:]...))
 	f.Add(appendScarce(nil, &Decision{Reason: ReasonLimited, LimitID: "a", Kind: KindWindow, RetryAfterMs: 400}, []Recall{{Limit: 1, Subject: "s", Holders: []Holder{2, 3}}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		res, err := decodeResult(data)
@@ -180,6 +185,8 @@ func TestBytesStayTheSame(t *testing.T) {
 		"spent":             {string(appendCounter(nil, counter{gen: 1, t: 2, spent: 3, epoch: 4})), "\x02\x04\x01\x02\x04\x03"},
 		"lease":             {string(appendLease(nil, leaseCommand{holder: 1, renewals: []Renewal{{Limit: 2, Tenant: "acme", Subject: "s", Epoch: 3, Seq: 4, Spent: 5, Returned: 6, Want: 300}}})), "\x03\x09\x00\x00\x00\x00\x00\x00\x00\x01\x01\x02\x04acme\x01s\x03\x04\x05\x06\xac\x02"},
 		"grants":            {string(appendGrants(nil, []Grant{{Granted: 300, TTL: 128 * time.Microsecond, Remaining: 2}, {Refused: true}}, false)), "\x03\x0d\x02\x00\xac\x02\x80\x01\x02\x01\x00\x00\x00"},
+		"lease ahead":       {string(appendLease(nil, leaseCommand{holder: 1, renewals: []Renewal{{Limit: 2, Tenant: "acme", Epoch: 3, Seq: 4, Want: 300}}, ahead: true})), "\x04\x09\x00\x00\x00\x00\x00\x00\x00\x01\x01\x02\x04acme\x00\x03\x04\x00\x00\xac\x02"},
+		"grants ahead":      {string(appendGrants(nil, []Grant{{Granted: 300, TTL: 128 * time.Microsecond, Remaining: 2}, {Granted: 5, Coming: 3, Delay: 300 * time.Microsecond, Span: 2 * time.Microsecond}}, true)), "\x04\x0d\x02\x00\xac\x02\x80\x01\x02\x00\x00\x05\x00\x00\x03\xac\x02\x02"},
 		"scarce":            {string(appendScarce(nil, &Decision{Reason: ReasonLimited, RetryAfterMs: 7, LimitID: "a", Kind: KindTokenBucket, Version: 3}, []Recall{{Limit: 2, Subject: "s", Holders: []Holder{1}}})), "\x03\x0e\x09\x01\x01\x00\x01\x07\x01a\x03\x00\x01\x02\x01s\x01\x00\x00\x00\x00\x00\x00\x00\x01"},
 		"lent":              {string(appendCounter(nil, counter{used: u128{0, 5}, unit: 3, gen: 1, t: 128, accounts: []account{{holder: 1, epoch: 2, seq: 3, granted: 4, spent: 1, returned: 2, deadline: 300}}})), "\x03\x09\x01\x80\x01\x03\x05\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01\x02\x03\x04\x01\x02\xac\x02\x00"},
 		"wall":              {string(encodeWall(wallState{passed: 300, rolls: 2})), "\x01\xac\x02\x02"},

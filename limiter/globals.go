@@ -267,10 +267,10 @@ func (s *Service) withGlobals(ctx context.Context, op string, mode Mode, r *Requ
 }
 
 // denyGlobally is the decision about a request that global limits deny. What its tenant's limits would
-// say is asked too, for the advice, unless the denial is a remembered one.
+// say is asked too, for the advice, unless this node knew of the denial by itself.
 func (s *Service) denyGlobally(ctx context.Context, mode Mode, r *Request, g *globalPart, d *Decision) error {
 	*d = Decision{Allow: true, Version: g.decision.Version, Mode: mode, Source: g.decision.Source, Levels: d.Levels[:0]}
-	if g.decision.Source != SourceCached {
+	if g.decision.Source == SourceLeader {
 		own := *r
 		own.RequestID = ""
 		if p, err := s.peekTenant(ctx, mode, own); err == nil { // without it, the advice is that of the global limits

@@ -55,6 +55,23 @@ func TestSmallGlobalLimitIsExact(t *testing.T) {
 	}
 }
 
+// What this node knows to be denied by a global limit is denied without asking the tenant's group.
+func TestGlobalLimitsDenyAheadAlone(t *testing.T) {
+	r := startRegion(t, 1, limit("all", ScopeGlobal, anyTenant, "16/s", 64), hourly("each", ScopeTenant, anyTenant, 1_000_000))
+	defer r.close()
+	denied := false
+	for range 100 {
+		before := r.queried.Load()
+		d := r.nodes[0].ask(t, Request{Tenant: "acme", Cost: 8})
+		if denied = !d.Allow && d.Source == SourceLease && r.queried.Load() == before; denied {
+			break
+		}
+	}
+	if !denied {
+		t.Error("the tenant's group was asked about each denial")
+	}
+}
+
 // What a tenant's limit denies takes nothing from global limits, whether they are lent by demand or
 // one check at a time.
 func TestDeniedChecksTakeNothingFromGlobalLimits(t *testing.T) {

@@ -17,6 +17,9 @@ const blocksMax = 4
 // coming are tokens that may not be spent yet, in the order in which they come.
 type coming struct {
 	blocks []block
+	// limit, and denials of the tenant, are those of when the last ones were asked for: see stale.
+	limit   *limitState
+	denials uint32
 }
 
 // block is the tokens of one grant: the first comes at first, by the holder's clock, and the last one
@@ -64,7 +67,7 @@ func (c *coming) total() uint64 {
 }
 
 // expect adds n tokens of a grant that come later. They are the last ones of those that the grant tells of.
-func (l *lease) expect(n uint64, g Grant, now int64) {
+func (l *lease) expect(n uint64, sent sentRenewal, g Grant, now int64) {
 	if n == 0 {
 		return
 	}
@@ -76,6 +79,7 @@ func (l *lease) expect(n uint64, g Grant, now int64) {
 	if l.coming == nil {
 		l.coming = &coming{}
 	}
+	l.coming.limit, l.coming.denials = sent.limit, sent.denials
 	// Answers that take differently long must not change the order.
 	if k := len(l.coming.blocks); k > 0 {
 		last := &l.coming.blocks[k-1]
@@ -113,9 +117,14 @@ func (l *lease) mature(now int64) {
 	}
 }
 
-// passes is when, with what comes, there will be enough for a cost; 0 if there will not.
+// stale tells whether the group may have more than what comes: the limit was changed, or tokens were given back.
+func (l *lease) stale() bool {
+	return l.coming.limit != l.limit || l.coming.denials != l.tenant.denials
+}
+
+// passes is when, with what comes, there will be enough for a cost; 0 if there will not, or nobody knows.
 func (l *lease) passes(cost uint32) int64 {
-	if l.coming == nil || l.left >= cost {
+	if l.coming == nil || l.left >= cost || l.stale() {
 		return 0
 	}
 	lacking := cost - l.left

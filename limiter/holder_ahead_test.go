@@ -50,6 +50,26 @@ func TestTokensAreLentAhead(t *testing.T) {
 	}
 }
 
+// However much is owed, no token comes early because a number is too small for the time.
+func TestWhatIsOwedForAgesComesLast(t *testing.T) {
+	l := limit("a", ScopeTenant, "acme", "1/d", 40)
+	speed, err := speedOf(l, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newLimitState(l, 1, 0, []generation{speed})
+	for _, days := range []uint64{0, 1, 97, 98, 99, 1 << 32, 213_503_983, 1 << 40} { // of which 2^64 microseconds are 213503982
+		c := counter{unit: speed.rate.unit, used: s.capacity.add(mul64(days, speed.rate.unit))}
+		want := comingMax
+		if days < 98 {
+			want = time.Duration(days) * 24 * time.Hour
+		}
+		if got := c.comes(s, 0); got != want {
+			t.Errorf("%d tokens at one a day come after %v, want %v", days, got, want)
+		}
+	}
+}
+
 func TestNothingIsLentAhead(t *testing.T) {
 	shadow := limit("a", ScopeTenant, "acme", "100/s", 200)
 	shadow.Enforcement = EnforcementShadow
@@ -164,6 +184,59 @@ func TestDeniedUntilTokensCome(t *testing.T) {
 	}
 }
 
+// What comes says nothing any more about a limit that was changed, to a shadow or to a larger one.
+func TestNothingIsDeniedAheadOfAChangedLimit(t *testing.T) {
+	shadow := limit("a", ScopeTenant, "acme", "100/s", 100)
+	shadow.Enforcement = EnforcementShadow
+	for name, changed := range map[string]Limit{
+		"a shadow":       shadow,
+		"a larger burst": limit("a", ScopeTenant, "acme", "100/s", 1000),
+		"another rate":   limit("a", ScopeTenant, "acme", "100000/s", 100_000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, h := aheadHolder(t)
+			for {
+				if answer, _ := h.held(1); answer == heldDenied {
+					break
+				}
+			}
+			s.group.configure(s.groupTime(), changed)
+			answer, d := h.held(1)
+			if answer == heldDenied {
+				t.Fatalf("%+v by what the old limit lent", d)
+			}
+			if changed.Enforcement == EnforcementShadow {
+				return
+			}
+			playUntil(s, s.now+int64(20*time.Millisecond))
+			if answer, d = h.held(1); answer != heldSpent {
+				t.Errorf("%d, %+v, want to pass with what the new limit has", answer, d)
+			}
+		})
+	}
+}
+
+// Tokens that nobody could expect are not denied for what comes.
+func TestRefundsPassAheadOfWhatComes(t *testing.T) {
+	r := startRegion(t, 1, limit("a", ScopeTenant, "acme", "16/s", 64))
+	defer r.close()
+	n := r.nodes[0]
+	if d := n.ask(t, Request{Tenant: "acme", Cost: 40, RequestID: "r"}); !d.Allow {
+		t.Fatalf("%+v", d)
+	}
+	for {
+		if d := n.ask(t, Request{Tenant: "acme", Cost: 8}); !d.Allow && d.Source == SourceLease {
+			break
+		}
+	}
+	if _, err := n.Refund(t.Context(), "acme", "r", 0); err != nil {
+		t.Fatal(err)
+	}
+	if d := n.ask(t, Request{Tenant: "acme", Cost: 8}); !d.Allow {
+		t.Errorf("%+v after a refund", d)
+	}
+}
+
 // sumLeft is what may be spent at once.
 func (t *holderTable) sumLeft() (n uint64) {
 	for i := range t.shards {
@@ -213,13 +286,13 @@ func TestBlocksComeInTime(t *testing.T) {
 			t.Errorf("at %d: %d have come; the last at %d, the next at %d", now, came, b.at(max(came, 1)-1), b.at(min(came, b.n-1)))
 		}
 	}
-	l := &lease{deadline: 1 << 62}
-	l.expect(3, Grant{Coming: 5, Delay: 1000, Span: 4000}, 1_000_000)
+	l := &lease{deadline: 1 << 62, tenant: &holderTenant{}}
+	l.expect(3, sentRenewal{}, Grant{Coming: 5, Delay: 1000, Span: 4000}, 1_000_000)
 	if got, want := l.coming.blocks[0].first, 1_000_000+slowed(1000)+slowed(4000)/2; got < want || got > want+2 || l.coming.blocks[0].n != 3 {
 		t.Errorf("the last three of five: %+v, want from %d on", l.coming.blocks[0], want)
 	}
 	for range 2 * blocksMax {
-		l.expect(2, Grant{Coming: 2, Delay: 10_000, Span: 10_000}, 1_000_000)
+		l.expect(2, sentRenewal{}, Grant{Coming: 2, Delay: 10_000, Span: 10_000}, 1_000_000)
 	}
 	if len(l.coming.blocks) != blocksMax || l.coming.total() != 3+2*2*blocksMax {
 		t.Errorf("%d blocks with %d tokens", len(l.coming.blocks), l.coming.total())

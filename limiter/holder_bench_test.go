@@ -83,6 +83,31 @@ func TestChecksOnLeasesAllocateNothing(t *testing.T) {
 	}
 }
 
+// One check of three levels that is denied by tokens that come later.
+func BenchmarkDenyAhead(b *testing.B) {
+	t, all := heldTable(b, threeLevels(b), 1)
+	for i := range t.shards {
+		for class := range t.shards[i].leases {
+			for _, l := range t.shards[i].leases[class].slots {
+				if l != nil && l.limit.ID == "key" {
+					l.left = 0
+					for range blocksMax {
+						l.expect(25, sentRenewal{limit: l.limit}, Grant{Coming: 25, Delay: 30 * time.Minute, Span: time.Minute}, t.now())
+					}
+				}
+			}
+		}
+	}
+	var d Decision
+	b.ReportAllocs()
+	for b.Loop() {
+		c := heldCheck{request: &all[0], decision: &d}
+		if t.check(&c); c.answer != heldDenied || d.Source != SourceLease {
+			b.Fatal(c.answer, d)
+		}
+	}
+}
+
 // A batch of 1,000 checks over 100,000 keys, one operation a check.
 func BenchmarkBatchOnLeases(b *testing.B) {
 	t, held := heldTable(b, threeLevels(b), 100_000)

@@ -272,6 +272,9 @@ type sentRenewal struct {
 	want  uint64
 	// first is when this seq was sent for the first time.
 	first int64
+	// limit and denials are what the lease and its tenant had then.
+	limit   *limitState
+	denials uint32
 }
 
 // take takes the answer to a renewal, which may come late, or twice.
@@ -292,7 +295,7 @@ func (l *lease) take(s *holderShard, sent sentRenewal, g Grant, now int64) {
 	s.counts.granted += grown
 	later := min(grown, g.Coming)
 	l.left += uint32(grown - later)
-	l.expect(later, g, now)
+	l.expect(later, sent, g, now)
 	if sent.seq != l.seq || l.flight == nil || l.flight.first == 0 {
 		return // answered before
 	}

@@ -114,7 +114,9 @@ func (t *holderTable) prepare(g *holderGroup, now int64) (*renewals, []Renewal) 
 		s.mu.Lock()
 		if r, ok := l.report(s, now); ok {
 			all = append(all, r)
-			b.sent = append(b.sent, sentRenewal{lease: l, epoch: r.Epoch, seq: l.seq, want: r.Want, first: l.flight.first})
+			b.sent = append(b.sent, sentRenewal{
+				lease: l, epoch: r.Epoch, seq: l.seq, want: r.Want, first: l.flight.first, limit: l.limit, denials: l.tenant.denials,
+			})
 			s.counts.renewals++
 		} else {
 			l.flight = nil

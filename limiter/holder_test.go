@@ -27,6 +27,7 @@ type region struct {
 	began    time.Time
 	level    int
 	proposed int
+	queried  atomic.Int64
 	// cut lets no proposal through.
 	cut bool
 	// others are the goroutines that ran before.
@@ -86,6 +87,11 @@ func (r *region) Propose(ctx context.Context, g raftfsm.GroupID, cmd raftfsm.Com
 	r.proposed++
 	r.Time = max(r.Time, time.Since(r.began)*999/1000)
 	return r.driven.Propose(ctx, g, cmd)
+}
+
+func (r *region) Query(ctx context.Context, g raftfsm.GroupID, q []byte, c raftfsm.Consistency) (raftfsm.Answer, error) {
+	r.queried.Add(1)
+	return r.driven.Query(ctx, g, q, c)
 }
 
 // count is how many commands there were.
