@@ -85,6 +85,16 @@ func (d *driven) sweep() (more bool) {
 	return more
 }
 
+// cached is a counter as the cache has it.
+func (m *Machine) cached(key []byte) (counter, bool) {
+	row, _, ok := m.cache.get(m.hash(key), key)
+	if !ok {
+		return counter{}, false
+	}
+	c, err := decodeCounter(row)
+	return c, err == nil
+}
+
 // counters counts the rows of counters.
 func (d *driven) counters() int {
 	d.t.Helper()

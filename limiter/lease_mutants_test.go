@@ -27,7 +27,7 @@ type mutant struct {
 func (m *mutant) counter(now int64) (*limitState, counter) {
 	machine := m.Machine().(*Machine)
 	l := machine.set.byUID[m.uid]
-	c, ok := machine.cache.get(m.rowKey())
+	c, ok := machine.cached(m.rowKey())
 	switch {
 	case !ok:
 		return l, l.fresh(now, 0)
@@ -37,7 +37,10 @@ func (m *mutant) counter(now int64) (*limitState, counter) {
 	return l, l.settle(c, now)
 }
 
-func (m *mutant) store(c counter) { m.Machine().(*Machine).cache.put(m.rowKey(), c) }
+func (m *mutant) store(c counter) {
+	machine := m.Machine().(*Machine)
+	machine.cache.put(machine.hash(m.rowKey()), m.rowKey(), appendCounter(nil, c))
+}
 
 func (m *mutant) renew(now int64, h Holder, r Renewal) Grant {
 	l, c := m.counter(now)

@@ -128,8 +128,8 @@ func TestRenewals(t *testing.T) {
 	expect(ttl+2, 2, Renewal{Epoch: 1, Seq: 2, Spent: 1, Want: 1}, true, 0)                 // too late
 	expect(ttl+2, 2, Renewal{Epoch: 1, Seq: 1, Want: 1}, true, 0)                           // never opened again
 	expect(ttl+4+fenceTime.Microseconds(), 9, Renewal{Epoch: 1, Seq: 1, Want: 5}, false, 5) // the old ones are forgotten
-	if n := len(m.Machine().(*Machine).cache.slots[0].counter.accounts); n != 1 {
-		t.Errorf("%d accounts are remembered", n)
+	if c, ok := m.Machine().(*Machine).cached(m.rowKey()); !ok || len(c.accounts) != 1 {
+		t.Errorf("accounts %+v are remembered, want one", c.accounts)
 	}
 	if g := m.renew(1, 1, Renewal{Epoch: math.MaxUint64, Seq: 1, Want: 1}); g.Refused {
 		t.Errorf("largest epoch: %+v", g)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"sync/atomic"
 
@@ -11,17 +12,18 @@ import (
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-// cacheCounters is how many counters a group keeps in memory: about 20 MB of buckets when full, and
-// up to 1 KiB more for each that has a full window. More save Pebble reads when more counters
-// than that are busy at once.
-const cacheCounters = 1 << 16
-
 // Machine is the state machine of one limiter group.
 type Machine struct {
 	// Only the goroutine that applies uses these.
-	cache  *counterCache
 	set    *limitSet
 	config config
+	// Where counters are looked for, in this order, before their rows; see counters.go.
+	touched touchedCounters
+	cache   *rowCache
+	// known has all counters that have rows. While the sweep goes round, next has those that it left and
+	// those written since.
+	known, next *knownRows
+	seed        maphash.Seed // of hashes of keys
 	// heldMax bounds what a tenant holds; the constant, but in tests.
 	heldMax uint64
 	// Scratch of one check.
@@ -46,13 +48,14 @@ type Machine struct {
 func NewMachine() *Machine { return newMachine(cacheCounters) }
 
 func newMachine(counters int) *Machine {
-	return &Machine{cache: newCounterCache(counters), heldMax: heldMax}
+	return &Machine{cache: newRowCache(counters), seed: maphash.MakeSeed(), heldMax: heldMax}
 }
 
 // Load implements raftfsm.Machine.
 func (m *Machine) Load(store *raftfsm.Store) error {
 	m.store = store
-	m.cache = newCounterCache(m.cache.capacity)
+	m.cache = &rowCache{capacity: m.cache.capacity}
+	m.touched = touchedCounters{}
 	m.time.Store(0)
 	m.wall.Store(0)
 	m.restoring.Store(false)
@@ -80,6 +83,9 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 	}
 	m.set = newLimitSet(m.config.version, sorted, emptied, wall)
 	if m.set.plans, err = loadPlans(store); err != nil {
+		return err
+	}
+	if err := m.loadKnown(); err != nil {
 		return err
 	}
 	m.published.Store(m.set)
@@ -127,6 +133,9 @@ func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 			return nil, err
 		}
 		results[i] = r
+	}
+	if err := m.flush(tx); err != nil {
+		return nil, err
 	}
 	if after := m.set; after != before {
 		tx.OnCommit(func() { m.published.Store(after) })
@@ -216,9 +225,7 @@ func (m *Machine) decide(tx *raftfsm.Tx, now, wall int64, r Request) (d Decision
 	d = decide(m.levels, r.Cost, m.set.version, wall)
 	for _, l := range m.levels {
 		if l.debited {
-			if err := m.write(tx, l.key, l.counter); err != nil {
-				return Decision{}, false, fmt.Errorf("limiter: debit %s: %w", l.limit.ID, err)
-			}
+			m.write(l.key, l.counter)
 		}
 	}
 	return d, true, nil
@@ -267,34 +274,4 @@ func (l *level) load(limit *limitState, r Request, now, emptied int64, read func
 	}
 	l.counter = limit.present(c, ok, now, emptied)
 	return nil
-}
-
-// write stores a counter in its row and in the cache.
-func (m *Machine) write(tx *raftfsm.Tx, key []byte, c counter) error {
-	m.value = appendCounter(m.value[:0], c)
-	if err := tx.Set(key, m.value); err != nil {
-		return err
-	}
-	m.cache.put(key, c)
-	return nil
-}
-
-// read finds a counter in the cache or in its row.
-func (m *Machine) read(tx *raftfsm.Tx, key []byte) (counter, bool, error) {
-	if b, ok := m.cache.get(key); ok {
-		return b, true, nil
-	}
-	v, err := tx.Get(key)
-	if errors.Is(err, raftfsm.ErrNotFound) {
-		return counter{}, false, nil
-	}
-	if err != nil {
-		return counter{}, false, err
-	}
-	b, err := decodeCounter(v)
-	if err != nil {
-		return counter{}, false, err
-	}
-	m.cache.put(key, b)
-	return b, true, nil
 }

@@ -26,8 +26,8 @@ func TestFloodOfKeysResetsNothing(t *testing.T) {
 	if got := d.check(time.Minute, victim); got.Allow {
 		t.Errorf("the victim's limit was reset: %v", got)
 	}
-	if n := len(d.Machine().(*Machine).cache.at); n > 8 {
-		t.Errorf("%d buckets in a cache of 8", n)
+	if c := d.Machine().(*Machine).cache; len(c.ring) > 8*cacheCounterBytes {
+		t.Errorf("%d counters in %d bytes of a cache of 8", c.n, len(c.ring))
 	}
 	if n := d.counters(); n != 5001 {
 		t.Errorf("%d rows, want 5001", n)

@@ -33,6 +33,7 @@ func replaysTheSame(t *testing.T, rt *rapid.T, log []timed) {
 			for _, r := range d.Apply(entry...) {
 				results += fmt.Sprintf("%x\n", r)
 			}
+			d.knowsItsRows()
 			if rapid.IntRange(0, 4).Draw(rt, name+" restarts") == 0 {
 				d.Restart()
 			}

@@ -187,7 +187,9 @@ func decodeCounter(b []byte) (counter, error) {
 			c.epoch, c.spent = r.Uvarint(math.MaxUint64), r.Uvarint(slotTokensMax)
 		}
 		if parts&partAccounts != 0 {
-			for n := r.Count(accountsMax); n > 0 && !r.Failed(); n-- {
+			n := r.Count(accountsMax)
+			c.accounts = make([]account, 0, n)
+			for ; n > 0 && !r.Failed(); n-- {
 				c.accounts = append(c.accounts, readAccount(r))
 			}
 		}

@@ -52,7 +52,7 @@ func (g *machineGroup) published() limitSource { return &g.Machine().(*Machine).
 // lent is how much a holder was granted in an epoch that has not ended.
 func (g *machineGroup) lent(now int64, e simEpoch) uint64 {
 	m := g.Machine().(*Machine)
-	c, ok := m.cache.get(appendCounterKey(nil, e.uid, e.tenant, e.subject))
+	c, ok := m.cached(appendCounterKey(nil, e.uid, e.tenant, e.subject))
 	if !ok {
 		return 0
 	}

@@ -20,6 +20,9 @@ type swept struct{ key, value []byte }
 // older rate, so that few rates need remembering. It forgets reservations, slots and debits that
 // are due. None of this changes an answer.
 func (m *Machine) sweep(tx *raftfsm.Tx, now int64) ([]byte, error) {
+	if err := m.flush(tx); err != nil { // it reads rows
+		return nil, err
+	}
 	due, err := m.expire(tx, now, sweepRowsMax)
 	if err != nil {
 		return nil, err
@@ -29,7 +32,7 @@ func (m *Machine) sweep(tx *raftfsm.Tx, now int64) ([]byte, error) {
 		return nil, fmt.Errorf("limiter: sweep: %w", err)
 	}
 	for _, row := range todo {
-		m.cache.remove(row.key)
+		m.cache.remove(m.hash(row.key), row.key)
 		if row.value == nil {
 			err = tx.Delete(row.key)
 		} else {
@@ -40,6 +43,9 @@ func (m *Machine) sweep(tx *raftfsm.Tx, now int64) ([]byte, error) {
 		}
 	}
 	cursor := []byte{tableCursor}
+	if next == nil && m.next != nil {
+		m.known, m.next = m.next, nil
+	}
 	if next == nil {
 		err = tx.Delete(cursor)
 	} else {
@@ -56,6 +62,7 @@ func (m *Machine) sweepable(tx *raftfsm.Tx, now int64) (todo []swept, next []byt
 	from, err := tx.Get([]byte{tableCursor})
 	if errors.Is(err, raftfsm.ErrNotFound) {
 		from, err = []byte{tableCounter}, nil
+		m.next = newKnownRows(m.known.n)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -81,6 +88,9 @@ func (m *Machine) sweepable(tx *raftfsm.Tx, now int64) (todo []swept, next []byt
 		}
 		if change {
 			todo = append(todo, row)
+		}
+		if m.next != nil && (!change || row.value != nil) {
+			m.next.add(m.hash(it.Key()))
 		}
 	}
 	return todo, nil, nil

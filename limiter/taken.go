@@ -95,9 +95,7 @@ func (m *Machine) eachFrom(tx *raftfsm.Tx, now int64, tenant string, t *taken, f
 		if !f(l, from, &at.counter) {
 			continue
 		}
-		if err := m.write(tx, at.key, at.counter); err != nil {
-			return fmt.Errorf("limiter: counter of %s: %w", l.ID, err)
-		}
+		m.write(at.key, at.counter)
 	}
 	return nil
 }

@@ -186,9 +186,7 @@ func (m *Machine) together(tx *raftfsm.Tx, now, wall int64, parts []Part) ([]byt
 	}
 	if all {
 		for _, key := range debits.keys {
-			if err := m.write(tx, []byte(key), debits.counters[key]); err != nil {
-				return nil, fmt.Errorf("limiter: debit: %w", err)
-			}
+			m.write([]byte(key), debits.counters[key])
 		}
 	}
 	b := binary.AppendUvarint([]byte{codecLeases, byte(outcomeTogether)}, uint64(len(parts)))

@@ -4,6 +4,7 @@ package fsmtest
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -90,6 +91,29 @@ func (d *Driver) Restart() {
 	d.t.Helper()
 	d.close()
 	d.open()
+}
+
+// Install replaces the state by that of another driver, as a snapshot that a leader sends does. The machine
+// goes on with it.
+func (d *Driver) Install(from *Driver) {
+	d.t.Helper()
+	if s, ok := d.machine.(raftfsm.Suspender); ok {
+		s.Suspend()
+	}
+	lower, upper := []byte{0, 0, 0, byte(group)}, []byte{0, 0, 0, byte(group) + 1}
+	b := d.db.NewBatch()
+	err := b.DeleteRange(lower, upper, nil)
+	it, iterErr := from.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err = errors.Join(err, iterErr); err != nil {
+		d.t.Fatalf("install: %v", err)
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		err = errors.Join(err, b.Set(it.Key(), it.Value(), nil))
+	}
+	if err := errors.Join(err, it.Close(), b.Commit(pebble.NoSync), d.replica.Open()); err != nil {
+		d.t.Fatalf("install: %v", err)
+	}
+	d.index = from.index
 }
 
 // StateHash is the hash of the replicated state.
