@@ -52,8 +52,14 @@ func TestHeldChecksLeaveTheRestOpen(t *testing.T) {
 	r, n, _ := heldRegion(t)
 	defer r.close()
 	all := []Request{
-		{Tenant: "acme", Cost: 1}, {Tenant: "acme", Cost: 0}, {Tenant: "acme", Cost: 1, RequestID: "r"}, {Tenant: "acme", Cost: 999},
-		{Tenant: "tiny", Cost: 1}, {Tenant: "nobody", Cost: 1}, {Tenant: "Odd", Cost: 1}, {Tenant: "acme", Cost: 1},
+		{Tenant: "acme", Cost: 1},
+		{Tenant: "acme", Cost: 0},
+		{Tenant: "acme", Cost: 1, RequestID: "r"},
+		{Tenant: "acme", Cost: 999},
+		{Tenant: "tiny", Cost: 1},
+		{Tenant: "nobody", Cost: 1},
+		{Tenant: "Odd", Cost: 1},
+		{Tenant: "acme", Cost: 1},
 	}
 	out, before := make([]Outcome, len(all)), r.count()
 	open := n.CheckHeld(all, out)

@@ -194,11 +194,11 @@ func (t *holderTable) denyAhead(s *holderShard, c *heldCheck, now int64) bool {
 		if l == nil {
 			break
 		}
-		if l.passes(cost) > 0 && l.flight == nil && l.low(now) {
+		if !c.only && l.passes(cost) > 0 && l.flight == nil && l.low(now) {
 			t.ask(l)
 			c.told = c.told || l.hurries()
 		}
-		if f := l.flight; f != nil && !f.sent && l.left < cost {
+		if f := l.flight; !c.only && f != nil && !f.sent && l.left < cost {
 			f.lack += uint64(cost)
 		}
 		d.Levels = l.levels(d.Levels, c.request)
