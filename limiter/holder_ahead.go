@@ -66,6 +66,12 @@ func (c *coming) total() uint64 {
 	return n
 }
 
+// last is when the last token comes.
+func (c *coming) last() int64 {
+	b := &c.blocks[len(c.blocks)-1]
+	return b.first + b.span
+}
+
 // expect adds n tokens of a grant that come later. They are the last ones of those that the grant tells of.
 func (l *lease) expect(n uint64, sent sentRenewal, g Grant, now int64) {
 	if n == 0 {
@@ -144,9 +150,7 @@ func (l *lease) passes(cost uint32) int64 {
 
 // ending tells whether it is time to ask for what comes after what is coming.
 func (l *lease) ending(now int64) bool {
-	n := len(l.coming.blocks)
-	last := &l.coming.blocks[n-1]
-	return n < blocksMax && last.first+last.span-now < int64(aheadSpanMax)/4
+	return len(l.coming.blocks) < blocksMax && l.coming.last()-now < int64(aheadSpanMax)/4
 }
 
 func (r *route) mature(now int64) {

@@ -237,6 +237,39 @@ func TestRefundsPassAheadOfWhatComes(t *testing.T) {
 	}
 }
 
+// Who asks again when a denial says gets its turn, however long ago the last one was and however often others
+// ask: what is lent to it stays until it comes.
+func TestPatientHoldersGetTheirTurn(t *testing.T) {
+	s := newSim(t, 1, simPlan{limits: []Limit{limit("a", ScopeTenant, "acme", "100/s", 100)}, holders: 2, demand: 1000, cost: 1, lasts: 30 * time.Second}, flawNone)
+	s.plan.demand = 0 // of this one
+	h := s.start(2, 201)
+	s.holders = append(s.holders, h)
+	s.plan.demand = 1000
+	tries, passed := 0, 0
+	var ask func()
+	ask = func() {
+		answer, d := h.held(1)
+		wait := 5 * time.Millisecond // for the answer of the group
+		switch answer {
+		case heldSpent:
+			passed++
+			wait = 3 * time.Second
+		case heldDenied:
+			tries++
+			wait = time.Duration(d.RetryAfterMs) * time.Millisecond
+		}
+		s.after(wait, ask)
+	}
+	s.after(time.Millisecond, ask)
+	s.run()
+	if err := s.judge(); err != nil {
+		t.Fatal(err)
+	}
+	if passed < 8 || tries > 2*passed {
+		t.Errorf("%d passed in half a minute after %d denials, want one every 3 s, denied once", passed, tries)
+	}
+}
+
 // sumLeft is what may be spent at once.
 func (t *holderTable) sumLeft() (n uint64) {
 	for i := range t.shards {

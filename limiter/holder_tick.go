@@ -87,9 +87,15 @@ func (t *holderTable) tickLease(s *holderShard, l *lease, now, every int64) {
 	}
 }
 
-// idle tells whether nothing was spent for half of the lease's life.
+// idle tells whether nothing was spent for half of the lease's life, although all that is lent had come.
 func (l *lease) idle(now int64) bool {
-	return before(l.folded+uint32(l.limit.terms.ttl/2/int64(time.Millisecond)), moment(now))
+	since := l.folded
+	if l.coming != nil {
+		if last := moment(min(l.coming.last(), l.deadline)); before(since, last) {
+			since = last
+		}
+	}
+	return before(since+uint32(l.limit.terms.ttl/2/int64(time.Millisecond)), moment(now))
 }
 
 func (s *holderShard) tickRoutes(now int64) {
