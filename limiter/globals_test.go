@@ -232,3 +232,32 @@ func TestNothingIsLentOutsideBesideGlobalLimits(t *testing.T) {
 		r.close()
 	}
 }
+
+// The checks of a batch wait for the tokens that the node has asked for on their behalf, and are then
+// decided from these.
+func TestBatchWaitsForGlobalTokens(t *testing.T) {
+	for _, most := range []uint32{500, 1_000_000} { // lent one check at a time, and by demand
+		r := startRegion(t, 1, hourly("all", ScopeGlobal, anyTenant, most), hourly("each", ScopeTenant, anyTenant, 1_000_000))
+		var all []Request
+		for i := range 200 {
+			all = append(all, Request{Tenant: fmt.Sprint("t", i%20), Cost: 1})
+		}
+		before := r.count()
+		out, err := r.nodes[0].CheckBatch(t.Context(), all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, o := range out {
+			if o.Err != nil || !o.Decision.Allow || o.Decision.Source != SourceLease {
+				t.Fatalf("check %d: %v %+v", i, o.Err, o.Decision)
+			}
+		}
+		if n := r.count() - before; n > 20 {
+			t.Errorf("of %d: 200 checks took %d commands", most, n)
+		}
+		if used := r.used(t); used != 200 {
+			t.Errorf("of %d: %d used, want 200", most, used)
+		}
+		r.close()
+	}
+}

@@ -219,8 +219,12 @@ func (l *Leases) check(ctx context.Context, r *Request, d *Decision) (decided bo
 	return l.decide(ctx, &c)
 }
 
+// decide is check for one that may have been looked at already: if it lacks tokens, it waits for those that
+// were asked for on its behalf.
 func (l *Leases) decide(ctx context.Context, c *heldCheck) (decided bool, err error) {
-	l.table.check(c)
+	if c.answer != heldLacks {
+		l.table.check(c)
+	}
 	for tries := 0; c.answer == heldLacks && tries < waitsMax; tries++ {
 		if err := l.await(ctx, c.batch); err != nil {
 			return false, err
