@@ -112,6 +112,8 @@ type globalPart struct {
 	// leased is set while tokens of leases are pending, and id if the group can give them back.
 	leased bool
 	id     holdID
+	// named is set if the check has a request id, so that other tries of it may be decided too.
+	named bool
 }
 
 var globalParts = sync.Pool{New: func() any { return &globalPart{} }}
@@ -119,8 +121,8 @@ var globalParts = sync.Pool{New: func() any { return &globalPart{} }}
 // begin makes the request of a check, or whatever op names, to its global limits.
 func (g *globalPart) begin(op string, r *Request, canaries bool) {
 	levels := g.decision.Levels[:0]
-	*g = globalPart{op: op, request: Request{Tenant: globalTenant, Cost: r.Cost}, decision: Decision{Levels: levels}}
-	if canaries || r.RequestID != "" { // a retry must be the same command
+	*g = globalPart{op: op, request: Request{Tenant: globalTenant, Cost: r.Cost}, decision: Decision{Levels: levels}, named: r.RequestID != ""}
+	if canaries || g.named { // a retry must be the same command
 		g.request.Token = r.Tenant
 	}
 	g.held = heldCheck{request: &g.request, decision: &g.decision, holds: true}
@@ -164,7 +166,7 @@ func (s *Service) askGlobal(ctx context.Context, mode Mode, r *Request, g *globa
 		return err
 	}
 	g.decision = d
-	if !d.Allow {
+	if !d.Allow && !g.named { // the answer to a retry is old
 		s.decided(&g.request, &g.decision, sent, len(res.recalls) > 0)
 	}
 	return nil
@@ -214,13 +216,18 @@ func (s *Service) refundGlobal(ctx context.Context, id holdID, cost uint32) erro
 	return err
 }
 
-// keepsGlobal tells whether what a check took from global limits stays spent: it passed, or nobody
-// knows.
-func keepsGlobal(allow bool, err error) bool {
+// keeps tells whether what a check took from global limits stays spent: it passed, or nobody knows. Of one
+// with a request id only the tenant's own decision, which every try of it gets, says that it did not pass:
+// where this try failed, another one passes with the same tokens, or has.
+func (g *globalPart) keeps(allow bool, err error) bool {
 	switch {
 	case err == nil:
 		return allow
-	case errors.Is(err, ErrTooManyLimits), errors.Is(err, ErrRefused), errors.Is(err, ErrTooManyHeld), errors.Is(err, ErrLevel), errors.Is(err, ErrInvalid):
+	case errors.Is(err, ErrTooManyLimits), errors.Is(err, ErrTooManyHeld):
+		return false
+	case g.named:
+		return true
+	case errors.Is(err, ErrRefused), errors.Is(err, ErrLevel), errors.Is(err, ErrInvalid):
 		return false
 	}
 	return raftfsm.OutcomeOf(err) != raftfsm.OutcomeDefinite
@@ -241,7 +248,7 @@ func (s *Service) withGlobals(ctx context.Context, op string, mode Mode, r *Requ
 		return s.denyGlobally(ctx, mode, r, g, d)
 	}
 	err := decide()
-	s.settleGlobal(ctx, g, keepsGlobal(d.Allow, err))
+	s.settleGlobal(ctx, g, g.keeps(d.Allow, err))
 	if err == nil {
 		d.join(&g.decision)
 	}

@@ -27,7 +27,7 @@ func (s *Service) batchWithGlobals(ctx context.Context, mode Mode, all []Request
 	var apart []int
 	for _, i := range passed {
 		g := &parts[i]
-		keep := keepsGlobal(out[i].Decision.Allow, out[i].Err)
+		keep := g.keeps(out[i].Decision.Allow, out[i].Err)
 		if g.leased {
 			leased, kept[g] = append(leased, g), keep
 		} else if !keep {
@@ -150,7 +150,7 @@ func (s *Service) togetherWithGlobals(ctx context.Context, mode Mode, parts []Pa
 		allow = allow && out[i].Allow
 	}
 	if g.decision.Allow {
-		s.settleGlobal(ctx, g, keepsGlobal(allow, err))
+		s.settleGlobal(ctx, g, g.keeps(allow, err))
 	}
 	for i := range out {
 		global := &g.decision

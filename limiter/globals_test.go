@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
@@ -259,5 +260,31 @@ func TestBatchWaitsForGlobalTokens(t *testing.T) {
 			t.Errorf("of %d: %d used, want 200", most, used)
 		}
 		r.close()
+	}
+}
+
+// A retry that finds an old denial says nothing about now.
+func TestOldGlobalDenialsAreNotRemembered(t *testing.T) {
+	some := Limit{ID: "some", Scope: ScopeGlobal, Selector: anyTenant, Window: Window{Limit: 2, Length: "5m"}, Canary: 99}
+	r := startRegion(t, 1, some)
+	defer r.close()
+	n, tenant := r.nodes[0], "acme"
+	for i := 0; some.shadows(tenant); i++ {
+		tenant = fmt.Sprint("t", i)
+	}
+	if d := n.ask(t, Request{Tenant: tenant, Cost: 2, RequestID: "first"}); !d.Allow {
+		t.Fatal(d)
+	}
+	if d := n.ask(t, Request{Tenant: tenant, Cost: 1, RequestID: "second"}); d.Allow {
+		t.Fatal(d)
+	}
+	r.mu.Lock()
+	r.Time += 6 * time.Minute
+	r.mu.Unlock()
+	if d := n.ask(t, Request{Tenant: tenant, Cost: 1, RequestID: "second"}); d.Allow {
+		t.Errorf("a retry: %v, want the first decision", d)
+	}
+	if d := n.ask(t, Request{Tenant: tenant, Cost: 1}); !d.Allow {
+		t.Errorf("a new check: %v from %s; nothing is used any more", d, d.Source)
 	}
 }
