@@ -386,3 +386,137 @@ func (m *globalsModel) tryTogether(t *rapid.T, s *Service) {
 		}
 	}
 }
+
+// faultyModel bounds what may have been taken where commands fail, are lost, late or repeated.
+type faultyModel struct {
+	*globalsModel
+	// admitted is what passed and was not given back, and unsure what may have been taken besides, by tenant.
+	admitted, unsure map[string]uint32
+	passed, decided  map[string]bool   // by the name of a named check
+	gone             map[string]bool   // refunded, perhaps
+	costs            map[string]uint32 // of what has passed
+}
+
+// note learns what became of a check.
+func (m *faultyModel) note(t *rapid.T, op string, q Request, d Decision, err error, disturbed bool) {
+	name := op + " " + q.Tenant + " " + q.RequestID
+	if err == nil && q.RequestID != "" {
+		if was, ok := m.decided[name]; ok && was != d.Allow {
+			t.Fatalf("%s: %v, and %v before", name, d, was)
+		}
+		m.decided[name] = d.Allow
+	}
+	switch {
+	case err == nil && d.Allow && q.RequestID == "":
+		m.admitted[q.Tenant] += q.Cost
+	case err == nil && d.Allow && m.gone[name]:
+		m.unsure[q.Tenant] += q.Cost
+	case err == nil && d.Allow && !m.passed[name]:
+		m.passed[name], m.costs[name] = true, q.Cost
+		m.admitted[q.Tenant] += q.Cost
+	case err != nil || disturbed:
+		m.unsure[q.Tenant] += q.Cost
+	}
+}
+
+// compare looks whether what is used covers what was admitted, and no more than may have been taken.
+func (m *faultyModel) compare(t *rapid.T, r *realm, s *Service) {
+	t.Helper()
+	sum, most, owed := uint32(0), uint32(0), uint32(0)
+	for _, tenant := range modelTenants {
+		used := r.used(s, tenant, "")["each"]
+		if used < m.admitted[tenant] || used > m.limits[1].Window.Limit {
+			t.Fatalf("%s: %d used, %d admitted, of %d", tenant, used, m.admitted[tenant], m.limits[1].Window.Limit)
+		}
+		sum, most, owed = sum+m.admitted[tenant], most+m.admitted[tenant]+m.unsure[tenant], owed+used
+	}
+	// What a tenant's limit has taken has passed, or may have: it has global tokens.
+	if used := r.used(s, globalTenant, "")["all"]; used < max(sum, owed) || used > most || used > m.limits[0].Window.Limit {
+		t.Fatalf("all: %d used of %d, %d admitted, %d more at most; %d used of tenants' limits", used, m.limits[0].Window.Limit, sum, most-sum, owed)
+	}
+}
+
+// Whatever becomes of commands to the groups, what passes is taken from both, retries get one decision, and
+// only what somebody does not know of is missing.
+func TestGlobalLimitsUnderFaults(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		limits := []Limit{
+			hourly("all", ScopeGlobal, anyTenant, rapid.Uint32Range(1, 30).Draw(rt, "global")),
+			hourly("each", ScopeTenant, anyTenant, rapid.Uint32Range(1, 20).Draw(rt, "tenant")),
+		}
+		r := startRealm(t, 2, limits...)
+		m := faultyModel{
+			globalsModel: newGlobalsModel(limits), admitted: map[string]uint32{}, unsure: map[string]uint32{},
+			passed: map[string]bool{}, decided: map[string]bool{}, gone: map[string]bool{}, costs: map[string]uint32{},
+		}
+		s := r.node()
+		var named []Request // to be tried again
+		for range rapid.IntRange(1, 25).Draw(rt, "steps") {
+			for _, id := range r.ids {
+				r.faults[id] = nil
+				for range rapid.IntRange(0, 2).Draw(rt, "faults") {
+					r.faults[id] = append(r.faults[id], fault(rapid.IntRange(0, int(faultKinds)-1).Draw(rt, "fault")))
+				}
+			}
+			broken := r.broken
+			disturbed := func() bool { return r.broken > broken }
+			ctx := context.Background()
+			switch rapid.SampledFrom([]string{"check", "check", "again", "again", "reserve", "refund", "batch", "together", "land"}).Draw(rt, "what") {
+			case "again":
+				if len(named) > 0 {
+					q := rapid.SampledFrom(named).Draw(rt, "again")
+					d, err := s.Check(ctx, q)
+					m.note(rt, "check", q, d, err, disturbed())
+				}
+			case "check":
+				q := drawGlobalRequest(rt, true)
+				if q.RequestID != "" {
+					named = append(named, q)
+				}
+				d, err := s.Check(ctx, q)
+				m.note(rt, "check", q, d, err, disturbed())
+			case "reserve":
+				q := drawGlobalRequest(rt, true)
+				q.Cost = max(q.Cost, 1)
+				h, err := s.Reserve(ctx, q, 0)
+				m.note(rt, "reserve", q, h.Decision, err, disturbed())
+			case "refund":
+				q := Request{Tenant: rapid.SampledFrom(modelTenants).Draw(rt, "tenant"), RequestID: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "id")}
+				name := "check " + q.Tenant + " " + q.RequestID
+				if _, err := s.Refund(ctx, q.Tenant, q.RequestID, 0); errors.Is(err, ErrRequestUnknown) || m.gone[name] {
+					break
+				}
+				m.gone[name] = true
+				if m.passed[name] { // what it took may be there, or not
+					m.admitted[q.Tenant] -= m.costs[name]
+					m.unsure[q.Tenant] += m.costs[name]
+				}
+			case "batch":
+				var all []Request
+				for range rapid.IntRange(1, 6).Draw(rt, "size") {
+					all = append(all, drawGlobalRequest(rt, false))
+				}
+				out, err := s.CheckBatch(ctx, all)
+				if err != nil {
+					rt.Fatal(err)
+				}
+				for i, o := range out {
+					m.note(rt, "check", all[i], o.Decision, o.Err, disturbed())
+				}
+			case "together":
+				parts, whole := []Part{}, Request{Tenant: rapid.SampledFrom(modelTenants).Draw(rt, "of")}
+				for range rapid.IntRange(1, 4).Draw(rt, "parts") {
+					p := Part{Request: drawGlobalRequest(rt, false)}
+					p.Tenant = whole.Tenant
+					parts, whole.Cost = append(parts, p), whole.Cost+p.Cost
+				}
+				out, err := s.CheckTogether(ctx, parts)
+				all := !slices.ContainsFunc(out, func(d Decision) bool { return !d.Allow })
+				m.note(rt, "check", whole, Decision{Allow: all}, err, disturbed())
+			case "land":
+				r.land()
+			}
+			m.compare(rt, r, s)
+		}
+	})
+}
