@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// patience is how long a check waits for the region at most.
+	// patience is how long a call waits for tokens that it has asked for, and then for a node's decision.
 	patience = time.Second
 	// awayFor is for how long the region is not asked again after it could not be reached.
 	awayFor = 200 * time.Millisecond
@@ -171,14 +171,16 @@ func (l *Limiter) Close(ctx context.Context) {
 // Check decides one request. The error is an *Error: the caller's context has ended, or the request or
 // the identity is refused. A region that is away is no error; see OnFailure.
 func (l *Limiter) Check(ctx context.Context, r Request) (Decision, error) {
-	if d, ok := l.checkHere(ctx, &r); ok {
+	var w waiting
+	d, ok := l.checkHere(ctx, &r, &w)
+	if w.end(); ok {
 		return d, nil
 	}
 	return l.askNode(ctx, &r)
 }
 
 // checkHere decides a request from leases, if they let it pass.
-func (l *Limiter) checkHere(ctx context.Context, r *Request) (d Decision, ok bool) {
+func (l *Limiter) checkHere(ctx context.Context, r *Request, w *waiting) (d Decision, ok bool) {
 	if r.Cost == 0 || r.RequestID != "" {
 		return d, false
 	}
@@ -188,24 +190,41 @@ func (l *Limiter) checkHere(ctx context.Context, r *Request) (d Decision, ok boo
 		if v == passes {
 			return d, true
 		}
-		if v == elsewhere || !l.await(ctx, wait) {
+		if v == elsewhere || !w.await(ctx, wait) {
 			break
 		}
 	}
 	return d, false
 }
 
-// await waits for an answer of the node.
-func (l *Limiter) await(ctx context.Context, landed <-chan struct{}) bool {
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
+// waiting is what is left of the patience of a call, which all its checks share.
+type waiting struct {
+	timer *time.Timer // nil before the first wait
+	over  bool
+}
+
+// await waits for an answer of the node, unless the patience is over.
+func (w *waiting) await(ctx context.Context, landed <-chan struct{}) bool {
+	if w.over {
+		return false
+	}
+	if w.timer == nil {
+		w.timer = time.NewTimer(patience)
+	}
 	select {
 	case <-landed:
 		return true
-	case <-timer.C:
+	case <-w.timer.C:
+		w.over = true
 	case <-ctx.Done():
 	}
 	return false
+}
+
+func (w *waiting) end() {
+	if w.timer != nil {
+		w.timer.Stop()
+	}
 }
 
 // askNode lets the region decide.

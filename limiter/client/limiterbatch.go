@@ -29,8 +29,10 @@ func (l *Limiter) CheckBatch(ctx context.Context, all []Request) ([]Outcome, err
 	}
 	out := make([]Outcome, len(all))
 	var others []int
+	var w waiting
+	defer w.end()
 	for i := range all {
-		d, ok := l.checkHere(ctx, &all[i])
+		d, ok := l.checkHere(ctx, &all[i], &w)
 		if out[i].Decision = d; !ok {
 			others = append(others, i)
 		}

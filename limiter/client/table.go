@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	limiterv1 "github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1"
 )
@@ -17,10 +18,19 @@ const (
 	askEvery = 100 * time.Millisecond
 	// asksMax bounds the asks of one message, as nodes do.
 	asksMax = 100
+	// textBytesMax bounds tokens and keys, as nodes do.
+	textBytesMax = 256
 )
 
 // subject is what a request is about.
 type subject struct{ tenant, token, key string }
+
+// askable tells whether a node takes an ask for it. One that it refuses would take all that is told in the
+// same message with it, and one that is no text the stream.
+func (s *subject) askable() bool {
+	return len(s.token) <= textBytesMax && len(s.key) <= textBytesMax &&
+		utf8.ValidString(s.tenant) && utf8.ValidString(s.token) && utf8.ValidString(s.key)
+}
 
 // route is the limits that match a subject, each with a lease of its counter.
 type route struct {
@@ -122,7 +132,7 @@ func (t *leaseTable) route(r *Request) *route {
 		return nil
 	}
 	to, now := t.routes[s], t.now()
-	if to == nil && t.online && len(t.routes) < routesMax {
+	if to == nil && t.online && len(t.routes) < routesMax && s.askable() {
 		to = &route{subject: subject{strings.Clone(s.tenant), strings.Clone(s.token), strings.Clone(s.key)}, asking: now - int64(askEvery), used: now}
 		t.routes[to.subject] = to
 	}
