@@ -75,7 +75,12 @@ func (h *simHolder) demand(i int) {
 		return
 	}
 	key := fmt.Sprint("k", h.random.IntN(max(1, h.plan.keys)))
-	h.ask(Request{Tenant: "acme", Key: key, Cost: 1 + h.random.Uint32N(h.plan.cost)})
+	if cost := 1 + h.random.Uint32N(h.plan.cost); h.plan.globals {
+		h.stats.checks++
+		h.askGlobally(Request{Tenant: globalTenant, Cost: cost}, 0, 0)
+	} else {
+		h.ask(Request{Tenant: "acme", Key: key, Cost: cost})
+	}
 	if h.random.IntN(500) == 0 && h.chance(100) {
 		h.crash(i)
 	}

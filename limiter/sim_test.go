@@ -31,6 +31,8 @@ type simPlan struct {
 	upgrade time.Duration
 	// breaks are made by demand now and then, this long at most.
 	breaks time.Duration
+	// globals is set if all limits are of the scope global: see sim_globals_test.go.
+	globals bool
 }
 
 // simEvent happens at a real time, in the order of at and number.
@@ -72,9 +74,9 @@ type sim struct {
 	lost    error
 	// what passed of each counter, in real microseconds
 	taken map[simCounter][]passed
-	// what was spent of each epoch, as the messages must report it
-	spent map[simEpoch]uint64
-	stats struct{ allowed, denied, cached, local, messages, checks int }
+	// what was spent of each epoch, as the messages must report it, and what is pending
+	spent, pending map[simEpoch]uint64
+	stats          struct{ allowed, denied, cached, local, messages, checks int }
 	// denied checks with their advice, for those who look at it
 	advice []simAdvice
 }
@@ -110,10 +112,12 @@ const (
 	flawOldEpoch
 	flawSpendsAhead
 	flawDelayFromSending
+	flawSettlesOldEpoch
+	flawPassedGoesBack
 )
 
 func newSim(t testing.TB, seed uint64, plan simPlan, flaw simFlaw) *sim {
-	s := &sim{plan: plan, random: rand.New(rand.NewPCG(seed, 0)), now: int64(time.Second), rate: 1, flaw: flaw, taken: map[simCounter][]passed{}, spent: map[simEpoch]uint64{}}
+	s := &sim{plan: plan, random: rand.New(rand.NewPCG(seed, 0)), now: int64(time.Second), rate: 1, flaw: flaw, taken: map[simCounter][]passed{}, spent: map[simEpoch]uint64{}, pending: map[simEpoch]uint64{}}
 	s.stamp, s.from = 1_000_000, s.now
 	s.group = newMachineGroup(t, plan.limits...)
 	for i := range plan.holders {
@@ -158,11 +162,13 @@ func (s *sim) elect() {
 }
 
 // passed notes that a request has passed, now.
-func (s *sim) passed(r Request) {
+func (s *sim) passed(r Request) { s.passedAt(r, s.now) }
+
+func (s *sim) passedAt(r Request, at int64) {
 	s.stats.allowed++
 	for _, l := range s.group.published().Load().match(nil, r.Tenant, r.Token, r.Key) {
 		key := simCounter{l.uid, r.Tenant, l.subject(r.Token, r.Key)}
-		s.taken[key] = append(s.taken[key], passed{s.now / 1000, int64(r.Cost)})
+		s.taken[key] = append(s.taken[key], passed{at / 1000, int64(r.Cost)})
 	}
 }
 
