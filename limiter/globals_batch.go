@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"sync"
@@ -122,7 +123,10 @@ func (s *Service) togetherWithGlobals(ctx context.Context, mode Mode, parts []Pa
 	looks := make([]*Decision, len(parts))
 	for i, p := range parts {
 		if !p.Peek {
-			whole.Cost += min(p.Cost, math.MaxUint32-whole.Cost)
+			if p.Cost > math.MaxUint32-whole.Cost {
+				return nil, &InvalidError{Field: "parts", Message: fmt.Sprintf("must cost at most %d tokens together while there are global limits", uint32(math.MaxUint32))}
+			}
+			whole.Cost += p.Cost
 			continue
 		}
 		d, err := s.peekTenant(ctx, mode, Request{Tenant: globalTenant, Token: p.Tenant, Cost: p.Cost})

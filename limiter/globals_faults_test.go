@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"testing"
 
@@ -202,5 +203,19 @@ func TestReusedRequestIDGivesNothingBack(t *testing.T) {
 	}
 	if used := r.used(s, globalTenant, "")["all"]; passed != 3 || used != 3 {
 		t.Errorf("%d of 3 passed, and %d count", passed, used)
+	}
+}
+
+// Parts that no check could ask for at once are not cut to what one could.
+func TestPartsBeyondAllTokensAreRefused(t *testing.T) {
+	r := startRealm(t, 2, hourly("all", ScopeGlobal, anyTenant, math.MaxUint32))
+	s := r.node()
+	parts := []Part{{Request: Request{Tenant: "acme", Key: "a", Cost: math.MaxUint32}}, {Request: Request{Tenant: "acme", Key: "b", Cost: 1}}}
+	var invalid *InvalidError
+	if d, err := s.CheckTogether(t.Context(), parts); !errors.As(err, &invalid) {
+		t.Errorf("%v, %v; want that they are refused", d, err)
+	}
+	if used := r.used(s, globalTenant, "")["all"]; used != 0 {
+		t.Errorf("%d are used", used)
 	}
 }
