@@ -66,6 +66,8 @@ type remoteGlobals struct {
 	mu    sync.Mutex
 	known time.Time
 	any   bool
+	// asking is set while one asks again; the others go on with what is known.
+	asking bool
 }
 
 // globals tells whether global limits may be in force, and whether a tenant's name matters to them.
@@ -83,24 +85,36 @@ func (s *Service) globals(ctx context.Context) (some, canaries bool, err error) 
 	g := &s.remote
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if time.Since(g.known) < globalsFresh {
+	if time.Since(g.known) < globalsFresh || g.asking {
 		return g.any, g.any, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, globalsFresh) // others wait
+	ctx, cancel := context.WithTimeout(ctx, globalsFresh)
 	defer cancel()
+	if g.known.IsZero() { // nobody can go on before something is known
+		if g.any, err = s.askForGlobals(ctx); err != nil {
+			return false, false, fmt.Errorf("limiter: global limits: %w", err)
+		}
+		g.known = time.Now()
+		return g.any, g.any, nil
+	}
+	g.asking = true
+	g.mu.Unlock()
+	some, err = s.askForGlobals(ctx)
+	g.mu.Lock()
+	if err == nil {
+		g.any = some
+	} // else what was known goes on: tenants without global limits need not suffer
+	g.asking, g.known = false, time.Now()
+	return g.any, g.any, nil
+}
+
+// askForGlobals asks the group of the global limits, or a replica of it, whether there are some.
+func (s *Service) askForGlobals(ctx context.Context) (some bool, err error) {
 	res, err := s.query(ctx, s.Group(globalTenant), appendPeek(nil, Request{Tenant: globalTenant}), raftfsm.Bounded)
 	if err == nil && res.outcome != outcomePeeked && res.outcome != outcomeTooManyLimits {
 		err = unexpected(res)
 	}
-	switch {
-	case err != nil && g.known.IsZero():
-		return false, false, fmt.Errorf("limiter: global limits: %w", err)
-	case err != nil: // what was known goes on: tenants without global limits need not suffer
-		g.known = time.Now()
-		return g.any, g.any, nil
-	}
-	g.any, g.known = res.outcome == outcomeTooManyLimits || len(res.decision.Levels) > 0, time.Now()
-	return g.any, g.any, nil
+	return res.outcome == outcomeTooManyLimits || len(res.decision.Levels) > 0, err
 }
 
 // globalPart is the part of a check that global limits decide.

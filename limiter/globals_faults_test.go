@@ -24,6 +24,8 @@ type realm struct {
 	faults map[raftfsm.GroupID][]fault
 	// late are commands that are under way for longer than their callers wait.
 	late []lateCommand
+	// hold, when not nil, holds queries up: each says twice that it is there before it goes on.
+	hold chan struct{}
 	// broken counts the commands that did not go as they should.
 	broken int
 }
@@ -62,6 +64,10 @@ func (r *realm) node() *Service { return NewService(r, r.ids) }
 func (r *realm) Level() int { return raftfsm.LevelCurrent }
 
 func (r *realm) Query(ctx context.Context, id raftfsm.GroupID, q []byte, c raftfsm.Consistency) (raftfsm.Answer, error) {
+	if r.hold != nil {
+		r.hold <- struct{}{}
+		r.hold <- struct{}{}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.groups[id].Query(ctx, id, q, c)
@@ -217,5 +223,34 @@ func TestPartsBeyondAllTokensAreRefused(t *testing.T) {
 	}
 	if used := r.used(s, globalTenant, "")["all"]; used != 0 {
 		t.Errorf("%d are used", used)
+	}
+}
+
+// While one check asks a group that does not answer whether there are global limits, the others go on with what
+// is known.
+func TestChecksDoNotWaitForWhetherThereAreGlobalLimits(t *testing.T) {
+	r := startRealm(t, 2, hourly("each", ScopeTenant, anyTenant, 1000))
+	s := r.node()
+	if d, err := s.Check(t.Context(), Request{Tenant: "acme", Cost: 1}); err != nil || !d.Allow {
+		t.Fatal(d, err)
+	}
+	r.hold = make(chan struct{})
+	s.remote.known = s.remote.known.Add(-globalsFresh)
+	asked := make(chan error)
+	check := func() error {
+		d, err := s.Check(t.Context(), Request{Tenant: "acme", Cost: 1})
+		if err == nil && !d.Allow {
+			err = fmt.Errorf("%v", d)
+		}
+		return err
+	}
+	go func() { asked <- check() }()
+	<-r.hold
+	if err := check(); err != nil { // it would wait for ever if it waited
+		t.Error("beside one that asks:", err)
+	}
+	<-r.hold
+	if err := <-asked; err != nil {
+		t.Error("the one that asks:", err)
 	}
 }
