@@ -127,7 +127,7 @@ func TestReplacedEntryIsNoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	r := raftfsm.NewReplica(db, groupA, newCounters())
+	r := raftfsm.NewReplica(db, nil, groupA, newCounters())
 	if err := r.Open(); err != nil {
 		t.Fatal(err)
 	}
