@@ -22,7 +22,9 @@ func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 		return nil, err
 	}
 	before := m.docs // only Apply and Load write it, both on this goroutine
-	a := applier{tx: tx, wall: e.Wall, next: before, row: m.row, ids: m.knownIDs(), fresh: map[idHash]idHash{}}
+	ids, release := m.knownIDs()
+	defer release()
+	a := applier{tx: tx, wall: e.Wall, next: before, row: m.row, ids: ids, fresh: map[idHash]idHash{}}
 	results := make([][]byte, len(e.Commands))
 	for i, c := range e.Commands {
 		var err error
@@ -169,11 +171,16 @@ type knownIDs struct {
 	segments []segmentSource
 }
 
-// knownIDs may be used until documents are published again.
-func (m *Machine) knownIDs() knownIDs {
+// knownIDs may be used until release, or until documents are published again.
+func (m *Machine) knownIDs() (ids knownIDs, release func()) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return knownIDs{heads: append(slices.Clone(m.frozen), m.active), segments: m.segments}
+	for _, s := range m.segments {
+		s.hold()
+	}
+	ids = knownIDs{heads: append(slices.Clone(m.frozen), m.active), segments: m.segments}
+	// A file that was read and cannot be closed changes no result.
+	return ids, func() { _ = releaseAll(ids.segments) }
 }
 
 // mayContain takes the term of an id, of whatever tenant.
@@ -185,9 +192,13 @@ func (k knownIDs) mayContain(term []byte) bool {
 			}
 		}
 	}
-	hash := segment.TermHash(term)
+	hash := segment.TermHash(string(term))
 	for _, s := range k.segments {
-		if s.MayContain(hash) {
+		if !s.MayContain(hash) {
+			continue
+		}
+		// With many segments a filter is often wrong, and to look is cheaper than to read the store.
+		if p, err := s.Lookup(string(term)); p.Len() > 0 || s.note(err) != nil {
 			return true
 		}
 	}

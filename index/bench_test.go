@@ -71,7 +71,7 @@ func benchReplica(b *testing.B) (*raftfsm.Replica, *Machine) {
 		b.Fatal(err)
 	}
 	m := NewMachine(nil)
-	r := raftfsm.NewReplica(db, 1, m)
+	r := raftfsm.NewReplica(db, raftfsm.NewFolder(o.FS, "derived"), 1, m)
 	if err := r.Open(); err != nil {
 		b.Fatal(err)
 	}

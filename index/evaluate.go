@@ -21,7 +21,7 @@ type posting interface {
 type leaves interface {
 	size() int
 	lookup(t term) (posting, error)
-	timeRange(from, to int64, within *roaring.Bitmap) *roaring.Bitmap
+	timeRange(from, to int64, within *roaring.Bitmap) (*roaring.Bitmap, error)
 	costRange(least, most int64, within *roaring.Bitmap) (*roaring.Bitmap, error)
 }
 
@@ -72,7 +72,7 @@ func (e *evaluator) eval(p *plan) (*roaring.Bitmap, error) {
 
 func (e *evaluator) ranged(p *plan, within *roaring.Bitmap) (*roaring.Bitmap, error) {
 	if p.op == planTime {
-		return e.timeRange(p.min, p.max, within), nil
+		return e.timeRange(p.min, p.max, within)
 	}
 	return e.costRange(p.min, p.max, within)
 }
@@ -208,18 +208,18 @@ func (l headLeaves) lookup(t term) (posting, error) {
 	return headPosting{l.h, l.h.postings[n]}, nil
 }
 
-func (l headLeaves) timeRange(from, to int64, within *roaring.Bitmap) *roaring.Bitmap {
+func (l headLeaves) timeRange(from, to int64, within *roaring.Bitmap) (*roaring.Bitmap, error) {
 	inside := func(t int64) bool { return t >= from && (t < to || to == openEnd) }
 	if inside(l.h.oldest) && inside(l.h.newest) {
 		if within == nil {
-			return interval(0, uint32(len(l.h.docs)))
+			return interval(0, uint32(len(l.h.docs))), nil
 		}
-		return within
+		return within, nil
 	}
 	if l.h.newest < from || l.h.oldest >= to && to != openEnd {
-		return roaring.New()
+		return roaring.New(), nil
 	}
-	return l.filter(within, func(d *segment.Document) bool { return inside(d.Time) })
+	return l.filter(within, func(d *segment.Document) bool { return inside(d.Time) }), nil
 }
 
 func (l headLeaves) costRange(least, most int64, within *roaring.Bitmap) (*roaring.Bitmap, error) {
@@ -252,29 +252,21 @@ func (l segmentLeaves) size() int { return l.s.Len() }
 
 func (l segmentLeaves) lookup(t term) (posting, error) { return l.s.Lookup(t.key) }
 
-func (l segmentLeaves) timeRange(from, to int64, within *roaring.Bitmap) *roaring.Bitmap {
-	lo, hi := l.s.Interval(from, to)
-	if within == nil {
-		return interval(lo, hi)
+func (l segmentLeaves) timeRange(from, to int64, within *roaring.Bitmap) (*roaring.Bitmap, error) {
+	lo, hi, err := l.s.Interval(from, to)
+	switch {
+	case err != nil:
+		return nil, err
+	case within == nil:
+		return interval(lo, hi), nil
+	case lo == 0 && int(hi) == l.s.Len():
+		return within, nil
 	}
-	if lo == 0 && int(hi) == l.s.Len() {
-		return within
-	}
-	return roaring.And(within, interval(lo, hi))
+	return roaring.And(within, interval(lo, hi)), nil
 }
 
 func (l segmentLeaves) costRange(least, most int64, within *roaring.Bitmap) (*roaring.Bitmap, error) {
-	kept := newNumberSet(l.s.Len())
-	err := l.s.Costs(func(local uint32, micros int64) {
-		if micros >= least && micros <= most {
-			kept.add(local)
-		}
-	})
-	bm := kept.bitmap()
-	if within != nil {
-		bm = roaring.And(within, bm)
-	}
-	return bm, err
+	return l.s.CostRange(least, most, within)
 }
 
 // numberSet collects local numbers as bits, which is faster than adding to a bitmap.

@@ -1,11 +1,8 @@
 package index
 
 import (
-	"cmp"
 	"encoding/binary"
-	"iter"
 	"math"
-	"slices"
 	"strings"
 	"sync"
 	"unicode"
@@ -16,7 +13,7 @@ import (
 )
 
 // headDocumentsMax is how many documents a head takes before it is frozen and sealed.
-const headDocumentsMax = segment.DocumentsMax
+const headDocumentsMax = 1 << 16
 
 // listMax is how many documents a posting lists before it becomes a bitmap.
 const listMax = 128
@@ -40,6 +37,14 @@ type head struct {
 	bitmaps  []*roaring.Bitmap
 	// tenants has one copy of each name.
 	tenants map[string]string
+	// digests are the documents' digests in their order, as numbers of postings; rests is what a
+	// segment stores of documents beside terms and numbers. Those of a document end at digestEnds
+	// and restEnds.
+	digests    []uint32
+	digestEnds []uint32
+	rests      []byte
+	restEnds   []uint32
+	rows       rowArena
 
 	scratch []byte
 }
@@ -122,14 +127,23 @@ func (h *head) addOne(d *Document) {
 		if len(h.scratch) > valueBytesMax {
 			h.scratch = appendValue(nil, string(h.scratch))
 		}
-		h.term(h.code(directionGroup(g.Direction)), local)
+		n, _ := h.term(h.code(directionGroup(g.Direction)), local)
+		h.digests = append(h.digests, n)
 	}
+	h.digestEnds = append(h.digestEnds, uint32(len(h.digests)))
+	h.rests = appendRest(h.rests, d)
+	h.restEnds = append(h.restEnds, uint32(len(h.rests)))
 	for i := range d.Attributes {
 		a := &d.Attributes[i]
 		h.scratch = appendValue(h.scratch[:0], a.Value)
 		h.term(h.attribute(a.Name), local)
 	}
-	h.docs = append(h.docs, segment.Document{Time: d.Time, ID: id, Tenant: tenant, Cost: d.CostMicros, HasCost: d.Currency != ""})
+	h.docs = append(h.docs, segment.Document{
+		Time: d.Time, ID: id, Tenant: tenant, Stamped: d.TimeStamped, Duration: d.DurationMs,
+		Cost: max(d.CostMicros, costMin), HasCost: d.Currency != "",
+	})
+	h.scratch = AppendDocument(h.scratch[:0], d)
+	h.rows.add(h.scratch)
 	h.newest, h.oldest = max(h.newest, d.Time), min(h.oldest, d.Time)
 }
 
@@ -140,7 +154,8 @@ func (h *head) text(group, value string, local uint16) string {
 		return ""
 	}
 	h.scratch = appendValue(h.scratch[:0], value)
-	return h.term(h.code(group), local)
+	_, fresh := h.term(h.code(group), local)
+	return fresh
 }
 
 func (h *head) reason(text string, local uint16) {
@@ -175,9 +190,9 @@ func (h *head) attribute(name string) *termGroup {
 	return g
 }
 
-// term adds the document to the posting of the value in scratch, and returns the value if it
-// is new.
-func (h *head) term(g *termGroup, local uint16) string {
+// term adds the document to the posting of the value in scratch. It returns the posting's
+// number, and the value if it is new.
+func (h *head) term(g *termGroup, local uint16) (n uint32, fresh string) {
 	n, ok := g.terms[string(h.scratch)]
 	if !ok {
 		value := string(h.scratch)
@@ -185,7 +200,7 @@ func (h *head) term(g *termGroup, local uint16) string {
 		g.terms[value] = n
 		g.list = append(g.list, headTerm{eightBytes(value), value, n})
 		h.postings = append(h.postings, 1<<32|uint64(local))
-		return value
+		return n, value
 	}
 	p := h.postings[n]
 	count, ref := p>>32, uint32(p)
@@ -217,7 +232,7 @@ func (h *head) term(g *termGroup, local uint16) string {
 			h.postings[n] = p + 1<<32
 		}
 	}
-	return ""
+	return n, ""
 }
 
 func listBitmap(list []uint16) *roaring.Bitmap {
@@ -248,71 +263,4 @@ func (p headPosting) Bitmap() (*roaring.Bitmap, error) {
 		return listBitmap(p.h.lists[ref]), nil
 	}
 	return p.h.bitmaps[ref], nil
-}
-
-// input is what a segment is built of; the head is frozen.
-func (h *head) input() segment.Input {
-	return segment.Input{Base: h.base, Documents: h.docs, Terms: h.terms(), TermCount: len(h.postings)}
-}
-
-// terms yields the terms in order.
-func (h *head) terms() iter.Seq2[[]byte, []uint16] {
-	return func(yield func([]byte, []uint16) bool) {
-		groups := make([]*termGroup, 0, len(h.groups))
-		for _, g := range h.groups { // any order: they are sorted below
-			groups = append(groups, g)
-		}
-		slices.SortFunc(groups, func(a, b *termGroup) int { return cmp.Compare(a.name, b.name) })
-		var term []byte
-		wide := make([]uint32, 1024)
-		var numbers []uint16
-		for _, g := range groups {
-			for _, t := range g.sorted() {
-				term = append(append(term[:0], g.name...), t.value...)
-				p := h.postings[t.posting]
-				switch count, ref := p>>32, uint32(p); {
-				case count == 1:
-					numbers = append(numbers[:0], uint16(ref))
-				case count <= listMax:
-					numbers = append(numbers[:0], h.lists[ref]...)
-				default:
-					numbers = numbers[:0]
-					for it := h.bitmaps[ref].ManyIterator(); ; {
-						n := it.NextMany(wide)
-						if n == 0 {
-							break
-						}
-						for _, local := range wide[:n] {
-							numbers = append(numbers, uint16(local))
-						}
-					}
-				}
-				if !yield(term, numbers) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// sorted lists the group's values in order.
-func (g *termGroup) sorted() []headTerm {
-	terms := slices.Clone(g.list)
-	shared := len(terms[0].value) // bytes that all values have in common
-	for _, t := range terms {
-		shared = min(shared, len(t.value))
-		for t.value[:shared] != terms[0].value[:shared] {
-			shared--
-		}
-	}
-	for i := range terms {
-		terms[i].bytes = eightBytes(terms[i].value[shared:])
-	}
-	slices.SortFunc(terms, func(a, b headTerm) int {
-		if a.bytes != b.bytes {
-			return cmp.Compare(a.bytes, b.bytes)
-		}
-		return strings.Compare(a.value, b.value)
-	})
-	return terms
 }

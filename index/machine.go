@@ -15,13 +15,14 @@ const (
 	// frozenMax is how many frozen heads wait to be sealed before Apply waits for them.
 	frozenMax = 4
 	// cacheBytes is how much of the segments' terms and postings a shard keeps in memory.
-	cacheBytes = 16 << 20
+	cacheBytes = 48 << 20
 )
 
 // Machine is the state machine of one shard. Replicated are the documents by number, their
 // ids, and their count; heads and segments are derived from them on each node.
 type Machine struct {
 	headDocuments int
+	mergedHeads   int
 	// turns begins a long piece of work that nobody waits for; the function it returns is called
 	// every so often and may rest.
 	turns func() func()
@@ -37,11 +38,12 @@ type Machine struct {
 	frozen   []*head         // oldest first; replaced, never changed
 	active   *head
 	docs     uint64 // documents visible to searches
-	failed   error  // what ended the sealer
+	failed   error  // what ended a worker
+	damaged  *sealed
 	stopping bool
-	// changed is signalled when frozen, failed or stopping change; its lock is mu.
+	// changed is signalled when any of these change, but docs; its lock is mu.
 	changed *sync.Cond
-	sealer  sync.WaitGroup
+	workers sync.WaitGroup // seal and tend
 
 	// buffers of Apply
 	row []byte
@@ -51,15 +53,15 @@ type Machine struct {
 // build a segment, and the function it returns every so often meanwhile, so that it can rest for
 // the sake of others. nil means never.
 func NewMachine(turns func() func()) *Machine {
-	m := newMachine(headDocumentsMax)
+	m := newMachine(headDocumentsMax, mergedHeads)
 	if turns != nil {
 		m.turns = turns
 	}
 	return m
 }
 
-func newMachine(headDocuments int) *Machine {
-	m := &Machine{headDocuments: headDocuments, turns: func() func() { return func() {} }}
+func newMachine(headDocuments, mergedHeads int) *Machine {
+	m := &Machine{headDocuments: headDocuments, mergedHeads: mergedHeads, turns: func() func() { return func() {} }}
 	m.changed = sync.NewCond(&m.mu)
 	return m
 }
@@ -79,83 +81,106 @@ func documentKey(number uint64) []byte {
 func (m *Machine) Load(store *raftfsm.Store) error {
 	m.life.Lock()
 	defer m.life.Unlock()
-	m.stop()
+	if err := m.stop(); err != nil {
+		return err
+	}
 	count, err := readCount(store.Get)
 	if err != nil {
 		return err
 	}
 	m.store = store
 	m.cache = segment.NewCache(cacheBytes)
-	segments, sealed, err := m.openSegments(count)
+	segments, end, err := m.openSegments(count)
 	if err != nil {
 		return err
 	}
 	m.mu.Lock()
-	m.segments, m.frozen, m.active, m.docs = segments, nil, newHead(sealed), sealed
-	m.failed, m.stopping = nil, false
+	m.segments, m.frozen, m.active, m.docs = segments, nil, newHead(end), end
+	m.failed, m.damaged, m.stopping = nil, nil, false
 	m.mu.Unlock()
-	m.sealer.Add(1)
+	m.workers.Add(2)
 	go m.seal()
-	return m.rebuildHeads(store, sealed, count)
+	go m.tend()
+	return m.rebuildHeads(end, count)
 }
 
 // rebuildHeads indexes the documents that no segment has.
-func (m *Machine) rebuildHeads(store *raftfsm.Store, from, count uint64) error {
-	it, err := store.NewIter(documentKey(from), documentKey(count))
+func (m *Machine) rebuildHeads(from, count uint64) error {
+	rest := m.turns()
+	return m.readRows(from, count, func(chunk []Document) error {
+		rest()
+		if err := m.waitForSealer(); err != nil {
+			return err
+		}
+		m.publish(chunk)
+		return nil
+	})
+}
+
+// readRows reads the documents [from, to), a few at a time.
+func (m *Machine) readRows(from, to uint64, use func(chunk []Document) error) (err error) {
+	it, err := m.store.NewIter(documentKey(from), documentKey(to))
 	if err != nil {
 		return err
 	}
-	next, rest := from, m.turns()
+	defer func() { err = errors.Join(err, it.Close()) }()
+	next := from
 	var chunk []Document
 	for ok := it.First(); ok; ok = it.Next() {
 		row, err := it.Value()
 		if err != nil {
-			return errors.Join(err, it.Close())
+			return err
 		}
 		d, err := DecodeDocument(row)
 		if err != nil {
-			return errors.Join(fmt.Errorf("index: document %d: %w", next, err), it.Close())
+			return fmt.Errorf("index: document %d: %w", next, err)
 		}
 		next++
 		if chunk = append(chunk, d); len(chunk) == rebuildChunk {
-			rest()
-			if err := m.waitForSealer(); err != nil {
-				return errors.Join(err, it.Close())
+			if err := use(chunk); err != nil {
+				return err
 			}
-			m.publish(chunk)
 			chunk = chunk[:0]
 		}
 	}
-	if err := it.Close(); err != nil {
+	if err := it.Error(); err != nil {
 		return err
 	}
-	if next != count {
-		return fmt.Errorf("index: the shard counts %d documents but has %d", count, next)
+	if next != to {
+		return fmt.Errorf("index: documents %d to %d are counted, but those from %d on are not there", from, to, next)
 	}
-	m.publish(chunk)
-	return nil
+	return use(chunk)
 }
 
-// Suspend ends the sealer before a snapshot replaces the rows: it must not add to a segment
-// whose first rows have just been removed.
+// Suspend ends the workers before a snapshot replaces the rows, or the replica is erased with
+// its files.
 func (m *Machine) Suspend() {
 	m.life.Lock()
 	defer m.life.Unlock()
-	m.stop()
+	// What cannot be closed was read only. Load or Close follows, and there is nothing left to close.
+	_ = m.stop()
 }
 
-// Close ends the sealer.
+// Close ends the workers and closes the files.
 func (m *Machine) Close() error {
-	m.stop()
-	return nil
+	m.life.Lock()
+	defer m.life.Unlock()
+	return m.stop()
 }
 
-func (m *Machine) stop() {
+// stop ends the workers and lets go of the segments. Nobody searches meanwhile, nor later
+// before Load.
+func (m *Machine) stop() error {
 	m.mu.Lock()
 	m.stopping = true
 	m.changed.Broadcast()
 	m.mu.Unlock()
-	m.sealer.Wait()
+	m.workers.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	open := m.segments
+	m.segments = nil
+	return releaseAll(open)
 }
 
 const (
@@ -218,23 +243,27 @@ func (m *Machine) search(ctx context.Context, q *shardQuery) (shardAnswer, error
 	if err != nil {
 		return shardAnswer{}, err
 	}
-	sources, docs := m.sources()
-	w := window{bound: docs, after: q.after, limit: q.limit + 1, identify: m.identify}
+	sources, docs, release := m.sources()
+	defer release()
+	w := window{bound: docs, after: q.after, limit: q.limit + 1}
 	if q.bound != nil {
 		if w.bound = *q.bound; w.bound > docs {
 			return shardAnswer{behind: true}, nil
 		}
 	}
-	s := shardSearch{sources: sources, plan: p, query: q, window: w, merged: mergeHeap{fetch: m.fetch}}
+	s := shardSearch{sources: sources, plan: p, query: q, window: w}
 	return s.run(ctx)
 }
 
-// sources are the heads and segments, and how many documents they have together.
-func (m *Machine) sources() ([]source, uint64) {
+// sources are the heads and segments, and how many documents they have together. They may be
+// used until release.
+func (m *Machine) sources() (all []source, docs uint64, release func()) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	all := make([]source, 0, len(m.segments)+len(m.frozen)+1)
-	for _, s := range m.segments {
+	all = make([]source, 0, len(m.segments)+len(m.frozen)+1)
+	held := m.segments
+	for _, s := range held {
+		s.hold()
 		all = append(all, s)
 	}
 	for _, h := range m.frozen {
@@ -243,21 +272,8 @@ func (m *Machine) sources() ([]source, uint64) {
 	if m.active != nil {
 		all = append(all, headSource{m.active})
 	}
-	return all, m.docs
-}
-
-func (m *Machine) fetch(number uint64) ([]byte, error) {
-	row, err := m.store.Get(documentKey(number))
-	if err != nil {
-		return nil, fmt.Errorf("index: document %d: %w", number, err)
-	}
-	return row, nil
-}
-
-func (m *Machine) identify(number uint64) (id, tenant string, err error) {
-	h := hit{number: number}
-	err = h.load(m.fetch)
-	return h.id, h.tenant, err
+	// A file that was read and cannot be closed changes no answer.
+	return all, m.docs, func() { _ = releaseAll(held) }
 }
 
 func readCount(get func([]byte) ([]byte, error)) (uint64, error) {

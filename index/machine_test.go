@@ -3,7 +3,10 @@ package index
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -11,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"github.com/maestro-conductor/maestro/index/internal/segment"
 	"github.com/maestro-conductor/maestro/raftfsm"
 	"github.com/maestro-conductor/maestro/raftfsm/fsmtest"
 )
@@ -33,7 +37,7 @@ func outcomes(t testing.TB, result []byte, count int) []outcome {
 }
 
 func testMachine(headDocuments int) func() raftfsm.Machine {
-	return func() raftfsm.Machine { return newMachine(headDocuments) }
+	return func() raftfsm.Machine { return newMachine(headDocuments, 4) }
 }
 
 // An id is taken once: the same content again is recognised, other content is refused, and
@@ -266,33 +270,149 @@ func TestSearchBesideIngest(t *testing.T) {
 	}
 }
 
-// A segment of another format, or one that is damaged, is built again from the documents.
-func TestLoadRebuildsUnreadableSegments(t *testing.T) {
+// damage changes a byte of every segment, from the beginning or, when at is negative, the end.
+func damage(t testing.TB, d *fsmtest.Driver, at int) {
+	t.Helper()
+	d.Restart() // ends what still removes files
+	names, err := d.Folder().List()
+	if err != nil || len(names) == 0 {
+		t.Fatalf("segments %v, %v", names, err)
+	}
+	for _, name := range names {
+		f, err := d.Folder().Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, f.Size())
+		_, readErr := f.ReadAt(b, 0)
+		if err := errors.Join(readErr, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		b[(at+len(b))%len(b)] ^= 0x40
+		if err := d.Folder().Write(name, func(w io.Writer) error { _, err := w.Write(b); return err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A segment of another format, or one that is found to be damaged as it is opened or read, is
+// built again from the documents. Until then its documents are an error, never wrong.
+func TestDamagedSegmentsAreBuiltAgain(t *testing.T) {
+	for what, at := range map[string]int{"version": 6, "footer": -1, "directory": -40, "first block": 8} {
+		d := fsmtest.New(t, testMachine(8))
+		for n := range 60 { // a merged segment, and single ones
+			d.Apply(command(normal(t, Document{ID: fmt.Sprint(n), Time: int64(n), Reason: "because"})))
+		}
+		want := segmentDigests(t, d)
+		queries := []shardQuery{{limit: 100}, {text: "because", limit: 7}, {text: "id:5", limit: 3}}
+		var answers [][]byte
+		for _, q := range queries {
+			answers = append(answers, d.Query(q.encode()))
+		}
+		damage(t, d, at)
+		d.Restart()
+		m := d.Machine().(*Machine)
+		for range 20 { // each read finds one damaged segment at least
+			for i, q := range queries {
+				got, err := m.Query(context.Background(), q.encode())
+				if err == nil && !bytes.Equal(got, answers[i]) {
+					t.Fatalf("%s: the answer to %q changed", what, q.text)
+				}
+				if err != nil && !errors.Is(err, segment.ErrCorrupt) {
+					t.Fatalf("%s: %v", what, err)
+				}
+			}
+			m.settle(t)
+		}
+		for i, q := range queries {
+			if !bytes.Equal(d.Query(q.encode()), answers[i]) {
+				t.Errorf("%s: the answer to %q changed", what, q.text)
+			}
+		}
+		if got := segmentDigests(t, d); !slices.Equal(got, want) {
+			t.Errorf("%s: segments %x, want %x", what, got, want)
+		}
+	}
+}
+
+// Segments outlive a restart, and what a merge has replaced is gone.
+func TestSegmentsOfHeadsBecomeOne(t *testing.T) {
 	d := fsmtest.New(t, testMachine(8))
-	for n := range 40 {
-		d.Apply(command(normal(t, Document{ID: fmt.Sprint(n), Time: int64(n)})))
+	for n := range 50 {
+		d.Apply(command(normal(t, Document{ID: fmt.Sprint(n), Time: int64(n * 7 % 50)})))
 	}
-	want := segmentDigests(t, d)
-	q := shardQuery{limit: 100}
-	answer := d.Query(q.encode())
-	m := d.Machine().(*Machine)
-	b := m.store.Derived().NewBatch()
-	if err := b.Set(segmentKey(16, []byte("m")), []byte{99}); err != nil {
+	want := []string{segmentName(0, 32), segmentName(32, 8), segmentName(40, 8)}
+	before := segmentDigests(t, d)
+	for range 2 {
+		d.Restart() // ends what still removes files
+		names, err := d.Folder().List()
+		if slices.Sort(names); err != nil || !slices.Equal(names, want) {
+			t.Errorf("files %v, %v; want %v", names, err, want)
+		}
+	}
+	if got := segmentDigests(t, d); !slices.Equal(got, before) {
+		t.Errorf("segments %x, want %x", got, before)
+	}
+}
+
+// A crash leaves files of any stage of sealing and merging, and what no state reaches.
+func TestLoadPicksTheRightSegments(t *testing.T) {
+	from, to := fsmtest.New(t, testMachine(8)), fsmtest.New(t, testMachine(8))
+	var single map[string][]byte
+	for n := range 50 {
+		c := command(normal(t, Document{ID: fmt.Sprint(n), Time: int64(n)}))
+		from.Apply(c)
+		if n < 36 {
+			to.Apply(c)
+		}
+		if n == 30 {
+			from.Machine().(*Machine).settle(t)
+			single = files(t, from)
+		}
+	}
+	from.Machine().(*Machine).settle(t)
+	to.Machine().(*Machine).settle(t)
+	from.Restart() // ends what still removes files
+	to.Restart()
+	want := files(t, to)
+	for name, b := range files(t, from) { // among them two that are beyond the state
+		single[name] = b
+	}
+	single["something else"] = nil
+	for name, b := range single {
+		if err := to.Folder().Write(name, func(w io.Writer) error { _, err := w.Write(b); return err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	to.Restart()
+	if got := files(t, to); !maps.EqualFunc(got, want, bytes.Equal) {
+		t.Errorf("files %v, want %v", slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want)))
+	}
+	if a := ask(t, to, shardQuery{limit: 100}); len(a.rows) != 36 {
+		t.Errorf("%d documents, want 36", len(a.rows))
+	}
+}
+
+func files(t testing.TB, d *fsmtest.Driver) map[string][]byte {
+	t.Helper()
+	names, err := d.Folder().List()
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Commit(); err != nil {
-		t.Fatal(err)
+	all := map[string][]byte{}
+	for _, name := range names {
+		f, err := d.Folder().Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, f.Size())
+		_, readErr := f.ReadAt(b, 0)
+		if err := errors.Join(readErr, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		all[name] = b
 	}
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
-	}
-	d.Restart()
-	if got := segmentDigests(t, d); !slices.Equal(got, want) {
-		t.Errorf("segments %v, want %v", got, want)
-	}
-	if !bytes.Equal(d.Query(q.encode()), answer) {
-		t.Error("the answer changed")
-	}
+	return all
 }
 
 // Every machine that a test starts is closed at its end, and then nothing of it runs on.

@@ -31,7 +31,7 @@ func newRegion(t testing.TB, shards, headDocuments int) *region {
 	r := &region{t: t}
 	for i := range shards {
 		r.shards = append(r.shards, Shard{Name: fmt.Sprintf("index-%d", i), Group: raftfsm.GroupID(i)})
-		r.drivers = append(r.drivers, fsmtest.New(t, func() raftfsm.Machine { return newMachine(headDocuments) }))
+		r.drivers = append(r.drivers, fsmtest.New(t, func() raftfsm.Machine { return newMachine(headDocuments, 4) }))
 	}
 	r.service = NewService(r, r.shards, func() ([]byte, bool) { return testKey, true }, unpaced{})
 	return r
@@ -70,11 +70,11 @@ func (r *region) restart(shard int) {
 
 func (r *region) machine(shard int) *Machine { return r.drivers[shard].Machine().(*Machine) }
 
-// settle waits until every frozen head is a segment.
+// settle waits until every frozen head is a segment, and nothing is to be merged or repaired.
 func (m *Machine) settle(t testing.TB) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for len(m.frozen) > 0 {
+	for len(m.frozen) > 0 || m.damaged != nil || m.mergeable() != nil {
 		if m.failed != nil {
 			t.Fatalf("sealer: %v", m.failed)
 		}

@@ -32,7 +32,9 @@ func (m *Machine) RestoreRows(tx *raftfsm.Tx, _ raftfsm.Entry, rows []raftfsm.Ro
 	if err := m.waitForSealer(); err != nil {
 		return err
 	}
-	a := applier{tx: tx, next: m.docs, ids: m.knownIDs(), fresh: map[idHash]idHash{}}
+	ids, release := m.knownIDs()
+	defer release()
+	a := applier{tx: tx, next: m.docs, ids: ids, fresh: map[idHash]idHash{}}
 	for _, row := range rows {
 		if string(row.Key) != string(documentKey(a.next)) {
 			return fmt.Errorf("%w: the row %x is in the place of document %d", raftfsm.ErrRestoreRefused, row.Key, a.next)

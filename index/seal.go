@@ -1,62 +1,161 @@
 package index
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
 
 	"github.com/maestro-conductor/maestro/index/internal/segment"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-// tableSegment of the derived data: number of the first document, 8 bytes, name of the part.
-const tableSegment = 's'
+// mergedHeads is how many segments of one head each are merged into one: the order of a
+// segment costs nothing at a search, the number of segments does.
+const mergedHeads = segment.DocumentsMax / headDocumentsMax
 
-// sealBatchBytes is how much of a segment is written at once, so that a large batch does not
-// stall the others that share the store.
-const sealBatchBytes = 1 << 20
+// errStopping ends work that nobody waits for.
+var errStopping = errors.New("index: the machine stops")
 
-func segmentKey(base uint64, part []byte) []byte {
-	return append(binary.BigEndian.AppendUint64([]byte{tableSegment}, base), part...)
+// sealed is an open segment and its file. It is closed when nobody has it any more.
+type sealed struct {
+	*segment.Segment
+	name string
+	file *raftfsm.File
+	// users are the machine, while it lists the segment, and the searches that read it.
+	users atomic.Int32
+	// damaged is called when a read has found the segment damaged.
+	damaged func(*sealed)
 }
 
-// openSegments opens the segments without a gap from document 0 and removes what follows: a
-// half-written segment, one of another format, or one that the replicated state does not
-// reach. The documents are still there to build it again.
-func (m *Machine) openSegments(count uint64) (open []segmentSource, sealed uint64, err error) {
-	for sealed < count {
-		s, err := m.openSegment(sealed)
-		if errors.Is(err, raftfsm.ErrNotFound) || errors.Is(err, segment.ErrVersion) || errors.Is(err, segment.ErrCorrupt) {
-			break
-		}
-		if err != nil {
-			return nil, 0, fmt.Errorf("index: open segment %d: %w", sealed, err)
-		}
-		if s.Base() != sealed || sealed+uint64(s.Len()) > count {
-			break
-		}
-		open = append(open, segmentSource{s})
-		sealed += uint64(s.Len())
+// hold is called while the machine lists the segment.
+func (s *sealed) hold() { s.users.Add(1) }
+
+func (s *sealed) release() error {
+	if s.users.Add(-1) > 0 {
+		return nil
 	}
-	b := m.store.Derived().NewBatch()
-	defer b.Close()
-	if err := b.DeleteRange(segmentKey(sealed, nil), []byte{tableSegment + 1}); err != nil {
+	s.Close()
+	return s.file.Close()
+}
+
+// Close forgets what is cached of the segment.
+func (s *sealed) Close() { s.Segment.Close() }
+
+// note tells the machine of damage; it returns err.
+func (s *sealed) note(err error) error {
+	if errors.Is(err, segment.ErrCorrupt) {
+		s.damaged(s)
+	}
+	return err
+}
+
+// segmentName is the name of a segment's file: its first document and how many it has.
+func segmentName(base uint64, docs int) string { return fmt.Sprintf("%016x-%06x.segment", base, docs) }
+
+func parseSegmentName(name string) (base uint64, docs int, ok bool) {
+	stem, ok := strings.CutSuffix(name, ".segment")
+	first, second, cut := strings.Cut(stem, "-")
+	base, err1 := strconv.ParseUint(first, 16, 64)
+	n, err2 := strconv.ParseUint(second, 16, 31)
+	ok = ok && cut && err1 == nil && err2 == nil && name == segmentName(base, int(n))
+	return base, int(n), ok
+}
+
+// openSegments opens the segments without a gap from document 0, the largest there is at each
+// place, and removes all others: those that were merged, and those that the replicated state
+// does not reach. The documents are still there to build them again.
+func (m *Machine) openSegments(count uint64) (open []segmentSource, end uint64, err error) {
+	names, err := m.folder().List()
+	if err != nil {
 		return nil, 0, err
 	}
-	return open, sealed, b.Commit()
+	at := map[uint64][]int{} // base -> numbers of documents
+	for _, name := range names {
+		if base, docs, ok := parseSegmentName(name); ok {
+			at[base] = append(at[base], docs)
+		}
+	}
+	used := map[string]bool{}
+	for found := true; found; {
+		found = false
+		sizes := at[end]
+		slices.Sort(sizes)
+		for _, docs := range slices.Backward(sizes) {
+			if end+uint64(docs) > count {
+				continue
+			}
+			s, err := m.openSegment(end, docs)
+			if errors.Is(err, segment.ErrVersion) || errors.Is(err, segment.ErrCorrupt) {
+				continue
+			}
+			if err != nil {
+				return nil, 0, errors.Join(err, releaseAll(open))
+			}
+			open, found = append(open, segmentSource{s}), true
+			used[s.name] = true
+			end += uint64(docs)
+			break
+		}
+	}
+	for _, name := range names {
+		if !used[name] {
+			if err := m.folder().Remove(name); err != nil {
+				return nil, 0, errors.Join(err, releaseAll(open))
+			}
+		}
+	}
+	return open, end, m.dropOldSegments()
 }
 
-func (m *Machine) openSegment(base uint64) (*segment.Segment, error) {
-	derived := m.store.Derived()
-	read := func(part []byte) ([]byte, error) { return derived.Get(segmentKey(base, part)) }
-	return segment.Open(read, m.cache)
+func releaseAll(all []segmentSource) error {
+	var err error
+	for _, s := range all {
+		err = errors.Join(err, s.release())
+	}
+	return err
+}
+
+// tableOldSegment is where builds before the segments had files kept them.
+const tableOldSegment = 's'
+
+func (m *Machine) dropOldSegments() error {
+	b := m.store.Derived().NewBatch()
+	defer b.Close()
+	if err := b.DeleteRange([]byte{tableOldSegment}, []byte{tableOldSegment + 1}); err != nil {
+		return err
+	}
+	return b.Commit()
+}
+
+func (m *Machine) folder() *raftfsm.Folder { return m.store.Folder() }
+
+// openSegment opens the file of a segment. It is held once, for who lists it.
+func (m *Machine) openSegment(base uint64, docs int) (*sealed, error) {
+	name := segmentName(base, docs)
+	f, err := m.folder().Open(name)
+	if err != nil {
+		return nil, err
+	}
+	s, err := segment.Open(f, f.Size(), m.cache)
+	if err == nil && (s.Base() != base || s.Len() != docs) {
+		err = fmt.Errorf("%w: it has %d documents from %d on", segment.ErrCorrupt, s.Len(), s.Base())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("index: open %s: %w", name, err), f.Close())
+	}
+	out := &sealed{Segment: s, name: name, file: f, damaged: m.noteDamage}
+	out.hold()
+	return out, nil
 }
 
 // seal turns frozen heads into segments until the machine stops. Load starts it.
 func (m *Machine) seal() {
-	defer m.sealer.Done()
+	defer m.workers.Done()
 	for {
 		h := m.nextFrozen()
 		if h == nil {
@@ -96,15 +195,15 @@ func (m *Machine) nextFrozen() *head {
 const turnTerms = 64
 
 // inTurns lets the work on terms rest, unless the machine stops.
-func (m *Machine) inTurns(terms iter.Seq2[[]byte, []uint16]) iter.Seq2[[]byte, []uint16] {
+func (m *Machine) inTurns(terms iter.Seq2[[]byte, *segment.Postings]) iter.Seq2[[]byte, *segment.Postings] {
 	rest := m.turns()
-	return func(yield func([]byte, []uint16) bool) {
+	return func(yield func([]byte, *segment.Postings) bool) {
 		n := 0
-		for term, arrivals := range terms {
+		for term, postings := range terms {
 			if n++; n%turnTerms == 0 && !m.isStopping() {
 				rest()
 			}
-			if !yield(term, arrivals) {
+			if !yield(term, postings) {
 				return
 			}
 		}
@@ -117,30 +216,13 @@ func (m *Machine) isStopping() bool {
 	return m.stopping
 }
 
-func (m *Machine) sealHead(h *head) (*segment.Segment, error) {
+// sealHead makes a segment of a head that changes no more.
+func (m *Machine) sealHead(h *head) (*sealed, error) {
 	in := h.input()
 	in.Terms = m.inTurns(in.Terms)
-	parts, err := segment.Build(in)
+	err := m.folder().Write(segmentName(h.base, len(h.docs)), func(w io.Writer) error { return segment.Build(w, in) })
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("index: seal documents from %d on: %w", h.base, err)
 	}
-	b := m.store.Derived().NewBatch()
-	defer func() { b.Close() }()
-	for i, p := range parts {
-		if err := b.Set(segmentKey(h.base, p.Name), p.Value); err != nil {
-			return nil, err
-		}
-		// The meta part comes last and alone: it makes the segment whole.
-		if last := i >= len(parts)-2; !last && b.Size() < sealBatchBytes {
-			continue
-		}
-		if err := b.Commit(); err != nil {
-			return nil, fmt.Errorf("index: write segment %d: %w", h.base, err)
-		}
-		if err := b.Close(); err != nil {
-			return nil, err
-		}
-		b = m.store.Derived().NewBatch()
-	}
-	return m.openSegment(h.base)
+	return m.openSegment(h.base, len(h.docs))
 }

@@ -68,14 +68,15 @@ func (s *shardSearch) run(ctx context.Context) (shardAnswer, error) {
 			break
 		}
 		h := s.merged.hits[0]
-		if err := h.load(s.merged.fetch); err != nil {
+		row, err := h.run.row(h.local)
+		if err != nil {
 			return answer, err
 		}
-		if size += len(h.row); size > answerBytesMax && len(answer.rows) > 0 {
+		if size += len(row); size > answerBytesMax && len(answer.rows) > 0 {
 			answer.more = true
 			break
 		}
-		answer.rows = append(answer.rows, h.row)
+		answer.rows = append(answer.rows, row)
 		if err := s.advance(h); err != nil {
 			return answer, err
 		}
@@ -118,7 +119,9 @@ func (s *shardSearch) open(ctx context.Context, n int, oldest int64) error {
 		return nil
 	}
 	h := &hit{run: r}
-	if h.step() {
+	if ok, err := h.step(); err != nil {
+		return err
+	} else if ok {
 		heap.Push(&s.merged, h)
 	}
 	return s.merged.err
@@ -126,7 +129,9 @@ func (s *shardSearch) open(ctx context.Context, n int, oldest int64) error {
 
 // advance replaces the hit on top of the heap by the next one of its source.
 func (s *shardSearch) advance(h *hit) error {
-	if h.step() {
+	if ok, err := h.step(); err != nil {
+		return err
+	} else if ok {
 		heap.Fix(&s.merged, 0)
 	} else {
 		heap.Pop(&s.merged)
@@ -192,46 +197,37 @@ func (s *shardSearch) expandOne(p *plan) (*QueryError, error) {
 
 // hit is the document at which one source's run stands.
 type hit struct {
-	run    *run
-	time   int64
-	number uint64
-	// row, id and tenant are read when they are needed.
-	row        []byte
+	run   *run
+	local uint32
+	time  int64
+	// id and tenant are read when they are needed.
+	known      bool
 	id, tenant string
 }
 
 // step moves to the next document of the run.
-func (h *hit) step() bool {
-	local, ok := h.run.next()
-	if !ok {
-		return false
+func (h *hit) step() (ok bool, err error) {
+	if h.local, ok = h.run.next(); !ok {
+		return false, nil
 	}
-	h.time, h.number, h.row = h.run.time(local), h.run.number(local), nil
-	return true
+	h.known = false
+	h.time, err = h.run.time(h.local)
+	return true, err
 }
 
-func (h *hit) load(fetch func(uint64) ([]byte, error)) error {
-	if h.row != nil {
-		return nil
+func (h *hit) identify() (err error) {
+	if !h.known {
+		h.id, h.tenant, err = h.run.identify(h.local)
+		h.known = err == nil
 	}
-	row, err := fetch(h.number)
-	if err != nil {
-		return err
-	}
-	d, err := DecodeDocument(row)
-	if err != nil {
-		return fmt.Errorf("index: document %d: %w", h.number, err)
-	}
-	h.row, h.id, h.tenant = row, d.ID, d.Tenant
-	return nil
+	return err
 }
 
 // mergeHeap has the hit on top that comes first in the order of answers. Documents of the
 // same instant are told apart by reading them.
 type mergeHeap struct {
-	hits  []*hit
-	fetch func(uint64) ([]byte, error)
-	err   error
+	hits []*hit
+	err  error
 }
 
 func (m *mergeHeap) Len() int { return len(m.hits) }
@@ -241,7 +237,7 @@ func (m *mergeHeap) Less(i, j int) bool {
 		return a.time > b.time
 	}
 	for _, h := range []*hit{a, b} {
-		if m.err = h.load(m.fetch); m.err != nil {
+		if m.err = h.identify(); m.err != nil {
 			return false
 		}
 	}

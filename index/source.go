@@ -41,15 +41,21 @@ type window struct {
 	bound uint64    // documents with this number or above do not exist for the search
 	after *position // nil is from the beginning
 	limit int
-	// identify reads the id and tenant of a document.
-	identify func(number uint64) (id, tenant string, err error)
 }
 
 // run is the matches of one source in the order of answers.
 type run struct {
-	next   func() (local uint32, ok bool)
-	time   func(local uint32) int64
-	number func(local uint32) uint64
+	next func() (local uint32, ok bool)
+	hitReader
+}
+
+// hitReader reads the documents of one source.
+type hitReader interface {
+	time(local uint32) (int64, error)
+	// identify reads what tells documents of one instant apart.
+	identify(local uint32) (id, tenant string, err error)
+	// row reads a document as it was stored; it must not be changed.
+	row(local uint32) ([]byte, error)
 }
 
 // headSource is a head.
@@ -132,10 +138,23 @@ func (s headSource) search(p *plan, prefixes map[*plan][]string, w window) (uint
 			}
 			return locals[i], true
 		},
-		time:   func(local uint32) int64 { return docs[local].Time },
-		number: func(local uint32) uint64 { return s.head.base + uint64(local) },
+		hitReader: &headReader{docs: docs, rows: s.rows},
 	}, nil
 }
+
+// headReader reads those of a head as it was at some time.
+type headReader struct {
+	docs []segment.Document
+	rows rowArena
+}
+
+func (h *headReader) time(local uint32) (int64, error) { return h.docs[local].Time, nil }
+
+func (h *headReader) identify(local uint32) (id, tenant string, err error) {
+	return h.docs[local].ID, h.docs[local].Tenant, nil
+}
+
+func (h *headReader) row(local uint32) ([]byte, error) { return h.rows.row(local), nil }
 
 // topOf returns the first w.limit documents of bm after w.after. Documents mostly arrive in
 // the order of their times, so it looks at the youngest first and soon has the best.
@@ -182,7 +201,7 @@ func (t *worstFirst) Pop() any {
 }
 
 // segmentSource is a segment.
-type segmentSource struct{ *segment.Segment }
+type segmentSource struct{ *sealed }
 
 func (s segmentSource) base() uint64 { return s.Base() }
 
@@ -191,30 +210,31 @@ func (s segmentSource) times() (newest, oldest int64) { return s.Newest(), s.Old
 func (s segmentSource) expand(t term, tenant string, visit func(value string) bool) error {
 	own, err := ownedBy(segmentLeaves{s.Segment}, tenant)
 	if err != nil || !own.any && own.documents.IsEmpty() {
-		return err
+		return s.note(err)
 	}
 	prefixErr := s.Prefix(t.key, func(found string, p segment.Posting) bool {
 		var ok bool
 		ok, err = own.has(p)
 		return err == nil && (!ok || visit(found[len(t.group):]))
 	})
-	return errors.Join(prefixErr, err)
+	return s.note(errors.Join(prefixErr, err))
 }
 
 func (s segmentSource) search(p *plan, prefixes map[*plan][]string, w window) (uint64, *run, error) {
+	count, r, err := s.evaluate(p, prefixes, w)
+	return count, r, s.note(err)
+}
+
+func (s segmentSource) evaluate(p *plan, prefixes map[*plan][]string, w window) (uint64, *run, error) {
 	e := evaluator{leaves: segmentLeaves{s.Segment}, prefixes: prefixes}
 	bm, err := e.eval(p)
 	if err != nil {
 		return 0, nil, err
 	}
 	if w.bound < s.Base()+uint64(s.Len()) && !bm.IsEmpty() {
-		kept := newNumberSet(s.Len())
-		for it := bm.Iterator(); it.HasNext(); {
-			if n := it.Next(); s.number(n) < w.bound {
-				kept.add(n)
-			}
+		if bm, err = s.Before(uint32(w.bound-s.Base()), bm); err != nil {
+			return 0, nil, err
 		}
-		bm = kept.bitmap()
 	}
 	it := bm.Iterator()
 	if w.after != nil && !bm.IsEmpty() {
@@ -231,29 +251,54 @@ func (s segmentSource) search(p *plan, prefixes map[*plan][]string, w window) (u
 			}
 			return it.Next(), true
 		},
-		time:   s.Time,
-		number: s.number,
+		hitReader: &segmentReader{sealed: s.sealed, rows: rowReader{Reader: s.NewReader()}},
 	}, nil
 }
-
-func (s segmentSource) number(local uint32) uint64 { return s.Base() + uint64(s.Arrival(local)) }
 
 // firstAfter is the first local number behind w.after. Documents of the same instant are in
 // the order of their ids, which have to be read.
 func (s segmentSource) firstAfter(w window) (uint32, error) {
-	_, lo := s.Interval(w.after.time+1, openEnd) // all later documents come before
-	_, hi := s.Interval(w.after.time, openEnd)
-	var failed error
+	lo, hi, err := s.Interval(w.after.time, w.after.time+1)
+	if err != nil {
+		return 0, err
+	}
+	reader := s.NewReader()
 	n := sort.Search(int(hi-lo), func(i int) bool {
-		if failed != nil {
-			return true
-		}
-		id, tenant, err := w.identify(s.number(lo + uint32(i)))
 		if err != nil {
-			failed = err
 			return true
 		}
-		return w.after.follows(&segment.Document{Time: w.after.time, ID: id, Tenant: tenant})
+		d := segment.Document{Time: w.after.time}
+		d.ID, d.Tenant, err = identifyIn(reader, lo+uint32(i))
+		return err == nil && w.after.follows(&d)
 	})
-	return lo + uint32(n), failed
+	return lo + uint32(n), err
+}
+
+// segmentReader reads those of a segment, for one search.
+type segmentReader struct {
+	*sealed
+	rows rowReader
+}
+
+func (s *segmentReader) time(local uint32) (int64, error) {
+	time, _, err := s.rows.Place(local)
+	return time, s.note(err)
+}
+
+func (s *segmentReader) row(local uint32) ([]byte, error) {
+	row, err := s.rows.read(local)
+	return row, s.note(err)
+}
+
+func (s *segmentReader) identify(local uint32) (id, tenant string, err error) {
+	id, tenant, err = identifyIn(s.rows.Reader, local)
+	return id, tenant, s.note(err)
+}
+
+// identifyIn reads what tells documents of one instant apart.
+func identifyIn(r *segment.Reader, local uint32) (id, tenant string, err error) {
+	if id, err = r.Text(local, 0); err == nil {
+		tenant, err = r.Text(local, 1)
+	}
+	return id, tenant, err
 }

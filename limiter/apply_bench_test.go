@@ -41,7 +41,7 @@ func newApplier(tb testing.TB) *applier {
 		tb.Fatal(err)
 	}
 	m := NewMachine()
-	a := &applier{tb: tb, machine: m, replica: raftfsm.NewReplica(db, testGroup, m)}
+	a := &applier{tb: tb, machine: m, replica: raftfsm.NewReplica(db, nil, testGroup, m)}
 	if err := a.replica.Open(); err != nil {
 		tb.Fatal(err)
 	}

@@ -195,7 +195,7 @@ func openPower(fs vfs.FS, log *memoryLog) (*powerNode, error) {
 		return nil, err
 	}
 	keep := &timekeeper{clock: clk}
-	n.g = &group{id: powerGroup, name: "g", host: h, log: quiet, machine: lastWrites{}, keep: keep, replica: NewReplica(db, powerGroup, lastWrites{})}
+	n.g = &group{id: powerGroup, name: "g", host: h, log: quiet, machine: lastWrites{}, keep: keep, replica: NewReplica(db, NewFolder(fs, "derived"), powerGroup, lastWrites{})}
 	n.g.replacing = new(sync.RWMutex)
 	n.g.logs = newLogStore(log, "", Retention{TrailingEntries: 3}, keep, fatal, func(int, time.Duration) {})
 	return n, n.recover()

@@ -64,9 +64,9 @@ type Replica struct {
 	changed chan struct{} // closed at the next step; nil when nobody waits
 }
 
-// NewReplica joins a machine to its part of db. Call Open before Apply.
-func NewReplica(db *pebble.DB, group GroupID, machine Machine) *Replica {
-	return &Replica{db: db, group: group, machine: machine, store: newStore(db, group), host: keyPrefix(group, spaceHost)}
+// NewReplica joins a machine to its part of db and its files. Call Open before Apply.
+func NewReplica(db *pebble.DB, folder *Folder, group GroupID, machine Machine) *Replica {
+	return &Replica{db: db, group: group, machine: machine, store: newStore(db, group, folder), host: keyPrefix(group, spaceHost)}
 }
 
 // Open reads the position and loads the machine. It is called again after a snapshot has

@@ -86,7 +86,7 @@ func TestRowsOfRequestIDsGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	r := raftfsm.NewReplica(db, groupA, newCounters())
+	r := raftfsm.NewReplica(db, nil, groupA, newCounters())
 	reopen := func() {
 		if err := r.Open(); err != nil {
 			t.Fatal(err)
@@ -187,7 +187,7 @@ func TestReplacedEntryIsNoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	r := raftfsm.NewReplica(db, groupA, newCounters())
+	r := raftfsm.NewReplica(db, nil, groupA, newCounters())
 	if err := r.Open(); err != nil {
 		t.Fatal(err)
 	}

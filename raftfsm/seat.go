@@ -54,7 +54,9 @@ type opening struct {
 }
 
 func (h *Host) newSeat(conf Group) *seat {
-	return &seat{conf: conf, host: h, log: h.log.With("group", conf.Name), replica: NewReplica(h.db, conf.ID, conf.Machine)}
+	s := &seat{conf: conf, host: h, log: h.log.With("group", conf.Name)}
+	s.replica = NewReplica(h.db, NewFolder(h.fs, filepath.Join(s.dir(), folderName)), conf.ID, conf.Machine)
+	return s
 }
 
 func (s *seat) dir() string { return filepath.Join(s.host.dir, "raft", s.conf.Name) }

@@ -43,14 +43,16 @@ type Store struct {
 	group   GroupID
 	state   []byte
 	derived *Derived
+	folder  *Folder
 }
 
-func newStore(db *pebble.DB, group GroupID) *Store {
+func newStore(db *pebble.DB, group GroupID, folder *Folder) *Store {
 	return &Store{
 		db:      db,
 		group:   group,
 		state:   keyPrefix(group, spaceState),
 		derived: &Derived{db: db, prefix: keyPrefix(group, spaceDerived)},
+		folder:  folder,
 	}
 }
 
@@ -66,6 +68,9 @@ func (s *Store) NewIter(lower, upper []byte) (*Iter, error) {
 // Derived returns the group's node-local data: what can be rebuilt from the state and is
 // neither replicated nor part of a snapshot. It is empty after a restored snapshot.
 func (s *Store) Derived() *Derived { return s.derived }
+
+// Folder returns the group's node-local files.
+func (s *Store) Folder() *Folder { return s.folder }
 
 // Derived is node-local data of one group.
 type Derived struct {

@@ -20,6 +20,7 @@ const group raftfsm.GroupID = 1
 type Driver struct {
 	t       testing.TB
 	make    func() raftfsm.Machine
+	fs      vfs.FS
 	db      *pebble.DB
 	machine raftfsm.Machine
 	replica *raftfsm.Replica
@@ -32,11 +33,12 @@ type Driver struct {
 // New starts a machine made by factory; it is closed when the test ends.
 func New(t testing.TB, factory func() raftfsm.Machine) *Driver {
 	t.Helper()
-	db, err := pebble.Open("", &pebble.Options{FS: vfs.NewMem(), FormatMajorVersion: pebble.FormatNewest, Logger: discard{}})
+	fs := vfs.NewMem()
+	db, err := pebble.Open("", &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: discard{}})
 	if err != nil {
 		t.Fatalf("open pebble: %v", err)
 	}
-	d := &Driver{t: t, make: factory, db: db, Wall: time.Unix(1_700_000_000, 0).UTC()}
+	d := &Driver{t: t, make: factory, fs: fs, db: db, Wall: time.Unix(1_700_000_000, 0).UTC()}
 	d.open()
 	t.Cleanup(func() {
 		d.close()
@@ -85,6 +87,9 @@ func (d *Driver) Query(q []byte) []byte {
 
 // Machine is the running machine.
 func (d *Driver) Machine() raftfsm.Machine { return d.machine }
+
+// Folder is the machine's files.
+func (d *Driver) Folder() *raftfsm.Folder { return raftfsm.NewFolder(d.fs, "derived") }
 
 // Restart closes the machine and loads a new one from what is stored.
 func (d *Driver) Restart() {
@@ -179,7 +184,7 @@ func (d *Driver) Restore(chunks ...[]byte) error {
 func (d *Driver) open() {
 	d.t.Helper()
 	d.machine = d.make()
-	d.replica = raftfsm.NewReplica(d.db, group, d.machine)
+	d.replica = raftfsm.NewReplica(d.db, d.Folder(), group, d.machine)
 	if err := d.replica.Open(); err != nil {
 		d.t.Fatalf("open replica: %v", err)
 	}

@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"iter"
+	"math"
 	"slices"
 
-	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/cespare/xxhash/v2"
 )
 
 // Document is what a segment needs to know of a document beside its terms.
@@ -15,8 +17,10 @@ type Document struct {
 	Time       int64
 	ID, Tenant string
 	// Cost is in micro-units, when HasCost.
-	Cost    int64
-	HasCost bool
+	Cost     int64
+	HasCost  bool
+	Stamped  bool
+	Duration uint32
 }
 
 // Compare orders documents as they are read: newest first, then by id, then by tenant.
@@ -30,6 +34,9 @@ func Compare(a, b *Document) int {
 	return cmp.Compare(a.Tenant, b.Tenant)
 }
 
+// Postings are the documents of a term; only the groups of digests have more than the first.
+type Postings [Directions][]uint32
+
 // Input is what Build makes a segment of.
 type Input struct {
 	// Base is the number of the first document; the others follow without a gap.
@@ -37,184 +44,318 @@ type Input struct {
 	// Documents are by arrival number, 1 to DocumentsMax of them.
 	Documents []Document
 	// Terms yields every term once, in ascending order, with the arrival numbers of its
-	// documents, ascending. Both are valid until the next one.
-	Terms iter.Seq2[[]byte, []uint16]
-	// TermCount is about how many terms there are; it sizes the filter.
-	TermCount int
+	// documents, ascending. Both are valid until the next one. The terms of all digests begin
+	// with DigestGroup, and their postings are by direction.
+	Terms iter.Seq2[[]byte, *Postings]
+	// Digests appends a document's digests in their order: the number of the digest among the
+	// terms of DigestGroup, times four, and the direction. It is called when Terms is at its end.
+	Digests func(arrival uint32, b []uint32) []uint32
+	// Rest is what is stored of a document beside its columns; empty is nothing.
+	Rest func(arrival uint32) []byte
 }
 
-// Sizes of the layout.
-const (
-	blockBytes    = 8 << 10 // a block is closed when it reaches this
-	restartEvery  = 16      // terms that share a prefix with their predecessor only
-	shortPosting  = 32      // documents a posting may list as varints
-	inlinePosting = 1 << 10 // bytes a roaring posting may have within a block
-)
-
-// Build lays out a segment. The parts are complete and in a fixed order, meta last.
-func Build(in Input) ([]Part, error) {
-	if len(in.Documents) == 0 || len(in.Documents) > DocumentsMax {
-		return nil, fmt.Errorf("segment: cannot hold %d documents", len(in.Documents))
+// Build writes a segment.
+func Build(w io.Writer, in Input) error {
+	n := len(in.Documents)
+	if n == 0 || n > DocumentsMax {
+		return fmt.Errorf("segment: cannot hold %d documents", n)
 	}
-	b := &builder{filter: newFilter(in.TermCount), local: make([]uint16, len(in.Documents))}
-	m := meta{base: in.Base, docs: uint32(len(in.Documents))}
-	m.withCost = b.columns(in.Documents)
-	for term, arrivals := range in.Terms {
-		if err := b.term(term, arrivals); err != nil {
-			return nil, err
-		}
-	}
-	b.closeBlock()
-	b.add(partFilter, 0, b.filter.encode())
-	b.add(partIndex, 0, b.index)
-	m.digest = digestOf(b.parts)
-	b.add(partMeta, 0, m.encode())
-	return b.parts, nil
-}
-
-type builder struct {
-	parts  []Part
-	local  []uint16 // arrival number -> local number
-	filter filter
-	index  []byte
-
-	block    []byte
-	restarts []uint16
-	inBlock  int
-	last     []byte
-	blocks   uint32
-	postings uint32
-	numbers  []uint16
-	bits     [DocumentsMax / 64]uint64
-}
-
-func (b *builder) add(kind byte, n uint32, value []byte) {
-	b.parts = append(b.parts, Part{Name: partName(kind, n), Value: value})
-}
-
-// columns numbers the documents and writes what is stored by local number.
-func (b *builder) columns(docs []Document) (withCost uint32) {
-	order := make([]uint16, len(docs))
+	order := make([]uint32, n) // local number -> arrival number
 	for i := range order {
-		order[i] = uint16(i)
+		order[i] = uint32(i)
 	}
-	slices.SortFunc(order, func(x, y uint16) int { return Compare(&docs[x], &docs[y]) })
-	times := make([]byte, 0, 8*len(docs))
-	arrivals := make([]byte, 0, 2*len(docs))
-	var costs []byte
-	hasCost := roaring.New()
-	for local, arrival := range order {
-		d := &docs[arrival]
-		b.local[arrival] = uint16(local)
-		times = binary.LittleEndian.AppendUint64(times, uint64(d.Time))
-		arrivals = binary.LittleEndian.AppendUint16(arrivals, arrival)
-		if d.HasCost {
-			hasCost.Add(uint32(local))
-			costs = binary.LittleEndian.AppendUint64(costs, uint64(d.Cost))
-		}
+	slices.SortFunc(order, func(x, y uint32) int { return Compare(&in.Documents[x], &in.Documents[y]) })
+	local := make([]uint32, n) // arrival number -> local number
+	for l, a := range order {
+		local[a] = uint32(l)
 	}
-	b.add(partTime, 0, times)
-	b.add(partArrival, 0, arrivals)
-	if hasCost.IsEmpty() {
-		return 0
+	var renumbered Postings
+	c := content{
+		base: in.Base,
+		docs: n,
+		number: func(l uint32) (number, error) {
+			d := &in.Documents[order[l]]
+			return number{time: d.Time, arrival: order[l], stamped: d.Stamped, cost: d.Cost, hasCost: d.HasCost, duration: d.Duration}, nil
+		},
+		terms: func(yield func([]byte, *Postings) error) error {
+			for term, arrivals := range in.Terms {
+				for i := range arrivals {
+					renumbered[i] = renumbered[i][:0]
+					for _, a := range arrivals[i] {
+						renumbered[i] = append(renumbered[i], local[a])
+					}
+					slices.Sort(renumbered[i])
+				}
+				if err := yield(term, &renumbered); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		digests: func(l uint32, b []uint32) ([]uint32, error) { return in.Digests(order[l], b), nil },
+		rest:    func(l uint32) ([]byte, error) { return in.Rest(order[l]), nil },
 	}
-	b.add(partHasCost, 0, roaringBytes(hasCost))
-	b.add(partCosts, 0, costs)
-	return uint32(hasCost.GetCardinality())
+	return c.write(w)
 }
 
-// term appends one term to the current block.
-func (b *builder) term(term []byte, arrivals []uint16) error {
-	if len(arrivals) == 0 || b.blocks+uint32(len(b.block)) > 0 && slices.Compare(term, b.last) <= 0 {
+// number is a document's numbers.
+type number struct {
+	time     int64
+	arrival  uint32
+	stamped  bool
+	hasCost  bool
+	cost     int64
+	duration uint32
+}
+
+// content is what a segment is written of, by local number. The functions are called in the
+// order of the fields; those of one document in ascending order.
+type content struct {
+	base    uint64
+	docs    int
+	terms   func(yield func(term []byte, locals *Postings) error) error
+	digests func(local uint32, b []uint32) ([]uint32, error)
+	rest    func(local uint32) ([]byte, error)
+	number  func(local uint32) (number, error)
+}
+
+// builder writes the parts of a segment.
+type builder struct {
+	*content
+	f      *fileWriter
+	far    farWriter
+	chunk  chunkWriter
+	index  []byte
+	hashes []uint64
+	last   []byte
+
+	// Columns by local number, of which the terms are the source.
+	texts      [len(TextGroups)][]uint32
+	ordinal    [256]uint32 // of the next term of a group
+	attributes []pair
+	attrEnds   []uint32
+}
+
+// pair is a value of a document.
+type pair struct{ local, value uint32 }
+
+func (c *content) write(w io.Writer) error {
+	b := &builder{content: c, f: newFileWriter(w)}
+	b.far.f = b.f
+	for i := range b.texts {
+		b.texts[i] = make([]uint32, c.docs)
+	}
+	if err := c.terms(b.term); err != nil {
+		return err
+	}
+	b.closeChunk()
+	b.far.close()
+	filter := newFilter(len(b.hashes))
+	for _, h := range b.hashes {
+		filter.add(h)
+	}
+	b.hashes = nil
+	b.sortAttributes()
+	rest, hasRest, err := b.writeRest()
+	if err != nil {
+		return err
+	}
+	zones, err := b.writeColumns(hasRest)
+	if err != nil {
+		return err
+	}
+	b.f.block(blockFilter, filter.encode())
+	b.f.block(blockIndex, b.index)
+	b.f.block(blockZones, appendZones(nil, zones, rest))
+	return b.f.finish(c.base, uint32(c.docs))
+}
+
+// term takes the next term: into its chunk, and into the columns of its documents.
+func (b *builder) term(term []byte, locals *Postings) error {
+	var mask byte
+	for i, l := range locals {
+		if len(l) > 0 {
+			mask |= 1 << i
+		}
+	}
+	directed := len(term) > 0 && term[0] == DigestGroup
+	if mask == 0 || !directed && mask != 1 || b.last != nil && slices.Compare(term, b.last) <= 0 {
 		return fmt.Errorf("segment: term %q is empty or out of order", term)
 	}
-	b.filter.add(term)
-	if len(b.block) == 0 {
-		b.index = append(binary.AppendUvarint(b.index, uint64(len(term))), term...)
+	if len(b.chunk.ends) > 0 && (b.chunk.full() || term[0] != b.last[0]) {
+		b.closeChunk()
 	}
-	shared := 0
-	if b.inBlock%restartEvery == 0 {
-		b.restarts = append(b.restarts, uint16(len(b.block)))
-	} else {
-		shared = sharedPrefix(b.last, term)
+	if len(b.chunk.ends) == 0 {
+		b.index = appendBytes(b.index, term)
 	}
-	b.block = binary.AppendUvarint(b.block, uint64(shared))
-	b.block = binary.AppendUvarint(b.block, uint64(len(term)-shared))
-	b.block = append(b.block, term[shared:]...)
-	b.block = binary.AppendUvarint(b.block, uint64(len(arrivals)))
-	b.posting(arrivals)
+	b.hashes = append(b.hashes, xxhash.Sum64(term))
 	b.last = append(b.last[:0], term...)
-	b.inBlock++
-	if len(b.block) >= blockBytes {
-		b.closeBlock()
+	b.chunk.add(term, mask)
+	for _, l := range locals {
+		if len(l) > 0 {
+			b.chunk.posting(l, func(l []uint32) (block, offset, length uint32) { return b.far.add(l, b.docs) })
+		}
+	}
+	n := b.ordinal[term[0]]
+	b.ordinal[term[0]]++
+	if term[0] == AttributeGroup {
+		for _, l := range locals[0] {
+			b.attributes = append(b.attributes, pair{l, n})
+		}
+	} else if col := slices.Index([]byte(TextGroups), term[0]); col >= 0 {
+		for _, l := range locals[0] {
+			b.texts[col][l] = n + 1
+		}
 	}
 	return nil
 }
 
-// posting appends the documents of a term, renumbered, in the form its length asks for.
-func (b *builder) posting(arrivals []uint16) {
-	if len(arrivals) > shortPosting {
-		enc := roaringBytes(b.bitmap(arrivals))
-		if len(enc) <= inlinePosting {
-			b.block = binary.AppendUvarint(b.block, uint64(len(enc))<<1)
-			b.block = append(b.block, enc...)
-			return
-		}
-		b.block = binary.AppendUvarint(b.block, uint64(b.postings)<<1|1)
-		b.add(partPostings, b.postings, enc)
-		b.postings++
-		return
-	}
-	b.numbers = b.numbers[:0]
-	for _, a := range arrivals {
-		b.numbers = append(b.numbers, b.local[a])
-	}
-	slices.Sort(b.numbers)
-	last := uint16(0)
-	for _, n := range b.numbers {
-		b.block = binary.AppendUvarint(b.block, uint64(n-last))
-		last = n
+func (b *builder) closeChunk() {
+	if n := len(b.chunk.ends); n > 0 {
+		b.f.block(blockTerms, b.chunk.encode(b.last[0] == DigestGroup))
+		b.index = binary.AppendUvarint(b.index, uint64(n))
+		b.chunk.reset()
 	}
 }
 
-func (b *builder) bitmap(arrivals []uint16) *roaring.Bitmap {
-	clear(b.bits[:])
-	for _, a := range arrivals {
-		n := b.local[a]
-		b.bits[n/64] |= 1 << (n % 64)
+// sortAttributes brings the attributes in the order of documents; those of one stay in the
+// order of terms.
+func (b *builder) sortAttributes() {
+	b.attrEnds = make([]uint32, b.docs+1)
+	for _, p := range b.attributes {
+		b.attrEnds[p.local+1]++
 	}
-	return roaring.FromDense(b.bits[:], true)
+	for i := range b.docs {
+		b.attrEnds[i+1] += b.attrEnds[i]
+	}
+	sorted := make([]pair, len(b.attributes))
+	next := slices.Clone(b.attrEnds)
+	for _, p := range b.attributes {
+		sorted[next[p.local]] = p
+		next[p.local]++
+	}
+	b.attributes = sorted
 }
 
-// closeBlock ends the block with the offsets of its restarts and their number.
-func (b *builder) closeBlock() {
-	if len(b.block) == 0 {
-		return
-	}
-	for _, r := range b.restarts {
-		b.block = binary.LittleEndian.AppendUint16(b.block, r)
-	}
-	b.block = binary.LittleEndian.AppendUint16(b.block, uint16(len(b.restarts)))
-	b.add(partBlock, b.blocks, slices.Clone(b.block))
-	b.blocks++
-	b.block, b.restarts, b.inBlock = b.block[:0], b.restarts[:0], 0
-}
-
-func sharedPrefix(a, b []byte) int {
-	n := min(len(a), len(b))
-	for i := range n {
-		if a[i] != b[i] {
-			return i
-		}
-	}
-	return n
-}
-
-// roaringBytes encodes a bitmap; writing to memory cannot fail.
-func roaringBytes(bm *roaring.Bitmap) []byte {
-	b, err := bm.ToBytes()
+// writeRest writes what has no column, and tells which documents have some.
+func (b *builder) writeRest() (first []uint32, has []byte, err error) {
+	w, err := newRestWriter(b.f)
 	if err != nil {
-		panic("segment: roaring refused to encode: " + err.Error())
+		return nil, nil, err
 	}
-	return b
+	has = make([]byte, b.docs)
+	for l := range uint32(b.docs) {
+		rest, err := b.rest(l)
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(rest) > 0 {
+			has[l] = 1
+			w.add(l, rest)
+		}
+	}
+	w.close()
+	return w.first, has, nil
+}
+
+// blockColumns are the columns of one block; its buffers are used again.
+type blockColumns struct {
+	w                        intsWriter
+	out                      []byte
+	numbers                  [5][]uint64
+	ends, values, directions []uint64
+	digests                  []uint32
+}
+
+func (b *builder) writeColumns(hasRest []byte) ([]zone, error) {
+	var zones []zone
+	var c blockColumns
+	for from := 0; from < b.docs; from += blockDocuments {
+		to := min(from+blockDocuments, b.docs)
+		z, err := c.writeNumbers(b, uint32(from), uint32(to))
+		if err != nil {
+			return nil, err
+		}
+		zones = append(zones, z)
+		if err := c.writeOrdinals(b, from, to, hasRest); err != nil {
+			return nil, err
+		}
+	}
+	return zones, nil
+}
+
+func (c *blockColumns) writeNumbers(b *builder, from, to uint32) (zone, error) {
+	z := zone{leastCost: math.MaxInt64, mostCost: math.MinInt64, firstArrival: math.MaxUint32}
+	for i := range c.numbers {
+		c.numbers[i] = c.numbers[i][:0]
+	}
+	for l := from; l < to; l++ {
+		n, err := b.number(l)
+		if err != nil {
+			return z, err
+		}
+		if l == from {
+			z.newest = n.time
+		}
+		z.oldest = n.time
+		z.firstArrival, z.lastArrival = min(z.firstArrival, n.arrival), max(z.lastArrival, n.arrival)
+		cost, stamped := uint64(0), uint64(0)
+		if n.hasCost {
+			z.leastCost, z.mostCost = min(z.leastCost, n.cost), max(z.mostCost, n.cost)
+			cost = zigzag(n.cost) + 1
+		}
+		if n.stamped {
+			stamped = 1
+		}
+		for i, v := range [...]uint64{uint64(z.newest - n.time), uint64(n.arrival), stamped, cost, uint64(n.duration)} {
+			c.numbers[i] = append(c.numbers[i], v)
+		}
+	}
+	c.out = c.out[:0]
+	for _, values := range c.numbers {
+		c.out = c.w.append(c.out, values)
+	}
+	b.f.block(blockNumbers, c.out)
+	return z, nil
+}
+
+func (c *blockColumns) writeOrdinals(b *builder, from, to int, hasRest []byte) error {
+	c.out = c.out[:0]
+	for _, col := range b.texts {
+		c.values = c.values[:0]
+		for _, v := range col[from:to] {
+			c.values = append(c.values, uint64(v))
+		}
+		c.out = c.w.append(c.out, c.values)
+	}
+	c.values = c.values[:0]
+	for _, v := range hasRest[from:to] {
+		c.values = append(c.values, uint64(v))
+	}
+	c.out = c.w.append(c.out, c.values)
+	c.ends, c.values, c.directions = c.ends[:0], c.values[:0], c.directions[:0]
+	for l := from; l < to; l++ {
+		var err error
+		if c.digests, err = b.digests(uint32(l), c.digests[:0]); err != nil {
+			return err
+		}
+		for _, d := range c.digests {
+			c.values, c.directions = append(c.values, uint64(d>>2)), append(c.directions, uint64(d&3))
+		}
+		c.ends = append(c.ends, uint64(len(c.values)))
+	}
+	c.out = appendLists(&c.w, c.out, c.ends, c.values)
+	if len(c.directions) > 0 {
+		c.out = c.w.append(c.out, c.directions)
+	}
+	c.ends, c.values = c.ends[:0], c.values[:0]
+	for l := from; l < to; l++ {
+		for _, p := range b.attributes[b.attrEnds[l]:b.attrEnds[l+1]] {
+			c.values = append(c.values, uint64(p.value))
+		}
+		c.ends = append(c.ends, uint64(len(c.values)))
+	}
+	c.out = appendLists(&c.w, c.out, c.ends, c.values)
+	b.f.block(blockOrdinals, c.out)
+	return nil
 }

@@ -3,42 +3,55 @@ package segment
 import (
 	"container/list"
 	"sync"
+
+	"github.com/klauspost/compress/zstd"
 )
 
-// Cache keeps the parts of segments that were read last, up to a number of bytes. It is safe
+// Cache keeps the blocks of segments that were read last, up to a number of bytes. It is safe
 // for concurrent use; several segments share one.
 type Cache struct {
 	most int
+	zstd *zstd.Decoder
 
-	mu    sync.Mutex
-	size  int
-	parts map[cacheKey]*list.Element
-	order *list.List // of *cached, the latest first
+	mu     sync.Mutex
+	opened uint64 // segments so far: each has keys of its own, whatever documents it holds
+	size   int
+	blocks map[cacheKey]*list.Element
+	order  *list.List // of *cached, the latest first
 }
 
 type cacheKey struct {
-	base uint64
-	kind byte
-	n    uint32
+	segment uint64
+	kind    byte
+	n       uint32
 }
 
 type cached struct {
 	key   cacheKey
-	value []byte
+	value any // a block as it is read, not as it is stored
+	size  int
 }
 
 // cachedOverhead is what an entry costs beside its value.
-const cachedOverhead = 160
+const cachedOverhead = 200
 
 // NewCache holds at most the given number of bytes.
 func NewCache(bytes int) *Cache {
-	return &Cache{most: bytes, parts: map[cacheKey]*list.Element{}, order: list.New()}
+	return &Cache{most: bytes, zstd: newDecoder(), blocks: map[cacheKey]*list.Element{}, order: list.New()}
 }
 
-func (c *Cache) get(key cacheKey) ([]byte, bool) {
+// segment returns the name of a segment in the keys.
+func (c *Cache) segment() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e, ok := c.parts[key]
+	c.opened++
+	return c.opened
+}
+
+func (c *Cache) get(key cacheKey) (any, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.blocks[key]
 	if !ok {
 		return nil, false
 	}
@@ -46,19 +59,34 @@ func (c *Cache) get(key cacheKey) ([]byte, bool) {
 	return e.Value.(*cached).value, true
 }
 
-// put keeps a value, which must not change afterwards.
-func (c *Cache) put(key cacheKey, value []byte) {
+// put keeps a value of so many bytes, which must not change afterwards.
+func (c *Cache) put(key cacheKey, value any, size int) {
+	size += cachedOverhead
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.parts[key]; ok {
+	if _, ok := c.blocks[key]; ok {
 		return
 	}
-	c.parts[key] = c.order.PushFront(&cached{key: key, value: value})
-	c.size += len(value) + cachedOverhead
+	c.blocks[key] = c.order.PushFront(&cached{key: key, value: value, size: size})
+	c.size += size
 	for c.size > c.most && c.order.Len() > 1 {
-		oldest := c.order.Back()
-		old := c.order.Remove(oldest).(*cached)
-		delete(c.parts, old.key)
-		c.size -= len(old.value) + cachedOverhead
+		old := c.order.Remove(c.order.Back()).(*cached)
+		delete(c.blocks, old.key)
+		c.size -= old.size
+	}
+}
+
+// forget drops the blocks of a segment that is read no more.
+func (c *Cache) forget(segment uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for e := c.order.Front(); e != nil; {
+		next := e.Next()
+		if old := e.Value.(*cached); old.key.segment == segment {
+			c.order.Remove(e)
+			delete(c.blocks, old.key)
+			c.size -= old.size
+		}
+		e = next
 	}
 }

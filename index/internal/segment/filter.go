@@ -2,10 +2,7 @@ package segment
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math/bits"
-
-	"github.com/cespare/xxhash/v2"
 )
 
 // filter is a blocked Bloom filter (Putze, Sanders, Singler 2007): all bits of a term lie in
@@ -27,7 +24,7 @@ func newFilter(terms int) filter {
 
 func openFilter(b []byte) (filter, error) {
 	if len(b) == 0 || len(b)%(8*blockWords) != 0 {
-		return filter{}, fmt.Errorf("%w: filter has %d bytes", ErrCorrupt, len(b))
+		return filter{}, damaged("filter has %d bytes", len(b))
 	}
 	f := filter{words: make([]uint64, len(b)/8)}
 	for i := range f.words {
@@ -50,8 +47,8 @@ func (f filter) block(hash uint64) ([]uint64, uint64) {
 	return f.words[n*blockWords : (n+1)*blockWords], hash * 0x9E3779B97F4A7C15
 }
 
-func (f filter) add(term []byte) {
-	block, h := f.block(xxhash.Sum64(term))
+func (f filter) add(hash uint64) {
+	block, h := f.block(hash)
 	for range filterProbes {
 		block[h>>61] |= 1 << (h >> 55 & 63)
 		h = h<<9 | h>>55

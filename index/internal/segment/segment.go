@@ -1,32 +1,27 @@
 // Package segment is the immutable, searchable form of a run of documents: their terms with
-// postings, and columns for time, arrival and cost.
+// postings, and columns from which a document can be written again.
 //
 // Documents have two numbers in a segment. The arrival number counts them as they were
 // stored. The local number counts them as they are read: by time descending, then id, then
 // tenant, so that the newest document is 0, every posting ascends from newest to oldest, and
 // a range of time is one interval.
 //
-// A segment is a set of parts, small named byte strings, so that it fits any key-value
-// store. Building is deterministic to the byte. Columns, filter and the index of the term
-// blocks stay in memory; term blocks, long postings and costs are read through a Cache.
+// A segment is one file of blocks with a checksum each; every byte is under one of them.
+// Building is deterministic to the byte. Filter, first terms and bounds stay in memory; all
+// else is read block by block through a Cache.
 package segment
 
 import (
-	"encoding/binary"
 	"errors"
-	"fmt"
-	"math"
-	"sort"
+	"io"
+	"slices"
+	"strings"
 
-	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/cespare/xxhash/v2"
 )
 
-// DocumentsMax is how many documents a segment holds at most: one roaring container.
-const DocumentsMax = 1 << 16
-
-// Version is the format that Build writes and Open reads.
-const Version = 1
+// DocumentsMax is how many documents a segment holds at most: sixteen roaring containers.
+const DocumentsMax = 1 << 20
 
 // Errors of Open and of reading; test with errors.Is.
 var (
@@ -36,125 +31,63 @@ var (
 	ErrCorrupt = errors.New("segment: damaged")
 )
 
-// Kinds of parts. A part's name is its kind, then its number for the kinds with many.
+// Terms begin with a byte that names their group.
 const (
-	partMeta     = 'm'
-	partTime     = 't'
-	partArrival  = 'a'
-	partCosts    = 'c' // values of the documents with a cost
-	partHasCost  = 'h' // which documents those are
-	partFilter   = 'f'
-	partIndex    = 'i' // the first term of each block
-	partBlock    = 'b' // numbered
-	partPostings = 'p' // numbered; postings too long for a block
+	// TextGroups are the groups of which a document has one term at most; each is a column.
+	TextGroups = "itkgesprdnc"
+	// AttributeGroup is the group of which a document may have many terms, in their order.
+	AttributeGroup = 'a'
+	// DigestGroup is the first of the groups of digests, one for each direction. A document may
+	// have many, in an order of its own. A value is stored once, under this group, with a
+	// posting for each direction.
+	DigestGroup = '1'
+	// Directions is how many groups of digests there are.
+	Directions = 3
 )
-
-// Part is a named piece of a segment.
-type Part struct {
-	Name  []byte
-	Value []byte
-}
-
-// Reader returns the part with a name.
-type Reader func(name []byte) ([]byte, error)
 
 // Segment is an open segment. It is safe for concurrent use.
 type Segment struct {
-	meta    meta
-	times   []int64  // by local number, descending
-	arrival []uint16 // local number -> arrival number
-	filter  filter
-	first   []string // first term of each block
-	read    Reader
-	cache   *Cache
+	file   *file
+	cache  *Cache
+	key    uint64 // in the cache
+	filter filter
+	zones  []zone   // of each block of numbers
+	rest   []uint32 // first document of each block of the rest
+	first  []string // first term of each chunk
+	// ordinal is the number of the first term of each chunk, and of all terms at the end.
+	ordinal []uint32
+	groups  [256]group
 }
 
-// meta is the fixed part of a segment.
-type meta struct {
-	base     uint64
-	docs     uint32
-	withCost uint32
-	digest   uint64 // xxhash of the values of all other parts in the order Build returns them
+// group is the terms that begin with one byte.
+type group struct {
+	first, count uint32
 }
 
-const metaBytes = 1 + 8 + 4 + 4 + 8
-
-func (m meta) encode() []byte {
-	b := []byte{Version}
-	b = binary.BigEndian.AppendUint64(b, m.base)
-	b = binary.BigEndian.AppendUint32(b, m.docs)
-	b = binary.BigEndian.AppendUint32(b, m.withCost)
-	return binary.BigEndian.AppendUint64(b, m.digest)
-}
-
-func decodeMeta(b []byte) (meta, error) {
-	if len(b) > 0 && b[0] != Version {
-		return meta{}, fmt.Errorf("%w %d, this build reads %d", ErrVersion, b[0], Version)
-	}
-	if len(b) != metaBytes {
-		return meta{}, fmt.Errorf("%w: meta has %d bytes", ErrCorrupt, len(b))
-	}
-	m := meta{
-		base:     binary.BigEndian.Uint64(b[1:]),
-		docs:     binary.BigEndian.Uint32(b[9:]),
-		withCost: binary.BigEndian.Uint32(b[13:]),
-		digest:   binary.BigEndian.Uint64(b[17:]),
-	}
-	if m.docs == 0 || m.docs > DocumentsMax || m.withCost > m.docs {
-		return meta{}, fmt.Errorf("%w: meta counts %d documents, %d with cost", ErrCorrupt, m.docs, m.withCost)
-	}
-	return m, nil
-}
-
-// MetaName is the name of the part to write last: a segment whose meta is there is whole.
-func MetaName() []byte { return []byte{partMeta} }
-
-// Open reads a segment's columns, filter and index into memory.
-func Open(read Reader, cache *Cache) (*Segment, error) {
-	b, err := read(MetaName())
+// Open reads a segment's filter, bounds and index into memory.
+func Open(r io.ReaderAt, size int64, cache *Cache) (*Segment, error) {
+	f, err := openFile(r, size)
 	if err != nil {
 		return nil, err
 	}
-	s := &Segment{read: read, cache: cache}
-	if s.meta, err = decodeMeta(b); err != nil {
-		return nil, err
-	}
-	columns := []struct {
-		part byte
+	s := &Segment{file: f, cache: cache, key: cache.segment()}
+	for _, part := range []struct {
+		kind byte
 		open func([]byte) error
-	}{{partTime, s.openTimes}, {partArrival, s.openArrival}, {partFilter, s.openFilter}, {partIndex, s.openIndex}}
-	for _, c := range columns {
-		b, err := read([]byte{c.part})
+	}{{blockFilter, s.openFilter}, {blockIndex, s.openIndex}, {blockZones, s.openZones}} {
+		b, err := f.read(part.kind, 0)
 		if err != nil {
 			return nil, err
 		}
-		if err := c.open(b); err != nil {
+		if err := part.open(b); err != nil {
 			return nil, err
 		}
 	}
+	blocks := (s.Len() + blockDocuments - 1) / blockDocuments
+	if len(f.blocks[blockNumbers]) != blocks || len(f.blocks[blockOrdinals]) != blocks || len(s.zones) != blocks {
+		return nil, damaged("%d documents in %d blocks", s.Len(), len(f.blocks[blockNumbers]))
+	}
 	return s, nil
-}
-
-func (s *Segment) openTimes(b []byte) error {
-	if len(b) != 8*int(s.meta.docs) {
-		return fmt.Errorf("%w: time column has %d bytes", ErrCorrupt, len(b))
-	}
-	s.times = make([]int64, s.meta.docs)
-	for i := range s.times {
-		s.times[i] = int64(binary.LittleEndian.Uint64(b[8*i:]))
-	}
-	return nil
-}
-
-func (s *Segment) openArrival(b []byte) error {
-	if len(b) != 2*int(s.meta.docs) {
-		return fmt.Errorf("%w: arrival column has %d bytes", ErrCorrupt, len(b))
-	}
-	s.arrival = make([]uint16, s.meta.docs)
-	for i := range s.arrival {
-		s.arrival[i] = binary.LittleEndian.Uint16(b[2*i:])
-	}
-	return nil
 }
 
 func (s *Segment) openFilter(b []byte) (err error) {
@@ -163,120 +96,200 @@ func (s *Segment) openFilter(b []byte) (err error) {
 }
 
 func (s *Segment) openIndex(b []byte) error {
-	for len(b) > 0 {
-		n, w := binary.Uvarint(b)
-		if w <= 0 || n > uint64(len(b)-w) {
-			return fmt.Errorf("%w: index of terms", ErrCorrupt)
+	r := cursor{b: b}
+	s.ordinal = []uint32{0}
+	for len(r.b) > 0 && !r.bad {
+		term := string(r.bytes())
+		n := uint32(r.count(chunkTerms))
+		if r.bad || n == 0 || term == "" || len(s.first) > 0 && term <= s.first[len(s.first)-1] {
+			return damaged("index of terms")
 		}
-		s.first = append(s.first, string(b[w:w+int(n)]))
-		b = b[w+int(n):]
+		at := s.ordinal[len(s.first)]
+		g := &s.groups[term[0]]
+		if g.count == 0 {
+			g.first = at
+		}
+		g.count += n
+		s.first, s.ordinal = append(s.first, term), append(s.ordinal, at+n)
+	}
+	if r.bad || len(s.first) != len(s.file.blocks[blockTerms]) {
+		return damaged("index of terms")
 	}
 	return nil
 }
+
+// Close forgets what the cache has of the segment. The file is the caller's.
+func (s *Segment) Close() { s.cache.forget(s.key) }
 
 // Base is the number of the first document.
-func (s *Segment) Base() uint64 { return s.meta.base }
+func (s *Segment) Base() uint64 { return s.file.meta.base }
 
 // Len is how many documents there are.
-func (s *Segment) Len() int { return int(s.meta.docs) }
+func (s *Segment) Len() int { return int(s.file.meta.docs) }
 
 // Digest identifies the segment's content: replicas with the same documents have the same.
-func (s *Segment) Digest() uint64 { return s.meta.digest }
+func (s *Segment) Digest() uint64 { return s.file.meta.digest }
 
-// Newest and Oldest bound the times of the documents.
-func (s *Segment) Newest() int64 { return s.times[0] }
-
-// Oldest is the least time.
-func (s *Segment) Oldest() int64 { return s.times[len(s.times)-1] }
-
-// Time is a document's time.
-func (s *Segment) Time(local uint32) int64 { return s.times[local] }
-
-// Arrival is a document's arrival number.
-func (s *Segment) Arrival(local uint32) uint32 { return uint32(s.arrival[local]) }
-
-// Interval is the local numbers [lo, hi) of the documents with times in [from, to);
-// math.MaxInt64 is no upper end.
-func (s *Segment) Interval(from, to int64) (lo, hi uint32) {
-	l := 0
-	if to != math.MaxInt64 {
-		l = sort.Search(len(s.times), func(i int) bool { return s.times[i] < to })
+// MemoryBytes is about what the open segment holds, the cache apart.
+func (s *Segment) MemoryBytes() int {
+	n := 8*len(s.filter.words) + 48*len(s.zones) + 4*len(s.rest) + 4*len(s.ordinal)
+	for _, t := range s.first {
+		n += 16 + len(t)
 	}
-	h := sort.Search(len(s.times), func(i int) bool { return s.times[i] < from })
-	return uint32(l), uint32(max(l, h))
+	for _, b := range s.file.blocks {
+		n += 16 * len(b)
+	}
+	return n
 }
 
-// Costs calls visit for every document with a cost, in order of local numbers.
-func (s *Segment) Costs(visit func(local uint32, micros int64)) error {
-	if s.meta.withCost == 0 {
-		return nil
-	}
-	values, err := s.part(partCosts, 0)
-	if err != nil {
-		return err
-	}
-	if len(values) == 8*s.Len() {
-		for i := range s.Len() {
-			visit(uint32(i), int64(binary.LittleEndian.Uint64(values[8*i:])))
+// SizeByKind is how many bytes of the file each kind of blocks has: 'n' numbers, 'o' ordinals,
+// 'r' the rest of documents, 't' terms, 'p' long postings, 'f' the filter, 'i' the index of terms, 'z' bounds.
+func (s *Segment) SizeByKind() map[byte]int64 {
+	sizes := map[byte]int64{}
+	for kind, blocks := range s.file.blocks {
+		for _, b := range blocks {
+			sizes[kind] += int64(b.length)
 		}
-		return nil
 	}
-	which, err := s.part(partHasCost, 0)
-	if err != nil {
-		return err
-	}
-	has, err := fromBytes(which)
-	if err != nil {
-		return err
-	}
-	if has.GetCardinality() != uint64(s.meta.withCost) || len(values) != 8*int(s.meta.withCost) {
-		return fmt.Errorf("%w: cost column", ErrCorrupt)
-	}
-	for it := has.Iterator(); it.HasNext(); values = values[8:] {
-		visit(it.Next(), int64(binary.LittleEndian.Uint64(values)))
+	return sizes
+}
+
+// Verify reads every block and compares its checksum.
+func (s *Segment) Verify() error {
+	for kind, blocks := range s.file.blocks {
+		for n := range blocks {
+			if _, err := s.file.read(kind, uint32(n)); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
-// part reads a part through the cache.
-func (s *Segment) part(kind byte, n uint32) ([]byte, error) {
-	key := cacheKey{base: s.meta.base, kind: kind, n: n}
-	if b, ok := s.cache.get(key); ok {
-		return b, nil
+// rawBlock reads a block that is used as it is stored.
+func (s *Segment) rawBlock(kind byte, n uint32) ([]byte, error) {
+	return opened(s, kind, n, func(b []byte) ([]byte, error) { return b, nil })
+}
+
+// opened reads a block through the cache, which has it as open makes it.
+func opened[T any](s *Segment, kind byte, n uint32, open func([]byte) (T, error)) (T, error) {
+	key := cacheKey{segment: s.key, kind: kind, n: n}
+	if v, ok := s.cache.get(key); ok {
+		return v.(T), nil
 	}
-	b, err := s.read(partName(kind, n))
+	var zero T
+	b, err := s.file.read(kind, n)
+	if err != nil {
+		return zero, err
+	}
+	v, err := open(b)
+	if err != nil {
+		return zero, err
+	}
+	size := len(b)
+	if r, ok := any(v).(interface{ bytes() int }); ok {
+		size = r.bytes()
+	}
+	s.cache.put(key, v, size)
+	return v, nil
+}
+
+// storedTerm is a term as it is stored, and the direction of its posting.
+func storedTerm(term string) (stored string, direction int) {
+	if term != "" && term[0] > DigestGroup && term[0] < DigestGroup+Directions {
+		return string(rune(DigestGroup)) + term[1:], int(term[0] - DigestGroup)
+	}
+	return term, 0
+}
+
+// TermHash prepares a term for MayContain.
+func TermHash(term string) uint64 {
+	stored, _ := storedTerm(term)
+	return xxhash.Sum64String(stored)
+}
+
+// MayContain is false when no document has the term; it reads nothing.
+func (s *Segment) MayContain(hash uint64) bool { return s.filter.mayContain(hash) }
+
+// Lookup finds a term's posting, which is empty when no document has the term.
+func (s *Segment) Lookup(term string) (Posting, error) {
+	stored, direction := storedTerm(term)
+	if !s.filter.mayContain(xxhash.Sum64String(stored)) {
+		return Posting{}, nil
+	}
+	n, found := slices.BinarySearch(s.first, stored)
+	if !found {
+		n--
+	}
+	if n < 0 {
+		return Posting{}, nil
+	}
+	c, err := s.chunk(uint32(n))
+	if err != nil {
+		return Posting{}, err
+	}
+	i, found, err := c.search([]byte(stored))
+	if err != nil || !found {
+		return Posting{}, err
+	}
+	return s.posting(c, i, direction)
+}
+
+// Prefix calls visit for each term that begins with prefix, which names a group, in order,
+// until visit returns false.
+func (s *Segment) Prefix(prefix string, visit func(term string, p Posting) bool) error {
+	stored, direction := storedTerm(prefix)
+	n, found := slices.BinarySearch(s.first, stored)
+	if !found {
+		n = max(0, n-1)
+	}
+	var term []byte
+	for at := -1; n < len(s.first); n, at = n+1, 0 {
+		if at == 0 && !strings.HasPrefix(s.first[n], stored) {
+			return nil
+		}
+		c, err := s.chunk(uint32(n))
+		if err != nil {
+			return err
+		}
+		if at < 0 {
+			if at, _, err = c.search([]byte(stored)); err != nil {
+				return err
+			}
+		}
+		for ; at < c.n; at++ {
+			if term, err = c.appendTerm(term[:0], at); err != nil {
+				return err
+			}
+			if !strings.HasPrefix(string(term), stored) {
+				return nil
+			}
+			p, err := s.posting(c, at, direction)
+			if err != nil {
+				return err
+			}
+			if p.card > 0 && !visit(prefix[:1]+string(term[1:]), p) {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Segment) chunk(n uint32) (*chunk, error) { return opened(s, blockTerms, n, openChunk) }
+
+// appendOrdinal appends the n-th of all terms.
+func (s *Segment) appendOrdinal(b []byte, n uint32) ([]byte, error) {
+	at, found := slices.BinarySearch(s.ordinal, n)
+	if !found {
+		at--
+	}
+	c, err := s.chunk(uint32(at))
 	if err != nil {
 		return nil, err
 	}
-	s.cache.put(key, b)
-	return b, nil
-}
-
-func partName(kind byte, n uint32) []byte {
-	if kind != partBlock && kind != partPostings {
-		return []byte{kind}
+	if i := int(n - s.ordinal[at]); i < c.n {
+		return c.appendTerm(b, i)
 	}
-	return binary.BigEndian.AppendUint32([]byte{kind}, n)
-}
-
-// fromBytes reads a posting; it aliases b, which must not change.
-func fromBytes(b []byte) (*roaring.Bitmap, error) {
-	bm := roaring.New()
-	if _, err := bm.FromBuffer(b); err != nil {
-		return nil, fmt.Errorf("%w: posting: %v", ErrCorrupt, err)
-	}
-	return bm, nil
-}
-
-func digestOf(parts []Part) uint64 {
-	h := xxhash.New()
-	var n [8]byte
-	for _, p := range parts {
-		binary.BigEndian.PutUint32(n[:4], uint32(len(p.Name)))
-		binary.BigEndian.PutUint32(n[4:], uint32(len(p.Value)))
-		h.Write(n[:])
-		h.Write(p.Name)
-		h.Write(p.Value)
-	}
-	return h.Sum64()
+	return nil, damaged("chunk of %d terms", c.n)
 }

@@ -1,0 +1,153 @@
+package index
+
+import (
+	"cmp"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/maestro-conductor/maestro/index/internal/segment"
+)
+
+// input is what a segment is built of; the head is frozen.
+func (h *head) input() segment.Input {
+	t := headTerms{head: h, digest: make([]uint32, len(h.postings))}
+	return segment.Input{
+		Base:      h.base,
+		Documents: h.docs,
+		Terms:     t.all(),
+		Digests: func(arrival uint32, b []uint32) []uint32 {
+			for _, posting := range elementsOf(h.digests, h.digestEnds, arrival) {
+				b = append(b, t.digest[posting])
+			}
+			return b
+		},
+		Rest: func(arrival uint32) []byte { return elementsOf(h.rests, h.restEnds, arrival) },
+	}
+}
+
+// elementsOf is the elements of one document.
+func elementsOf[T any](all []T, ends []uint32, document uint32) []T {
+	from := uint32(0)
+	if document > 0 {
+		from = ends[document-1]
+	}
+	return all[from:ends[document]]
+}
+
+// headTerms yields the terms of a head in order.
+type headTerms struct {
+	*head
+	// digest is, by posting, the number of a digest among all of them times four, and its direction.
+	digest   []uint32
+	postings segment.Postings
+	term     []byte
+	wide     []uint32
+}
+
+func (t *headTerms) all() iter.Seq2[[]byte, *segment.Postings] {
+	return func(yield func([]byte, *segment.Postings) bool) {
+		t.wide = make([]uint32, 1024)
+		groups := make([]*termGroup, 0, len(t.groups))
+		var digests [segment.Directions][]headTerm
+		for _, g := range t.groups { // any order: they are sorted below
+			if direction := strings.Index(digestNames, g.name); direction >= 0 {
+				digests[direction] = g.sorted()
+			} else {
+				groups = append(groups, g)
+			}
+		}
+		if !t.yieldDigests(digests, yield) {
+			return
+		}
+		slices.SortFunc(groups, func(a, b *termGroup) int { return cmp.Compare(a.name, b.name) })
+		for _, g := range groups {
+			for _, v := range g.sorted() {
+				t.term = append(append(t.term[:0], g.name...), v.value...)
+				t.postings[0] = t.read(t.postings[0][:0], v.posting)
+				if !yield(t.term, &t.postings) {
+					return
+				}
+			}
+			t.postings[0] = t.postings[0][:0]
+		}
+	}
+}
+
+// digestNames are the groups of digests by direction; a segment has them as one.
+const digestNames = groupInput + groupOutput + groupSubject
+
+// yieldDigests merges the digests of all directions.
+func (t *headTerms) yieldDigests(rest [segment.Directions][]headTerm, yield func([]byte, *segment.Postings) bool) bool {
+	for n := uint32(0); ; n++ {
+		value, found := "", false
+		for _, terms := range rest {
+			if len(terms) > 0 && (!found || terms[0].value < value) {
+				value, found = terms[0].value, true
+			}
+		}
+		if !found {
+			break
+		}
+		for direction, terms := range rest {
+			t.postings[direction] = t.postings[direction][:0]
+			if len(terms) > 0 && terms[0].value == value {
+				t.postings[direction] = t.read(t.postings[direction], terms[0].posting)
+				t.digest[terms[0].posting] = n<<2 | uint32(direction)
+				rest[direction] = terms[1:]
+			}
+		}
+		t.term = append(append(t.term[:0], segment.DigestGroup), value...)
+		if !yield(t.term, &t.postings) {
+			return false
+		}
+	}
+	for direction := range t.postings {
+		t.postings[direction] = t.postings[direction][:0]
+	}
+	return true
+}
+
+// read appends the documents of a posting.
+func (t *headTerms) read(b []uint32, posting uint32) []uint32 {
+	p := t.head.postings[posting]
+	switch count, ref := p>>32, uint32(p); {
+	case count == 1:
+		return append(b, ref)
+	case count <= listMax:
+		for _, n := range t.lists[ref] {
+			b = append(b, uint32(n))
+		}
+		return b
+	default:
+		for it := t.bitmaps[ref].ManyIterator(); ; {
+			n := it.NextMany(t.wide)
+			if n == 0 {
+				return b
+			}
+			b = append(b, t.wide[:n]...)
+		}
+	}
+}
+
+// sorted lists the group's values in order.
+func (g *termGroup) sorted() []headTerm {
+	terms := slices.Clone(g.list)
+	shared := len(terms[0].value) // bytes that all values have in common
+	for _, t := range terms {
+		shared = min(shared, len(t.value))
+		for t.value[:shared] != terms[0].value[:shared] {
+			shared--
+		}
+	}
+	for i := range terms {
+		terms[i].bytes = eightBytes(terms[i].value[shared:])
+	}
+	slices.SortFunc(terms, func(a, b headTerm) int {
+		if a.bytes != b.bytes {
+			return cmp.Compare(a.bytes, b.bytes)
+		}
+		return strings.Compare(a.value, b.value)
+	})
+	return terms
+}

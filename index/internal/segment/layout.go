@@ -1,0 +1,202 @@
+package segment
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// A segment is one file: a header, blocks without a gap, their directory, and a footer. The
+// directory has a checksum of every block, the footer one of the directory and of itself, and
+// the header has one value, so that no byte can change unnoticed.
+
+// Version is the format that Build writes and Open reads.
+const Version = 2
+
+const (
+	magic       = "mcseg\x00"
+	headerBytes = 8  // magic, version, 0
+	footerBytes = 32 // see footer
+	// directoryMax bounds what Open reads before anything is checked.
+	directoryMax = 64 << 20
+)
+
+// Kinds of blocks. Blocks of one kind are numbered in the order of the file.
+const (
+	blockNumbers  = 'n' // times and other numbers of blockDocuments documents
+	blockOrdinals = 'o' // their texts, digests and attributes, as ordinals of terms
+	blockRest     = 'r' // what documents have beside their columns
+	blockTerms    = 't' // a chunk of terms with their postings
+	blockPostings = 'p' // long postings
+	blockFilter   = 'f' // of all terms
+	blockIndex    = 'i' // the first term of each chunk
+	blockZones    = 'z' // bounds of the numbers of each block, and the first document of each block of the rest
+	blockKinds    = "nortpfiz"
+)
+
+var crcTable = crc32.MakeTable(crc32.Castagnoli)
+
+// blockEntry is where a block is.
+type blockEntry struct {
+	offset int64
+	length uint32
+	crc    uint32
+}
+
+// meta is what the directory says of the whole segment.
+type meta struct {
+	base   uint64
+	docs   uint32
+	digest uint64 // xxhash64 of everything before the footer
+}
+
+// fileWriter writes a segment from its beginning to its end.
+type fileWriter struct {
+	w         io.Writer
+	hash      *xxhash.Digest
+	at        int64
+	directory []byte
+	blocks    map[byte]uint32
+	sizes     map[byte]int64
+	err       error
+}
+
+func newFileWriter(w io.Writer) *fileWriter {
+	f := &fileWriter{w: w, hash: xxhash.New(), blocks: map[byte]uint32{}, sizes: map[byte]int64{}}
+	f.write(append([]byte(magic), Version, 0))
+	return f
+}
+
+func (f *fileWriter) write(b []byte) {
+	if f.err != nil {
+		return
+	}
+	_, f.err = f.w.Write(b)
+	f.hash.Write(b)
+	f.at += int64(len(b))
+}
+
+// block appends a block and returns its number among those of its kind.
+func (f *fileWriter) block(kind byte, b []byte) uint32 {
+	f.write(b)
+	f.directory = binary.AppendUvarint(append(f.directory, kind), uint64(len(b)))
+	f.directory = binary.LittleEndian.AppendUint32(f.directory, crc32.Checksum(b, crcTable))
+	n := f.blocks[kind]
+	f.blocks[kind]++
+	f.sizes[kind] += int64(len(b))
+	return n
+}
+
+// finish appends the directory and the footer.
+func (f *fileWriter) finish(base uint64, docs uint32) error {
+	head := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint64(nil, base), docs)
+	directory := append(head, f.directory...)
+	f.write(directory)
+	b := binary.LittleEndian.AppendUint32(nil, uint32(len(directory)))
+	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(directory, crcTable))
+	b = binary.LittleEndian.AppendUint64(b, f.hash.Sum64())
+	b = append(append(b, magic...), Version, 0, 0, 0, 0, 0)
+	f.write(binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crcTable)))
+	return f.err
+}
+
+// file is an open segment's blocks.
+type file struct {
+	r      io.ReaderAt
+	meta   meta
+	blocks map[byte][]blockEntry
+}
+
+func damaged(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrCorrupt, fmt.Sprintf(format, args...))
+}
+
+func openFile(r io.ReaderAt, size int64) (*file, error) {
+	if size < headerBytes+footerBytes {
+		return nil, damaged("it has %d bytes", size)
+	}
+	var header [headerBytes]byte
+	var footer [footerBytes]byte
+	if err := readAt(r, header[:], 0); err != nil {
+		return nil, err
+	}
+	if string(header[:len(magic)]) == magic && header[len(magic)] != Version {
+		return nil, fmt.Errorf("%w %d, this build reads %d", ErrVersion, header[len(magic)], Version)
+	}
+	if string(header[:]) != magic+string([]byte{Version, 0}) {
+		return nil, damaged("it does not begin as a segment")
+	}
+	if err := readAt(r, footer[:], size-footerBytes); err != nil {
+		return nil, err
+	}
+	c := cursor{b: footer[:]}
+	length, crc, digest := c.uint32(), c.uint32(), c.uint64()
+	if crc32.Checksum(footer[:footerBytes-4], crcTable) != binary.LittleEndian.Uint32(footer[footerBytes-4:]) {
+		return nil, damaged("checksum of the footer")
+	}
+	at := size - footerBytes - int64(length)
+	if length > directoryMax || at < headerBytes {
+		return nil, damaged("a directory of %d bytes", length)
+	}
+	directory := make([]byte, length)
+	if err := readAt(r, directory, at); err != nil {
+		return nil, err
+	}
+	if crc32.Checksum(directory, crcTable) != crc {
+		return nil, damaged("checksum of the directory")
+	}
+	f := &file{r: r, meta: meta{digest: digest}, blocks: map[byte][]blockEntry{}}
+	return f, f.readDirectory(directory, at)
+}
+
+// readDirectory takes blocks that follow each other from the header to the directory.
+func (f *file) readDirectory(b []byte, end int64) error {
+	c := cursor{b: b}
+	f.meta.base, f.meta.docs = c.uint64(), c.uint32()
+	if c.bad || f.meta.docs == 0 || f.meta.docs > DocumentsMax {
+		return damaged("it counts %d documents", f.meta.docs)
+	}
+	at := int64(headerBytes)
+	for len(c.b) > 0 && !c.bad {
+		kind, length, crc := c.byte(), c.uvarint(), c.uint32()
+		if length > uint64(end-at) {
+			return damaged("the directory has a block beyond the end")
+		}
+		f.blocks[kind] = append(f.blocks[kind], blockEntry{offset: at, length: uint32(length), crc: crc})
+		at += int64(length)
+	}
+	if c.bad || at != end {
+		return damaged("the directory does not cover the file")
+	}
+	return nil
+}
+
+// read returns a block that is as it was written.
+func (f *file) read(kind byte, n uint32) ([]byte, error) {
+	if int64(n) >= int64(len(f.blocks[kind])) {
+		return nil, damaged("no block %c%d", kind, n)
+	}
+	e := f.blocks[kind][n]
+	b := make([]byte, e.length)
+	if err := readAt(f.r, b, e.offset); err != nil {
+		return nil, err
+	}
+	if crc32.Checksum(b, crcTable) != e.crc {
+		return nil, damaged("checksum of block %c%d", kind, n)
+	}
+	return b, nil
+}
+
+func readAt(r io.ReaderAt, b []byte, at int64) error {
+	n, err := r.ReadAt(b, at)
+	if n == len(b) {
+		return nil
+	}
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return damaged("it ends at %d, within a block", at+int64(n))
+	}
+	return fmt.Errorf("segment: read at %d: %w", at, err)
+}

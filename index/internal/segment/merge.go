@@ -1,0 +1,393 @@
+package segment
+
+import (
+	"bytes"
+	"container/heap"
+	"fmt"
+	"io"
+)
+
+// Merge writes one segment of several that follow each other without a gap. The result is to
+// the byte what Build makes of all their documents. pause, unless it is nil, is called every
+// so often, and ends the work with an error of its own.
+func Merge(w io.Writer, parts []*Segment, pause func() error) error {
+	m := merger{pause: pause}
+	if m.pause == nil {
+		m.pause = func() error { return nil }
+	}
+	docs := 0
+	for _, s := range parts {
+		if s.Base() != parts[0].Base()+uint64(docs) {
+			return fmt.Errorf("segment: %d does not follow document %d", s.Base(), docs)
+		}
+		m.parts = append(m.parts, part{Segment: s, reader: s.NewReader(), before: uint32(docs)})
+		docs += s.Len()
+	}
+	if docs == 0 || docs > DocumentsMax {
+		return fmt.Errorf("segment: cannot hold %d documents", docs)
+	}
+	if err := m.order(docs); err != nil {
+		return err
+	}
+	c := content{base: parts[0].Base(), docs: docs, terms: m.terms, digests: m.digests, rest: m.rest, number: m.number}
+	return c.write(w)
+}
+
+// merger maps the documents and terms of parts to those of the whole.
+type merger struct {
+	pause func() error
+	parts []part
+	// from is the part that each document comes from; its place there follows, since the order
+	// of a part's documents stays.
+	from []uint8
+	done int
+}
+
+// part is a segment to be merged.
+type part struct {
+	*Segment
+	reader *Reader
+	before uint32   // arrival numbers of earlier parts
+	local  []uint32 // its local numbers -> those of the whole
+	digest []uint32 // ordinals of its digests -> those of the whole
+
+	// Blocks read last.
+	numbersAt, ordinalsAt int
+	n                     *numbers
+	o                     *ordinals
+	// at is the next document of each pass over them.
+	at [passes]uint32
+}
+
+// Passes over the documents: each asks for them in ascending order.
+const (
+	passRest = iota
+	passNumbers
+	passDigests
+	passes
+)
+
+// pauseEvery is how many documents or terms are worked on between two pauses.
+const pauseEvery = 64
+
+func (m *merger) step() error {
+	if m.done++; m.done%pauseEvery != 0 {
+		return nil
+	}
+	return m.pause()
+}
+
+// order numbers the documents.
+func (m *merger) order(docs int) error {
+	m.from = make([]uint8, 0, docs)
+	h := byOrder{}
+	for i := range m.parts {
+		p := &m.parts[i]
+		p.local, p.numbersAt, p.ordinalsAt = make([]uint32, 0, p.Len()), -1, -1
+		c := &orderCursor{part: p, n: i}
+		if h.err = c.move(); h.err != nil {
+			return h.err
+		}
+		h.cursors = append(h.cursors, c)
+	}
+	heap.Init(&h)
+	for len(h.cursors) > 0 && h.err == nil {
+		c := h.cursors[0]
+		c.part.local = append(c.part.local, uint32(len(m.from)))
+		m.from = append(m.from, uint8(c.n))
+		if len(c.part.local) == c.part.Len() {
+			heap.Pop(&h)
+			continue
+		}
+		if err := c.move(); err != nil {
+			return err
+		}
+		heap.Fix(&h, 0)
+		if err := m.step(); err != nil {
+			return err
+		}
+	}
+	return h.err
+}
+
+// orderCursor stands on the next document of a part.
+type orderCursor struct {
+	part       *part
+	n          int
+	time       int64
+	known      bool // id and tenant have been read
+	id, tenant string
+}
+
+func (c *orderCursor) move() error {
+	n, err := c.part.numberAt(uint32(len(c.part.local)))
+	c.time, c.known = n.time, false
+	return err
+}
+
+func (c *orderCursor) document() (*Document, error) {
+	if !c.known {
+		var err error
+		local := uint32(len(c.part.local))
+		if c.id, err = c.part.reader.Text(local, columnID); err != nil {
+			return nil, err
+		}
+		if c.tenant, err = c.part.reader.Text(local, columnTenant); err != nil {
+			return nil, err
+		}
+		c.known = true
+	}
+	return &Document{Time: c.time, ID: c.id, Tenant: c.tenant}, nil
+}
+
+// Columns of TextGroups that decide the order.
+const (
+	columnID     = 0
+	columnTenant = 1
+)
+
+// byOrder is a heap of cursors; documents of one instant are told apart by reading them.
+type byOrder struct {
+	cursors []*orderCursor
+	err     error
+}
+
+func (h *byOrder) Len() int { return len(h.cursors) }
+func (h *byOrder) Less(i, j int) bool {
+	a, b := h.cursors[i], h.cursors[j]
+	if a.time != b.time || h.err != nil {
+		return a.time > b.time
+	}
+	x, err := a.document()
+	if err == nil {
+		var y *Document
+		if y, err = b.document(); err == nil {
+			return Compare(x, y) < 0
+		}
+	}
+	h.err = err
+	return false
+}
+func (h *byOrder) Swap(i, j int) { h.cursors[i], h.cursors[j] = h.cursors[j], h.cursors[i] }
+func (h *byOrder) Push(x any)    { h.cursors = append(h.cursors, x.(*orderCursor)) }
+func (h *byOrder) Pop() any {
+	last := len(h.cursors) - 1
+	x := h.cursors[last]
+	h.cursors = h.cursors[:last]
+	return x
+}
+
+// terms merges the terms of the parts.
+func (m *merger) terms(yield func([]byte, *Postings) error) error {
+	var h byTerm
+	for i := range m.parts {
+		c := &termCursor{part: &m.parts[i], n: i}
+		if ok, err := c.move(); err != nil {
+			return err
+		} else if ok {
+			h = append(h, c)
+		}
+	}
+	heap.Init(&h)
+	var term []byte
+	var locals Postings
+	digests := uint32(0)
+	for len(h) > 0 {
+		term = append(term[:0], h[0].term...)
+		for i := range locals {
+			locals[i] = locals[i][:0]
+		}
+		for len(h) > 0 && bytes.Equal(h[0].term, term) {
+			c := h[0]
+			if err := c.add(&locals); err != nil {
+				return err
+			}
+			if term[0] == DigestGroup {
+				c.part.digest = append(c.part.digest, digests)
+			}
+			if ok, err := c.move(); err != nil {
+				return err
+			} else if ok {
+				heap.Fix(&h, 0)
+			} else {
+				heap.Pop(&h)
+			}
+		}
+		if term[0] == DigestGroup {
+			digests++
+		}
+		for i := range locals {
+			sortLocals(locals[i])
+		}
+		if err := yield(term, &locals); err != nil {
+			return err
+		}
+		if err := m.step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// termCursor walks over the terms of a part, reading past the cache.
+type termCursor struct {
+	part  *part
+	n     int
+	chunk uint32 // the next one
+	c     *chunk
+	walk  frontWalk
+	i     int
+	term  []byte
+	buf   []uint32
+}
+
+func (c *termCursor) move() (bool, error) {
+	c.i++
+	if c.c == nil || c.i == c.c.n {
+		if int(c.chunk) == len(c.part.first) {
+			return false, nil
+		}
+		b, err := c.part.file.read(blockTerms, c.chunk)
+		if err != nil {
+			return false, err
+		}
+		if c.c, err = openChunk(b); err != nil {
+			return false, err
+		}
+		c.chunk++
+		c.i = 0
+	}
+	var err error
+	if c.c.hexBytes > 0 {
+		c.term, err = c.c.appendTerm(c.term[:0], c.i)
+		return true, err
+	}
+	if c.i%frontEvery == 0 {
+		term := c.walk.term[:0]
+		if c.walk, err = c.c.walkFrom(c.i / frontEvery); err != nil {
+			return false, err
+		}
+		c.walk.term = term
+	}
+	err = c.walk.next()
+	c.term = append(append(c.term[:0], c.c.prefix...), c.walk.term...)
+	return true, err
+}
+
+// add appends the term's documents under their new numbers.
+func (c *termCursor) add(locals *Postings) error {
+	for direction := range locals {
+		p, err := c.part.posting(c.c, c.i, direction)
+		if err != nil {
+			return err
+		}
+		if c.buf, err = p.appendTo(c.buf[:0]); err != nil {
+			return err
+		}
+		for _, n := range c.buf {
+			locals[direction] = append(locals[direction], c.part.local[n])
+		}
+	}
+	return nil
+}
+
+// byTerm is a heap of cursors by term, then by part.
+type byTerm []*termCursor
+
+func (h byTerm) Len() int { return len(h) }
+func (h byTerm) Less(i, j int) bool {
+	if c := bytes.Compare(h[i].term, h[j].term); c != 0 {
+		return c < 0
+	}
+	return h[i].n > h[j].n // later parts are newer, and so first
+}
+func (h byTerm) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *byTerm) Push(x any)   { *h = append(*h, x.(*termCursor)) }
+func (h *byTerm) Pop() any {
+	last := len(*h) - 1
+	x := (*h)[last]
+	*h = (*h)[:last]
+	return x
+}
+
+// place is where the next document of a pass comes from.
+func (m *merger) place(local uint32, pass int) (*part, uint32) {
+	p := &m.parts[m.from[local]]
+	at := p.at[pass]
+	p.at[pass]++
+	return p, at
+}
+
+func (m *merger) number(local uint32) (number, error) {
+	p, at := m.place(local, passNumbers)
+	n, err := p.numberAt(at)
+	if err != nil {
+		return n, err
+	}
+	n.arrival += p.before
+	return n, m.step()
+}
+
+// numberAt reads past the cache.
+func (p *part) numberAt(local uint32) (number, error) {
+	block, i := int(local/blockDocuments), int(local%blockDocuments)
+	if p.numbersAt != block {
+		b, err := p.file.read(blockNumbers, uint32(block))
+		if err != nil {
+			return number{}, err
+		}
+		if p.n, err = p.openNumbers(uint32(block), b); err != nil {
+			return number{}, err
+		}
+		p.numbersAt = block
+	}
+	n := number{time: p.n.newest - int64(p.n.age.at(i)), arrival: uint32(p.n.arrival.at(i)), stamped: p.n.stamped.at(i) == 1, duration: uint32(p.n.duration.at(i))}
+	if cost := p.n.cost.at(i); cost > 0 {
+		n.hasCost, n.cost = true, unzigzag(cost-1)
+	}
+	return n, nil
+}
+
+func (p *part) ordinalsOf(local uint32) (*ordinals, int, error) {
+	block := int(local / blockDocuments)
+	if p.ordinalsAt != block {
+		b, err := p.file.read(blockOrdinals, uint32(block))
+		if err != nil {
+			return nil, 0, err
+		}
+		if p.o, err = p.openOrdinals(uint32(block), b); err != nil {
+			return nil, 0, err
+		}
+		p.ordinalsAt = block
+	}
+	return p.o, int(local % blockDocuments), nil
+}
+
+func (m *merger) digests(local uint32, b []uint32) ([]uint32, error) {
+	p, at := m.place(local, passDigests)
+	o, i, err := p.ordinalsOf(at)
+	if err != nil {
+		return nil, err
+	}
+	for from, to := o.digests.of(i); from < to; from++ {
+		ord := o.digests.values.at(from)
+		if ord >= uint64(len(p.digest)) {
+			return nil, damaged("digest %d of %d", ord, len(p.digest))
+		}
+		b = append(b, p.digest[ord]<<2|uint32(o.directions.at(from)))
+	}
+	return b, nil
+}
+
+func (m *merger) rest(local uint32) ([]byte, error) {
+	p, at := m.place(local, passRest)
+	o, i, err := p.ordinalsOf(at)
+	if err != nil || o.hasRest.at(i) == 0 {
+		return nil, err
+	}
+	b, err := p.restOf(at)
+	if err != nil {
+		return nil, err
+	}
+	return b, m.step()
+}

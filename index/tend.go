@@ -1,0 +1,181 @@
+package index
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/maestro-conductor/maestro/index/internal/segment"
+)
+
+// noteDamage has a segment built again; until then who needs the damaged part gets an error.
+func (m *Machine) noteDamage(s *sealed) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.damaged == nil {
+		m.damaged = s
+		m.changed.Broadcast()
+	}
+}
+
+// tend repairs and merges segments until the machine stops. Load starts it. It is apart from
+// the sealer, because a merge takes seconds, and heads must not wait for it.
+func (m *Machine) tend() {
+	defer m.workers.Done()
+	for {
+		run, repair := m.nextTask()
+		if run == nil {
+			return
+		}
+		var fresh []segmentSource
+		var err error
+		if repair {
+			fresh, err = m.rebuild(run[0])
+		} else {
+			fresh, err = m.merge(run)
+		}
+		switch {
+		case errors.Is(err, errStopping):
+			return
+		case errors.Is(err, segment.ErrCorrupt) && !repair:
+			if m.findDamage(run) {
+				continue
+			}
+			fallthrough
+		case err != nil:
+			m.mu.Lock()
+			m.failed = err
+			m.changed.Broadcast()
+			m.mu.Unlock()
+			return
+		}
+		if err := m.exchange(run, fresh); err != nil {
+			m.mu.Lock()
+			m.failed = err
+			m.changed.Broadcast()
+			m.mu.Unlock()
+			return
+		}
+	}
+}
+
+// nextTask waits for a damaged segment, or for segments to be merged; it is nil when the
+// machine stops. They stay listed, and so open, until the worker exchanges them.
+func (m *Machine) nextTask() (run []segmentSource, repair bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for !m.stopping {
+		if at := slices.IndexFunc(m.segments, func(s segmentSource) bool { return s.sealed == m.damaged }); at >= 0 {
+			return m.segments[at : at+1], true
+		}
+		m.damaged = nil
+		if run := m.mergeable(); run != nil {
+			return run, false
+		}
+		m.changed.Wait()
+	}
+	return nil, false
+}
+
+// mergeable is the first run of segments of one head each that make up a merged one. Which
+// documents are in a segment depends on their numbers alone, so that replicas have the same.
+func (m *Machine) mergeable() []segmentSource {
+	for i := 0; i+m.mergedHeads <= len(m.segments); i++ {
+		run := m.segments[i : i+m.mergedHeads]
+		whole := run[0].Base()%uint64(m.headDocuments*m.mergedHeads) == 0
+		for _, s := range run {
+			whole = whole && s.Len() == m.headDocuments
+		}
+		if whole {
+			return run
+		}
+	}
+	return nil
+}
+
+func (m *Machine) merge(run []segmentSource) ([]segmentSource, error) {
+	parts := make([]*segment.Segment, len(run))
+	for i, s := range run {
+		parts[i] = s.Segment
+	}
+	base, docs := run[0].Base(), m.headDocuments*m.mergedHeads
+	rest := m.turns()
+	err := m.folder().Write(segmentName(base, docs), func(w io.Writer) error {
+		return segment.Merge(w, parts, func() error {
+			if m.isStopping() {
+				return errStopping
+			}
+			rest()
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("index: merge documents from %d on: %w", base, err)
+	}
+	s, err := m.openSegment(base, docs)
+	return []segmentSource{{s}}, err
+}
+
+// findDamage reads segments whole and notes a damaged one.
+func (m *Machine) findDamage(run []segmentSource) bool {
+	for _, s := range run {
+		if s.note(s.Verify()) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// rebuild makes the segments of a damaged one's documents again, from their rows.
+func (m *Machine) rebuild(old segmentSource) (fresh []segmentSource, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, releaseAll(fresh))
+		}
+	}()
+	rest := m.turns()
+	for from, end := old.Base(), old.Base()+uint64(old.Len()); from < end; {
+		h := newHead(from)
+		to := min(from+uint64(m.headDocuments), end)
+		if err := m.readRows(from, to, func(chunk []Document) error {
+			if m.isStopping() {
+				return errStopping
+			}
+			rest()
+			h.add(chunk)
+			return nil
+		}); err != nil {
+			return fresh, err
+		}
+		// Under the damaged one's name the new file takes its place, which searches have open.
+		s, err := m.sealHead(h)
+		if err != nil {
+			return fresh, err
+		}
+		fresh = append(fresh, segmentSource{s})
+		from = to
+	}
+	return fresh, nil
+}
+
+// exchange lists fresh segments in the place of old ones, which it removes.
+func (m *Machine) exchange(old, fresh []segmentSource) error {
+	m.mu.Lock()
+	at := slices.IndexFunc(m.segments, func(s segmentSource) bool { return s.sealed == old[0].sealed })
+	m.segments = slices.Concat(m.segments[:at], fresh, m.segments[at+len(old):])
+	m.changed.Broadcast()
+	m.mu.Unlock()
+	names := map[string]bool{}
+	for _, s := range fresh {
+		names[s.name] = true
+	}
+	var err error
+	for _, s := range old {
+		if !names[s.name] {
+			err = errors.Join(err, m.folder().Remove(s.name))
+		}
+		err = errors.Join(err, s.release())
+	}
+	return err
+}
