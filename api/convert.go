@@ -82,7 +82,7 @@ func DocumentMessage(d *index.Document) *provenancev1.Document {
 
 func searchMessage(r *index.SearchResult) *provenancev1.SearchResponse {
 	m := &provenancev1.SearchResponse{
-		Items: make([]*provenancev1.Document, len(r.Items)), Next: r.Next, Complete: r.Complete,
+		Items: make([]*provenancev1.Document, len(r.Items)), Next: r.Next, Last: r.Last, Complete: r.Complete,
 		Shards: make([]*provenancev1.ShardStatus, len(r.Shards)),
 		Total:  &provenancev1.Total{Value: uint32(min(r.Total, math.MaxUint32)), Relation: "gte"},
 	}

@@ -45,7 +45,8 @@ func (s *server) writeJSON(w http.ResponseWriter, c *call, status int, m proto.M
 	_, _ = w.Write(body) // the client may have gone
 }
 
-// parseSearch reads the parameters q, tenant, pack, digest, from, to, limit, cursor and exact.
+// parseSearch reads the parameters q, tenant, pack, digest, from, to, limit, cursor, exact and
+// follow.
 // Each may be there once; an unknown one is refused, since a misspelt condition that is
 // ignored finds too much.
 func parseSearch(raw string) (*provenancev1.SearchRequest, *fault) {
@@ -92,8 +93,13 @@ func setParameter(req *provenancev1.SearchRequest, name, value string) (f *fault
 			return refuse(reasonParameterMalformed, "exact: %q is neither true nor false", value)
 		}
 		req.Exact = value == "true"
+	case "follow":
+		if value != "true" && value != "false" {
+			return refuse(reasonParameterMalformed, "follow: %q is neither true nor false", value)
+		}
+		req.Follow = value == "true"
 	default:
-		return refuse(reasonParameterMalformed, "%q is not a parameter; use q, tenant, pack, digest, from, to, limit, cursor and exact", name)
+		return refuse(reasonParameterMalformed, "%q is not a parameter; use q, tenant, pack, digest, from, to, limit, cursor, exact and follow", name)
 	}
 	return f
 }

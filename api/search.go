@@ -59,6 +59,7 @@ func searchRequest(who Principal, r *provenancev1.SearchRequest) (index.SearchRe
 	return index.SearchRequest{
 		Query: r.GetQuery(), Tenant: tenant, Pack: r.GetPack(), Digest: r.GetDigest(), From: from, To: to,
 		Limit: limit, Cursor: r.GetCursor(), Exact: r.GetExact(), RequireComplete: r.GetRequireComplete(),
+		Follow: r.GetFollow(),
 	}, nil
 }
 

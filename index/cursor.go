@@ -9,16 +9,25 @@ import (
 	"github.com/maestro-conductor/maestro/index/query"
 )
 
-// cursor is where the next page begins, and the documents the search began with.
+// cursor is where the next page begins, and the documents that the search is about.
 type cursor struct {
-	after position
+	// after is nil where a search that follows goes on with what was stored since.
+	after *position
 	// bounds are by shard; 0 where the shard had not answered yet, else the number of
 	// documents plus one.
 	bounds []uint64
+	// since are by shard how many documents earlier rounds of a search that follows had; the
+	// page has none of them.
+	since []uint64
+}
+
+// newCursor is the beginning of a search.
+func newCursor(shards int) *cursor {
+	return &cursor{bounds: make([]uint64, shards), since: make([]uint64, shards)}
 }
 
 const (
-	cursorVersion  = 1
+	cursorVersion  = 2
 	cursorMACBytes = 16
 	searchHash     = 8 // bytes of the search's fingerprint
 )
@@ -39,13 +48,16 @@ func fingerprint(n query.Node, c conditions, shards []Shard) []byte {
 	return sum[:searchHash]
 }
 
-// encode seals the cursor: version, fingerprint, position, bounds, and a truncated
-// HMAC-SHA256 over them.
+// encode seals the cursor: version, fingerprint, position if there is one, bound and since of
+// each shard, and a truncated HMAC-SHA256 over them.
 func (c *cursor) encode(key, search []byte) string {
 	b := append([]byte{cursorVersion}, search...)
-	b = appendPosition(b, &c.after)
-	for _, n := range c.bounds {
-		b = binary.AppendUvarint(b, n)
+	b = append(b, boolByte(c.after != nil))
+	if c.after != nil {
+		b = appendPosition(b, c.after)
+	}
+	for i, n := range c.bounds {
+		b = binary.AppendUvarint(binary.AppendUvarint(b, n), c.since[i])
 	}
 	return base64.RawURLEncoding.EncodeToString(append(b, cursorMAC(key, b)...))
 }
@@ -73,9 +85,12 @@ func decodeCursor(text string, key, search []byte, shards int) (*cursor, error) 
 		return nil, &CursorError{CursorForeign, "it belongs to another search; send it with the query, tenant and conditions it came from"}
 	}
 	r := wireReader{b: b[1+searchHash:]}
-	c := &cursor{after: *r.position()}
-	for range shards {
-		c.bounds = append(c.bounds, r.uvarint())
+	c := newCursor(shards)
+	if r.bool() {
+		c.after = r.position()
+	}
+	for i := range shards {
+		c.bounds[i], c.since[i] = r.uvarint(), r.uvarint()
 	}
 	if r.end() != nil {
 		return nil, &CursorError{CursorStale, "it does not fit this region; start the search again"}

@@ -245,11 +245,19 @@ func (m *Machine) search(ctx context.Context, q *shardQuery) (shardAnswer, error
 	}
 	sources, docs, release := m.sources()
 	defer release()
-	w := window{bound: docs, after: q.after, limit: q.limit + 1}
+	w := window{bound: docs, since: q.since, after: q.after, limit: q.limit + 1}
 	if q.bound != nil {
 		if w.bound = *q.bound; w.bound > docs {
 			return shardAnswer{behind: true}, nil
 		}
+	}
+	if w.since > w.bound {
+		return shardAnswer{behind: true}, nil
+	}
+	// They are in the order of their numbers: what stands before the last one that begins at
+	// since or earlier is not looked at.
+	for len(sources) > 1 && sources[1].base() <= w.since {
+		sources = sources[1:]
 	}
 	s := shardSearch{sources: sources, plan: p, query: q, window: w}
 	return s.run(ctx)

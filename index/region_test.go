@@ -121,6 +121,9 @@ func (r *region) pages(req SearchRequest, between func()) (all []Document, first
 			r.t.Fatalf("search %q: the total changed from page to page: %d %v, then %d %v", req.Query, first.Total, first.TotalExact, res.Total, res.TotalExact)
 		}
 		all = append(all, res.Items...)
+		if res.Last != (res.Next == "") {
+			r.t.Fatalf("search %q: last is %v, and next %q", req.Query, res.Last, res.Next)
+		}
 		if res.Next == "" {
 			return all, first
 		}

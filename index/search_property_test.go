@@ -131,6 +131,60 @@ func TestSearchAgreesWithBruteForce(t *testing.T) {
 	})
 }
 
+// A search that follows finds every document once, whenever it is stored and whatever happens
+// to shards: each round has what was stored between the first pages of two rounds, in order.
+func TestFollowFindsEveryDocumentOnce(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		r := newRegion(t, rapid.IntRange(1, 3).Draw(rt, "shards"), 8)
+		var stored, before oracle // all, and those that were there at the round's first page
+		next := 0
+		store := func(most int) {
+			for range rapid.IntRange(0, most).Draw(rt, "documents") {
+				d := genDocument(rt, 10)
+				d.ID = fmt.Sprint(next)
+				next++
+				if d = normal(t, d); r.ingest(d).Indexed != 1 {
+					rt.Fatalf("document %s is not stored", d.ID)
+				}
+				stored = append(stored, d)
+			}
+		}
+		n := genNode(rt, 2)
+		tenant := rapid.SampledFrom([]string{"", "acme"}).Draw(rt, "of tenant")
+		req := SearchRequest{Query: n.String(), Tenant: tenant, Limit: rapid.IntRange(1, 5).Draw(rt, "limit"), Follow: true}
+		store(40)
+		for round := range rapid.IntRange(1, 5).Draw(rt, "rounds") {
+			want := stored[len(before):].search(n, tenant)
+			before = slices.Clone(stored)
+			var got []Document
+			for last := false; !last; {
+				res := r.search(req)
+				if res.Next == "" || res.Total != len(want) || !res.TotalExact || !res.Complete {
+					rt.Fatalf("round %d of %s: next %q, total %d of %d, exact %v, complete %v", round, n, res.Next, res.Total, len(want), res.TotalExact, res.Complete)
+				}
+				got = append(got, res.Items...)
+				if last = res.Last; last != (len(got) >= len(want)) {
+					rt.Fatalf("round %d of %s: last is %v after %d of %d", round, n, last, len(got), len(want))
+				}
+				req.Cursor = res.Next
+				if !last {
+					store(3)
+				}
+				switch shard := rapid.IntRange(0, len(r.shards)-1).Draw(rt, "shard"); rapid.IntRange(0, 3).Draw(rt, "then") {
+				case 0:
+					r.restart(shard)
+				case 1:
+					r.machine(shard).settle(t)
+				}
+			}
+			if !slices.EqualFunc(got, want, func(a, b Document) bool { return reflect.DeepEqual(a, b) }) {
+				rt.Fatalf("round %d of %s:\n got %v\nwant %v", round, n, idsOf(got), idsOf(want))
+			}
+			store(30)
+		}
+	})
+}
+
 // AND and OR do not depend on the order of their operands, and NOT is a complement.
 func TestSearchAlgebra(t *testing.T) {
 	r := newRegion(t, 2, 8)

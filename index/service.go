@@ -65,13 +65,18 @@ type SearchRequest struct {
 	Exact bool
 	// RequireComplete makes a shard that cannot answer an error.
 	RequireComplete bool
+	// Follow gives the last page a Next too, for the documents that are stored later, and
+	// requires completeness. All pages are asked for with it, lest a shard was missing on one.
+	Follow bool
 }
 
 // SearchResult is one page, newest first and then by id.
 type SearchResult struct {
 	Items []Document
-	// Next is the cursor of the next page; empty on the last.
+	// Next is the cursor of the next page; empty on the last, unless the search follows.
 	Next string
+	// Last is true on the last page; of a search that follows, on the last one of each round.
+	Last bool
 	// Total is how many documents match; TotalExact is false when counting stopped early.
 	Total      int
 	TotalExact bool

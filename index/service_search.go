@@ -22,8 +22,11 @@ var errNoAnswer = fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
 // writes acknowledged before, and merges them. A page may hold less than the limit when its
 // documents are large; the last page alone has no Next.
 //
+// With Follow the last page has a Next too. It finds what was stored since the first page, as
+// a search of its own with pages and a total, and so on for ever: each document is found once.
+//
 // A shard that cannot answer is reported in Shards and makes Complete false; when none can,
-// or with RequireComplete when one cannot, the error is a *ShardsError. Other errors are
+// or with RequireComplete or Follow when one cannot, the error is a *ShardsError. Other errors are
 // ErrQuery, ErrCondition, ErrCursor and ErrNotReady.
 func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, error) {
 	n, c, err := check(r)
@@ -31,7 +34,7 @@ func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, er
 		return SearchResult{}, err
 	}
 	search := fingerprint(n, c, s.shards)
-	start := &cursor{bounds: make([]uint64, len(s.shards))}
+	start := newCursor(len(s.shards))
 	q := shardQuery{conditions: c, text: r.Query, limit: r.Limit, exact: r.Exact}
 	key, keyKnown := s.cursorKey()
 	if r.Cursor != "" {
@@ -41,9 +44,11 @@ func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, er
 		if start, err = decodeCursor(r.Cursor, key, search, len(s.shards)); err != nil {
 			return SearchResult{}, err
 		}
-		q.after = &start.after
+		q.after = start.after
 	}
-	replies := s.scatter(ctx, q, start.bounds, r.RequireComplete)
+	// What a missing shard has for this page would never be found later.
+	r.RequireComplete = r.RequireComplete || r.Follow
+	replies := s.scatter(ctx, q, start, r.RequireComplete)
 	result, err := s.gather(replies, r)
 	if err != nil {
 		return SearchResult{}, err
@@ -53,20 +58,38 @@ func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, er
 		return SearchResult{}, err
 	}
 	result.Items = m.items
+	next := start.next(replies, &m, r.Follow)
+	result.Last = next == nil || next.after == nil
+	if next == nil {
+		return result, nil
+	}
+	if !keyKnown {
+		return SearchResult{}, ErrNotReady
+	}
+	result.Next = next.encode(key, search)
+	return result, nil
+}
+
+// next is where the page after the one that began at c begins; nil when there is none.
+func (c *cursor) next(replies []reply, m *merger, follow bool) *cursor {
 	if m.more && len(m.items) > 0 {
-		if !keyKnown {
-			return SearchResult{}, ErrNotReady
-		}
 		last := &m.items[len(m.items)-1]
-		next := cursor{after: position{last.Time, last.ID, last.Tenant}, bounds: start.bounds}
+		next := &cursor{after: &position{last.Time, last.ID, last.Tenant}, bounds: c.bounds, since: c.since}
 		for i, reply := range replies {
 			if reply.answer != nil {
 				next.bounds[i] = reply.answer.bound + 1
 			}
 		}
-		result.Next = next.encode(key, search)
+		return next
 	}
-	return result, nil
+	if !follow {
+		return nil
+	}
+	next := newCursor(len(replies))
+	for i, reply := range replies {
+		next.since[i] = reply.answer.bound
+	}
+	return next
 }
 
 // check validates a request before any shard is asked.
@@ -95,7 +118,7 @@ type reply struct {
 
 // scatter asks all shards at once. It waits for all of them when the caller wants all, else
 // for shardGrace after the first answer.
-func (s *Service) scatter(ctx context.Context, q shardQuery, bounds []uint64, all bool) []reply {
+func (s *Service) scatter(ctx context.Context, q shardQuery, start *cursor, all bool) []reply {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	type numbered struct {
@@ -105,8 +128,9 @@ func (s *Service) scatter(ctx context.Context, q shardQuery, bounds []uint64, al
 	done := make(chan numbered, len(s.shards))
 	for n, shard := range s.shards {
 		mine := q
-		if bounds[n] > 0 {
-			bound := bounds[n] - 1
+		mine.since = start.since[n]
+		if start.bounds[n] > 0 {
+			bound := start.bounds[n] - 1
 			mine.bound = &bound
 		}
 		go func() { done <- numbered{n, s.ask(ctx, shard, &mine)} }()

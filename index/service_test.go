@@ -186,6 +186,40 @@ func TestSearchSaysWhichShardIsMissing(t *testing.T) {
 	}
 }
 
+// A search that follows fails while a shard is missing, and goes on at the same cursor after it.
+func TestFollowMissesNoShard(t *testing.T) {
+	r := newRegion(t, 2, 8)
+	req := SearchRequest{Limit: PageMax, Follow: true}
+	req.Cursor = r.search(req).Next
+	for i := range 30 {
+		r.ingest(normal(t, Document{ID: fmt.Sprint(i)}))
+	}
+	r.fail = func(g raftfsm.GroupID, _ bool) error {
+		if g == 1 {
+			return raftfsm.ErrNoLeader
+		}
+		return nil
+	}
+	if res, err := r.service.Search(context.Background(), req); !errors.Is(err, ErrIncomplete) || res.Next != "" {
+		t.Errorf("with a shard missing: %+v, %v", res, err)
+	}
+	r.fail = nil
+	res := r.search(req)
+	if len(res.Items) != 30 || res.Total != 30 {
+		t.Errorf("afterwards: %d items of %d", len(res.Items), res.Total)
+	}
+	req.Cursor = res.Next
+	if res := r.search(req); len(res.Items) != 0 || res.Total != 0 || res.Next == "" {
+		t.Errorf("with nothing new: %+v", res)
+	}
+	// A region restored from an older backup has fewer documents than the cursor counts.
+	older := newRegion(t, 2, 8)
+	var why *CursorError
+	if _, err := older.service.Search(context.Background(), req); !errors.As(err, &why) || why.Reason != CursorStale {
+		t.Errorf("in a region with fewer documents: %v", err)
+	}
+}
+
 func TestSearchTotals(t *testing.T) {
 	r := newRegion(t, 2, 4096)
 	var docs []Document

@@ -31,7 +31,7 @@ type source interface {
 	// document of the tenant; of any, when it is empty. What others have must neither show nor
 	// count.
 	expand(t term, tenant string, visit func(value string) bool) error
-	// search evaluates p over the documents below bound, counts them all, and returns those
+	// search evaluates p over the documents of the window, counts them all, and returns those
 	// after the position in order; at most limit of them need to be there.
 	search(p *plan, prefixes map[*plan][]string, w window) (count uint64, r *run, err error)
 }
@@ -39,8 +39,15 @@ type source interface {
 // window is which part of the matches is wanted.
 type window struct {
 	bound uint64    // documents with this number or above do not exist for the search
+	since uint64    // nor do those below this number
 	after *position // nil is from the beginning
 	limit int
+}
+
+// within is the part of a source's documents that the window has, by their order of arrival.
+func (w *window) within(base uint64, documents int) (lo, hi uint64) {
+	end := base + uint64(documents)
+	return min(max(w.since, base), end) - base, min(max(w.bound, base), end) - base
 }
 
 // run is the matches of one source in the order of answers.
@@ -125,8 +132,9 @@ func (s headSource) search(p *plan, prefixes map[*plan][]string, w window) (uint
 		return 0, nil, err
 	}
 	docs := s.docs
-	if n := w.bound - s.head.base; n < uint64(len(docs)) {
-		bm = roaring.And(bm, interval(0, uint32(n)))
+	lo, hi := w.within(s.head.base, len(docs))
+	if lo > 0 || hi < uint64(len(docs)) {
+		bm = roaring.And(bm, interval(uint32(lo), uint32(hi)))
 	}
 	locals := topOf(docs, bm, w)
 	i := -1
@@ -231,8 +239,8 @@ func (s segmentSource) evaluate(p *plan, prefixes map[*plan][]string, w window) 
 	if err != nil {
 		return 0, nil, err
 	}
-	if w.bound < s.Base()+uint64(s.Len()) && !bm.IsEmpty() {
-		if bm, err = s.Before(uint32(w.bound-s.Base()), bm); err != nil {
+	if lo, hi := w.within(s.Base(), s.Len()); (lo > 0 || hi < uint64(s.Len())) && !bm.IsEmpty() {
+		if bm, err = s.Arrived(uint32(lo), uint32(hi), bm); err != nil {
 			return 0, nil, err
 		}
 	}

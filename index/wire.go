@@ -22,13 +22,15 @@ type shardQuery struct {
 	// bound is the number of documents the search began with; nil when it begins now.
 	bound *uint64
 	after *position
+	// since is how many of the shard's first documents do not exist for the search.
+	since uint64
 }
 
 // shardAnswer is what a shard found.
 type shardAnswer struct {
 	// mistake is set when the query cannot be answered; then nothing else is.
 	mistake *QueryError
-	// behind is set when the shard has fewer documents than the query's bound.
+	// behind is set when the shard has fewer documents than the query's bound or since.
 	behind bool
 	bound  uint64
 	total  uint64
@@ -41,6 +43,7 @@ const (
 	flagExact = 1 << iota
 	flagBound
 	flagAfter
+	flagSince
 )
 
 func (q *shardQuery) encode() []byte {
@@ -54,6 +57,9 @@ func (q *shardQuery) encode() []byte {
 	if q.after != nil {
 		flags |= flagAfter
 	}
+	if q.since > 0 {
+		flags |= flagSince
+	}
 	b := []byte{wireVersion, flags}
 	b = binary.AppendUvarint(b, uint64(q.limit))
 	for _, s := range []string{q.tenant, q.pack, q.digest, q.text} {
@@ -66,6 +72,9 @@ func (q *shardQuery) encode() []byte {
 	}
 	if q.after != nil {
 		b = appendPosition(b, q.after)
+	}
+	if q.since > 0 {
+		b = binary.AppendUvarint(b, q.since)
 	}
 	return b
 }
@@ -85,7 +94,10 @@ func decodeShardQuery(b []byte) (*shardQuery, error) {
 	if flags&flagAfter != 0 {
 		q.after = r.position()
 	}
-	if q.limit < 1 || q.limit > PageMax || flags >= flagAfter<<1 {
+	if flags&flagSince != 0 {
+		q.since = r.uvarint()
+	}
+	if q.limit < 1 || q.limit > PageMax || flags >= flagSince<<1 {
 		r.bad = true
 	}
 	return q, r.end()

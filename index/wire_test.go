@@ -29,7 +29,7 @@ var (
 	fullQuery = &shardQuery{
 		conditions: conditions{tenant: "acme", pack: "p", digest: "sha256:00", from: 5, to: -6},
 		text:       "a OR b", limit: 1000, exact: true, bound: &bound,
-		after: &position{time: 9, id: "x", tenant: "acme"},
+		after: &position{time: 9, id: "x", tenant: "acme"}, since: 70,
 	}
 	fullAnswer = &shardAnswer{bound: 9, total: 7, capped: true, more: true, rows: [][]byte{[]byte("one"), []byte("two")}}
 )
@@ -109,10 +109,14 @@ func TestCursor(t *testing.T) {
 	shards := []Shard{{Name: "index-0"}, {Name: "index-1"}}
 	search := func(text string, c conditions) []byte { return fingerprint(parse(t, text), c, shards) }
 	mine := search("a  AND b", conditions{tenant: "acme"})
-	c := &cursor{after: position{5, "id", "acme"}, bounds: []uint64{0, 300}}
+	c := &cursor{after: &position{5, "id", "acme"}, bounds: []uint64{0, 300}, since: []uint64{0, 200}}
 	text := c.encode(testKey, mine)
 	if got, err := decodeCursor(text, testKey, search("a b", conditions{tenant: "acme"}), 2); err != nil || !reflect.DeepEqual(got, c) {
 		t.Errorf("%+v became %+v, %v", c, got, err)
+	}
+	rest := newCursor(2)
+	if got, err := decodeCursor(rest.encode(testKey, mine), testKey, mine, 2); err != nil || !reflect.DeepEqual(got, rest) {
+		t.Errorf("%+v became %+v, %v", rest, got, err)
 	}
 	altered := []byte(text)
 	if altered[12] = 'x'; text[12] == 'x' {
@@ -141,7 +145,7 @@ func TestCursor(t *testing.T) {
 
 func FuzzCursor(f *testing.F) {
 	search := bytes.Repeat([]byte{7}, searchHash)
-	f.Add((&cursor{after: position{5, "id", "acme"}, bounds: []uint64{1, 2}}).encode(testKey, search))
+	f.Add((&cursor{after: &position{5, "id", "acme"}, bounds: []uint64{1, 2}, since: []uint64{0, 1}}).encode(testKey, search))
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := decodeCursor(text, testKey, search, 2)
 		if err == nil && c.encode(testKey, search) != text {

@@ -108,6 +108,13 @@ func TestDevRegion(t *testing.T) {
 		t.Errorf("a bad document: %+v %s", c, errs)
 	}
 	checkTenantToken(t)
+	resume := filepath.Join(t.TempDir(), "cursor")
+	for run, want := range []int{2, 0} {
+		out, errs, status := maestro(t, "", "export", "--tenant", "acme", "--resume", resume)
+		if status != statusDone || strings.Count(out, "\n") != want {
+			t.Errorf("export %d: status %d, %q, %s; want %d lines", run, status, out, errs, want)
+		}
+	}
 
 	for _, n := range readState(t, dir).Regions[0].Nodes {
 		if err := syscall.Kill(n.PID, syscall.SIGKILL); err != nil {

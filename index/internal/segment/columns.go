@@ -209,17 +209,17 @@ func (s *Segment) CostRange(least, most int64, within *roaring.Bitmap) (*roaring
 	})
 }
 
-// Before is the documents with an arrival number below n, among those of within.
-func (s *Segment) Before(n uint32, within *roaring.Bitmap) (*roaring.Bitmap, error) {
+// Arrived is the documents with an arrival number from lo on and below hi, among those of within.
+func (s *Segment) Arrived(lo, hi uint32, within *roaring.Bitmap) (*roaring.Bitmap, error) {
 	return s.sift(within, func(z *zone) verdict {
 		switch {
-		case z.firstArrival >= n:
+		case z.firstArrival >= hi, z.lastArrival < lo:
 			return none
-		case z.lastArrival < n:
+		case z.firstArrival >= lo && z.lastArrival < hi:
 			return all
 		}
 		return some
-	}, func(b *numbers, i int) bool { return uint32(b.arrival.at(i)) < n })
+	}, func(b *numbers, i int) bool { n := uint32(b.arrival.at(i)); return n >= lo && n < hi })
 }
 
 // verdict is what bounds tell of a block.

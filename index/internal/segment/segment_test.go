@@ -319,7 +319,8 @@ func checkRanges(rt *rapid.T, s *Segment, c corpus) {
 		rt.Fatal(err)
 	}
 	bound := rapid.Uint32Range(0, uint32(s.Len()+1)).Draw(rt, "bound")
-	before, err := s.Before(bound, within)
+	first := rapid.Uint32Range(0, bound).Draw(rt, "first")
+	arrived, err := s.Arrived(first, bound, within)
 	if err != nil {
 		rt.Fatal(err)
 	}
@@ -332,7 +333,7 @@ func checkRanges(rt *rapid.T, s *Segment, c corpus) {
 		if want := in && d.HasCost && d.Cost >= least && d.Cost <= most; costs.Contains(uint32(local)) != want {
 			rt.Fatalf("cost %d of %d in [%d, %d]: %v", d.Cost, local, least, most, !want)
 		}
-		if want := in && arrival < bound; before.Contains(uint32(local)) != want {
+		if want := in && arrival >= first && arrival < bound; arrived.Contains(uint32(local)) != want {
 			rt.Fatalf("arrival %d of %d before %d: %v", arrival, local, bound, !want)
 		}
 	}

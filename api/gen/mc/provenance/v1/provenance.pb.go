@@ -780,8 +780,12 @@ type SearchRequest struct {
 	Exact bool `protobuf:"varint,9,opt,name=exact,proto3" json:"exact,omitempty"`
 	// require_complete fails the search when a shard cannot answer.
 	RequireComplete bool `protobuf:"varint,10,opt,name=require_complete,json=requireComplete,proto3" json:"require_complete,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// follow gives the last page a next too, which finds what was stored since the first page,
+	// in rounds of pages: each document once. Every page fails when a shard cannot answer, and
+	// may be asked for again.
+	Follow        bool `protobuf:"varint,11,opt,name=follow,proto3" json:"follow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SearchRequest) Reset() {
@@ -884,17 +888,26 @@ func (x *SearchRequest) GetRequireComplete() bool {
 	return false
 }
 
+func (x *SearchRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
 // SearchResponse is one page.
 type SearchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// items are newest first, then by id.
 	Items []*Document `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
-	// next is the cursor of the next page; empty on the last one.
+	// next is the cursor of the next page; empty on the last one, unless the search follows.
 	Next  string `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
 	Total *Total `protobuf:"bytes,3,opt,name=total,proto3" json:"total,omitempty"`
 	// complete is false when a shard could not answer; shards says which.
-	Complete      bool           `protobuf:"varint,4,opt,name=complete,proto3" json:"complete,omitempty"`
-	Shards        []*ShardStatus `protobuf:"bytes,5,rep,name=shards,proto3" json:"shards,omitempty"`
+	Complete bool           `protobuf:"varint,4,opt,name=complete,proto3" json:"complete,omitempty"`
+	Shards   []*ShardStatus `protobuf:"bytes,5,rep,name=shards,proto3" json:"shards,omitempty"`
+	// last is true on the last page; of a search that follows, on the last one of each round.
+	Last          bool `protobuf:"varint,6,opt,name=last,proto3" json:"last,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -962,6 +975,13 @@ func (x *SearchResponse) GetShards() []*ShardStatus {
 		return x.Shards
 	}
 	return nil
+}
+
+func (x *SearchResponse) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
 }
 
 // Total is how many documents match.
@@ -1154,7 +1174,7 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\x13IngestStreamRequest\x125\n" +
 	"\x05batch\x18\x01 \x01(\v2\x1f.mc.provenance.v1.IngestRequestR\x05batch\"N\n" +
 	"\x14IngestStreamResponse\x126\n" +
-	"\x05batch\x18\x01 \x01(\v2 .mc.provenance.v1.IngestResponseR\x05batch\"\xb4\x02\n" +
+	"\x05batch\x18\x01 \x01(\v2 .mc.provenance.v1.IngestResponseR\x05batch\"\xcc\x02\n" +
 	"\rSearchRequest\x12\x14\n" +
 	"\x05query\x18\x01 \x01(\tR\x05query\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
@@ -1166,13 +1186,15 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\x06cursor\x18\b \x01(\tR\x06cursor\x12\x14\n" +
 	"\x05exact\x18\t \x01(\bR\x05exact\x12)\n" +
 	"\x10require_complete\x18\n" +
-	" \x01(\bR\x0frequireComplete\"\xd8\x01\n" +
+	" \x01(\bR\x0frequireComplete\x12\x16\n" +
+	"\x06follow\x18\v \x01(\bR\x06follow\"\xec\x01\n" +
 	"\x0eSearchResponse\x120\n" +
 	"\x05items\x18\x01 \x03(\v2\x1a.mc.provenance.v1.DocumentR\x05items\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\tR\x04next\x12-\n" +
 	"\x05total\x18\x03 \x01(\v2\x17.mc.provenance.v1.TotalR\x05total\x12\x1a\n" +
 	"\bcomplete\x18\x04 \x01(\bR\bcomplete\x125\n" +
-	"\x06shards\x18\x05 \x03(\v2\x1d.mc.provenance.v1.ShardStatusR\x06shards\"9\n" +
+	"\x06shards\x18\x05 \x03(\v2\x1d.mc.provenance.v1.ShardStatusR\x06shards\x12\x12\n" +
+	"\x04last\x18\x06 \x01(\bR\x04last\"9\n" +
 	"\x05Total\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\rR\x05value\x12\x1a\n" +
 	"\brelation\x18\x02 \x01(\tR\brelation\"x\n" +
