@@ -69,7 +69,10 @@ func (m *Machine) nextTask() (run []segmentSource, repair bool) {
 		if at := slices.IndexFunc(m.segments, func(s segmentSource) bool { return s.sealed == m.damaged }); at >= 0 {
 			return m.segments[at : at+1], true
 		}
-		m.damaged = nil
+		if m.damaged != nil {
+			m.damaged = nil
+			m.changed.Broadcast()
+		}
 		if run := m.mergeable(); run != nil {
 			return run, false
 		}
