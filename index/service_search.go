@@ -43,7 +43,7 @@ func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, er
 		}
 		q.after = &start.after
 	}
-	replies := s.scatter(ctx, q, start.bounds, r.RequireComplete)
+	replies := s.scatter(ctx, q, start.bounds, nil, r.RequireComplete)
 	result, err := s.gather(replies, r)
 	if err != nil {
 		return SearchResult{}, err
@@ -93,9 +93,9 @@ type reply struct {
 	err     error
 }
 
-// scatter asks all shards at once. It waits for all of them when the caller wants all, else
-// for shardGrace after the first answer.
-func (s *Service) scatter(ctx context.Context, q shardQuery, bounds []uint64, all bool) []reply {
+// scatter asks all shards at once, but those with an error in missing, which is their reply. It
+// waits for all of them when the caller wants all, else for shardGrace after the first answer.
+func (s *Service) scatter(ctx context.Context, q shardQuery, bounds []uint64, missing []error, all bool) []reply {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	type numbered struct {
@@ -103,7 +103,14 @@ func (s *Service) scatter(ctx context.Context, q shardQuery, bounds []uint64, al
 		reply
 	}
 	done := make(chan numbered, len(s.shards))
+	replies := make([]reply, len(s.shards))
+	asked := 0
 	for n, shard := range s.shards {
+		if replies[n].err = errNoAnswer; missing != nil && missing[n] != nil {
+			replies[n].err = missing[n]
+			continue
+		}
+		asked++
 		mine := q
 		if bounds[n] > 0 {
 			bound := bounds[n] - 1
@@ -111,12 +118,8 @@ func (s *Service) scatter(ctx context.Context, q shardQuery, bounds []uint64, al
 		}
 		go func() { done <- numbered{n, s.ask(ctx, shard, &mine)} }()
 	}
-	replies := make([]reply, len(s.shards))
-	for n := range replies {
-		replies[n].err = errNoAnswer
-	}
 	var grace <-chan time.Time
-	for range s.shards {
+	for range asked {
 		select {
 		case r := <-done:
 			replies[r.n] = r.reply

@@ -22,6 +22,18 @@ type shardQuery struct {
 	// bound is the number of documents the search began with; nil when it begins now.
 	bound *uint64
 	after *position
+	// links, when not nil, restricts to the receipts that have one of these digests, as values
+	// of terms, on the side of direction. Nothing is counted then beyond the rows.
+	links     []string
+	direction string
+}
+
+// rowsMax is how many rows an answer to q has at most.
+func (q *shardQuery) rowsMax() int {
+	if q.links != nil {
+		return LineageDocumentsMax + 1
+	}
+	return PageMax
 }
 
 // shardAnswer is what a shard found.
@@ -41,6 +53,8 @@ const (
 	flagExact = 1 << iota
 	flagBound
 	flagAfter
+	flagUp
+	flagDown
 )
 
 func (q *shardQuery) encode() []byte {
@@ -54,7 +68,18 @@ func (q *shardQuery) encode() []byte {
 	if q.after != nil {
 		flags |= flagAfter
 	}
-	b := []byte{wireVersion, flags}
+	size := 0
+	if q.links != nil {
+		if q.direction == LineageDown {
+			flags |= flagDown
+		} else {
+			flags |= flagUp
+		}
+		for _, link := range q.links {
+			size += binary.MaxVarintLen16 + len(link)
+		}
+	}
+	b := append(make([]byte, 0, 256+len(q.text)+size), wireVersion, flags)
 	b = binary.AppendUvarint(b, uint64(q.limit))
 	for _, s := range []string{q.tenant, q.pack, q.digest, q.text} {
 		b = appendString(b, s)
@@ -67,13 +92,19 @@ func (q *shardQuery) encode() []byte {
 	if q.after != nil {
 		b = appendPosition(b, q.after)
 	}
+	if q.links != nil {
+		b = binary.AppendUvarint(b, uint64(len(q.links)))
+		for _, link := range q.links {
+			b = appendString(b, link)
+		}
+	}
 	return b
 }
 
 func decodeShardQuery(b []byte) (*shardQuery, error) {
 	r := wireReader{b: b}
 	flags := r.header()
-	q := &shardQuery{limit: int(min(r.uvarint(), PageMax+1)), exact: flags&flagExact != 0}
+	q := &shardQuery{limit: int(min(r.uvarint(), LineageDocumentsMax+2)), exact: flags&flagExact != 0}
 	for _, s := range []*string{&q.tenant, &q.pack, &q.digest, &q.text} {
 		*s = string(r.bytes())
 	}
@@ -85,7 +116,16 @@ func decodeShardQuery(b []byte) (*shardQuery, error) {
 	if flags&flagAfter != 0 {
 		q.after = r.position()
 	}
-	if q.limit < 1 || q.limit > PageMax || flags >= flagAfter<<1 {
+	if flags&(flagUp|flagDown) != 0 {
+		q.direction, q.links = LineageUp, []string{}
+		if flags&flagDown != 0 {
+			q.direction, r.bad = LineageDown, r.bad || flags&flagUp != 0
+		}
+		for n := r.uvarint(); n > 0 && !r.bad; n-- {
+			q.links = append(q.links, string(r.bytes()))
+		}
+	}
+	if q.limit < 1 || q.limit > q.rowsMax() || flags >= flagDown<<1 {
 		r.bad = true
 	}
 	return q, r.end()
@@ -129,7 +169,7 @@ func decodeShardAnswer(b []byte) (*shardAnswer, error) {
 		a.bound, a.total = r.uvarint(), r.uvarint()
 		a.capped, a.more = r.bool(), r.bool()
 		n := r.uvarint()
-		if n > PageMax {
+		if n > LineageDocumentsMax+1 {
 			r.bad = true
 		}
 		for ; n > 0 && !r.bad; n-- {
