@@ -62,6 +62,7 @@ type procedure struct {
 const (
 	restCheck         = "POST /api/limiter/check"
 	restSearch        = "GET /api/provenance/search"
+	restLineage       = "GET /api/provenance/lineage"
 	reflectionV1      = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 	reflectionV1Alpha = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
@@ -100,6 +101,8 @@ var procedures = []procedure{
 
 	{name: provenancev1connect.ProvenanceSearchProcedure, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
 	{name: restSearch, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
+	{name: provenancev1connect.ProvenanceLineageProcedure, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
+	{name: restLineage, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
 	{name: provenancev1connect.ProvenanceIngestProcedure, least: RoleRunner, write: true, class: classIngest, deadline: DeadlineIngest},
 	{name: provenancev1connect.ProvenanceIngestStreamProcedure, least: RoleRunner, write: true, stream: true, class: classStream, deadline: DeadlineIngest},
 
