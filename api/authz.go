@@ -73,6 +73,7 @@ const (
 	restPeek          = "POST /api/limiter/peek"
 	restUsage         = "POST /api/limiter/usage"
 	restSearch        = "GET /api/provenance/search"
+	restLineage       = "GET /api/provenance/lineage"
 	reflectionV1      = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 	reflectionV1Alpha = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
@@ -119,6 +120,8 @@ var procedures = []procedure{
 
 	{name: provenancev1connect.ProvenanceSearchProcedure, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
 	{name: restSearch, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
+	{name: provenancev1connect.ProvenanceLineageProcedure, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
+	{name: restLineage, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
 	{name: provenancev1connect.ProvenanceIngestProcedure, least: RoleRunner, write: true, class: classIngest, deadline: DeadlineIngest},
 	{name: provenancev1connect.ProvenanceIngestStreamProcedure, least: RoleRunner, write: true, stream: true, class: classStream, deadline: DeadlineIngest},
 

@@ -267,6 +267,22 @@ var accessCases = withREST([]accessCase{
 		own: everyRole, foreign: everyRole, platform: everyRole,
 	},
 	{
+		what: "lineage in acme", procedure: provenancev1connect.ProvenanceLineageProcedure, request: &provenancev1.LineageRequest{Tenant: "acme"},
+		own: everyRole, foreign: allForeign, platform: everyRole,
+	},
+	{
+		what: "lineage", procedure: provenancev1connect.ProvenanceLineageProcedure, request: &provenancev1.LineageRequest{},
+		own: everyRole, foreign: everyRole, platform: everyRole,
+	},
+	{
+		what: "lineage in acme", procedure: restLineage, query: "tenant=acme",
+		own: everyRole, foreign: allForeign, platform: everyRole,
+	},
+	{
+		what: "lineage", procedure: restLineage, query: "digest=sha256:00",
+		own: everyRole, foreign: everyRole, platform: everyRole,
+	},
+	{
 		what: "ingest for acme", procedure: provenancev1connect.ProvenanceIngestProcedure, request: &provenancev1.IngestRequest{Tenant: "acme"},
 		own: fromRunner, foreign: runForeign, platform: fromRunner,
 	},
@@ -460,6 +476,8 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 		return callOne[limiterv1.SetModeResponse](t, e, c.procedure, secret, m)
 	case *provenancev1.SearchRequest:
 		return callOne[provenancev1.SearchResponse](t, e, c.procedure, secret, m)
+	case *provenancev1.LineageRequest:
+		return callOne[provenancev1.LineageResponse](t, e, c.procedure, secret, m)
 	case *provenancev1.IngestRequest:
 		return callOne[provenancev1.IngestResponse](t, e, c.procedure, secret, m)
 	case *clusterv1.StatusRequest:

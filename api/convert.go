@@ -83,7 +83,7 @@ func DocumentMessage(d *index.Document) *provenancev1.Document {
 func searchMessage(r *index.SearchResult) *provenancev1.SearchResponse {
 	m := &provenancev1.SearchResponse{
 		Items: make([]*provenancev1.Document, len(r.Items)), Next: r.Next, Last: r.Last, Complete: r.Complete,
-		Shards: make([]*provenancev1.ShardStatus, len(r.Shards)),
+		Shards: shardMessages(r.Shards),
 		Total:  &provenancev1.Total{Value: uint32(min(r.Total, math.MaxUint32)), Relation: "gte"},
 	}
 	if r.TotalExact {
@@ -92,8 +92,13 @@ func searchMessage(r *index.SearchResult) *provenancev1.SearchResponse {
 	for i := range r.Items {
 		m.Items[i] = DocumentMessage(&r.Items[i])
 	}
-	for i, st := range r.Shards {
-		m.Shards[i] = &provenancev1.ShardStatus{Shard: st.Shard, State: st.State, AppliedIndex: st.Applied, Message: st.Message}
-	}
 	return m
+}
+
+func shardMessages(shards []index.ShardState) []*provenancev1.ShardStatus {
+	out := make([]*provenancev1.ShardStatus, len(shards))
+	for i, st := range shards {
+		out[i] = &provenancev1.ShardStatus{Shard: st.Shard, State: st.State, AppliedIndex: st.Applied, Message: st.Message}
+	}
+	return out
 }

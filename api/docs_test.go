@@ -179,6 +179,8 @@ var documentedLimits = func() []struct{ what, value, beyond string } {
 		{"limits, and ids of limits, of one request", strconv.Itoa(MaxBatchLimits), text(reasonBatchTooLarge)},
 		{"tenants that one request puts on plans; of a page of a list of plans", fmt.Sprintf("%d; %d", MaxBatchPlans, MaxBatchPlans), text(reasonBatchTooLarge) + ", " + text(reasonFieldMalformed)},
 		{"items of a page", fmt.Sprintf("%d, without a wish %d", MaxPage, DefaultPage), text(reasonFieldMalformed)},
+		{"receipts that follow each other in a lineage", fmt.Sprintf("%d, without a wish %d", index.LineageDepthMax, DefaultLineageDepth), text(reasonFieldMalformed)},
+		{"receipts and digests of a lineage", fmt.Sprintf("%d and %d, without a wish %d and %d", index.LineageDocumentsMax, index.LineageDigestsMax, DefaultLineageDocuments, DefaultLineageDigests), text(reasonFieldMalformed)},
 		{"query; cursor", bytesText(MaxQueryBytes) + "; " + bytesText(MaxCursorBytes), text(reasonFieldTooLong)},
 		{"token and key of a check", fmt.Sprintf("%d and %d bytes", MaxTokenBytes, MaxKeyBytes), text(reasonFieldTooLong)},
 		{"request id", bytesText(MaxRequestIDBytes), text(reasonFieldTooLong)},

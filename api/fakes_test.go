@@ -29,6 +29,8 @@ type fakeServices struct {
 	requests  []string                  // request ids of ingests
 	searches  []index.SearchRequest
 	found     index.SearchResult
+	walks     []index.LineageRequest
+	walked    index.LineageResult
 	tokens    []Token
 	secrets   map[string]Principal
 	broken    map[string]error // secrets that do not admit
@@ -290,6 +292,13 @@ func (f *fakeServices) Search(_ context.Context, r index.SearchRequest) (index.S
 	return f.found, f.err
 }
 
+func (f *fakeServices) Lineage(_ context.Context, r index.LineageRequest) (index.LineageResult, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.walks = append(f.walks, r)
+	return f.walked, f.err
+}
+
 func (f *fakeServices) lastSearch() index.SearchRequest {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -428,3 +437,9 @@ func (f *fakeServices) Lend(_ context.Context, _ limiter.Holder, _ string, asks 
 }
 
 func (*fakeServices) Attend(limiter.Holder) *limiter.Outside { return nil }
+
+func (f *fakeServices) lastWalk() index.LineageRequest {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.walks[len(f.walks)-1]
+}

@@ -152,6 +152,8 @@ func (s *server) handlers() map[string]http.Handler {
 
 		provenancev1connect.ProvenanceSearchProcedure: unary(s, provenancev1connect.ProvenanceSearchProcedure, s.search),
 		restSearch: http.HandlerFunc(s.searchREST),
+		provenancev1connect.ProvenanceLineageProcedure: unary(s, provenancev1connect.ProvenanceLineageProcedure, s.lineage),
+		restLineage: http.HandlerFunc(s.lineageREST),
 		provenancev1connect.ProvenanceIngestProcedure: unary(s, provenancev1connect.ProvenanceIngestProcedure, s.ingest),
 		provenancev1connect.ProvenanceIngestStreamProcedure: connect.NewBidiStreamHandler(
 			provenancev1connect.ProvenanceIngestStreamProcedure, s.ingestStream, optionsOf(provenancev1connect.ProvenanceIngestStreamProcedure)...),

@@ -17,6 +17,10 @@ const (
 	// MaxPage is the most items a page of a search holds; DefaultPage is what 0 means.
 	MaxPage     = index.PageMax
 	DefaultPage = 50
+	// How far a walk goes when the request does not say; the most are in package index.
+	DefaultLineageDepth     = 5
+	DefaultLineageDocuments = 1000
+	DefaultLineageDigests   = 10_000
 	// MaxBatchDocuments bounds the documents of one ingest, those in its records included.
 	MaxBatchDocuments = 5000
 	// MaxBatchLimits bounds the limits, and the ids of limits, in one request.

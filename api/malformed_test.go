@@ -233,7 +233,7 @@ func TestServicesOff(t *testing.T) {
 		d.Checker, d.Holder, d.Lender, d.Limits, d.Index, d.Tokens, d.Cluster, d.Backups = nil, nil, nil, nil, nil, nil, nil, nil
 	})
 	for _, c := range accessCases {
-		if c.request == nil && c.procedure != restSearch {
+		if c.request == nil && c.procedure != restSearch && c.procedure != restLineage {
 			continue
 		}
 		if got := reasonOfCall(t, e, c, secretOf(AllTenants, RoleAdmin)); got != "service_off" {

@@ -50,20 +50,29 @@ func (s *server) writeJSON(w http.ResponseWriter, c *call, status int, m proto.M
 // Each may be there once; an unknown one is refused, since a misspelt condition that is
 // ignored finds too much.
 func parseSearch(raw string) (*provenancev1.SearchRequest, *fault) {
-	values, err := url.ParseQuery(raw)
-	if err != nil {
-		return nil, refuse(reasonParameterMalformed, "the query string cannot be read: %v", err)
-	}
 	req := &provenancev1.SearchRequest{}
-	for name, all := range values {
-		if len(all) != 1 {
-			return nil, refuse(reasonParameterMalformed, "%q is there %d times; give it once", name, len(all))
-		}
-		if f := setParameter(req, name, all[0]); f != nil {
-			return nil, f
-		}
+	f := parseParameters(raw, func(name, value string) *fault { return setParameter(req, name, value) })
+	if f != nil {
+		return nil, f
 	}
 	return req, nil
+}
+
+// parseParameters sets each parameter of a query string.
+func parseParameters(raw string, set func(name, value string) *fault) *fault {
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return refuse(reasonParameterMalformed, "the query string cannot be read: %v", err)
+	}
+	for name, all := range values {
+		if len(all) != 1 {
+			return refuse(reasonParameterMalformed, "%q is there %d times; give it once", name, len(all))
+		}
+		if f := set(name, all[0]); f != nil {
+			return f
+		}
+	}
+	return nil
 }
 
 func setParameter(req *provenancev1.SearchRequest, name, value string) (f *fault) {
@@ -83,11 +92,7 @@ func setParameter(req *provenancev1.SearchRequest, name, value string) (f *fault
 	case "to":
 		req.To, f = parameterTime(name, value)
 	case "limit":
-		n, err := strconv.ParseUint(value, 10, 32)
-		if err != nil || n < 1 || n > MaxPage {
-			return refuse(reasonParameterMalformed, "limit: %q is not a number from 1 to %d", value, MaxPage)
-		}
-		req.Limit = uint32(n)
+		req.Limit, f = parameterNumber(name, value, MaxPage)
 	case "exact":
 		if value != "true" && value != "false" {
 			return refuse(reasonParameterMalformed, "exact: %q is neither true nor false", value)

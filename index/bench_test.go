@@ -151,6 +151,64 @@ func BenchmarkSearch(b *testing.B) {
 	}
 }
 
+// direct is a region of one shard whose machine is asked without a cluster.
+type direct struct {
+	Groups
+	m *Machine
+}
+
+func (d direct) Query(ctx context.Context, _ raftfsm.GroupID, q []byte, _ raftfsm.Consistency) (raftfsm.Answer, error) {
+	b, err := d.m.Query(ctx, q)
+	return raftfsm.Answer{Data: b}, err
+}
+
+// BenchmarkLineage walks in a tree: three receipts use each output, beside a digest that many use.
+func BenchmarkLineage(b *testing.B) {
+	const docs = 200_000
+	r, m := benchReplica(b)
+	made := func(n int) Document {
+		d := benchDocument(n)
+		d.Tenant = "acme"
+		d.Digests[1].Value = benchDocument((n - 1) / 3).Digests[2].Value
+		return d
+	}
+	var cmds [][]byte
+	for n := 0; n < docs; {
+		cmd := commandHeader()
+		for range 1000 {
+			d := made(n)
+			cmd = appendCommandDocument(cmd, AppendDocument(nil, &d))
+			n++
+		}
+		cmds = append(cmds, cmd)
+	}
+	benchApply(b, r, cmds)
+	m.settle(b)
+	s := NewService(direct{m: m}, []Shard{{Name: "index-0"}}, nil, unpaced{})
+	digest := func(n, which int) string { return "sha256:" + made(n).Digests[which].Value }
+	for _, bench := range []struct {
+		name  string
+		r     LineageRequest
+		steps int
+	}{
+		{"down/5", LineageRequest{Digest: digest(100, 2), Direction: LineageDown, Depth: 5}, 363},
+		{"up/5", LineageRequest{Digest: digest(150_000, 2), Direction: LineageUp, Depth: 5}, 5},
+		{"path/10", LineageRequest{Digest: digest(150_000, 2), Direction: LineageUp, Depth: 20, To: digest(0, 2)}, 11},
+		{"hub/1000", LineageRequest{Digest: digest(7, 0), Direction: LineageDown, Depth: 1}, 200},
+		{"unknown", LineageRequest{Digest: "sha256:" + hex.EncodeToString(make([]byte, 32)), Direction: LineageUp, Depth: 5}, 0},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			bench.r.Tenant, bench.r.Documents, bench.r.Digests = "acme", 1000, 10_000
+			b.ReportAllocs()
+			for b.Loop() {
+				if res, err := s.Lineage(context.Background(), bench.r); err != nil || len(res.Steps) != bench.steps {
+					b.Fatalf("%d steps, %v", len(res.Steps), err)
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkLoad is a restart: segments are opened, the rest is indexed again.
 func BenchmarkLoad(b *testing.B) {
 	const docs = 200_000

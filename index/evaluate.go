@@ -58,7 +58,7 @@ func (e *evaluator) eval(p *plan) (*roaring.Bitmap, error) {
 		return e.ranged(p, nil)
 	case planAnd:
 		return e.and(p.kids)
-	case planOr:
+	case planOr, planLinks:
 		return e.or(p.kids)
 	case planNot:
 		bm, err := e.eval(p.kids[0])
@@ -77,12 +77,12 @@ func (e *evaluator) ranged(p *plan, within *roaring.Bitmap) (*roaring.Bitmap, er
 	return e.costRange(p.min, p.max, within)
 }
 
-// and intersects: terms first, the rarest one leading, then groups, then ranges over what is
-// left, then what is excluded. It stops as soon as nothing is left; a missing term reads
-// nothing else.
+// and intersects: links first, which few documents have, then terms, the rarest one leading,
+// then groups, then ranges over what is left, then what is excluded. It stops as soon as
+// nothing is left; a missing term reads nothing else.
 func (e *evaluator) and(kids []*plan) (*roaring.Bitmap, error) {
 	var terms []posting
-	var groups, ranges, not []*plan
+	var links, groups, ranges, not []*plan
 	for _, k := range kids {
 		switch k.op {
 		case planTerm:
@@ -98,12 +98,19 @@ func (e *evaluator) and(kids []*plan) (*roaring.Bitmap, error) {
 			ranges = append(ranges, k)
 		case planNot:
 			not = append(not, k.kids[0])
+		case planLinks:
+			links = append(links, k)
 		default:
 			groups = append(groups, k)
 		}
 	}
 	slices.SortFunc(terms, func(a, b posting) int { return cmp.Compare(a.Len(), b.Len()) })
 	c := conjunction{}
+	for _, k := range links {
+		if c.join(e.eval(k)); c.done() {
+			return c.result()
+		}
+	}
 	for _, t := range terms {
 		if c.join(t.Bitmap()); c.done() {
 			return c.result()

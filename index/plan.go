@@ -23,7 +23,7 @@ type plan struct {
 	suffix string
 	min    int64   // planTime: from, included; planCost: least
 	max    int64   // planTime: to, excluded, math.MaxInt64 is open; planCost: greatest
-	kids   []*plan // planAnd, planOr; planNot has one
+	kids   []*plan // planAnd, planOr, planLinks; planNot has one
 }
 
 type planOp uint8
@@ -38,6 +38,7 @@ const (
 	planAnd
 	planOr
 	planNot
+	planLinks
 )
 
 // term is what a posting is filed under.
@@ -240,24 +241,53 @@ func compileDigest(t *query.Term, groups []string, use *prefixUse) (*plan, error
 // digestPlan finds a digest in any spelling. Hex without an algorithm stands for every
 // algorithm with values of that length; ok is false for what is no digest.
 func digestPlan(text string, groups []string) (p *plan, ok bool) {
-	type spelled struct{ algorithm, value string }
-	var all []spelled
-	if isHex(text) {
-		for _, a := range digestAlgorithms {
-			if slices.Contains(a.sizes, len(text)/2) && len(text)%2 == 0 {
-				all = append(all, spelled{a.name, strings.ToLower(text)})
-			}
-		}
-	} else if algorithm, value, err := ParseDigest(text); err == nil {
-		all = append(all, spelled{algorithm, value})
-	}
 	var kids []*plan
-	for _, d := range all {
+	for _, d := range digestReadings(text) {
 		for _, g := range groups {
-			kids = append(kids, termPlan(g, string(appendDigestValue(nil, d.algorithm, d.value))))
+			kids = append(kids, termPlan(g, d))
 		}
 	}
 	return orPlan(kids), len(kids) > 0
+}
+
+// digestReadings are the digests that a text can mean, as values of terms.
+func digestReadings(text string) (all []string) {
+	if isHex(text) {
+		for _, a := range digestAlgorithms {
+			if slices.Contains(a.sizes, len(text)/2) && len(text)%2 == 0 {
+				all = append(all, string(appendDigestValue(nil, a.name, strings.ToLower(text))))
+			}
+		}
+	} else if algorithm, value, err := ParseDigest(text); err == nil {
+		all = append(all, string(appendDigestValue(nil, algorithm, value)))
+	}
+	return all
+}
+
+// linksPlan is the receipts that have any of the links on the side of a direction, and match
+// the rest.
+func linksPlan(direction string, links []string, rest *plan) *plan {
+	groups := linkGroups(direction)
+	linked := &plan{op: planLinks, kids: make([]*plan, 0, len(groups)*len(links))}
+	for _, link := range links {
+		for _, g := range groups {
+			linked.kids = append(linked.kids, termPlan(g, link))
+		}
+	}
+	kids := []*plan{linked, termPlan(groupKind, KindReceipt)}
+	if rest.op == planAnd {
+		return andPlan(append(kids, rest.kids...))
+	}
+	return andPlan(append(kids, rest))
+}
+
+// linkGroups are where a walk finds the receipts of a digest: upstream those that made it,
+// downstream those that used it.
+func linkGroups(direction string) []string {
+	if direction == LineageDown {
+		return []string{groupInput}
+	}
+	return []string{groupOutput, groupSubject}
 }
 
 // digestPrefixPlan finds digests whose hex begins so, of one algorithm where it is named.

@@ -81,7 +81,7 @@ func (s *shardSearch) run(ctx context.Context) (shardAnswer, error) {
 			return answer, err
 		}
 	}
-	for len(order) > 0 && !s.counted() {
+	for len(order) > 0 && !s.counted() && s.query.links == nil {
 		if err := s.open(ctx, order[0], oldest[order[0]]); err != nil {
 			return answer, err
 		}
@@ -261,5 +261,9 @@ func parseShardQuery(q *shardQuery) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return compile(n, q.conditions)
+	p, err := compile(n, q.conditions)
+	if err != nil || q.links == nil {
+		return p, err
+	}
+	return linksPlan(q.direction, q.links, p), nil
 }

@@ -48,7 +48,7 @@ func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, er
 	}
 	// What a missing shard has for this page would never be found later.
 	r.RequireComplete = r.RequireComplete || r.Follow
-	replies := s.scatter(ctx, q, start, r.RequireComplete)
+	replies := s.scatter(ctx, q, start, nil, r.RequireComplete)
 	result, err := s.gather(replies, r)
 	if err != nil {
 		return SearchResult{}, err
@@ -116,9 +116,9 @@ type reply struct {
 	err     error
 }
 
-// scatter asks all shards at once. It waits for all of them when the caller wants all, else
-// for shardGrace after the first answer.
-func (s *Service) scatter(ctx context.Context, q shardQuery, start *cursor, all bool) []reply {
+// scatter asks all shards at once, but those with an error in missing, which is their reply. It
+// waits for all of them when the caller wants all, else for shardGrace after the first answer.
+func (s *Service) scatter(ctx context.Context, q shardQuery, start *cursor, missing []error, all bool) []reply {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	type numbered struct {
@@ -126,7 +126,14 @@ func (s *Service) scatter(ctx context.Context, q shardQuery, start *cursor, all 
 		reply
 	}
 	done := make(chan numbered, len(s.shards))
+	replies := make([]reply, len(s.shards))
+	asked := 0
 	for n, shard := range s.shards {
+		if replies[n].err = errNoAnswer; missing != nil && missing[n] != nil {
+			replies[n].err = missing[n]
+			continue
+		}
+		asked++
 		mine := q
 		mine.since = start.since[n]
 		if start.bounds[n] > 0 {
@@ -135,12 +142,8 @@ func (s *Service) scatter(ctx context.Context, q shardQuery, start *cursor, all 
 		}
 		go func() { done <- numbered{n, s.ask(ctx, shard, &mine)} }()
 	}
-	replies := make([]reply, len(s.shards))
-	for n := range replies {
-		replies[n].err = errNoAnswer
-	}
 	var grace <-chan time.Time
-	for range s.shards {
+	for range asked {
 		select {
 		case r := <-done:
 			replies[r.n] = r.reply

@@ -24,6 +24,18 @@ type shardQuery struct {
 	after *position
 	// since is how many of the shard's first documents do not exist for the search.
 	since uint64
+	// links, when not nil, restricts to the receipts that have one of these digests, as values
+	// of terms, on the side of direction. Nothing is counted then beyond the rows.
+	links     []string
+	direction string
+}
+
+// rowsMax is how many rows an answer to q has at most.
+func (q *shardQuery) rowsMax() int {
+	if q.links != nil {
+		return LineageDocumentsMax + 1
+	}
+	return PageMax
 }
 
 // shardAnswer is what a shard found.
@@ -44,6 +56,8 @@ const (
 	flagBound
 	flagAfter
 	flagSince
+	flagUp
+	flagDown
 )
 
 func (q *shardQuery) encode() []byte {
@@ -60,7 +74,18 @@ func (q *shardQuery) encode() []byte {
 	if q.since > 0 {
 		flags |= flagSince
 	}
-	b := []byte{wireVersion, flags}
+	size := 0
+	if q.links != nil {
+		if q.direction == LineageDown {
+			flags |= flagDown
+		} else {
+			flags |= flagUp
+		}
+		for _, link := range q.links {
+			size += binary.MaxVarintLen16 + len(link)
+		}
+	}
+	b := append(make([]byte, 0, 256+len(q.text)+size), wireVersion, flags)
 	b = binary.AppendUvarint(b, uint64(q.limit))
 	for _, s := range []string{q.tenant, q.pack, q.digest, q.text} {
 		b = appendString(b, s)
@@ -76,13 +101,19 @@ func (q *shardQuery) encode() []byte {
 	if q.since > 0 {
 		b = binary.AppendUvarint(b, q.since)
 	}
+	if q.links != nil {
+		b = binary.AppendUvarint(b, uint64(len(q.links)))
+		for _, link := range q.links {
+			b = appendString(b, link)
+		}
+	}
 	return b
 }
 
 func decodeShardQuery(b []byte) (*shardQuery, error) {
 	r := wireReader{b: b}
 	flags := r.header()
-	q := &shardQuery{limit: int(min(r.uvarint(), PageMax+1)), exact: flags&flagExact != 0}
+	q := &shardQuery{limit: int(min(r.uvarint(), LineageDocumentsMax+2)), exact: flags&flagExact != 0}
 	for _, s := range []*string{&q.tenant, &q.pack, &q.digest, &q.text} {
 		*s = string(r.bytes())
 	}
@@ -97,7 +128,16 @@ func decodeShardQuery(b []byte) (*shardQuery, error) {
 	if flags&flagSince != 0 {
 		q.since = r.uvarint()
 	}
-	if q.limit < 1 || q.limit > PageMax || flags >= flagSince<<1 {
+	if flags&(flagUp|flagDown) != 0 {
+		q.direction, q.links = LineageUp, []string{}
+		if flags&flagDown != 0 {
+			q.direction, r.bad = LineageDown, r.bad || flags&flagUp != 0
+		}
+		for n := r.uvarint(); n > 0 && !r.bad; n-- {
+			q.links = append(q.links, string(r.bytes()))
+		}
+	}
+	if q.limit < 1 || q.limit > q.rowsMax() || flags >= flagDown<<1 {
 		r.bad = true
 	}
 	return q, r.end()
@@ -141,7 +181,7 @@ func decodeShardAnswer(b []byte) (*shardAnswer, error) {
 		a.bound, a.total = r.uvarint(), r.uvarint()
 		a.capped, a.more = r.bool(), r.bool()
 		n := r.uvarint()
-		if n > PageMax {
+		if n > LineageDocumentsMax+1 {
 			r.bad = true
 		}
 		for ; n > 0 && !r.bad; n-- {

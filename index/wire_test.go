@@ -31,11 +31,15 @@ var (
 		text:       "a OR b", limit: 1000, exact: true, bound: &bound,
 		after: &position{time: 9, id: "x", tenant: "acme"}, since: 70,
 	}
+	linksQuery = &shardQuery{
+		conditions: conditions{tenant: "acme"}, text: "kind:receipt", limit: LineageDocumentsMax + 1, bound: &bound,
+		after: &position{time: 9, id: "x", tenant: "acme"}, direction: LineageUp, links: []string{"00ff:sha256", "01:md5"},
+	}
 	fullAnswer = &shardAnswer{bound: 9, total: 7, capped: true, more: true, rows: [][]byte{[]byte("one"), []byte("two")}}
 )
 
 func TestWireRoundTrip(t *testing.T) {
-	for _, q := range []*shardQuery{fullQuery, {limit: 1}} {
+	for _, q := range []*shardQuery{fullQuery, {limit: 1}, linksQuery, {limit: 1, direction: LineageDown, links: []string{}}} {
 		if got, err := decodeShardQuery(q.encode()); err != nil || !reflect.DeepEqual(got, q) {
 			t.Errorf("query %+v became %+v, %v", q, got, err)
 		}
@@ -58,6 +62,7 @@ func TestWireNamesAnotherVersion(t *testing.T) {
 func FuzzShardQuery(f *testing.F) {
 	f.Add(fullQuery.encode())
 	f.Add((&shardQuery{limit: 1}).encode())
+	f.Add(linksQuery.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		q, err := decodeShardQuery(b)
 		if err != nil {

@@ -309,6 +309,15 @@ func (s *services) Search(ctx context.Context, q index.SearchRequest) (index.Sea
 	return r.index.Search(ctx, q)
 }
 
+// Lineage walks from digest to digest.
+func (s *services) Lineage(ctx context.Context, q index.LineageRequest) (index.LineageResult, error) {
+	r, err := s.get()
+	if err != nil {
+		return index.LineageResult{}, err
+	}
+	return r.index.Lineage(ctx, q)
+}
+
 // CreateToken makes an API token.
 func (s *services) CreateToken(ctx context.Context, t api.Token) (string, api.Token, error) {
 	r, err := s.get()

@@ -116,6 +116,7 @@ Try in another shell:
   maestro cluster status
   maestro check --tenant demo --token ana --key export
   maestro search 'kind:decision AND decision:deny'
+  maestro lineage --tenant demo sha256:36c2e80a66311fbf22ac4d7f07d48f367be6190afc0e615fa11c36c035277429
   maestro limit list
   curl --cacert %s -H "Authorization: Bearer $(cat %s)" '%s/api/provenance/search?q=execution:run-0003'
 

@@ -76,6 +76,7 @@ func TestDevRegion(t *testing.T) {
 		t.Errorf("limit get: %d %s %s", status, out, errs)
 	}
 	checkLimits(t)
+	checkLineage(t)
 	checkMode(t)
 	denied := false
 	for range 4 { // two of them exceed the burst, or one if the clock is slow

@@ -83,7 +83,7 @@ func TestEveryCommandHasHelp(t *testing.T) {
 	for _, c := range []string{
 		"dev", "node", "certs create", "cluster init", "cluster status", "cluster add", "cluster remove", "cluster replace", "cluster transfer", "check", "limit set", "limit list", "limit get", "limit usage", "limit delete", "limit top", "limit mode",
 		"limit reserve", "limit commit", "limit cancel", "limit refund", "limit acquire", "limit release",
-		"ingest", "search", "export", "token create", "token list", "token revoke", "version", "completion",
+		"ingest", "search", "export", "lineage", "token create", "token list", "token revoke", "version", "completion",
 	} {
 		stdout, stderr, status := maestro(t, "", append(strings.Fields(c), "--help")...)
 		if status != statusDone || stderr != "" || !strings.Contains(stdout, "maestro "+c) {

@@ -1110,6 +1110,373 @@ func (x *ShardStatus) GetMessage() string {
 	return ""
 }
 
+// LineageRequest is where a walk begins, and how far it goes. Outputs and subjects of a
+// receipt were made from its inputs.
+type LineageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// digest is the start, in any spelling; hex without an algorithm is read in every algorithm
+	// with values of that length.
+	Digest string `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	// direction is "up" or "down"; empty means "up".
+	Direction string `protobuf:"bytes,2,opt,name=direction,proto3" json:"direction,omitempty"`
+	// to, when not empty, asks for a shortest path to this digest instead of the whole walk.
+	To string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	// depth is how many receipts may follow each other: 1 to 100, 0 means 5.
+	Depth uint32 `protobuf:"varint,4,opt,name=depth,proto3" json:"depth,omitempty"`
+	// max_documents is how many receipts are followed at most: 1 to 10000, 0 means 1000.
+	MaxDocuments uint32 `protobuf:"varint,5,opt,name=max_documents,json=maxDocuments,proto3" json:"max_documents,omitempty"`
+	// max_digests is how many digests are reached at most beside the start: 1 to 50000, 0 means
+	// 10000.
+	MaxDigests uint32 `protobuf:"varint,6,opt,name=max_digests,json=maxDigests,proto3" json:"max_digests,omitempty"`
+	// tenant restricts to receipts of one tenant; callers of one tenant see only their own.
+	Tenant string `protobuf:"bytes,7,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// query is a condition on the receipts that are followed, in the search language.
+	Query string `protobuf:"bytes,8,opt,name=query,proto3" json:"query,omitempty"`
+	// since and until restrict to receipts with a time in [since, until).
+	Since *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=since,proto3" json:"since,omitempty"`
+	Until *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=until,proto3" json:"until,omitempty"`
+	// require_complete fails the walk when a shard cannot answer.
+	RequireComplete bool `protobuf:"varint,11,opt,name=require_complete,json=requireComplete,proto3" json:"require_complete,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *LineageRequest) Reset() {
+	*x = LineageRequest{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LineageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LineageRequest) ProtoMessage() {}
+
+func (x *LineageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LineageRequest.ProtoReflect.Descriptor instead.
+func (*LineageRequest) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *LineageRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *LineageRequest) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
+}
+
+func (x *LineageRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *LineageRequest) GetDepth() uint32 {
+	if x != nil {
+		return x.Depth
+	}
+	return 0
+}
+
+func (x *LineageRequest) GetMaxDocuments() uint32 {
+	if x != nil {
+		return x.MaxDocuments
+	}
+	return 0
+}
+
+func (x *LineageRequest) GetMaxDigests() uint32 {
+	if x != nil {
+		return x.MaxDigests
+	}
+	return 0
+}
+
+func (x *LineageRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *LineageRequest) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *LineageRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *LineageRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *LineageRequest) GetRequireComplete() bool {
+	if x != nil {
+		return x.RequireComplete
+	}
+	return false
+}
+
+// LineageResponse is what a walk found, or the path.
+type LineageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// steps are the receipts followed, by depth, then newest first, then by id; those of a path
+	// from its start to its end.
+	Steps []*LineageStep `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`
+	// digests are those reached, by depth, then in the order of the steps; the start comes
+	// first. Of a path they are those on it, and none when there is no path.
+	Digests []*LineageDigest `protobuf:"bytes,2,rep,name=digests,proto3" json:"digests,omitempty"`
+	// costs are the costs of the steps, summed up by currency.
+	Costs []*Cost `protobuf:"bytes,3,rep,name=costs,proto3" json:"costs,omitempty"`
+	// documents_followed and digests_reached are what the walk had, also beside a path.
+	DocumentsFollowed uint32 `protobuf:"varint,4,opt,name=documents_followed,json=documentsFollowed,proto3" json:"documents_followed,omitempty"`
+	DigestsReached    uint32 `protobuf:"varint,5,opt,name=digests_reached,json=digestsReached,proto3" json:"digests_reached,omitempty"`
+	// stopped says why the walk ended: "end" (nothing leads further), "found" (the other end of
+	// the path), "depth" (digests at the last depth were not followed), "documents" or "digests"
+	// (the budget was used up and there is more), or "bytes" (the documents would have more than
+	// 8 MiB).
+	Stopped string `protobuf:"bytes,6,opt,name=stopped,proto3" json:"stopped,omitempty"`
+	// complete is false when a shard could not answer; shards says which.
+	Complete      bool           `protobuf:"varint,7,opt,name=complete,proto3" json:"complete,omitempty"`
+	Shards        []*ShardStatus `protobuf:"bytes,8,rep,name=shards,proto3" json:"shards,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LineageResponse) Reset() {
+	*x = LineageResponse{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LineageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LineageResponse) ProtoMessage() {}
+
+func (x *LineageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LineageResponse.ProtoReflect.Descriptor instead.
+func (*LineageResponse) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *LineageResponse) GetSteps() []*LineageStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *LineageResponse) GetDigests() []*LineageDigest {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+func (x *LineageResponse) GetCosts() []*Cost {
+	if x != nil {
+		return x.Costs
+	}
+	return nil
+}
+
+func (x *LineageResponse) GetDocumentsFollowed() uint32 {
+	if x != nil {
+		return x.DocumentsFollowed
+	}
+	return 0
+}
+
+func (x *LineageResponse) GetDigestsReached() uint32 {
+	if x != nil {
+		return x.DigestsReached
+	}
+	return 0
+}
+
+func (x *LineageResponse) GetStopped() string {
+	if x != nil {
+		return x.Stopped
+	}
+	return ""
+}
+
+func (x *LineageResponse) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *LineageResponse) GetShards() []*ShardStatus {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+// LineageStep is a receipt that was followed.
+type LineageStep struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Document *Document              `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
+	// depth counts from 1.
+	Depth uint32 `protobuf:"varint,2,opt,name=depth,proto3" json:"depth,omitempty"`
+	// via are the digests of the depth before by which it was found.
+	Via           []string `protobuf:"bytes,3,rep,name=via,proto3" json:"via,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LineageStep) Reset() {
+	*x = LineageStep{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LineageStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LineageStep) ProtoMessage() {}
+
+func (x *LineageStep) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LineageStep.ProtoReflect.Descriptor instead.
+func (*LineageStep) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *LineageStep) GetDocument() *Document {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+func (x *LineageStep) GetDepth() uint32 {
+	if x != nil {
+		return x.Depth
+	}
+	return 0
+}
+
+func (x *LineageStep) GetVia() []string {
+	if x != nil {
+		return x.Via
+	}
+	return nil
+}
+
+// LineageDigest is a digest that was reached.
+type LineageDigest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Digest string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	// depth is how many receipts lie between it and the start.
+	Depth         uint32 `protobuf:"varint,2,opt,name=depth,proto3" json:"depth,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LineageDigest) Reset() {
+	*x = LineageDigest{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LineageDigest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LineageDigest) ProtoMessage() {}
+
+func (x *LineageDigest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LineageDigest.ProtoReflect.Descriptor instead.
+func (*LineageDigest) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *LineageDigest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *LineageDigest) GetDepth() uint32 {
+	if x != nil {
+		return x.Depth
+	}
+	return 0
+}
+
 var File_mc_provenance_v1_provenance_proto protoreflect.FileDescriptor
 
 const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
@@ -1202,12 +1569,43 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\x05shard\x18\x01 \x01(\tR\x05shard\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12#\n" +
 	"\rapplied_index\x18\x03 \x01(\x04R\fappliedIndex\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage2\x89\x02\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xef\x02\n" +
+	"\x0eLineageRequest\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1c\n" +
+	"\tdirection\x18\x02 \x01(\tR\tdirection\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x14\n" +
+	"\x05depth\x18\x04 \x01(\rR\x05depth\x12#\n" +
+	"\rmax_documents\x18\x05 \x01(\rR\fmaxDocuments\x12\x1f\n" +
+	"\vmax_digests\x18\x06 \x01(\rR\n" +
+	"maxDigests\x12\x16\n" +
+	"\x06tenant\x18\a \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05query\x18\b \x01(\tR\x05query\x120\n" +
+	"\x05since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12)\n" +
+	"\x10require_complete\x18\v \x01(\bR\x0frequireComplete\"\xf4\x02\n" +
+	"\x0fLineageResponse\x123\n" +
+	"\x05steps\x18\x01 \x03(\v2\x1d.mc.provenance.v1.LineageStepR\x05steps\x129\n" +
+	"\adigests\x18\x02 \x03(\v2\x1f.mc.provenance.v1.LineageDigestR\adigests\x12,\n" +
+	"\x05costs\x18\x03 \x03(\v2\x16.mc.provenance.v1.CostR\x05costs\x12-\n" +
+	"\x12documents_followed\x18\x04 \x01(\rR\x11documentsFollowed\x12'\n" +
+	"\x0fdigests_reached\x18\x05 \x01(\rR\x0edigestsReached\x12\x18\n" +
+	"\astopped\x18\x06 \x01(\tR\astopped\x12\x1a\n" +
+	"\bcomplete\x18\a \x01(\bR\bcomplete\x125\n" +
+	"\x06shards\x18\b \x03(\v2\x1d.mc.provenance.v1.ShardStatusR\x06shards\"m\n" +
+	"\vLineageStep\x126\n" +
+	"\bdocument\x18\x01 \x01(\v2\x1a.mc.provenance.v1.DocumentR\bdocument\x12\x14\n" +
+	"\x05depth\x18\x02 \x01(\rR\x05depth\x12\x10\n" +
+	"\x03via\x18\x03 \x03(\tR\x03via\"=\n" +
+	"\rLineageDigest\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x14\n" +
+	"\x05depth\x18\x02 \x01(\rR\x05depth2\xd9\x02\n" +
 	"\n" +
 	"Provenance\x12K\n" +
 	"\x06Ingest\x12\x1f.mc.provenance.v1.IngestRequest\x1a .mc.provenance.v1.IngestResponse\x12a\n" +
 	"\fIngestStream\x12%.mc.provenance.v1.IngestStreamRequest\x1a&.mc.provenance.v1.IngestStreamResponse(\x010\x01\x12K\n" +
-	"\x06Search\x12\x1f.mc.provenance.v1.SearchRequest\x1a .mc.provenance.v1.SearchResponseBLZJgithub.com/maestro-conductor/maestro/api/gen/mc/provenance/v1;provenancev1b\x06proto3"
+	"\x06Search\x12\x1f.mc.provenance.v1.SearchRequest\x1a .mc.provenance.v1.SearchResponse\x12N\n" +
+	"\aLineage\x12 .mc.provenance.v1.LineageRequest\x1a!.mc.provenance.v1.LineageResponseBLZJgithub.com/maestro-conductor/maestro/api/gen/mc/provenance/v1;provenancev1b\x06proto3"
 
 var (
 	file_mc_provenance_v1_provenance_proto_rawDescOnce sync.Once
@@ -1221,7 +1619,7 @@ func file_mc_provenance_v1_provenance_proto_rawDescGZIP() []byte {
 	return file_mc_provenance_v1_provenance_proto_rawDescData
 }
 
-var file_mc_provenance_v1_provenance_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_mc_provenance_v1_provenance_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_mc_provenance_v1_provenance_proto_goTypes = []any{
 	(*Document)(nil),              // 0: mc.provenance.v1.Document
 	(*Digest)(nil),                // 1: mc.provenance.v1.Digest
@@ -1237,36 +1635,49 @@ var file_mc_provenance_v1_provenance_proto_goTypes = []any{
 	(*SearchResponse)(nil),        // 11: mc.provenance.v1.SearchResponse
 	(*Total)(nil),                 // 12: mc.provenance.v1.Total
 	(*ShardStatus)(nil),           // 13: mc.provenance.v1.ShardStatus
-	nil,                           // 14: mc.provenance.v1.Document.AttributesEntry
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*LineageRequest)(nil),        // 14: mc.provenance.v1.LineageRequest
+	(*LineageResponse)(nil),       // 15: mc.provenance.v1.LineageResponse
+	(*LineageStep)(nil),           // 16: mc.provenance.v1.LineageStep
+	(*LineageDigest)(nil),         // 17: mc.provenance.v1.LineageDigest
+	nil,                           // 18: mc.provenance.v1.Document.AttributesEntry
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 }
 var file_mc_provenance_v1_provenance_proto_depIdxs = []int32{
-	15, // 0: mc.provenance.v1.Document.time:type_name -> google.protobuf.Timestamp
+	19, // 0: mc.provenance.v1.Document.time:type_name -> google.protobuf.Timestamp
 	1,  // 1: mc.provenance.v1.Document.digests:type_name -> mc.provenance.v1.Digest
 	2,  // 2: mc.provenance.v1.Document.cost:type_name -> mc.provenance.v1.Cost
-	14, // 3: mc.provenance.v1.Document.attributes:type_name -> mc.provenance.v1.Document.AttributesEntry
+	18, // 3: mc.provenance.v1.Document.attributes:type_name -> mc.provenance.v1.Document.AttributesEntry
 	0,  // 4: mc.provenance.v1.IngestRequest.documents:type_name -> mc.provenance.v1.Document
 	3,  // 5: mc.provenance.v1.IngestRequest.records:type_name -> mc.provenance.v1.Record
 	6,  // 6: mc.provenance.v1.IngestResponse.refusals:type_name -> mc.provenance.v1.Refusal
 	7,  // 7: mc.provenance.v1.IngestResponse.positions:type_name -> mc.provenance.v1.ShardPosition
 	4,  // 8: mc.provenance.v1.IngestStreamRequest.batch:type_name -> mc.provenance.v1.IngestRequest
 	5,  // 9: mc.provenance.v1.IngestStreamResponse.batch:type_name -> mc.provenance.v1.IngestResponse
-	15, // 10: mc.provenance.v1.SearchRequest.from:type_name -> google.protobuf.Timestamp
-	15, // 11: mc.provenance.v1.SearchRequest.to:type_name -> google.protobuf.Timestamp
+	19, // 10: mc.provenance.v1.SearchRequest.from:type_name -> google.protobuf.Timestamp
+	19, // 11: mc.provenance.v1.SearchRequest.to:type_name -> google.protobuf.Timestamp
 	0,  // 12: mc.provenance.v1.SearchResponse.items:type_name -> mc.provenance.v1.Document
 	12, // 13: mc.provenance.v1.SearchResponse.total:type_name -> mc.provenance.v1.Total
 	13, // 14: mc.provenance.v1.SearchResponse.shards:type_name -> mc.provenance.v1.ShardStatus
-	4,  // 15: mc.provenance.v1.Provenance.Ingest:input_type -> mc.provenance.v1.IngestRequest
-	8,  // 16: mc.provenance.v1.Provenance.IngestStream:input_type -> mc.provenance.v1.IngestStreamRequest
-	10, // 17: mc.provenance.v1.Provenance.Search:input_type -> mc.provenance.v1.SearchRequest
-	5,  // 18: mc.provenance.v1.Provenance.Ingest:output_type -> mc.provenance.v1.IngestResponse
-	9,  // 19: mc.provenance.v1.Provenance.IngestStream:output_type -> mc.provenance.v1.IngestStreamResponse
-	11, // 20: mc.provenance.v1.Provenance.Search:output_type -> mc.provenance.v1.SearchResponse
-	18, // [18:21] is the sub-list for method output_type
-	15, // [15:18] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	19, // 15: mc.provenance.v1.LineageRequest.since:type_name -> google.protobuf.Timestamp
+	19, // 16: mc.provenance.v1.LineageRequest.until:type_name -> google.protobuf.Timestamp
+	16, // 17: mc.provenance.v1.LineageResponse.steps:type_name -> mc.provenance.v1.LineageStep
+	17, // 18: mc.provenance.v1.LineageResponse.digests:type_name -> mc.provenance.v1.LineageDigest
+	2,  // 19: mc.provenance.v1.LineageResponse.costs:type_name -> mc.provenance.v1.Cost
+	13, // 20: mc.provenance.v1.LineageResponse.shards:type_name -> mc.provenance.v1.ShardStatus
+	0,  // 21: mc.provenance.v1.LineageStep.document:type_name -> mc.provenance.v1.Document
+	4,  // 22: mc.provenance.v1.Provenance.Ingest:input_type -> mc.provenance.v1.IngestRequest
+	8,  // 23: mc.provenance.v1.Provenance.IngestStream:input_type -> mc.provenance.v1.IngestStreamRequest
+	10, // 24: mc.provenance.v1.Provenance.Search:input_type -> mc.provenance.v1.SearchRequest
+	14, // 25: mc.provenance.v1.Provenance.Lineage:input_type -> mc.provenance.v1.LineageRequest
+	5,  // 26: mc.provenance.v1.Provenance.Ingest:output_type -> mc.provenance.v1.IngestResponse
+	9,  // 27: mc.provenance.v1.Provenance.IngestStream:output_type -> mc.provenance.v1.IngestStreamResponse
+	11, // 28: mc.provenance.v1.Provenance.Search:output_type -> mc.provenance.v1.SearchResponse
+	15, // 29: mc.provenance.v1.Provenance.Lineage:output_type -> mc.provenance.v1.LineageResponse
+	26, // [26:30] is the sub-list for method output_type
+	22, // [22:26] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_mc_provenance_v1_provenance_proto_init() }
@@ -1280,7 +1691,7 @@ func file_mc_provenance_v1_provenance_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_provenance_v1_provenance_proto_rawDesc), len(file_mc_provenance_v1_provenance_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -41,6 +41,8 @@ const (
 	ProvenanceIngestStreamProcedure = "/mc.provenance.v1.Provenance/IngestStream"
 	// ProvenanceSearchProcedure is the fully-qualified name of the Provenance's Search RPC.
 	ProvenanceSearchProcedure = "/mc.provenance.v1.Provenance/Search"
+	// ProvenanceLineageProcedure is the fully-qualified name of the Provenance's Lineage RPC.
+	ProvenanceLineageProcedure = "/mc.provenance.v1.Provenance/Lineage"
 )
 
 // ProvenanceClient is a client for the mc.provenance.v1.Provenance service.
@@ -54,6 +56,9 @@ type ProvenanceClient interface {
 	IngestStream(context.Context) *connect.BidiStreamForClient[v1.IngestStreamRequest, v1.IngestStreamResponse]
 	// Search returns matching documents, newest first.
 	Search(context.Context, *connect.Request[v1.SearchRequest]) (*connect.Response[v1.SearchResponse], error)
+	// Lineage walks from a digest through receipts: up to what it was made from, or down to
+	// what was made with it; or it finds a path to another digest.
+	Lineage(context.Context, *connect.Request[v1.LineageRequest]) (*connect.Response[v1.LineageResponse], error)
 }
 
 // NewProvenanceClient constructs a client for the mc.provenance.v1.Provenance service. By default,
@@ -85,6 +90,12 @@ func NewProvenanceClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			connect.WithSchema(provenanceMethods.ByName("Search")),
 			connect.WithClientOptions(opts...),
 		),
+		lineage: connect.NewClient[v1.LineageRequest, v1.LineageResponse](
+			httpClient,
+			baseURL+ProvenanceLineageProcedure,
+			connect.WithSchema(provenanceMethods.ByName("Lineage")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -93,6 +104,7 @@ type provenanceClient struct {
 	ingest       *connect.Client[v1.IngestRequest, v1.IngestResponse]
 	ingestStream *connect.Client[v1.IngestStreamRequest, v1.IngestStreamResponse]
 	search       *connect.Client[v1.SearchRequest, v1.SearchResponse]
+	lineage      *connect.Client[v1.LineageRequest, v1.LineageResponse]
 }
 
 // Ingest calls mc.provenance.v1.Provenance.Ingest.
@@ -110,6 +122,11 @@ func (c *provenanceClient) Search(ctx context.Context, req *connect.Request[v1.S
 	return c.search.CallUnary(ctx, req)
 }
 
+// Lineage calls mc.provenance.v1.Provenance.Lineage.
+func (c *provenanceClient) Lineage(ctx context.Context, req *connect.Request[v1.LineageRequest]) (*connect.Response[v1.LineageResponse], error) {
+	return c.lineage.CallUnary(ctx, req)
+}
+
 // ProvenanceHandler is an implementation of the mc.provenance.v1.Provenance service.
 type ProvenanceHandler interface {
 	// Ingest stores documents. Each is indexed, recognised as existing, or refused with its
@@ -121,6 +138,9 @@ type ProvenanceHandler interface {
 	IngestStream(context.Context, *connect.BidiStream[v1.IngestStreamRequest, v1.IngestStreamResponse]) error
 	// Search returns matching documents, newest first.
 	Search(context.Context, *connect.Request[v1.SearchRequest]) (*connect.Response[v1.SearchResponse], error)
+	// Lineage walks from a digest through receipts: up to what it was made from, or down to
+	// what was made with it; or it finds a path to another digest.
+	Lineage(context.Context, *connect.Request[v1.LineageRequest]) (*connect.Response[v1.LineageResponse], error)
 }
 
 // NewProvenanceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -148,6 +168,12 @@ func NewProvenanceHandler(svc ProvenanceHandler, opts ...connect.HandlerOption) 
 		connect.WithSchema(provenanceMethods.ByName("Search")),
 		connect.WithHandlerOptions(opts...),
 	)
+	provenanceLineageHandler := connect.NewUnaryHandler(
+		ProvenanceLineageProcedure,
+		svc.Lineage,
+		connect.WithSchema(provenanceMethods.ByName("Lineage")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/mc.provenance.v1.Provenance/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ProvenanceIngestProcedure:
@@ -156,6 +182,8 @@ func NewProvenanceHandler(svc ProvenanceHandler, opts ...connect.HandlerOption) 
 			provenanceIngestStreamHandler.ServeHTTP(w, r)
 		case ProvenanceSearchProcedure:
 			provenanceSearchHandler.ServeHTTP(w, r)
+		case ProvenanceLineageProcedure:
+			provenanceLineageHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -175,4 +203,8 @@ func (UnimplementedProvenanceHandler) IngestStream(context.Context, *connect.Bid
 
 func (UnimplementedProvenanceHandler) Search(context.Context, *connect.Request[v1.SearchRequest]) (*connect.Response[v1.SearchResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.provenance.v1.Provenance.Search is not implemented"))
+}
+
+func (UnimplementedProvenanceHandler) Lineage(context.Context, *connect.Request[v1.LineageRequest]) (*connect.Response[v1.LineageResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.provenance.v1.Provenance.Lineage is not implemented"))
 }
