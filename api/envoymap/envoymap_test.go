@@ -59,7 +59,7 @@ func TestDescriptorsBecomeChecks(t *testing.T) {
 			entries = append(entries, Entry{key, value})
 		}
 		q, ok := d.Check(entries, 3)
-		if got := fmt.Sprint(q, ok); got != c.want {
+		if got := fmt.Sprintf("{%s %s %s %d %s} %t", q.Tenant, q.Token, q.Key, q.Cost, q.RequestID, ok); got != c.want {
 			t.Errorf("%s: %s, want %s", c.entries, got, c.want)
 		}
 	}
