@@ -151,9 +151,9 @@ func (s *server) handlers() map[string]http.Handler {
 		envoyShouldRateLimit:                          unary(s, envoyShouldRateLimit, s.shouldRateLimit),
 
 		provenancev1connect.ProvenanceSearchProcedure: unary(s, provenancev1connect.ProvenanceSearchProcedure, s.search),
-		restSearch: http.HandlerFunc(s.searchREST),
+		restSearch: restGET(s, parseSearch, s.search),
 		provenancev1connect.ProvenanceLineageProcedure: unary(s, provenancev1connect.ProvenanceLineageProcedure, s.lineage),
-		restLineage: http.HandlerFunc(s.lineageREST),
+		restLineage: restGET(s, parseLineage, s.lineage),
 		provenancev1connect.ProvenanceIngestProcedure: unary(s, provenancev1connect.ProvenanceIngestProcedure, s.ingest),
 		provenancev1connect.ProvenanceIngestStreamProcedure: connect.NewBidiStreamHandler(
 			provenancev1connect.ProvenanceIngestStreamProcedure, s.ingestStream, optionsOf(provenancev1connect.ProvenanceIngestStreamProcedure)...),

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"net/http"
 	"strconv"
 	"time"
 
@@ -85,23 +84,6 @@ func lineageMessage(r *index.LineageResult) *provenancev1.LineageResponse {
 		m.Costs[i] = &provenancev1.Cost{MicroUnits: c.Micros, Currency: c.Currency}
 	}
 	return m
-}
-
-// lineageREST is GET /api/provenance/lineage: Provenance/Lineage with its fields as parameters.
-func (s *server) lineageREST(w http.ResponseWriter, r *http.Request) {
-	c := callFrom(r.Context())
-	req, f := parseLineage(r.URL.RawQuery)
-	if f != nil {
-		c.fault = f
-		writeProblem(w, f)
-		return
-	}
-	res, err := guarded(r.Context(), c, req, s.lineage)
-	if err != nil {
-		writeProblem(w, c.note(s, err))
-		return
-	}
-	s.writeJSON(w, c, http.StatusOK, res)
 }
 
 // parseLineage reads the parameters digest, direction, to, depth, maxDocuments, maxDigests,

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -13,21 +14,29 @@ import (
 	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
 )
 
-// searchREST is GET /api/provenance/search: Provenance/Search with its fields as parameters.
-func (s *server) searchREST(w http.ResponseWriter, r *http.Request) {
-	c := callFrom(r.Context())
-	req, f := parseSearch(r.URL.RawQuery)
-	if f != nil {
-		c.fault = f
-		writeProblem(w, f)
-		return
+// protoMessage is a pointer to a type whose pointers are messages.
+type protoMessage[T any] interface {
+	*T
+	proto.Message
+}
+
+// restGET is an RPC whose request is parsed from the parameters of an address.
+func restGET[Req, Res any, M protoMessage[Res]](s *server, parse func(query string) (*Req, *fault), fn func(context.Context, *call, *Req) (*Res, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		c := callFrom(r.Context())
+		req, f := parse(r.URL.RawQuery)
+		if f != nil {
+			c.fault = f
+			writeProblem(w, f)
+			return
+		}
+		res, err := guarded(r.Context(), c, req, fn)
+		if err != nil {
+			writeProblem(w, c.note(s, err))
+			return
+		}
+		s.writeJSON(w, c, http.StatusOK, M(res))
 	}
-	res, err := guarded(r.Context(), c, req, s.search)
-	if err != nil {
-		writeProblem(w, c.note(s, err))
-		return
-	}
-	s.writeJSON(w, c, http.StatusOK, res)
 }
 
 // writeJSON answers with a message.
