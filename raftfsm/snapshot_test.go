@@ -18,7 +18,8 @@ import (
 var littleLog = hosttest.Retain(raftfsm.Retention{SnapshotEntries: 20, SnapshotInterval: 20 * time.Millisecond, TrailingEntries: 5})
 
 // awaitTruncated waits until no running node has entries of group a up to index any more, so that
-// whoever leads must send the state.
+// whoever leads must send the state. It asks for snapshots: a log that was held back for a transfer
+// is cut by the next snapshot, which no entry would bring about any more.
 func awaitTruncated(t *testing.T, c *hosttest.Cluster, index uint64) {
 	t.Helper()
 	c.Await("the log to be truncated", func() bool {
@@ -27,6 +28,7 @@ func awaitTruncated(t *testing.T, c *hosttest.Cluster, index uint64) {
 				continue
 			}
 			if first, err := raftfsm.FirstLogIndex(c.Host(i), groupA); err != nil || first <= index {
+				_ = c.Host(i).Raft(groupA).Snapshot().Error()
 				return false
 			}
 		}
