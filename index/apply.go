@@ -24,11 +24,11 @@ func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 	before := m.docs // only Apply and Load write it, both on this goroutine
 	ids, release := m.knownIDs()
 	defer release()
-	a := applier{tx: tx, wall: e.Wall, next: before, row: m.row, ids: ids, fresh: map[idHash]idHash{}}
+	a := applier{tx: tx, m: m, layout: m.layout, wall: e.Wall, before: before, next: before, row: m.row, ids: ids, fresh: map[documentID]int{}}
 	results := make([][]byte, len(e.Commands))
 	for i, c := range e.Commands {
 		var err error
-		if results[i], err = a.ingest(c); err != nil {
+		if results[i], err = a.execute(c); err != nil {
 			return nil, err
 		}
 	}
@@ -46,14 +46,33 @@ func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 // applier writes the documents of one entry.
 type applier struct {
 	tx     *raftfsm.Tx
+	m      *Machine
+	layout byte
+	moved  bool // the entry has moved a segment
 	wall   int64
+	before uint64 // documents before the entry
 	next   uint64 // number of the next document
 	stored []Document
 	ids    knownIDs
-	// fresh maps the ids of this entry's documents to their contents.
-	fresh map[idHash]idHash
+	// fresh maps the ids of this entry's documents to their place in stored.
+	fresh map[documentID]int
 
 	row, key, value []byte
+}
+
+// documentID is what is taken once.
+type documentID struct{ tenant, id string }
+
+func (a *applier) execute(command []byte) (result []byte, err error) {
+	if len(command) >= 2 && command[0] == commandVersion {
+		switch command[1] {
+		case commandLayout:
+			return a.setLayout(command[2:])
+		case commandMove:
+			return a.move(command[2:])
+		}
+	}
+	return a.ingest(command)
 }
 
 func (a *applier) ingest(command []byte) (result []byte, err error) {
@@ -83,32 +102,34 @@ func (a *applier) document(enc []byte) (outcome, error) {
 		a.row = AppendDocument(a.row[:0], &d)
 		enc = a.row
 	}
-	id, content := identify(&d)
-	known, found, err := a.lookup(id, &d)
+	known, found, err := a.lookup(&d)
 	switch {
 	case err != nil:
 		return 0, err
-	case found && known == content:
+	case found && known == contentOf(&d):
 		return outcomeExisting, nil
 	case found:
 		return outcomeConflict, nil
 	}
-	return outcomeIndexed, a.store(id, content, enc, d)
+	return outcomeIndexed, a.store(enc, d)
 }
 
-// identify returns the hashes of a document's id and content.
-func identify(d *Document) (id, content idHash) {
+// contentOf is the hash of what a document says.
+func contentOf(d *Document) idHash {
 	sum := ContentHash(d)
-	return hashID(d.Tenant, d.ID), idHash(sum[:])
+	return idHash(sum[:])
 }
 
 // store writes a document that is new.
-func (a *applier) store(id, content idHash, enc []byte, d Document) error {
-	a.fresh[id] = content
-	a.key = append(append(a.key[:0], tableID), id[:]...)
-	a.value = append(binary.BigEndian.AppendUint64(a.value[:0], a.next), content[:]...)
-	if err := a.tx.Set(a.key, a.value); err != nil {
-		return err
+func (a *applier) store(enc []byte, d Document) error {
+	a.fresh[documentID{d.Tenant, d.ID}] = len(a.stored)
+	if a.layout < layoutSegments {
+		id, content := hashID(d.Tenant, d.ID), contentOf(&d)
+		a.key = append(append(a.key[:0], tableID), id[:]...)
+		a.value = append(binary.BigEndian.AppendUint64(a.value[:0], a.next), content[:]...)
+		if err := a.tx.Set(a.key, a.value); err != nil {
+			return err
+		}
 	}
 	if err := a.tx.Set(documentKey(a.next), enc); err != nil {
 		return err
@@ -143,14 +164,18 @@ func hashID(tenant, id string) idHash {
 // lookup finds the content stored under an id. Most ids are new, and reading the store to
 // learn that is what costs most of an apply; so it asks the index first, which knows the ids
 // of all documents of earlier entries.
-func (a *applier) lookup(id idHash, d *Document) (content idHash, found bool, err error) {
-	if content, found = a.fresh[id]; found {
-		return content, true, nil
+func (a *applier) lookup(d *Document) (content idHash, found bool, err error) {
+	if i, ok := a.fresh[documentID{d.Tenant, d.ID}]; ok {
+		return contentOf(&a.stored[i]), true, nil
 	}
 	a.key = append(append(a.key[:0], groupID...), d.ID...)
 	if !a.ids.mayContain(a.key) {
 		return content, false, nil
 	}
+	if a.layout >= layoutSegments {
+		return a.m.taken(d)
+	}
+	id := hashID(d.Tenant, d.ID)
 	a.key = append(append(a.key[:0], tableID), id[:]...)
 	row, err := a.tx.Get(a.key)
 	if errors.Is(err, raftfsm.ErrNotFound) {

@@ -12,6 +12,8 @@ import (
 const (
 	commandVersion = 1
 	commandIngest  = 1
+	commandLayout  = 2
+	commandMove    = 3
 	resultVersion  = 1
 )
 

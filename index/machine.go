@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/maestro-conductor/maestro/index/internal/segment"
 	"github.com/maestro-conductor/maestro/raftfsm"
@@ -18,8 +19,9 @@ const (
 	cacheBytes = 48 << 20
 )
 
-// Machine is the state machine of one shard. Replicated are the documents by number, their
-// ids, and their count; heads and segments are derived from them on each node.
+// Machine is the state machine of one shard. Replicated are the documents, as rows by number until
+// they are sealed and as segments from then on, and their count. Heads are derived on each node, and so
+// are segments until the log has them moved into the state.
 type Machine struct {
 	headDocuments int
 	mergedHeads   int
@@ -41,9 +43,16 @@ type Machine struct {
 	failed   error  // what ended a worker
 	damaged  *sealed
 	stopping bool
+	layout   byte   // of the state
+	moved    uint64 // documents that are in segments of the state; only Apply and Load write it
 	// changed is signalled when any of these change, but docs; its lock is mu.
 	changed *sync.Cond
 	workers sync.WaitGroup // seal and tend
+
+	// hurry is how many wait for the sealer; it does not rest then.
+	hurry atomic.Int32
+	// differing counts segments whose bytes were not the leader's.
+	differing atomic.Uint64
 
 	// buffers of Apply
 	row []byte
@@ -69,7 +78,7 @@ func newMachine(headDocuments, mergedHeads int) *Machine {
 // Tables of the replicated state.
 const (
 	tableDocument = 'd' // number, 8 bytes -> encoded document
-	tableID       = 'i' // hash of tenant and id, 16 bytes -> number, hash of the content
+	tableID       = 'i' // hash of tenant and id, 16 bytes -> number, hash of the content; before layoutSegments
 	tableCount    = 'n' // -> how many documents there are
 )
 
@@ -88,6 +97,10 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 	if err != nil {
 		return err
 	}
+	layout, err := readLayout(store.Get)
+	if err != nil {
+		return err
+	}
 	m.store = store
 	m.cache = segment.NewCache(cacheBytes)
 	segments, end, err := m.openSegments(count)
@@ -97,6 +110,7 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 	m.mu.Lock()
 	m.segments, m.frozen, m.active, m.docs = segments, nil, newHead(end), end
 	m.failed, m.damaged, m.stopping = nil, nil, false
+	m.layout, m.moved = layout, storedEnd(segments)
 	m.mu.Unlock()
 	m.workers.Add(2)
 	go m.seal()

@@ -2,6 +2,7 @@ package index
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
@@ -9,9 +10,12 @@ import (
 
 var _ raftfsm.Restorer = (*Machine)(nil)
 
-// BackupRanges implements raftfsm.Restorer: the documents, from which all else follows.
+// BackupRanges implements raftfsm.Restorer: segments, each directory row behind its pieces, then the
+// documents that are not sealed. All else follows from them.
 func (m *Machine) BackupRanges() [][2][]byte {
-	return [][2][]byte{{{tableDocument}, {tableDocument + 1}}}
+	return [][2][]byte{
+		{{tablePiece}, {tablePiece + 1}}, {{tableSegment}, {tableSegment + 1}}, {{tableDocument}, {tableDocument + 1}},
+	}
 }
 
 // ServesRestore implements raftfsm.Restorer: a search would find a part of the documents, and
@@ -26,16 +30,28 @@ func (m *Machine) RestoreBegin(*raftfsm.Tx) error {
 	return nil
 }
 
-// RestoreRows implements raftfsm.Restorer: it stores documents under their old numbers, as if
-// they came in for the first time.
-func (m *Machine) RestoreRows(tx *raftfsm.Tx, _ raftfsm.Entry, rows []raftfsm.Row) error {
+// RestoreRows implements raftfsm.Restorer: it stores segments as they are, and documents under their old
+// numbers as if they came in for the first time.
+func (m *Machine) RestoreRows(tx *raftfsm.Tx, _ raftfsm.Entry, rows []raftfsm.Row) (err error) {
 	if err := m.waitForSealer(); err != nil {
 		return err
 	}
 	ids, release := m.knownIDs()
 	defer release()
-	a := applier{tx: tx, next: m.docs, ids: ids, fresh: map[idHash]idHash{}}
+	a := applier{tx: tx, m: m, layout: m.layout, next: m.docs, ids: ids, fresh: map[documentID]int{}}
+	r := restorer{applier: &a}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, releaseAll(r.opened))
+		}
+	}()
 	for _, row := range rows {
+		if len(row.Key) > 0 && row.Key[0] != tableDocument {
+			if err := r.row(row); err != nil {
+				return err
+			}
+			continue
+		}
 		if string(row.Key) != string(documentKey(a.next)) {
 			return fmt.Errorf("%w: the row %x is in the place of document %d", raftfsm.ErrRestoreRefused, row.Key, a.next)
 		}
@@ -43,19 +59,21 @@ func (m *Machine) RestoreRows(tx *raftfsm.Tx, _ raftfsm.Entry, rows []raftfsm.Ro
 		if err != nil || !indexable(&d) {
 			return fmt.Errorf("%w: document %d cannot be read", raftfsm.ErrRestoreRefused, a.next)
 		}
-		id, content := identify(&d)
-		_, found, err := a.lookup(id, &d)
+		_, found, err := a.lookup(&d)
 		if err != nil {
 			return err
 		}
 		if found {
 			return fmt.Errorf("%w: document %d has the id of an earlier one", raftfsm.ErrRestoreRefused, a.next)
 		}
-		if err := a.store(id, content, row.Value, d); err != nil {
+		if err := a.store(row.Value, d); err != nil {
 			return err
 		}
 	}
 	if err := tx.Set([]byte{tableCount}, binary.BigEndian.AppendUint64(nil, a.next)); err != nil {
+		return err
+	}
+	if err := r.finish(); err != nil {
 		return err
 	}
 	tx.OnCommit(func() { m.publish(a.stored) })

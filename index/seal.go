@@ -21,11 +21,13 @@ const mergedHeads = segment.DocumentsMax / headDocumentsMax
 // errStopping ends work that nobody waits for.
 var errStopping = errors.New("index: the machine stops")
 
-// sealed is an open segment and its file. It is closed when nobody has it any more.
+// sealed is an open segment. Its file is closed when nobody has it any more.
 type sealed struct {
 	*segment.Segment
 	name string
-	file *raftfsm.File
+	file *segmentData
+	// stored says that it is a part of the replicated state; the machine's mu guards it.
+	stored bool
 	// users are the machine, while it lists the segment, and the searches that read it.
 	users atomic.Int32
 	// damaged is called when a read has found the segment damaged.
@@ -66,9 +68,9 @@ func parseSegmentName(name string) (base uint64, docs int, ok bool) {
 	return base, int(n), ok
 }
 
-// openSegments opens the segments without a gap from document 0, the largest there is at each
-// place, and removes all others: those that were merged, and those that the replicated state
-// does not reach. The documents are still there to build them again.
+// openSegments opens the segments of the state, then files without a gap, the largest there is at
+// each place. It removes all other files: those that were merged or moved, and those that the replicated
+// state does not reach. The documents are still there to build them again.
 func (m *Machine) openSegments(count uint64) (open []segmentSource, end uint64, err error) {
 	names, err := m.folder().List()
 	if err != nil {
@@ -79,6 +81,9 @@ func (m *Machine) openSegments(count uint64) (open []segmentSource, end uint64, 
 		if base, docs, ok := parseSegmentName(name); ok {
 			at[base] = append(at[base], docs)
 		}
+	}
+	if open, end, err = m.openRows(count); err != nil {
+		return nil, 0, err
 	}
 	used := map[string]bool{}
 	for found := true; found; {
@@ -141,16 +146,38 @@ func (m *Machine) openSegment(base uint64, docs int) (*sealed, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := segment.Open(f, f.Size(), m.cache)
+	out, err := m.openData(&segmentData{r: f, file: f, size: f.Size()}, base, docs)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("index: open %s: %w", name, err), f.Close())
+	}
+	out.name = name
+	return out, nil
+}
+
+// openData opens a segment wherever it is. It is held once.
+func (m *Machine) openData(data *segmentData, base uint64, docs int) (*sealed, error) {
+	s, err := segment.Open(data, data.Size(), m.cache)
 	if err == nil && (s.Base() != base || s.Len() != docs) {
 		err = fmt.Errorf("%w: it has %d documents from %d on", segment.ErrCorrupt, s.Len(), s.Base())
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("index: open %s: %w", name, err), f.Close())
+		return nil, err
 	}
-	out := &sealed{Segment: s, name: name, file: f, damaged: m.noteDamage}
+	out := &sealed{Segment: s, file: data, damaged: m.noteDamage}
 	out.hold()
 	return out, nil
+}
+
+// storedEnd is how many documents are in segments of the state, which come first.
+func storedEnd(all []segmentSource) uint64 {
+	end := uint64(0)
+	for _, s := range all {
+		if !s.stored {
+			break
+		}
+		end += uint64(s.Len())
+	}
+	return end
 }
 
 // seal turns frozen heads into segments until the machine stops. Load starts it.
@@ -200,7 +227,7 @@ func (m *Machine) inTurns(terms iter.Seq2[[]byte, *segment.Postings]) iter.Seq2[
 	return func(yield func([]byte, *segment.Postings) bool) {
 		n := 0
 		for term, postings := range terms {
-			if n++; n%turnTerms == 0 && !m.isStopping() {
+			if n++; n%turnTerms == 0 && m.hurry.Load() == 0 && !m.isStopping() {
 				rest()
 			}
 			if !yield(term, postings) {

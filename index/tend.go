@@ -9,11 +9,12 @@ import (
 	"github.com/maestro-conductor/maestro/index/internal/segment"
 )
 
-// noteDamage has a segment built again; until then who needs the damaged part gets an error.
+// noteDamage has a segment built again; until then who needs the damaged part gets an error. There is
+// nothing that one of the state can be built of, as for any other row.
 func (m *Machine) noteDamage(s *sealed) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.damaged == nil {
+	if m.damaged == nil && !s.stored {
 		m.damaged = s
 		m.changed.Broadcast()
 	}
@@ -43,6 +44,8 @@ func (m *Machine) tend() {
 				continue
 			}
 			fallthrough
+		case err != nil && repair && m.isStored(run[0]): // its rows are gone, and not needed
+			continue
 		case err != nil:
 			m.mu.Lock()
 			m.failed = err
@@ -73,6 +76,9 @@ func (m *Machine) nextTask() (run []segmentSource, repair bool) {
 			m.damaged = nil
 			m.changed.Broadcast()
 		}
+		if run := m.mergedFile(); run != nil {
+			return run, true
+		}
 		if run := m.mergeable(); run != nil {
 			return run, false
 		}
@@ -81,9 +87,27 @@ func (m *Machine) nextTask() (run []segmentSource, repair bool) {
 	return nil, false
 }
 
+// mergedFile is the first file of more than a head, which has to be built as several again before they
+// are moved into the state.
+func (m *Machine) mergedFile() []segmentSource {
+	if m.layout < layoutSegments {
+		return nil
+	}
+	for i, s := range m.segments {
+		if !s.stored && s.Len() > m.headDocuments {
+			return m.segments[i : i+1]
+		}
+	}
+	return nil
+}
+
 // mergeable is the first run of segments of one head each that make up a merged one. Which
-// documents are in a segment depends on their numbers alone, so that replicas have the same.
+// documents are in a segment depends on their numbers alone, so that replicas have the same. What is
+// moved into the state is not merged.
 func (m *Machine) mergeable() []segmentSource {
+	if m.layout >= layoutSegments {
+		return nil
+	}
 	for i := 0; i+m.mergedHeads <= len(m.segments); i++ {
 		run := m.segments[i : i+m.mergedHeads]
 		whole := run[0].Base()%uint64(m.headDocuments*m.mergedHeads) == 0
@@ -130,7 +154,7 @@ func (m *Machine) findDamage(run []segmentSource) bool {
 	return false
 }
 
-// rebuild makes the segments of a damaged one's documents again, from their rows.
+// rebuild makes the segments of a damaged or merged one's documents again, from their rows.
 func (m *Machine) rebuild(old segmentSource) (fresh []segmentSource, err error) {
 	defer func() {
 		if err != nil {
@@ -162,9 +186,14 @@ func (m *Machine) rebuild(old segmentSource) (fresh []segmentSource, err error) 
 	return fresh, nil
 }
 
-// exchange lists fresh segments in the place of old ones, which it removes.
+// exchange lists fresh segments in the place of old ones, which it removes. It is the other way round
+// when the log has moved an old one into the state meanwhile.
 func (m *Machine) exchange(old, fresh []segmentSource) error {
 	m.mu.Lock()
+	if slices.ContainsFunc(old, func(s segmentSource) bool { return s.stored }) {
+		m.mu.Unlock()
+		return m.discard(fresh)
+	}
 	at := slices.IndexFunc(m.segments, func(s segmentSource) bool { return s.sealed == old[0].sealed })
 	m.segments = slices.Concat(m.segments[:at], fresh, m.segments[at+len(old):])
 	m.changed.Broadcast()
@@ -181,4 +210,19 @@ func (m *Machine) exchange(old, fresh []segmentSource) error {
 		err = errors.Join(err, s.release())
 	}
 	return err
+}
+
+// discard removes segments that were never listed.
+func (m *Machine) discard(fresh []segmentSource) error {
+	err := releaseAll(fresh)
+	for _, s := range fresh {
+		err = errors.Join(err, m.folder().Remove(s.name))
+	}
+	return err
+}
+
+func (m *Machine) isStored(s segmentSource) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return s.stored
 }

@@ -59,6 +59,18 @@ func newStore(db *pebble.DB, group GroupID, folder *Folder) *Store {
 // Get returns a copy of the value at key, or ErrNotFound.
 func (s *Store) Get(key []byte) ([]byte, error) { return get(s.db, s.state, key) }
 
+// Read calls use with the value at key, which is valid during the call only, or returns ErrNotFound.
+func (s *Store) Read(key []byte, use func(value []byte) error) error {
+	v, closer, err := s.db.Get(join(s.state, key))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return ErrNotFound
+	}
+	if err != nil {
+		return fmt.Errorf("raftfsm: get: %w", err)
+	}
+	return errors.Join(use(v), closer.Close())
+}
+
 // NewIter iterates over the keys in [lower, upper). A nil upper means the end of the state.
 // It sees the state as it is now, whatever is written meanwhile.
 func (s *Store) NewIter(lower, upper []byte) (*Iter, error) {

@@ -13,13 +13,16 @@ import (
 // directory has a checksum of every block, the footer one of the directory and of itself, and
 // the header has one value, so that no byte can change unnoticed.
 
+// FooterBytes is how much of a segment Digest does not cover.
+const FooterBytes = 32
+
 // Version is the format that Build writes and Open reads.
 const Version = 2
 
 const (
 	magic       = "mcseg\x00"
-	headerBytes = 8  // magic, version, 0
-	footerBytes = 32 // see footer
+	headerBytes = 8 // magic, version, 0
+	footerBytes = FooterBytes
 	// directoryMax bounds what Open reads before anything is checked.
 	directoryMax = 64 << 20
 )

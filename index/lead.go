@@ -1,0 +1,96 @@
+package index
+
+import (
+	"context"
+	"time"
+
+	"github.com/maestro-conductor/maestro/index/internal/segment"
+)
+
+// leadPause is how long the leader waits before it looks again whether all members know the layout, or
+// proposes again what failed.
+const leadPause = time.Second
+
+// Lead proposes, while this node leads the shard and until ctx ends, what the log has to say for all
+// replicas: the layout, once all members know it, and the move of each segment that is built here.
+func (m *Machine) Lead(ctx context.Context, known func() bool, propose func(ctx context.Context, command []byte) error) {
+	defer context.AfterFunc(ctx, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.changed.Broadcast()
+	})()
+	for ctx.Err() == nil {
+		commands := m.decide(ctx, known())
+		var err error
+		for _, c := range commands {
+			if err = propose(ctx, c); err != nil {
+				break
+			}
+		}
+		// Nothing is decided again at once when it had no effect: another leader may have come before.
+		if len(commands) == 0 || err != nil || m.decided(commands[0]) {
+			pause(ctx, leadPause)
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// decide waits for something to propose. It is nil when the layout may not be changed yet, or ctx has
+// ended.
+func (m *Machine) decide(ctx context.Context, known bool) [][]byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for ctx.Err() == nil && (known || m.layout >= layoutSegments) {
+		if c := m.nextCommands(); c != nil {
+			return c
+		}
+		m.changed.Wait()
+	}
+	return nil
+}
+
+// decided tells whether a command would be proposed again.
+func (m *Machine) decided(command []byte) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.nextCommands()
+	return c != nil && string(c[0]) == string(command)
+}
+
+// nextCommands is what the state is to become next, as far as this node is ready for it. The caller
+// holds mu.
+func (m *Machine) nextCommands() [][]byte {
+	if m.stopping || m.active == nil {
+		return nil
+	}
+	if m.layout < layoutSegments {
+		return [][]byte{encodeLayout()}
+	}
+	for _, s := range m.segments {
+		if !s.stored && s.Base() == m.moved && s.Len() == m.headDocuments && m.damaged != s.sealed {
+			return movesOf(s.sealed)
+		}
+	}
+	return nil
+}
+
+// movesOf are the commands that move a segment.
+func movesOf(s *sealed) [][]byte {
+	c := moveCommand{
+		first: s.Base(), docs: uint32(s.Len()), format: segment.Version, digest: s.Digest(),
+		parts: uint32(1 + s.file.Size()/movePartBytes),
+	}
+	var all [][]byte
+	for ; c.part < c.parts; c.part++ {
+		all = append(all, c.encode())
+	}
+	return all
+}

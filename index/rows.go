@@ -1,0 +1,204 @@
+package index
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/maestro-conductor/maestro/index/internal/segment"
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+// Sealed documents are replicated as their segment: a directory row, and its bytes in pieces.
+const (
+	tablePiece   = 'c' // first document, number of documents, number of the piece -> bytes
+	tableLayout  = 'l' // -> version of what the state consists of
+	tableSealing = 'p' // -> how far the writing of a segment has come
+	tableSegment = 's' // first document -> segmentRow
+)
+
+// pieceBytes is how large the pieces of a segment are: as Pebble's blocks, so that a read of a block of
+// the segment takes one or two.
+const pieceBytes = 32 << 10
+
+// layoutSegments is the layout in which sealed documents are segments, and ids have no rows.
+const layoutSegments = 1
+
+// segmentRow says what a segment of the state is.
+type segmentRow struct {
+	docs   uint32
+	size   uint64
+	digest uint64 // segment.Digest
+}
+
+const segmentRowVersion = 1
+
+func segmentKey(first uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{tableSegment}, first)
+}
+
+func (r segmentRow) encode() []byte {
+	b := binary.BigEndian.AppendUint32([]byte{segmentRowVersion}, r.docs)
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, r.size), r.digest)
+}
+
+func decodeSegmentRow(b []byte) (segmentRow, error) {
+	if len(b) != 21 || b[0] != segmentRowVersion {
+		return segmentRow{}, errors.New("index: the row of a segment is damaged, or newer than this build")
+	}
+	r := segmentRow{docs: binary.BigEndian.Uint32(b[1:]), size: binary.BigEndian.Uint64(b[5:]), digest: binary.BigEndian.Uint64(b[13:])}
+	if r.docs == 0 || r.docs > segment.DocumentsMax || r.size == 0 {
+		return segmentRow{}, errors.New("index: the row of a segment is damaged")
+	}
+	return r, nil
+}
+
+// pieces is how many rows the bytes take.
+func (r segmentRow) pieces() uint32 { return uint32((r.size + pieceBytes - 1) / pieceBytes) }
+
+// pieceKey is the key of a piece of the segment of so many documents.
+func pieceKey(first uint64, docs, n uint32) []byte {
+	b := binary.BigEndian.AppendUint64([]byte{tablePiece}, first)
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, docs), n)
+}
+
+// reader reads the row's segment through read, which calls use with the value at a key.
+func (r segmentRow) reader(first uint64, read func(key []byte, use func([]byte) error) error) io.ReaderAt {
+	return rowReaderAt{row: r, first: first, read: read}
+}
+
+// rowReaderAt reads a segment from its pieces.
+type rowReaderAt struct {
+	row   segmentRow
+	first uint64
+	read  func(key []byte, use func([]byte) error) error
+}
+
+// ReadAt implements io.ReaderAt.
+func (r rowReaderAt) ReadAt(b []byte, at int64) (int, error) {
+	done := 0
+	for done < len(b) {
+		pos := uint64(at) + uint64(done)
+		if pos >= r.row.size {
+			return done, io.EOF
+		}
+		n := uint32(pos / pieceBytes)
+		want := min(pieceBytes, int(r.row.size-uint64(n)*pieceBytes))
+		err := r.read(pieceKey(r.first, r.row.docs, n), func(v []byte) error {
+			if len(v) != want {
+				return fmt.Errorf("%w: piece %d has %d bytes, not %d", segment.ErrCorrupt, n, len(v), want)
+			}
+			done += copy(b[done:], v[pos%pieceBytes:])
+			return nil
+		})
+		if errors.Is(err, raftfsm.ErrNotFound) {
+			err = fmt.Errorf("%w: piece %d is not there", segment.ErrCorrupt, n)
+		}
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// segmentData is where the bytes of an open segment are: first in a file of this node, then in rows
+// of the state, when the log has come to that.
+type segmentData struct {
+	mu   sync.RWMutex
+	r    io.ReaderAt
+	file io.Closer // nil for rows
+	size int64
+}
+
+// Size is how many bytes there are.
+func (d *segmentData) Size() int64 { return d.size }
+
+// ReadAt implements io.ReaderAt.
+func (d *segmentData) ReadAt(b []byte, at int64) (int, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.r.ReadAt(b, at)
+}
+
+// move goes on with the same bytes elsewhere.
+func (d *segmentData) move(r io.ReaderAt) error {
+	d.mu.Lock()
+	file := d.file
+	d.r, d.file = r, nil
+	d.mu.Unlock()
+	if file == nil {
+		return nil
+	}
+	return file.Close()
+}
+
+// Close closes the file if it is one.
+func (d *segmentData) Close() error {
+	if d.file == nil {
+		return nil
+	}
+	return d.file.Close()
+}
+
+// openRows opens the segments of the state, which follow each other from document 0 on.
+func (m *Machine) openRows(count uint64) (open []segmentSource, end uint64, err error) {
+	it, err := m.store.NewIter([]byte{tableSegment}, []byte{tableSegment + 1})
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() {
+		if err = errors.Join(err, it.Close()); err != nil {
+			err = errors.Join(err, releaseAll(open))
+		}
+	}()
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.Value()
+		if err != nil {
+			return open, 0, err
+		}
+		row, err := decodeSegmentRow(v)
+		if err == nil && (string(it.Key()) != string(segmentKey(end)) || end+uint64(row.docs) > count) {
+			err = fmt.Errorf("index: the state has a segment %x in the place of document %d of %d", it.Key(), end, count)
+		}
+		if err != nil {
+			return open, 0, err
+		}
+		s, err := m.openData(&segmentData{r: row.reader(end, m.store.Read), size: int64(row.size)}, end, int(row.docs))
+		if err == nil && s.Digest() != row.digest {
+			err = errors.Join(fmt.Errorf("%w: it has another digest", segment.ErrCorrupt), s.release())
+		}
+		if err != nil {
+			return open, 0, fmt.Errorf("index: the segment of the documents from %d on: %w", end, err)
+		}
+		s.stored = true
+		open = append(open, segmentSource{s})
+		end += uint64(row.docs)
+	}
+	return open, end, it.Error()
+}
+
+// readLayout reads what the state consists of.
+func readLayout(get func([]byte) ([]byte, error)) (byte, error) {
+	v, err := get([]byte{tableLayout})
+	if errors.Is(err, raftfsm.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if len(v) != 1 || v[0] == 0 || v[0] > layoutSegments {
+		return 0, fmt.Errorf("index: the state has layout %x, this build knows those up to %d", v, layoutSegments)
+	}
+	return v[0], nil
+}
+
+// setLayout has new documents get no rows of ids, and removes those that are there: who has an id
+// is known from heads and segments.
+func setLayout(tx *raftfsm.Tx) error {
+	if err := tx.Set([]byte{tableLayout}, []byte{layoutSegments}); err != nil {
+		return err
+	}
+	return tx.DeleteRange([]byte{tableID}, []byte{tableID + 1})
+}

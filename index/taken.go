@@ -1,0 +1,117 @@
+package index
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/maestro-conductor/maestro/index/internal/segment"
+)
+
+// taken finds the content of the document that has the id of d, among those of earlier entries. That
+// costs a read of the document, which only those pay for that are sent again. A damaged file is awaited
+// until it is built again; a damaged segment of the state is an error.
+func (m *Machine) taken(d *Document) (content idHash, found bool, err error) {
+	for {
+		ids, release := m.knownIDs()
+		content, found, err = ids.content(d)
+		release()
+		if !errors.Is(err, segment.ErrCorrupt) || !m.awaitRepair() {
+			return content, found, err
+		}
+	}
+}
+
+// awaitRepair waits until a damaged file is built again. It is false when there is none.
+func (m *Machine) awaitRepair() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.damaged == nil {
+		return false
+	}
+	for m.damaged != nil && m.failed == nil {
+		m.changed.Wait()
+	}
+	return m.failed == nil
+}
+
+// content is the content of the document with the id of d.
+func (k knownIDs) content(d *Document) (content idHash, found bool, err error) {
+	term := groupID + d.ID
+	for _, h := range slices.Backward(k.heads) {
+		if row := h.document(d); row != nil {
+			return contentOfRow(row)
+		}
+	}
+	hash := segment.TermHash(term)
+	for _, s := range slices.Backward(k.segments) {
+		if !s.MayContain(hash) {
+			continue
+		}
+		p, err := s.Lookup(term)
+		if err == nil && p.Len() == 0 {
+			continue
+		}
+		var row []byte
+		if err == nil {
+			row, err = s.document(p, d.Tenant)
+		}
+		if err != nil {
+			return content, false, s.note(err)
+		}
+		if row != nil {
+			return contentOfRow(row)
+		}
+	}
+	return content, false, nil
+}
+
+func contentOfRow(row []byte) (content idHash, found bool, err error) {
+	d, err := DecodeDocument(row)
+	if err != nil {
+		return content, false, err
+	}
+	return contentOf(&d), true, nil
+}
+
+// document is the row of the document with the id and tenant of d; nil when there is none. Only the
+// goroutine that adds to the head may call it.
+func (h *head) document(d *Document) []byte {
+	g := h.byCode[groupID[0]]
+	if g == nil {
+		return nil
+	}
+	n, ok := g.terms[d.ID]
+	if !ok {
+		return nil
+	}
+	bm, err := headPosting{h, h.postings[n]}.Bitmap()
+	if err != nil {
+		return nil // a head's are never an error
+	}
+	for it := bm.Iterator(); it.HasNext(); {
+		if local := it.Next(); h.docs[local].Tenant == d.Tenant {
+			return h.rows.row(local)
+		}
+	}
+	return nil
+}
+
+// document is the row of the tenant's document among those of an id; nil when there is none.
+func (s *sealed) document(ids segment.Posting, tenant string) ([]byte, error) {
+	bm, err := ids.Bitmap()
+	if err != nil {
+		return nil, err
+	}
+	r := rowReader{Reader: s.NewReader()}
+	for it := bm.Iterator(); it.HasNext(); {
+		local := it.Next()
+		_, owner, err := identifyIn(r.Reader, local)
+		if err != nil {
+			return nil, err
+		}
+		if owner == tenant {
+			return r.read(local)
+		}
+	}
+	return nil, nil
+}
