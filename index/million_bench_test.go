@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -16,8 +17,8 @@ import (
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-// mixDocuments is enough for a merged segment, some of one head, and a head.
-const mixDocuments = 1_200_000
+// mixDocuments is enough for some segments and a head.
+var mixDocuments = flag.Int("mix", 1_200_000, "documents of BenchmarkMillion")
 
 // docMix draws documents as many producers make them: tenants of every size, a fresh digest in
 // four of ten documents and digests of earlier ones beside, a fresh execution in a quarter, a
@@ -119,6 +120,28 @@ func mixReplica(b *testing.B, count int) (m *Machine, sample []Document) {
 	})
 	source := newDocMix()
 	var spent time.Duration
+	index := uint64(0)
+	apply := func(cmd []byte) {
+		index++
+		start := time.Now()
+		if _, err := r.Apply(index, 1, raftfsm.EncodeEntry(1, 0, 0, []raftfsm.Command{{Data: cmd}})); err != nil {
+			b.Fatal(err)
+		}
+		spent += time.Since(start)
+	}
+	lead := func() {
+		for {
+			m.mu.Lock()
+			next := m.nextCommands()
+			m.mu.Unlock()
+			if next == nil {
+				return
+			}
+			for _, c := range next {
+				apply(c)
+			}
+		}
+	}
 	jsonBytes, rowBytes := 0, 0
 	for n := 0; n < count; {
 		cmd := commandHeader()
@@ -136,16 +159,14 @@ func mixReplica(b *testing.B, count int) (m *Machine, sample []Document) {
 			}
 			n++
 		}
-		start := time.Now()
-		if _, err := r.Apply(uint64(n/1000), 1, raftfsm.EncodeEntry(1, 0, 0, []raftfsm.Command{{Data: cmd}})); err != nil {
-			b.Fatal(err)
-		}
-		spent += time.Since(start)
+		apply(cmd)
+		lead()
 	}
 	start := time.Now()
 	m.settle(b)
 	spent += time.Since(start)
-	b.Logf("%d documents in %.1f s, sealing and merging included; JSON %d bytes, rows %d bytes a document",
+	lead()
+	b.Logf("%d documents in %.1f s, sealing included; JSON %d bytes, rows %d bytes a document",
 		count, spent.Seconds(), jsonBytes/len(sample), rowBytes/count)
 	reportSizes(b, db, m)
 	return m, sample
@@ -170,20 +191,35 @@ func reportSizes(b *testing.B, db *pebble.DB, m *Machine) {
 	names := map[byte]string{
 		'n': "numbers", 'o': "ordinals", 'r': "rest", 't': "terms and short postings", 'p': "long postings", 'f': "filter", 'i': "first terms", 'z': "bounds",
 	}
+	var bytes, memory int64
+	docs, kinds := 0, map[byte]int64{}
 	for _, s := range m.segments {
-		docs := float64(s.Len())
-		b.Logf("segment of %d documents: %.1f bytes a document, %.2f in memory", s.Len(), float64(s.file.Size())/docs, float64(s.MemoryBytes())/docs)
-		if s.Len() == m.headDocuments*m.mergedHeads {
-			for kind, size := range s.SizeByKind() {
-				b.Logf("  %.2f %s", float64(size)/docs, names[kind])
-			}
+		docs += s.Len()
+		bytes += s.file.Size()
+		memory += int64(s.MemoryBytes())
+		for kind, size := range s.SizeByKind() {
+			kinds[kind] += size
 		}
+	}
+	b.Logf("%d segments of %d documents: %.1f bytes a document, %.2f in memory", len(m.segments), docs, float64(bytes)/float64(docs), float64(memory)/float64(docs))
+	for kind, size := range kinds {
+		b.Logf("  %.2f %s", float64(size)/float64(docs), names[kind])
 	}
 }
 
-// BenchmarkMillion asks a shard of 1,200,000 documents, in process.
+// restart reports how long it takes to load what is stored.
+func restart(b *testing.B, m *Machine) {
+	start := time.Now()
+	if err := m.Load(m.store); err != nil {
+		b.Fatal(err)
+	}
+	b.Logf("loaded in %.3f s", time.Since(start).Seconds())
+}
+
+// BenchmarkMillion asks a shard of 1,200,000 documents, or of -mix, in process.
 func BenchmarkMillion(b *testing.B) {
-	m, sample := mixReplica(b, mixDocuments)
+	m, sample := mixReplica(b, *mixDocuments)
+	restart(b, m)
 	random := rand.New(rand.NewPCG(3, 4))
 	pick := func() *Document { return &sample[random.IntN(len(sample))] }
 	withDigest := func() Digest {

@@ -21,6 +21,8 @@ type region struct {
 
 	mu      sync.Mutex // Propose and Restart
 	drivers []*fsmtest.Driver
+	// moves is whether sealed documents are moved into the state.
+	moves bool
 	// fail, when set, answers instead of a shard.
 	fail func(group raftfsm.GroupID, write bool) error
 }
@@ -28,7 +30,7 @@ type region struct {
 var testKey = []byte("a secret of the region, 32 bytes")
 
 func newRegion(t testing.TB, shards, headDocuments int) *region {
-	r := &region{t: t}
+	r := &region{t: t, moves: true}
 	for i := range shards {
 		r.shards = append(r.shards, Shard{Name: fmt.Sprintf("index-%d", i), Group: raftfsm.GroupID(i)})
 		r.drivers = append(r.drivers, fsmtest.New(t, func() raftfsm.Machine { return newMachine(headDocuments, 4) }))
@@ -46,7 +48,26 @@ func (r *region) Propose(_ context.Context, group raftfsm.GroupID, cmd raftfsm.C
 		}
 	}
 	a := r.drivers[group].Propose(cmd)[0]
+	if r.moves {
+		lead(r.drivers[group])
+	}
 	return a.Result, a.Err
+}
+
+// lead applies what the leader of a shard would have in the log by now.
+func lead(d *fsmtest.Driver) {
+	m := d.Machine().(*Machine)
+	for {
+		m.mu.Lock()
+		next := m.nextCommands()
+		m.mu.Unlock()
+		if next == nil {
+			return
+		}
+		for _, c := range next {
+			d.Apply(c)
+		}
+	}
 }
 
 func (r *region) Query(ctx context.Context, group raftfsm.GroupID, q []byte, _ raftfsm.Consistency) (raftfsm.Answer, error) {

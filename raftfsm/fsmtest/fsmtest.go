@@ -5,6 +5,7 @@ package fsmtest
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -25,6 +26,9 @@ type Driver struct {
 	machine raftfsm.Machine
 	replica *raftfsm.Replica
 	index   uint64
+	// crashable is set by NewCrashable, and log has the entries then.
+	crashable *vfs.MemFS
+	log       [][]byte
 	// Time is the group time that the next entry carries, and Wall its wall clock.
 	Time time.Duration
 	Wall time.Time
@@ -33,20 +37,76 @@ type Driver struct {
 // New starts a machine made by factory; it is closed when the test ends.
 func New(t testing.TB, factory func() raftfsm.Machine) *Driver {
 	t.Helper()
-	fs := vfs.NewMem()
-	db, err := pebble.Open("", &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: discard{}})
-	if err != nil {
-		t.Fatalf("open pebble: %v", err)
-	}
-	d := &Driver{t: t, make: factory, fs: fs, db: db, Wall: time.Unix(1_700_000_000, 0).UTC()}
+	return newDriver(t, factory, vfs.NewMem())
+}
+
+// NewCrashable is New for a driver that can lose power.
+func NewCrashable(t testing.TB, factory func() raftfsm.Machine) *Driver {
+	t.Helper()
+	fs := vfs.NewCrashableMem()
+	d := newDriver(t, factory, fs)
+	d.crashable = fs
+	return d
+}
+
+func newDriver(t testing.TB, factory func() raftfsm.Machine, fs vfs.FS) *Driver {
+	t.Helper()
+	d := &Driver{t: t, make: factory, fs: fs, Wall: time.Unix(1_700_000_000, 0).UTC()}
+	d.openDB()
 	d.open()
 	t.Cleanup(func() {
 		d.close()
-		if err := db.Close(); err != nil {
-			t.Errorf("close pebble: %v", err)
-		}
+		d.closeDB()
 	})
 	return d
+}
+
+func (d *Driver) openDB() {
+	d.t.Helper()
+	db, err := pebble.Open("", &pebble.Options{FS: d.fs, FormatMajorVersion: pebble.FormatNewest, Logger: discard{}})
+	if err != nil {
+		d.t.Fatalf("open pebble: %v", err)
+	}
+	d.db = db
+}
+
+func (d *Driver) closeDB() {
+	if err := d.db.Close(); err != nil {
+		d.t.Errorf("close pebble: %v", err)
+	}
+}
+
+// LosePower goes on with the files as they were synced, and by chance more of them, and applies the
+// entries again that the state lacks then, as a node does that has them in its log.
+func (d *Driver) LosePower(rng *rand.Rand) {
+	d.t.Helper()
+	after := d.crashable.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})
+	d.close()
+	d.closeDB()
+	d.fs, d.crashable = after, after
+	d.openDB()
+	d.open()
+	for i := d.replica.Position().Index; i < d.index; i++ {
+		if _, err := d.replica.Apply(i+1, 1, d.log[i]); err != nil {
+			d.t.Fatalf("apply entry %d again: %v", i+1, err)
+		}
+	}
+}
+
+// Sync makes what was applied durable, as a snapshot does.
+func (d *Driver) Sync() {
+	d.t.Helper()
+	if err := d.db.LogData(nil, pebble.Sync); err != nil {
+		d.t.Fatalf("sync: %v", err)
+	}
+}
+
+// Overwrite changes a row of the state behind the machine's back.
+func (d *Driver) Overwrite(key, value []byte) {
+	d.t.Helper()
+	if err := d.db.Set(append([]byte{0, 0, 0, byte(group), 2}, key...), value, pebble.NoSync); err != nil {
+		d.t.Fatalf("overwrite: %v", err)
+	}
 }
 
 // Apply executes commands as one entry and returns their results.
@@ -68,7 +128,11 @@ func (d *Driver) Apply(cmds ...[]byte) [][]byte {
 func (d *Driver) Propose(cmds ...raftfsm.Command) []raftfsm.Applied {
 	d.t.Helper()
 	d.index++
-	out, err := d.replica.Apply(d.index, 1, raftfsm.EncodeEntry(1, d.Time.Microseconds(), d.Wall.UnixNano(), cmds))
+	entry := raftfsm.EncodeEntry(1, d.Time.Microseconds(), d.Wall.UnixNano(), cmds)
+	if d.crashable != nil {
+		d.log = append(d.log, entry)
+	}
+	out, err := d.replica.Apply(d.index, 1, entry)
 	if err != nil {
 		d.t.Fatalf("apply entry %d: %v", d.index, err)
 	}
