@@ -34,6 +34,9 @@ func (m *Machine) Lead(ctx context.Context, known func() bool, propose func(ctx 
 	}
 }
 
+// Differing is how many segments went into the state with other bytes than the leader's.
+func (m *Machine) Differing() uint64 { return m.differing.Load() }
+
 func pause(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -99,13 +99,16 @@ func (n *Node) groups(r *record, tables *meta.Machine) []raftfsm.Group {
 		}
 	}
 	if n.cfg.Runs(ServiceIndex) {
+		var shards []*index.Machine
 		for _, s := range indexShards(r.Index) {
 			m := index.NewMachine(n.turnsOf(s.Group))
 			groups = append(groups, raftfsm.Group{
 				ID: s.Group, Name: s.Name, Machine: m, Bulk: true,
 				OnLeader: func(ctx context.Context) { n.keepSegments(ctx, s.Group, m) },
 			})
+			shards = append(shards, m)
 		}
+		n.registry.MustRegister(differingSegments(shards))
 	}
 	return groups
 }
@@ -123,17 +126,6 @@ func (n *Node) ensureSettings(ctx context.Context, r *record) {
 		n.log.Warn("region settings not written yet", "err", err)
 		pause(ctx, jobRetry)
 	}
-}
-
-// keepSegments runs at an index shard's leader: it has the log move what is sealed into the state.
-func (n *Node) keepSegments(ctx context.Context, id raftfsm.GroupID, m *index.Machine) {
-	if !n.awaitStarted(ctx) {
-		return
-	}
-	m.Lead(ctx, func() bool { return n.host.Level() >= raftfsm.LevelSegments }, func(ctx context.Context, command []byte) error {
-		_, err := n.host.Propose(ctx, id, raftfsm.Command{Data: command})
-		return err
-	})
 }
 
 // keepLimits runs at a limiter group's leader: it brings the group to the current limits
