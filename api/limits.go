@@ -87,6 +87,8 @@ var classLimits = [classes]classLimit{
 	// at its longest and escaped.
 	classCheck:  {"check", 4096, 32 << 20, 64 << 10},
 	classSearch: {"search", 256, 8 << 20, 64 << 10},
+	// Ten thousand digests as long as there are.
+	classLookup: {"lookup", 32, 32 << 20, MaxBodyBytes},
 	// Eight of the largest batches of one tenant. More only wait for the shards.
 	classIngest: {"ingest", 32, 64 << 20, MaxBodyBytes},
 	classStream: {"stream", 64, 64 << 20, MaxBodyBytes},

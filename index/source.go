@@ -34,6 +34,8 @@ type source interface {
 	// search evaluates p over the documents of the window, counts them all, and returns those
 	// after the position in order; at most limit of them need to be there.
 	search(p *plan, prefixes map[*plan][]string, w window) (count uint64, r *run, err error)
+	// lookup is what the source has of each digest, among the documents of p and the window.
+	lookup(p *plan, prefixes map[*plan][]string, terms lookupTerms, w window) (all []sourceFound, r hitReader, err error)
 }
 
 // window is which part of the matches is wanted.
@@ -136,18 +138,7 @@ func (s headSource) search(p *plan, prefixes map[*plan][]string, w window) (uint
 	if lo > 0 || hi < uint64(len(docs)) {
 		bm = roaring.And(bm, interval(uint32(lo), uint32(hi)))
 	}
-	locals := topOf(docs, bm, w)
-	i := -1
-	return bm.GetCardinality(), &run{
-		next: func() (uint32, bool) {
-			i++
-			if i >= len(locals) {
-				return 0, false
-			}
-			return locals[i], true
-		},
-		hitReader: &headReader{docs: docs, rows: s.rows},
-	}, nil
+	return bm.GetCardinality(), &run{next: eachOf(topOf(docs, bm, w)), hitReader: &headReader{docs: docs, rows: s.rows}}, nil
 }
 
 // headReader reads those of a head as it was at some time.
@@ -168,6 +159,9 @@ func (h *headReader) row(local uint32) ([]byte, error) { return h.rows.row(local
 // the order of their times, so it looks at the youngest first and soon has the best.
 func topOf(docs []segment.Document, bm *roaring.Bitmap, w window) []uint32 {
 	t := worstFirst{docs: docs}
+	if w.limit == 0 {
+		return nil
+	}
 	for it := bm.ReverseIterator(); it.HasNext(); {
 		n := it.Next()
 		d := &docs[n]

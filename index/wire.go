@@ -28,6 +28,7 @@ type shardQuery struct {
 	// of terms, on the side of direction. Nothing is counted then beyond the rows.
 	links     []string
 	direction string
+	extension
 }
 
 // rowsMax is how many rows an answer to q has at most.
@@ -49,6 +50,8 @@ type shardAnswer struct {
 	capped bool // total is TotalMax and there are more
 	more   bool // there are more documents behind the last row
 	rows   [][]byte
+	// lookup is by digest of the query's lookup; then there is nothing else but bound.
+	lookup []lookupFound
 }
 
 const (
@@ -58,6 +61,7 @@ const (
 	flagSince
 	flagUp
 	flagDown
+	flagExtended
 )
 
 func (q *shardQuery) encode() []byte {
@@ -73,6 +77,9 @@ func (q *shardQuery) encode() []byte {
 	}
 	if q.since > 0 {
 		flags |= flagSince
+	}
+	if q.extended() {
+		flags |= flagExtended
 	}
 	size := 0
 	if q.links != nil {
@@ -107,6 +114,9 @@ func (q *shardQuery) encode() []byte {
 			b = appendString(b, link)
 		}
 	}
+	if q.extended() {
+		b = q.appendExtension(b)
+	}
 	return b
 }
 
@@ -137,7 +147,10 @@ func decodeShardQuery(b []byte) (*shardQuery, error) {
 			q.links = append(q.links, string(r.bytes()))
 		}
 	}
-	if q.limit < 1 || q.limit > q.rowsMax() || flags >= flagDown<<1 {
+	if flags&flagExtended != 0 {
+		q.extension = r.extension()
+	}
+	if q.limit < 1 || q.limit > q.rowsMax() || flags >= flagExtended<<1 {
 		r.bad = true
 	}
 	return q, r.end()
@@ -147,6 +160,7 @@ const (
 	answerOK = iota
 	answerMistake
 	answerBehind
+	answerLookup
 )
 
 func (a *shardAnswer) encode() []byte {
@@ -156,6 +170,9 @@ func (a *shardAnswer) encode() []byte {
 	}
 	if a.behind {
 		return []byte{wireVersion, answerBehind}
+	}
+	if a.lookup != nil {
+		return a.encodeLookup()
 	}
 	size := 64
 	for _, row := range a.rows {
@@ -192,6 +209,8 @@ func decodeShardAnswer(b []byte) (*shardAnswer, error) {
 		a.mistake.Message, a.mistake.Suggestion = string(r.bytes()), string(r.bytes())
 	case answerBehind:
 		a.behind = true
+	case answerLookup:
+		r.lookup(a)
 	default:
 		r.bad = true
 	}

@@ -15,12 +15,13 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
+	"github.com/maestro-conductor/maestro/index"
 	"github.com/maestro-conductor/maestro/internal/client"
 )
 
 func (a *app) searchCommand() *cobra.Command {
 	r := &provenancev1.SearchRequest{}
-	var since, until string
+	var since, until, digests string
 	var all, partial bool
 	cmd := &cobra.Command{
 		Use:   "search [QUERY]",
@@ -29,10 +30,14 @@ func (a *app) searchCommand() *cobra.Command {
 in * and be "quoted"; bare words search ids, digests and reasons. No query finds everything.
 
 Fields: digest, input, output, task, execution, tenant, pack, rule, decision, reason, kind, region, runner,
-cost, time, attr.NAME.`,
+cost, time, attr.NAME.
+
+With --digests, look up every digest of a list, one a line, as sha256sum writes them: how many documents that
+match the query have it, and the newest of them (with -o json as many as --limit says).`,
 		Example: `  maestro search 'kind:decision AND decision:deny' --since 24h
   maestro search digest:sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03
-  maestro search 'attr.branch:main' --tenant demo --all -o json`,
+  maestro search 'attr.branch:main' --tenant demo --all -o json
+  sha256sum dist/* | maestro search --digests -`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&r.Tenant, "tenant", "", "only this tenant (default: the context's tenant, else all you may see)")
@@ -44,6 +49,7 @@ cost, time, attr.NAME.`,
 	f.StringVar(&r.Cursor, "cursor", "", "go on where an earlier page ended")
 	f.BoolVar(&all, "all", false, "all pages")
 	f.BoolVar(&r.Exact, "exact", false, "count all matches, however many")
+	f.StringVar(&digests, "digests", "", "look up the digests of this file, one a line; - reads standard input")
 	f.BoolVar(&partial, "partial", false, "answer at once without the shards that cannot answer now")
 	cmd.RunE = a.action(func(ctx context.Context, args []string) error {
 		var err error
@@ -58,6 +64,9 @@ cost, time, attr.NAME.`,
 		if all && !cmd.Flags().Changed("limit") {
 			r.Limit = 1000
 		}
+		if digests != "" {
+			return a.searchDigests(ctx, cmd, r, digests)
+		}
 		c, tenant, err := a.connect(r.GetTenant())
 		if err != nil {
 			return err
@@ -71,6 +80,41 @@ cost, time, attr.NAME.`,
 		return a.print(result, func(w io.Writer) { searchTable(w, result) })
 	})
 	return cmd
+}
+
+// searchDigests is a search with --digests.
+func (a *app) searchDigests(ctx context.Context, cmd *cobra.Command, r *provenancev1.SearchRequest, file string) error {
+	for _, name := range []string{"pack", "digest", "cursor", "all", "exact"} {
+		if cmd.Flags().Changed(name) {
+			return usageError{fmt.Errorf("--%s does not go with --digests; write conditions as a query", name)}
+		}
+	}
+	ask := &provenancev1.LookupRequest{
+		Documents: 1, Tenant: r.GetTenant(), Query: r.GetQuery(), Since: r.GetFrom(), Until: r.GetTo(), RequireComplete: r.GetRequireComplete(),
+	}
+	if cmd.Flags().Changed("limit") {
+		if ask.Documents = r.GetLimit(); ask.GetDocuments() > index.LookupDocumentsMax {
+			return usageError{fmt.Errorf("--limit %d: at most %d documents of a digest", r.GetLimit(), index.LookupDocumentsMax)}
+		}
+	}
+	list, err := readDigests(file, a.stdin)
+	if err != nil {
+		return err
+	}
+	c, tenant, err := a.connect(r.GetTenant())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ask.Tenant = tenant
+	result, err := a.lookup(ctx, c, ask, list)
+	if err != nil {
+		return err
+	}
+	if err := a.print(result, func(w io.Writer) { lookupTable(w, result, list) }); err != nil {
+		return err
+	}
+	return problems(result)
 }
 
 // searchPages returns one page, or all of them as one.
@@ -118,13 +162,18 @@ func searchTable(w io.Writer, r *provenancev1.SearchResponse) {
 		total += " or more"
 	}
 	fmt.Fprintf(w, "%d of %s\n", len(r.GetItems()), total)
-	for _, s := range r.GetShards() {
+	printIncomplete(w, r.GetShards())
+	if r.GetNext() != "" {
+		fmt.Fprintf(w, "more with --all, or --cursor %s\n", r.GetNext())
+	}
+}
+
+// printIncomplete names the shards that could not answer.
+func printIncomplete(w io.Writer, shards []*provenancev1.ShardStatus) {
+	for _, s := range shards {
 		if s.GetState() != "ok" {
 			fmt.Fprintf(w, "incomplete: %s: %s: %s\n", s.GetShard(), s.GetState(), s.GetMessage())
 		}
-	}
-	if r.GetNext() != "" {
-		fmt.Fprintf(w, "more with --all, or --cursor %s\n", r.GetNext())
 	}
 }
 

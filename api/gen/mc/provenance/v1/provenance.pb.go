@@ -1110,6 +1110,253 @@ func (x *ShardStatus) GetMessage() string {
 	return ""
 }
 
+// LookupRequest asks for many digests at once.
+type LookupRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// digests are 1 to 10000, in any spelling; hex without an algorithm is read in every
+	// algorithm with values of that length.
+	Digests []string `protobuf:"bytes,1,rep,name=digests,proto3" json:"digests,omitempty"`
+	// documents is how many of the newest documents of each digest are wanted: 0 to 100, and
+	// at most 100000 for all digests together.
+	Documents uint32 `protobuf:"varint,2,opt,name=documents,proto3" json:"documents,omitempty"`
+	// tenant restricts to one tenant; callers of one tenant see only their own.
+	Tenant string `protobuf:"bytes,3,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// query is a condition on the documents, in the search language.
+	Query string `protobuf:"bytes,4,opt,name=query,proto3" json:"query,omitempty"`
+	// since and until restrict to documents with a time in [since, until).
+	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	Until *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=until,proto3" json:"until,omitempty"`
+	// require_complete fails the lookup when a shard cannot answer.
+	RequireComplete bool `protobuf:"varint,7,opt,name=require_complete,json=requireComplete,proto3" json:"require_complete,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *LookupRequest) Reset() {
+	*x = LookupRequest{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookupRequest) ProtoMessage() {}
+
+func (x *LookupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookupRequest.ProtoReflect.Descriptor instead.
+func (*LookupRequest) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *LookupRequest) GetDigests() []string {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+func (x *LookupRequest) GetDocuments() uint32 {
+	if x != nil {
+		return x.Documents
+	}
+	return 0
+}
+
+func (x *LookupRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *LookupRequest) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *LookupRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *LookupRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *LookupRequest) GetRequireComplete() bool {
+	if x != nil {
+		return x.RequireComplete
+	}
+	return false
+}
+
+// LookupResponse has an answer for each digest.
+type LookupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// digests are in the order of the request.
+	Digests []*DigestAnswer `protobuf:"bytes,1,rep,name=digests,proto3" json:"digests,omitempty"`
+	// cut is true when documents were left out because they have more than 8 MiB together;
+	// counts are not affected.
+	Cut bool `protobuf:"varint,2,opt,name=cut,proto3" json:"cut,omitempty"`
+	// complete is false when a shard could not answer; counts are lower bounds then.
+	Complete      bool           `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
+	Shards        []*ShardStatus `protobuf:"bytes,4,rep,name=shards,proto3" json:"shards,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LookupResponse) Reset() {
+	*x = LookupResponse{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookupResponse) ProtoMessage() {}
+
+func (x *LookupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookupResponse.ProtoReflect.Descriptor instead.
+func (*LookupResponse) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *LookupResponse) GetDigests() []*DigestAnswer {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+func (x *LookupResponse) GetCut() bool {
+	if x != nil {
+		return x.Cut
+	}
+	return false
+}
+
+func (x *LookupResponse) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *LookupResponse) GetShards() []*ShardStatus {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+// DigestAnswer is what is known of one digest.
+type DigestAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// digest is as it was asked for.
+	Digest string `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	// count is how many documents have it, in any direction; it is exact.
+	Count uint32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// documents are the newest of them.
+	Documents []*Document `protobuf:"bytes,3,rep,name=documents,proto3" json:"documents,omitempty"`
+	// problem says why this is no digest; empty for one.
+	Problem       string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DigestAnswer) Reset() {
+	*x = DigestAnswer{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DigestAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DigestAnswer) ProtoMessage() {}
+
+func (x *DigestAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DigestAnswer.ProtoReflect.Descriptor instead.
+func (*DigestAnswer) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *DigestAnswer) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *DigestAnswer) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *DigestAnswer) GetDocuments() []*Document {
+	if x != nil {
+		return x.Documents
+	}
+	return nil
+}
+
+func (x *DigestAnswer) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // LineageRequest is where a walk begins, and how far it goes. Outputs and subjects of a
 // receipt were made from its inputs.
 type LineageRequest struct {
@@ -1143,7 +1390,7 @@ type LineageRequest struct {
 
 func (x *LineageRequest) Reset() {
 	*x = LineageRequest{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[14]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1155,7 +1402,7 @@ func (x *LineageRequest) String() string {
 func (*LineageRequest) ProtoMessage() {}
 
 func (x *LineageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[14]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1168,7 +1415,7 @@ func (x *LineageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineageRequest.ProtoReflect.Descriptor instead.
 func (*LineageRequest) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{14}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LineageRequest) GetDigest() string {
@@ -1276,7 +1523,7 @@ type LineageResponse struct {
 
 func (x *LineageResponse) Reset() {
 	*x = LineageResponse{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[15]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1535,7 @@ func (x *LineageResponse) String() string {
 func (*LineageResponse) ProtoMessage() {}
 
 func (x *LineageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[15]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1301,7 +1548,7 @@ func (x *LineageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineageResponse.ProtoReflect.Descriptor instead.
 func (*LineageResponse) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{15}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LineageResponse) GetSteps() []*LineageStep {
@@ -1374,7 +1621,7 @@ type LineageStep struct {
 
 func (x *LineageStep) Reset() {
 	*x = LineageStep{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[16]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1386,7 +1633,7 @@ func (x *LineageStep) String() string {
 func (*LineageStep) ProtoMessage() {}
 
 func (x *LineageStep) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[16]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1399,7 +1646,7 @@ func (x *LineageStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineageStep.ProtoReflect.Descriptor instead.
 func (*LineageStep) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{16}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LineageStep) GetDocument() *Document {
@@ -1435,7 +1682,7 @@ type LineageDigest struct {
 
 func (x *LineageDigest) Reset() {
 	*x = LineageDigest{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[17]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +1694,7 @@ func (x *LineageDigest) String() string {
 func (*LineageDigest) ProtoMessage() {}
 
 func (x *LineageDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[17]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +1707,7 @@ func (x *LineageDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineageDigest.ProtoReflect.Descriptor instead.
 func (*LineageDigest) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{17}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LineageDigest) GetDigest() string {
@@ -1569,7 +1816,25 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\x05shard\x18\x01 \x01(\tR\x05shard\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12#\n" +
 	"\rapplied_index\x18\x03 \x01(\x04R\fappliedIndex\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\xef\x02\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\x84\x02\n" +
+	"\rLookupRequest\x12\x18\n" +
+	"\adigests\x18\x01 \x03(\tR\adigests\x12\x1c\n" +
+	"\tdocuments\x18\x02 \x01(\rR\tdocuments\x12\x16\n" +
+	"\x06tenant\x18\x03 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05query\x18\x04 \x01(\tR\x05query\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12)\n" +
+	"\x10require_complete\x18\a \x01(\bR\x0frequireComplete\"\xaf\x01\n" +
+	"\x0eLookupResponse\x128\n" +
+	"\adigests\x18\x01 \x03(\v2\x1e.mc.provenance.v1.DigestAnswerR\adigests\x12\x10\n" +
+	"\x03cut\x18\x02 \x01(\bR\x03cut\x12\x1a\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\x125\n" +
+	"\x06shards\x18\x04 \x03(\v2\x1d.mc.provenance.v1.ShardStatusR\x06shards\"\x90\x01\n" +
+	"\fDigestAnswer\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\x128\n" +
+	"\tdocuments\x18\x03 \x03(\v2\x1a.mc.provenance.v1.DocumentR\tdocuments\x12\x18\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem\"\xef\x02\n" +
 	"\x0eLineageRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1c\n" +
 	"\tdirection\x18\x02 \x01(\tR\tdirection\x12\x0e\n" +
@@ -1599,13 +1864,14 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\x03via\x18\x03 \x03(\tR\x03via\"=\n" +
 	"\rLineageDigest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x14\n" +
-	"\x05depth\x18\x02 \x01(\rR\x05depth2\xd9\x02\n" +
+	"\x05depth\x18\x02 \x01(\rR\x05depth2\xa6\x03\n" +
 	"\n" +
 	"Provenance\x12K\n" +
 	"\x06Ingest\x12\x1f.mc.provenance.v1.IngestRequest\x1a .mc.provenance.v1.IngestResponse\x12a\n" +
 	"\fIngestStream\x12%.mc.provenance.v1.IngestStreamRequest\x1a&.mc.provenance.v1.IngestStreamResponse(\x010\x01\x12K\n" +
 	"\x06Search\x12\x1f.mc.provenance.v1.SearchRequest\x1a .mc.provenance.v1.SearchResponse\x12N\n" +
-	"\aLineage\x12 .mc.provenance.v1.LineageRequest\x1a!.mc.provenance.v1.LineageResponseBLZJgithub.com/maestro-conductor/maestro/api/gen/mc/provenance/v1;provenancev1b\x06proto3"
+	"\aLineage\x12 .mc.provenance.v1.LineageRequest\x1a!.mc.provenance.v1.LineageResponse\x12K\n" +
+	"\x06Lookup\x12\x1f.mc.provenance.v1.LookupRequest\x1a .mc.provenance.v1.LookupResponseBLZJgithub.com/maestro-conductor/maestro/api/gen/mc/provenance/v1;provenancev1b\x06proto3"
 
 var (
 	file_mc_provenance_v1_provenance_proto_rawDescOnce sync.Once
@@ -1619,7 +1885,7 @@ func file_mc_provenance_v1_provenance_proto_rawDescGZIP() []byte {
 	return file_mc_provenance_v1_provenance_proto_rawDescData
 }
 
-var file_mc_provenance_v1_provenance_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_mc_provenance_v1_provenance_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_mc_provenance_v1_provenance_proto_goTypes = []any{
 	(*Document)(nil),              // 0: mc.provenance.v1.Document
 	(*Digest)(nil),                // 1: mc.provenance.v1.Digest
@@ -1635,49 +1901,59 @@ var file_mc_provenance_v1_provenance_proto_goTypes = []any{
 	(*SearchResponse)(nil),        // 11: mc.provenance.v1.SearchResponse
 	(*Total)(nil),                 // 12: mc.provenance.v1.Total
 	(*ShardStatus)(nil),           // 13: mc.provenance.v1.ShardStatus
-	(*LineageRequest)(nil),        // 14: mc.provenance.v1.LineageRequest
-	(*LineageResponse)(nil),       // 15: mc.provenance.v1.LineageResponse
-	(*LineageStep)(nil),           // 16: mc.provenance.v1.LineageStep
-	(*LineageDigest)(nil),         // 17: mc.provenance.v1.LineageDigest
-	nil,                           // 18: mc.provenance.v1.Document.AttributesEntry
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*LookupRequest)(nil),         // 14: mc.provenance.v1.LookupRequest
+	(*LookupResponse)(nil),        // 15: mc.provenance.v1.LookupResponse
+	(*DigestAnswer)(nil),          // 16: mc.provenance.v1.DigestAnswer
+	(*LineageRequest)(nil),        // 17: mc.provenance.v1.LineageRequest
+	(*LineageResponse)(nil),       // 18: mc.provenance.v1.LineageResponse
+	(*LineageStep)(nil),           // 19: mc.provenance.v1.LineageStep
+	(*LineageDigest)(nil),         // 20: mc.provenance.v1.LineageDigest
+	nil,                           // 21: mc.provenance.v1.Document.AttributesEntry
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
 }
 var file_mc_provenance_v1_provenance_proto_depIdxs = []int32{
-	19, // 0: mc.provenance.v1.Document.time:type_name -> google.protobuf.Timestamp
+	22, // 0: mc.provenance.v1.Document.time:type_name -> google.protobuf.Timestamp
 	1,  // 1: mc.provenance.v1.Document.digests:type_name -> mc.provenance.v1.Digest
 	2,  // 2: mc.provenance.v1.Document.cost:type_name -> mc.provenance.v1.Cost
-	18, // 3: mc.provenance.v1.Document.attributes:type_name -> mc.provenance.v1.Document.AttributesEntry
+	21, // 3: mc.provenance.v1.Document.attributes:type_name -> mc.provenance.v1.Document.AttributesEntry
 	0,  // 4: mc.provenance.v1.IngestRequest.documents:type_name -> mc.provenance.v1.Document
 	3,  // 5: mc.provenance.v1.IngestRequest.records:type_name -> mc.provenance.v1.Record
 	6,  // 6: mc.provenance.v1.IngestResponse.refusals:type_name -> mc.provenance.v1.Refusal
 	7,  // 7: mc.provenance.v1.IngestResponse.positions:type_name -> mc.provenance.v1.ShardPosition
 	4,  // 8: mc.provenance.v1.IngestStreamRequest.batch:type_name -> mc.provenance.v1.IngestRequest
 	5,  // 9: mc.provenance.v1.IngestStreamResponse.batch:type_name -> mc.provenance.v1.IngestResponse
-	19, // 10: mc.provenance.v1.SearchRequest.from:type_name -> google.protobuf.Timestamp
-	19, // 11: mc.provenance.v1.SearchRequest.to:type_name -> google.protobuf.Timestamp
+	22, // 10: mc.provenance.v1.SearchRequest.from:type_name -> google.protobuf.Timestamp
+	22, // 11: mc.provenance.v1.SearchRequest.to:type_name -> google.protobuf.Timestamp
 	0,  // 12: mc.provenance.v1.SearchResponse.items:type_name -> mc.provenance.v1.Document
 	12, // 13: mc.provenance.v1.SearchResponse.total:type_name -> mc.provenance.v1.Total
 	13, // 14: mc.provenance.v1.SearchResponse.shards:type_name -> mc.provenance.v1.ShardStatus
-	19, // 15: mc.provenance.v1.LineageRequest.since:type_name -> google.protobuf.Timestamp
-	19, // 16: mc.provenance.v1.LineageRequest.until:type_name -> google.protobuf.Timestamp
-	16, // 17: mc.provenance.v1.LineageResponse.steps:type_name -> mc.provenance.v1.LineageStep
-	17, // 18: mc.provenance.v1.LineageResponse.digests:type_name -> mc.provenance.v1.LineageDigest
-	2,  // 19: mc.provenance.v1.LineageResponse.costs:type_name -> mc.provenance.v1.Cost
-	13, // 20: mc.provenance.v1.LineageResponse.shards:type_name -> mc.provenance.v1.ShardStatus
-	0,  // 21: mc.provenance.v1.LineageStep.document:type_name -> mc.provenance.v1.Document
-	4,  // 22: mc.provenance.v1.Provenance.Ingest:input_type -> mc.provenance.v1.IngestRequest
-	8,  // 23: mc.provenance.v1.Provenance.IngestStream:input_type -> mc.provenance.v1.IngestStreamRequest
-	10, // 24: mc.provenance.v1.Provenance.Search:input_type -> mc.provenance.v1.SearchRequest
-	14, // 25: mc.provenance.v1.Provenance.Lineage:input_type -> mc.provenance.v1.LineageRequest
-	5,  // 26: mc.provenance.v1.Provenance.Ingest:output_type -> mc.provenance.v1.IngestResponse
-	9,  // 27: mc.provenance.v1.Provenance.IngestStream:output_type -> mc.provenance.v1.IngestStreamResponse
-	11, // 28: mc.provenance.v1.Provenance.Search:output_type -> mc.provenance.v1.SearchResponse
-	15, // 29: mc.provenance.v1.Provenance.Lineage:output_type -> mc.provenance.v1.LineageResponse
-	26, // [26:30] is the sub-list for method output_type
-	22, // [22:26] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	22, // 15: mc.provenance.v1.LookupRequest.since:type_name -> google.protobuf.Timestamp
+	22, // 16: mc.provenance.v1.LookupRequest.until:type_name -> google.protobuf.Timestamp
+	16, // 17: mc.provenance.v1.LookupResponse.digests:type_name -> mc.provenance.v1.DigestAnswer
+	13, // 18: mc.provenance.v1.LookupResponse.shards:type_name -> mc.provenance.v1.ShardStatus
+	0,  // 19: mc.provenance.v1.DigestAnswer.documents:type_name -> mc.provenance.v1.Document
+	22, // 20: mc.provenance.v1.LineageRequest.since:type_name -> google.protobuf.Timestamp
+	22, // 21: mc.provenance.v1.LineageRequest.until:type_name -> google.protobuf.Timestamp
+	19, // 22: mc.provenance.v1.LineageResponse.steps:type_name -> mc.provenance.v1.LineageStep
+	20, // 23: mc.provenance.v1.LineageResponse.digests:type_name -> mc.provenance.v1.LineageDigest
+	2,  // 24: mc.provenance.v1.LineageResponse.costs:type_name -> mc.provenance.v1.Cost
+	13, // 25: mc.provenance.v1.LineageResponse.shards:type_name -> mc.provenance.v1.ShardStatus
+	0,  // 26: mc.provenance.v1.LineageStep.document:type_name -> mc.provenance.v1.Document
+	4,  // 27: mc.provenance.v1.Provenance.Ingest:input_type -> mc.provenance.v1.IngestRequest
+	8,  // 28: mc.provenance.v1.Provenance.IngestStream:input_type -> mc.provenance.v1.IngestStreamRequest
+	10, // 29: mc.provenance.v1.Provenance.Search:input_type -> mc.provenance.v1.SearchRequest
+	17, // 30: mc.provenance.v1.Provenance.Lineage:input_type -> mc.provenance.v1.LineageRequest
+	14, // 31: mc.provenance.v1.Provenance.Lookup:input_type -> mc.provenance.v1.LookupRequest
+	5,  // 32: mc.provenance.v1.Provenance.Ingest:output_type -> mc.provenance.v1.IngestResponse
+	9,  // 33: mc.provenance.v1.Provenance.IngestStream:output_type -> mc.provenance.v1.IngestStreamResponse
+	11, // 34: mc.provenance.v1.Provenance.Search:output_type -> mc.provenance.v1.SearchResponse
+	18, // 35: mc.provenance.v1.Provenance.Lineage:output_type -> mc.provenance.v1.LineageResponse
+	15, // 36: mc.provenance.v1.Provenance.Lookup:output_type -> mc.provenance.v1.LookupResponse
+	32, // [32:37] is the sub-list for method output_type
+	27, // [27:32] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_mc_provenance_v1_provenance_proto_init() }
@@ -1691,7 +1967,7 @@ func file_mc_provenance_v1_provenance_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_provenance_v1_provenance_proto_rawDesc), len(file_mc_provenance_v1_provenance_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
