@@ -183,6 +183,8 @@ var documentedLimits = func() []struct{ what, value, beyond string } {
 		{"receipts and digests of a lineage", fmt.Sprintf("%d and %d, without a wish %d and %d", index.LineageDocumentsMax, index.LineageDigestsMax, DefaultLineageDocuments, DefaultLineageDigests), text(reasonFieldMalformed)},
 		{"digests of a lookup; documents of one and of all", fmt.Sprintf("%d; %d and %d", index.LookupDigestsMax, index.LookupDocumentsMax, index.LookupTotalMax), text(reasonBatchTooLarge) + ", " + text(reasonFieldMalformed)},
 		{"documents of a lookup", "8 MiB", "fewer, and `cut`"},
+		{"values of a facet", fmt.Sprintf("%d, without a wish %d", index.FacetValuesMax, DefaultFacetValues), text(reasonFieldMalformed)},
+		{"buckets of a histogram", fmt.Sprintf("%d with a given length, %d with `auto`", index.HistogramBucketsMax, index.HistogramBucketsChosen), text(reasonFieldMalformed)},
 		{"query; cursor", bytesText(MaxQueryBytes) + "; " + bytesText(MaxCursorBytes), text(reasonFieldTooLong)},
 		{"token and key of a check", fmt.Sprintf("%d and %d bytes", MaxTokenBytes, MaxKeyBytes), text(reasonFieldTooLong)},
 		{"request id", bytesText(MaxRequestIDBytes), text(reasonFieldTooLong)},

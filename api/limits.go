@@ -17,6 +17,8 @@ const (
 	// MaxPage is the most items a page of a search holds; DefaultPage is what 0 means.
 	MaxPage     = index.PageMax
 	DefaultPage = 50
+	// DefaultFacetValues is how many values of a facet are told when the request does not say.
+	DefaultFacetValues = 10
 	// How far a walk goes when the request does not say; the most are in package index.
 	DefaultLineageDepth     = 5
 	DefaultLineageDocuments = 1000

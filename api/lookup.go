@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"math"
 	"time"
 
 	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
@@ -45,7 +44,7 @@ func lookupRequest(who Principal, r *provenancev1.LookupRequest) (index.LookupRe
 		return index.LookupRequest{}, f
 	}
 	return index.LookupRequest{
-		Digests: r.GetDigests(), Documents: int(min(r.GetDocuments(), math.MaxInt32)), Query: r.GetQuery(), Tenant: tenant,
+		Digests: r.GetDigests(), Documents: int(min(r.GetDocuments(), index.LookupDocumentsMax+1)), Query: r.GetQuery(), Tenant: tenant,
 		Since: since, Until: until, RequireComplete: r.GetRequireComplete(),
 	}, nil
 }
@@ -56,7 +55,7 @@ func lookupMessage(r *index.LookupResult) *provenancev1.LookupResponse {
 	}
 	for i := range r.Digests {
 		d := &r.Digests[i]
-		a := &provenancev1.DigestAnswer{Digest: d.Digest, Count: uint32(min(d.Count, math.MaxUint32)), Problem: d.Problem}
+		a := &provenancev1.DigestAnswer{Digest: d.Digest, Count: count32(d.Count), Problem: d.Problem}
 		for n := range d.Documents {
 			a.Documents = append(a.Documents, DocumentMessage(&d.Documents[n]))
 		}

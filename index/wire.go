@@ -50,6 +50,9 @@ type shardAnswer struct {
 	capped bool // total is TotalMax and there are more
 	more   bool // there are more documents behind the last row
 	rows   [][]byte
+	aggregated
+	// refusal says why the query cannot be answered, though it has no mistake.
+	refusal string
 	// lookup is by digest of the query's lookup; then there is nothing else but bound.
 	lookup []lookupFound
 }
@@ -161,6 +164,8 @@ const (
 	answerMistake
 	answerBehind
 	answerLookup
+	answerAggregated // answerOK, and more behind it
+	answerRefusal
 )
 
 func (a *shardAnswer) encode() []byte {
@@ -174,17 +179,27 @@ func (a *shardAnswer) encode() []byte {
 	if a.lookup != nil {
 		return a.encodeLookup()
 	}
+	if a.refusal != "" {
+		return appendString([]byte{wireVersion, answerRefusal}, a.refusal)
+	}
+	kind := byte(answerOK)
+	if a.aggregated.any() {
+		kind = answerAggregated
+	}
 	size := 64
 	for _, row := range a.rows {
 		size += binary.MaxVarintLen32 + len(row)
 	}
-	b := append(make([]byte, 0, size), wireVersion, answerOK)
+	b := append(make([]byte, 0, size), wireVersion, kind)
 	b = binary.AppendUvarint(b, a.bound)
 	b = binary.AppendUvarint(b, a.total)
 	b = append(b, boolByte(a.capped), boolByte(a.more))
 	b = binary.AppendUvarint(b, uint64(len(a.rows)))
 	for _, row := range a.rows {
 		b = appendString(b, string(row))
+	}
+	if kind == answerAggregated {
+		b = a.aggregated.append(b)
 	}
 	return b
 }
@@ -193,8 +208,8 @@ func (a *shardAnswer) encode() []byte {
 func decodeShardAnswer(b []byte) (*shardAnswer, error) {
 	r := wireReader{b: b}
 	a := &shardAnswer{}
-	switch r.header() {
-	case answerOK:
+	switch kind := r.header(); kind {
+	case answerOK, answerAggregated:
 		a.bound, a.total = r.uvarint(), r.uvarint()
 		a.capped, a.more = r.bool(), r.bool()
 		n := r.uvarint()
@@ -204,11 +219,18 @@ func decodeShardAnswer(b []byte) (*shardAnswer, error) {
 		for ; n > 0 && !r.bad; n-- {
 			a.rows = append(a.rows, r.bytes())
 		}
+		if kind == answerAggregated {
+			a.aggregated = r.aggregated()
+		}
 	case answerMistake:
 		a.mistake = &QueryError{Position: int(min(r.uvarint(), 1<<20))}
 		a.mistake.Message, a.mistake.Suggestion = string(r.bytes()), string(r.bytes())
 	case answerBehind:
 		a.behind = true
+	case answerRefusal:
+		if a.refusal = string(r.bytes()); a.refusal == "" {
+			r.bad = true
+		}
 	case answerLookup:
 		r.lookup(a)
 	default:

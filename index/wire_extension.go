@@ -1,6 +1,12 @@
 package index
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math"
+	"slices"
+
+	"github.com/maestro-conductor/maestro/index/query"
+)
 
 // extension is what queries have learned since the first version. A node that knows none
 // refuses a query with one; one without is as it always was.
@@ -9,11 +15,22 @@ type extension struct {
 	// mean. perDigest is how many of the newest documents of each are wanted.
 	lookup    [][]string
 	perDigest int
+	// facets are the fields whose values are counted. histogram is the length of buckets of
+	// time in nanoseconds, HistogramAuto to have it chosen, 0 for none.
+	facets    []string
+	histogram int64
 }
 
-const extensionLookup = 1 << iota
+const (
+	extensionLookup = 1 << iota
+	extensionFacets
+	extensionHistogram
 
-const extensionsKnown = extensionLookup
+	extensionsKnown = extensionHistogram<<1 - 1
+)
+
+// aggregates tells whether all matches are needed, and not only the first.
+func (e *extension) aggregates() bool { return len(e.facets) > 0 || e.histogram != 0 }
 
 // extended tells whether there is anything in it.
 func (e *extension) extended() bool { return e.bits() != 0 }
@@ -21,6 +38,12 @@ func (e *extension) extended() bool { return e.bits() != 0 }
 func (e *extension) bits() (bits uint64) {
 	if e.lookup != nil {
 		bits |= extensionLookup
+	}
+	if len(e.facets) > 0 {
+		bits |= extensionFacets
+	}
+	if e.histogram != 0 {
+		bits |= extensionHistogram
 	}
 	return bits
 }
@@ -32,6 +55,12 @@ func (e *extension) appendExtension(b []byte) []byte {
 		for _, readings := range e.lookup {
 			b = appendStrings(b, readings)
 		}
+	}
+	if len(e.facets) > 0 {
+		b = appendStrings(b, e.facets)
+	}
+	if e.histogram != 0 {
+		b = binary.AppendVarint(b, e.histogram)
 	}
 	return b
 }
@@ -48,7 +77,70 @@ func (r *wireReader) extension() (e extension) {
 			e.lookup = append(e.lookup, r.strings(len(digestAlgorithms)))
 		}
 	}
+	if bits&extensionFacets != 0 {
+		e.facets = r.strings(len(FacetFields))
+		for _, f := range e.facets {
+			r.bad = r.bad || !slices.Contains(FacetFields, query.Field(f))
+		}
+		r.bad = r.bad || len(e.facets) == 0
+	}
+	if bits&extensionHistogram != 0 {
+		e.histogram = r.varint()
+		r.bad = r.bad || e.histogram != HistogramAuto && e.histogram < HistogramIntervalMin
+	}
 	return e
+}
+
+// aggregated is what an answer tells beside documents.
+type aggregated struct {
+	facets   []facetCounts // in the order of the query's
+	interval int64
+	buckets  []Bucket
+}
+
+func (a *aggregated) any() bool { return len(a.facets) > 0 || a.interval != 0 }
+
+func (a *aggregated) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(a.facets)))
+	for i := range a.facets {
+		f := &a.facets[i]
+		b = binary.AppendUvarint(binary.AppendUvarint(b, f.missing), f.other)
+		b = binary.AppendUvarint(b, uint64(len(f.values)))
+		for _, v := range f.values {
+			b = binary.AppendUvarint(appendString(b, v.value), v.count)
+		}
+	}
+	b = binary.AppendVarint(b, a.interval)
+	b = binary.AppendUvarint(b, uint64(len(a.buckets)))
+	for _, k := range a.buckets {
+		b = binary.AppendUvarint(binary.AppendVarint(b, k.Start), uint64(k.Count))
+	}
+	return b
+}
+
+func (r *wireReader) aggregated() (a aggregated) {
+	for n := r.count(len(FacetFields)); n > 0 && !r.bad; n-- {
+		f := facetCounts{missing: r.uvarint(), other: r.uvarint()}
+		for values := r.count(facetSentMax); values > 0 && !r.bad; values-- {
+			f.values = append(f.values, valueCount{string(r.bytes()), r.uvarint()})
+		}
+		a.facets = append(a.facets, f)
+	}
+	a.interval = r.varint()
+	for n := r.count(HistogramBucketsMax); n > 0 && !r.bad; n-- {
+		a.buckets = append(a.buckets, Bucket{r.varint(), r.count(math.MaxInt32)})
+	}
+	r.bad = r.bad || !a.any() || a.interval < 0
+	return a
+}
+
+// named is the text and conditions of a query, so that no other has the same.
+func (q *shardQuery) named() string {
+	b := appendString(nil, q.text)
+	for _, s := range []string{q.tenant, q.pack, q.digest} {
+		b = appendString(b, s)
+	}
+	return string(binary.AppendVarint(binary.AppendVarint(b, q.from), q.to))
 }
 
 // lookupFound is what a shard has of one digest: the count of its documents, and the newest.

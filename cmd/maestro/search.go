@@ -33,10 +33,14 @@ Fields: digest, input, output, task, execution, tenant, pack, rule, decision, re
 cost, time, attr.NAME.
 
 With --digests, look up every digest of a list, one a line, as sha256sum writes them: how many documents that
-match the query have it, and the newest of them (with -o json as many as --limit says).`,
+match the query have it, and the newest of them (with -o json as many as --limit says).
+
+With --facet or --histogram, count all matches by the values of fields, or by time. Documents are shown
+beside that if --limit or --all is given.`,
 		Example: `  maestro search 'kind:decision AND decision:deny' --since 24h
   maestro search digest:sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03
   maestro search 'attr.branch:main' --tenant demo --all -o json
+  maestro search decision:deny --facet rule,reason --histogram 1h
   sha256sum dist/* | maestro search --digests -`,
 	}
 	f := cmd.Flags()
@@ -49,6 +53,9 @@ match the query have it, and the newest of them (with -o json as many as --limit
 	f.StringVar(&r.Cursor, "cursor", "", "go on where an earlier page ended")
 	f.BoolVar(&all, "all", false, "all pages")
 	f.BoolVar(&r.Exact, "exact", false, "count all matches, however many")
+	f.StringSliceVar(&r.Facets, "facet", nil, "count matches by the values of these fields: "+facetNames())
+	f.Uint32Var(&r.FacetValues, "facet-values", 10, fmt.Sprintf("most frequent values of a facet, 1 to %d", index.FacetValuesMax))
+	f.StringVar(&r.Histogram, "histogram", "", "count matches by time: auto, or the length of a bucket, such as 15m, 1h or 7d")
 	f.StringVar(&digests, "digests", "", "look up the digests of this file, one a line; - reads standard input")
 	f.BoolVar(&partial, "partial", false, "answer at once without the shards that cannot answer now")
 	cmd.RunE = a.action(func(ctx context.Context, args []string) error {
@@ -64,6 +71,12 @@ match the query have it, and the newest of them (with -o json as many as --limit
 		if all && !cmd.Flags().Changed("limit") {
 			r.Limit = 1000
 		}
+		counts := len(r.GetFacets()) > 0 || r.GetHistogram() != ""
+		if counts && !all && !cmd.Flags().Changed("limit") {
+			r.Limit = 1 // a page has a document at least; it is not shown
+		} else {
+			counts = false
+		}
 		if digests != "" {
 			return a.searchDigests(ctx, cmd, r, digests)
 		}
@@ -77,14 +90,21 @@ match the query have it, and the newest of them (with -o json as many as --limit
 		if err != nil {
 			return err
 		}
-		return a.print(result, func(w io.Writer) { searchTable(w, result) })
+		if counts {
+			result.Items, result.Next = nil, ""
+		}
+		return a.print(result, func(w io.Writer) {
+			facetTables(w, result.GetFacets())
+			histogramTable(w, result.GetHistogram())
+			searchTable(w, result, counts)
+		})
 	})
 	return cmd
 }
 
 // searchDigests is a search with --digests.
 func (a *app) searchDigests(ctx context.Context, cmd *cobra.Command, r *provenancev1.SearchRequest, file string) error {
-	for _, name := range []string{"pack", "digest", "cursor", "all", "exact"} {
+	for _, name := range []string{"pack", "digest", "cursor", "all", "exact", "facet", "histogram"} {
 		if cmd.Flags().Changed(name) {
 			return usageError{fmt.Errorf("--%s does not go with --digests; write conditions as a query", name)}
 		}
@@ -135,7 +155,16 @@ func (a *app) searchPages(ctx context.Context, c *client.Client, r *provenancev1
 			return result, nil
 		}
 		r.Cursor = page.GetNext()
+		r.Facets, r.Histogram = nil, "" // the first page has told
 	}
+}
+
+func facetNames() string {
+	names := make([]string, len(index.FacetFields))
+	for i, f := range index.FacetFields {
+		names[i] = string(f)
+	}
+	return strings.Join(names, ", ")
 }
 
 func (a *app) searchPage(ctx context.Context, c *client.Client, r *provenancev1.SearchRequest) (*provenancev1.SearchResponse, error) {
@@ -149,7 +178,7 @@ func (a *app) searchPage(ctx context.Context, c *client.Client, r *provenancev1.
 }
 
 // searchTable fits 100 columns; -o json has everything.
-func searchTable(w io.Writer, r *provenancev1.SearchResponse) {
+func searchTable(w io.Writer, r *provenancev1.SearchResponse, counts bool) {
 	if len(r.GetItems()) > 0 {
 		fmt.Fprintln(w, "TIME\tKIND\tTENANT\tID\tWHAT")
 	}
@@ -161,7 +190,11 @@ func searchTable(w io.Writer, r *provenancev1.SearchResponse) {
 	if r.GetTotal().GetRelation() == "gte" {
 		total += " or more"
 	}
-	fmt.Fprintf(w, "%d of %s\n", len(r.GetItems()), total)
+	if counts {
+		fmt.Fprintf(w, "%s documents\n", total)
+	} else {
+		fmt.Fprintf(w, "%d of %s\n", len(r.GetItems()), total)
+	}
 	printIncomplete(w, r.GetShards())
 	if r.GetNext() != "" {
 		fmt.Fprintf(w, "more with --all, or --cursor %s\n", r.GetNext())
