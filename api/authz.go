@@ -18,6 +18,7 @@ type class uint8
 const (
 	classCheck class = iota
 	classSearch
+	classLookup
 	classIngest
 	classStream
 	classAdmin
@@ -73,6 +74,7 @@ const (
 	restPeek          = "POST /api/limiter/peek"
 	restUsage         = "POST /api/limiter/usage"
 	restSearch        = "GET /api/provenance/search"
+	restLookup        = "POST /api/provenance/lookup"
 	restLineage       = "GET /api/provenance/lineage"
 	reflectionV1      = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 	reflectionV1Alpha = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
@@ -120,6 +122,8 @@ var procedures = []procedure{
 
 	{name: provenancev1connect.ProvenanceSearchProcedure, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
 	{name: restSearch, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
+	{name: provenancev1connect.ProvenanceLookupProcedure, least: RoleReader, class: classLookup, deadline: DeadlineSearch},
+	{name: restLookup, least: RoleReader, class: classLookup, deadline: DeadlineSearch},
 	{name: provenancev1connect.ProvenanceLineageProcedure, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
 	{name: restLineage, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
 	{name: provenancev1connect.ProvenanceIngestProcedure, least: RoleRunner, write: true, class: classIngest, deadline: DeadlineIngest},

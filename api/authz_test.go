@@ -283,6 +283,14 @@ var accessCases = withREST([]accessCase{
 		own: everyRole, foreign: everyRole, platform: everyRole,
 	},
 	{
+		what: "lookup in acme", procedure: provenancev1connect.ProvenanceLookupProcedure, request: &provenancev1.LookupRequest{Tenant: "acme", Digests: []string{"x"}},
+		own: everyRole, foreign: allForeign, platform: everyRole,
+	},
+	{
+		what: "lookup", procedure: provenancev1connect.ProvenanceLookupProcedure, request: &provenancev1.LookupRequest{Digests: []string{"x"}},
+		own: everyRole, foreign: everyRole, platform: everyRole,
+	},
+	{
 		what: "ingest for acme", procedure: provenancev1connect.ProvenanceIngestProcedure, request: &provenancev1.IngestRequest{Tenant: "acme"},
 		own: fromRunner, foreign: runForeign, platform: fromRunner,
 	},
@@ -362,6 +370,7 @@ var restOfRPC = map[string]string{
 	limiterv1connect.LimiterCancelProcedure: restCancel, limiterv1connect.LimiterRefundProcedure: restRefund,
 	limiterv1connect.LimiterAcquireProcedure: restAcquire, limiterv1connect.LimiterReleaseProcedure: restRelease,
 	limiterv1connect.LimiterPeekProcedure: restPeek, limiterv1connect.LimiterUsageProcedure: restUsage,
+	provenancev1connect.ProvenanceLookupProcedure: restLookup,
 }
 
 // withREST adds the cases of those RPCs once more by REST.
@@ -478,6 +487,8 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 		return callOne[provenancev1.SearchResponse](t, e, c.procedure, secret, m)
 	case *provenancev1.LineageRequest:
 		return callOne[provenancev1.LineageResponse](t, e, c.procedure, secret, m)
+	case *provenancev1.LookupRequest:
+		return callOne[provenancev1.LookupResponse](t, e, c.procedure, secret, m)
 	case *provenancev1.IngestRequest:
 		return callOne[provenancev1.IngestResponse](t, e, c.procedure, secret, m)
 	case *clusterv1.StatusRequest:

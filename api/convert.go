@@ -89,11 +89,39 @@ func searchMessage(r *index.SearchResult) *provenancev1.SearchResponse {
 	if r.TotalExact {
 		m.Total.Relation = "eq"
 	}
+	m.Facets, m.Histogram = facetMessages(r.Facets), histogramMessage(r.Histogram)
 	for i := range r.Items {
 		m.Items[i] = DocumentMessage(&r.Items[i])
 	}
 	return m
 }
+
+func facetMessages(facets []index.Facet) (out []*provenancev1.Facet) {
+	for _, f := range facets {
+		m := &provenancev1.Facet{Field: string(f.Field), Other: count32(f.Other), Missing: count32(f.Missing), Relation: "gte"}
+		if f.Exact {
+			m.Relation = "eq"
+		}
+		for _, v := range f.Values {
+			m.Values = append(m.Values, &provenancev1.FacetValue{Value: v.Value, Count: count32(v.Count)})
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+func histogramMessage(h *index.Histogram) *provenancev1.Histogram {
+	if h == nil {
+		return nil
+	}
+	m := &provenancev1.Histogram{IntervalMs: float64(h.Interval) / float64(time.Millisecond)}
+	for _, b := range h.Buckets {
+		m.Buckets = append(m.Buckets, &provenancev1.Bucket{Start: timestamppb.New(time.Unix(0, b.Start)), Count: count32(b.Count)})
+	}
+	return m
+}
+
+func count32(n int) uint32 { return uint32(min(n, math.MaxUint32)) }
 
 func shardMessages(shards []index.ShardState) []*provenancev1.ShardStatus {
 	out := make([]*provenancev1.ShardStatus, len(shards))

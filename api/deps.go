@@ -152,6 +152,7 @@ type Indexer interface {
 	// Ingest takes documents that index.Normalize has accepted.
 	Ingest(ctx context.Context, docs []index.Document, requestID string) (index.IngestResult, error)
 	Search(ctx context.Context, r index.SearchRequest) (index.SearchResult, error)
+	Lookup(ctx context.Context, r index.LookupRequest) (index.LookupResult, error)
 	Lineage(ctx context.Context, r index.LineageRequest) (index.LineageResult, error)
 }
 

@@ -31,6 +31,8 @@ type fakeServices struct {
 	found     index.SearchResult
 	walks     []index.LineageRequest
 	walked    index.LineageResult
+	lookups   []index.LookupRequest
+	looked    index.LookupResult
 	tokens    []Token
 	secrets   map[string]Principal
 	broken    map[string]error // secrets that do not admit
@@ -290,6 +292,13 @@ func (f *fakeServices) Search(_ context.Context, r index.SearchRequest) (index.S
 	defer f.mu.Unlock()
 	f.searches = append(f.searches, r)
 	return f.found, f.err
+}
+
+func (f *fakeServices) Lookup(_ context.Context, r index.LookupRequest) (index.LookupResult, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lookups = append(f.lookups, r)
+	return f.looked, f.err
 }
 
 func (f *fakeServices) Lineage(_ context.Context, r index.LineageRequest) (index.LineageResult, error) {

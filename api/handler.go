@@ -154,6 +154,8 @@ func (s *server) handlers() map[string]http.Handler {
 		restSearch: restGET(s, parseSearch, s.search),
 		provenancev1connect.ProvenanceLineageProcedure: unary(s, provenancev1connect.ProvenanceLineageProcedure, s.lineage),
 		restLineage: restGET(s, parseLineage, s.lineage),
+		provenancev1connect.ProvenanceLookupProcedure: unary(s, provenancev1connect.ProvenanceLookupProcedure, s.lookup),
+		restLookup: restOf(s, s.lookup),
 		provenancev1connect.ProvenanceIngestProcedure: unary(s, provenancev1connect.ProvenanceIngestProcedure, s.ingest),
 		provenancev1connect.ProvenanceIngestStreamProcedure: connect.NewBidiStreamHandler(
 			provenancev1connect.ProvenanceIngestStreamProcedure, s.ingestStream, optionsOf(provenancev1connect.ProvenanceIngestStreamProcedure)...),

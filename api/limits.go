@@ -17,6 +17,8 @@ const (
 	// MaxPage is the most items a page of a search holds; DefaultPage is what 0 means.
 	MaxPage     = index.PageMax
 	DefaultPage = 50
+	// DefaultFacetValues is how many values of a facet are told when the request does not say.
+	DefaultFacetValues = 10
 	// How far a walk goes when the request does not say; the most are in package index.
 	DefaultLineageDepth     = 5
 	DefaultLineageDocuments = 1000
@@ -87,6 +89,8 @@ var classLimits = [classes]classLimit{
 	// at its longest and escaped.
 	classCheck:  {"check", 4096, 32 << 20, 64 << 10},
 	classSearch: {"search", 256, 8 << 20, 64 << 10},
+	// Ten thousand digests as long as there are.
+	classLookup: {"lookup", 32, 32 << 20, MaxBodyBytes},
 	// Eight of the largest batches of one tenant. More only wait for the shards.
 	classIngest: {"ingest", 32, 64 << 20, MaxBodyBytes},
 	classStream: {"stream", 64, 64 << 20, MaxBodyBytes},

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
 	"github.com/maestro-conductor/maestro/index"
 )
@@ -37,16 +39,9 @@ func lineageRequest(who Principal, r *provenancev1.LineageRequest) (index.Lineag
 	if f != nil {
 		return index.LineageRequest{}, f
 	}
-	since, f := bound("since", r.GetSince())
+	since, until, f := sinceUntil(r)
 	if f != nil {
 		return index.LineageRequest{}, f
-	}
-	until, f := bound("until", r.GetUntil())
-	if f != nil {
-		return index.LineageRequest{}, f
-	}
-	if r.GetUntil() != nil && until == 0 {
-		until = -1 // the index takes 0 for open; nothing is older than 1970
 	}
 	orDefault := func(n, usual uint32) int {
 		if n == 0 {
@@ -63,6 +58,23 @@ func lineageRequest(who Principal, r *provenancev1.LineageRequest) (index.Lineag
 		out.Direction = index.LineageUp
 	}
 	return out, nil
+}
+
+// sinceUntil reads the range of time of a request.
+func sinceUntil(r interface {
+	GetSince() *timestamppb.Timestamp
+	GetUntil() *timestamppb.Timestamp
+}) (since, until int64, f *fault) {
+	if since, f = bound("since", r.GetSince()); f != nil {
+		return 0, 0, f
+	}
+	if until, f = bound("until", r.GetUntil()); f != nil {
+		return 0, 0, f
+	}
+	if r.GetUntil() != nil && until == 0 {
+		until = -1 // the index takes 0 for open; nothing is older than 1970
+	}
+	return since, until, nil
 }
 
 func lineageMessage(r *index.LineageResult) *provenancev1.LineageResponse {

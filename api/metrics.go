@@ -19,6 +19,7 @@ type metrics struct {
 	wouldDeny    prometheus.Counter
 	descriptors  *prometheus.CounterVec
 	searchMs     prometheus.Histogram
+	lookupMs     prometheus.Histogram
 	lineageMs    prometheus.Histogram
 	documents    *prometheus.CounterVec
 	shed         *prometheus.CounterVec
@@ -105,6 +106,10 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Name: "mc_prov_search_ms", Buckets: bucketsMs,
 			Help: "Time the index took to answer a search, in milliseconds.",
 		}),
+		lookupMs: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "mc_prov_lookup_ms", Buckets: bucketsMs,
+			Help: "Time the index took to answer for the digests of a lookup, in milliseconds.",
+		}),
 		lineageMs: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "mc_prov_lineage_ms", Buckets: bucketsMs,
 			Help: "Time the index took to answer a walk from digest to digest, in milliseconds.",
@@ -120,7 +125,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	}
 	m.unknownRoute = m.requests.WithLabelValues("unknown", connect.CodeUnimplemented.String())
 	if registry != nil {
-		registry.MustRegister(m.requests, m.requestMs, m.checkMs, m.denies, m.wouldDeny, m.descriptors, m.searchMs, m.lineageMs, m.documents, m.shed)
+		registry.MustRegister(m.requests, m.requestMs, m.checkMs, m.denies, m.wouldDeny, m.descriptors, m.searchMs, m.lookupMs, m.lineageMs, m.documents, m.shed)
 	}
 	return m
 }

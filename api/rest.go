@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
+	"github.com/maestro-conductor/maestro/index"
 )
 
 // protoMessage is a pointer to a type whose pointers are messages.
@@ -54,8 +56,8 @@ func (s *server) writeJSON(w http.ResponseWriter, c *call, status int, m proto.M
 	_, _ = w.Write(body) // the client may have gone
 }
 
-// parseSearch reads the parameters q, tenant, pack, digest, from, to, limit, cursor, exact and
-// follow.
+// parseSearch reads the parameters q, tenant, pack, digest, from, to, limit, cursor, exact,
+// follow, facets, facetValues and histogram.
 // Each may be there once; an unknown one is refused, since a misspelt condition that is
 // ignored finds too much.
 func parseSearch(raw string) (*provenancev1.SearchRequest, *fault) {
@@ -112,8 +114,17 @@ func setParameter(req *provenancev1.SearchRequest, name, value string) (f *fault
 			return refuse(reasonParameterMalformed, "follow: %q is neither true nor false", value)
 		}
 		req.Follow = value == "true"
+	case "facets":
+		if value, f = parameterText(name, value); f == nil {
+			req.Facets = strings.Split(value, ",")
+		}
+	case "facetValues":
+		req.FacetValues, f = parameterNumber(name, value, index.FacetValuesMax)
+	case "histogram":
+		req.Histogram, f = parameterText(name, value)
 	default:
-		return refuse(reasonParameterMalformed, "%q is not a parameter; use q, tenant, pack, digest, from, to, limit, cursor, exact and follow", name)
+		return refuse(reasonParameterMalformed,
+			"%q is not a parameter; use q, tenant, pack, digest, from, to, limit, cursor, exact, follow, facets, facetValues and histogram", name)
 	}
 	return f
 }

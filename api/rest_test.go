@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ func TestSearchREST(t *testing.T) {
 		From: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano(), To: time.Date(2026, 1, 31, 23, 0, 0, 0, time.UTC).UnixNano(),
 		Limit: 10, Cursor: "cursor-1", Exact: true, Follow: true,
 	}
-	if got := e.services.lastSearch(); got != want {
+	if got := e.services.lastSearch(); !reflect.DeepEqual(got, want) {
 		t.Errorf("the index was asked %+v, want %+v", got, want)
 	}
 	var answer struct {
@@ -98,7 +99,7 @@ func TestSearchRESTDefaults(t *testing.T) {
 	if res.StatusCode != http.StatusOK {
 		t.Fatalf("%d %s", res.StatusCode, body)
 	}
-	if got, want := e.services.lastSearch(), (index.SearchRequest{Limit: DefaultPage}); got != want {
+	if got, want := e.services.lastSearch(), (index.SearchRequest{Limit: DefaultPage}); !reflect.DeepEqual(got, want) {
 		t.Errorf("the index was asked %+v, want %+v", got, want)
 	}
 	var answer map[string]any

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -88,6 +89,8 @@ func TestHoldsRESTRefusals(t *testing.T) {
 	e := newEnv(t, nil)
 	for _, route := range restOfRPC { // any order
 		method, path, _ := strings.Cut(route, " ")
+		at := slices.IndexFunc(procedures, func(p procedure) bool { return p.name == route })
+		most := classLimits[procedures[at].class].body
 		for _, c := range []struct {
 			what, method, query, contentType, body string
 			status                                 int
@@ -97,7 +100,7 @@ func TestHoldsRESTRefusals(t *testing.T) {
 			{"no body", method, "", "application/json", "", 400, "message_malformed"},
 			{"unknown field", method, "", "application/json", `{"tenent": "acme"}`, 400, "message_malformed"},
 			{"form", method, "", "application/x-www-form-urlencoded", "cost=1", 415, "content_type_unknown"},
-			{"large", method, "", "application/json", `{"tenant": "` + strings.Repeat("t", classLimits[classCheck].body) + `"}`, 413, "body_too_large"},
+			{"large", method, "", "application/json", `{"tenant": "` + strings.Repeat("t", most) + `"}`, 413, "body_too_large"},
 			{"unknown parameter", method, "?dney=429", "application/json", `{}`, 400, "parameter_malformed"},
 			{"another tenant", method, "", "application/json", `{"tenant": "globex"}`, 403, "tenant_foreign"},
 		} {

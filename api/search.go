@@ -2,24 +2,27 @@ package api
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
 	"github.com/maestro-conductor/maestro/index"
+	"github.com/maestro-conductor/maestro/index/query"
 )
 
 func (s *server) search(ctx context.Context, c *call, r *provenancev1.SearchRequest) (*provenancev1.SearchResponse, error) {
 	if s.deps.Index == nil {
 		return nil, ErrServiceOff
 	}
-	query, f := searchRequest(c.principal, r)
+	ask, f := searchRequest(c.principal, r)
 	if f != nil {
 		return nil, f
 	}
 	start := time.Now()
-	res, err := s.deps.Index.Search(ctx, query)
+	res, err := s.deps.Index.Search(ctx, ask)
 	if err != nil {
 		return nil, err
 	}
@@ -56,11 +59,57 @@ func searchRequest(who Principal, r *provenancev1.SearchRequest) (index.SearchRe
 	if r.GetTo() != nil && to == 0 {
 		to = -1 // the index takes 0 for open; nothing is older than 1970
 	}
+	interval, f := histogramInterval(r.GetHistogram())
+	if f != nil {
+		return index.SearchRequest{}, f
+	}
+	facets, f := facetFields(r.GetFacets())
+	if f != nil {
+		return index.SearchRequest{}, f
+	}
+	values := int(min(r.GetFacetValues(), index.FacetValuesMax+1))
+	if values == 0 && len(facets) > 0 {
+		values = DefaultFacetValues
+	}
 	return index.SearchRequest{
+		Facets: facets, FacetValues: values, Histogram: interval,
 		Query: r.GetQuery(), Tenant: tenant, Pack: r.GetPack(), Digest: r.GetDigest(), From: from, To: to,
 		Limit: limit, Cursor: r.GetCursor(), Exact: r.GetExact(), RequireComplete: r.GetRequireComplete(),
 		Follow: r.GetFollow(),
 	}, nil
+}
+
+// facetFields are the fields that are counted; the index knows which can be.
+func facetFields(names []string) (fields []query.Field, f *fault) {
+	if len(names) > len(index.FacetFields) {
+		return nil, refuse(reasonFieldMalformed, "facets: %d fields, and %d that can be counted", len(names), len(index.FacetFields))
+	}
+	for _, name := range names {
+		fields = append(fields, query.Field(name))
+	}
+	return fields, nil
+}
+
+// histogramInterval reads "auto", or a length such as 15m, 1h or 7d, in nanoseconds.
+func histogramInterval(text string) (int64, *fault) {
+	switch text {
+	case "":
+		return 0, nil
+	case "auto":
+		return index.HistogramAuto, nil
+	}
+	var length time.Duration
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			length = time.Duration(n) * 24 * time.Hour
+		}
+	} else if d, err := time.ParseDuration(text); err == nil {
+		length = d
+	}
+	if int64(length) < index.HistogramIntervalMin {
+		return 0, refuse(reasonFieldMalformed, "histogram: %q is neither auto nor a length of a millisecond or more, such as 15m, 1h or 7d", text)
+	}
+	return int64(length), nil
 }
 
 func bound(field string, t *timestamppb.Timestamp) (int64, *fault) {

@@ -274,6 +274,9 @@ func (m *Machine) search(ctx context.Context, q *shardQuery) (shardAnswer, error
 		sources = sources[1:]
 	}
 	s := shardSearch{sources: sources, plan: p, query: q, window: w}
+	if q.lookup != nil {
+		return s.lookup(ctx)
+	}
 	return s.run(ctx)
 }
 

@@ -32,6 +32,7 @@ type sealed struct {
 	users atomic.Int32
 	// damaged is called when a read has found the segment damaged.
 	damaged func(*sealed)
+	facets  aggregateCache
 }
 
 // hold is called while the machine lists the segment.

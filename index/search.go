@@ -36,6 +36,7 @@ type shardSearch struct {
 
 	total  uint64
 	merged mergeHeap
+	parts  []matched // when the query aggregates
 }
 
 // run answers the query. An error in the query itself is part of the answer.
@@ -87,6 +88,11 @@ func (s *shardSearch) run(ctx context.Context) (shardAnswer, error) {
 		}
 		order = order[1:]
 	}
+	if s.query.aggregates() {
+		if err := s.aggregate(ctx, &answer); err != nil {
+			return answer, err
+		}
+	}
 	answer.total, answer.capped = s.total, s.counted()
 	if answer.capped {
 		answer.total = TotalMax
@@ -95,7 +101,9 @@ func (s *shardSearch) run(ctx context.Context) (shardAnswer, error) {
 }
 
 // counted tells that the total is above what anyone asked for.
-func (s *shardSearch) counted() bool { return !s.query.exact && s.total > TotalMax }
+func (s *shardSearch) counted() bool {
+	return !s.query.exact && !s.query.aggregates() && s.total > TotalMax
+}
 
 // open evaluates a source, adds to the total and queues its first hit.
 func (s *shardSearch) open(ctx context.Context, n int, oldest int64) error {
@@ -110,11 +118,14 @@ func (s *shardSearch) open(ctx context.Context, n int, oldest int64) error {
 	if past && s.counted() {
 		return nil
 	}
-	count, r, err := src.search(s.plan, s.prefixes[n], s.window)
+	documents, r, err := src.search(s.plan, s.prefixes[n], s.window)
 	if err != nil {
 		return err
 	}
-	s.total += count
+	s.total += documents.GetCardinality()
+	if s.query.aggregates() && !documents.IsEmpty() {
+		s.parts = append(s.parts, matched{source: src, documents: documents, cached: s.cacheKey(src)})
+	}
 	if past {
 		return nil
 	}
@@ -125,6 +136,15 @@ func (s *shardSearch) open(ctx context.Context, n int, oldest int64) error {
 		heap.Push(&s.merged, h)
 	}
 	return s.merged.err
+}
+
+// cacheKey names the query where a source has the same for it at any time.
+func (s *shardSearch) cacheKey(src source) string {
+	segment, ok := src.(segmentSource)
+	if !ok || s.window.since > src.base() || s.window.bound < src.base()+uint64(segment.Len()) {
+		return ""
+	}
+	return s.query.named()
 }
 
 // advance replaces the hit on top of the heap by the next one of its source.

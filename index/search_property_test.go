@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -29,6 +30,9 @@ func genDocument(rt *rapid.T, n int) Document {
 		Execution: genValue.Draw(rt, "execution"),
 		Task:      genValue.Draw(rt, "task"),
 		Reason:    genReason.Draw(rt, "reason"),
+		Pack:      genValue.Draw(rt, "pack"),
+		Rule:      rapid.SampledFrom([]string{"", "r", "s", strings.Repeat("long ", 60) + "1", strings.Repeat("long ", 60) + "2"}).Draw(rt, "rule"),
+		Runner:    genValue.Draw(rt, "runner"),
 	}
 	for range rapid.IntRange(0, 3).Draw(rt, "digests") {
 		d.Digests = append(d.Digests, sha(genByte.Draw(rt, "digest"), rapid.SampledFrom([]string{DirectionInput, DirectionOutput, DirectionSubject}).Draw(rt, "direction")))

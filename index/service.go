@@ -3,6 +3,7 @@ package index
 import (
 	"context"
 
+	"github.com/maestro-conductor/maestro/index/query"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
@@ -68,6 +69,13 @@ type SearchRequest struct {
 	// Follow gives the last page a Next too, for the documents that are stored later, and
 	// requires completeness. All pages are asked for with it, lest a shard was missing on one.
 	Follow bool
+	// Facets are the fields of FacetFields whose FacetValues most frequent values among all
+	// matches are counted, however many pages there are.
+	Facets      []query.Field
+	FacetValues int
+	// Histogram counts all matches by time, in buckets of so many nanoseconds, or HistogramAuto.
+	// With it or with Facets the total is exact.
+	Histogram int64
 }
 
 // SearchResult is one page, newest first and then by id.
@@ -83,6 +91,9 @@ type SearchResult struct {
 	// Complete is false when a shard could not answer.
 	Complete bool
 	Shards   []ShardState
+	// Facets are in the order of the request; Histogram is nil when it was not asked for.
+	Facets    []Facet
+	Histogram *Histogram
 }
 
 // ShardState is one shard's part in an answer.

@@ -36,6 +36,11 @@ func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, er
 	search := fingerprint(n, c, s.shards)
 	start := newCursor(len(s.shards))
 	q := shardQuery{conditions: c, text: r.Query, limit: r.Limit, exact: r.Exact}
+	for _, f := range r.Facets {
+		q.facets = append(q.facets, string(f))
+	}
+	q.histogram = r.Histogram
+	r.Exact = r.Exact || q.aggregates()
 	key, keyKnown := s.cursorKey()
 	if r.Cursor != "" {
 		if !keyKnown {
@@ -51,6 +56,10 @@ func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, er
 	replies := s.scatter(ctx, q, start, nil, r.RequireComplete)
 	result, err := s.gather(replies, r)
 	if err != nil {
+		return SearchResult{}, err
+	}
+	result.Facets = joinFacets(&r, replies, result.Complete)
+	if result.Histogram, err = joinHistograms(&r, replies); err != nil {
 		return SearchResult{}, err
 	}
 	m := merger{replies: replies, limit: r.Limit}
@@ -100,6 +109,9 @@ func check(r SearchRequest) (query.Node, conditions, error) {
 	}
 	if r.From != 0 && r.To != 0 && r.From > r.To {
 		return nil, c, fmt.Errorf("%w: the range of time ends before it begins", ErrCondition)
+	}
+	if err := checkAggregates(&r); err != nil {
+		return nil, c, err
 	}
 	n, err := query.Parse(r.Query)
 	if err != nil {
@@ -188,6 +200,8 @@ func (s *Service) gather(replies []reply, r SearchRequest) (SearchResult, error)
 			return out, reply.answer.mistake
 		case reply.answer.behind:
 			return out, &CursorError{CursorStale, "it counts documents that this region does not have; start the search again"}
+		case reply.answer.refusal != "":
+			return out, fmt.Errorf("%w: %s", ErrCondition, reply.answer.refusal)
 		default:
 			total += reply.answer.total
 			out.TotalExact = out.TotalExact && !reply.answer.capped

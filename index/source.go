@@ -8,6 +8,7 @@ import (
 	"github.com/RoaringBitmap/roaring/v2"
 
 	"github.com/maestro-conductor/maestro/index/internal/segment"
+	"github.com/maestro-conductor/maestro/index/query"
 )
 
 // position is a document's place in the order of answers: time descending, then id, then
@@ -31,9 +32,20 @@ type source interface {
 	// document of the tenant; of any, when it is empty. What others have must neither show nor
 	// count.
 	expand(t term, tenant string, visit func(value string) bool) error
-	// search evaluates p over the documents of the window, counts them all, and returns those
-	// after the position in order; at most limit of them need to be there.
-	search(p *plan, prefixes map[*plan][]string, w window) (count uint64, r *run, err error)
+	// search evaluates p over the documents of the window and returns them all, and those after
+	// the position in order; at most limit of them need to be there. What it returns stays as it is.
+	search(p *plan, prefixes map[*plan][]string, w window) (documents *roaring.Bitmap, r *run, err error)
+	// lookup is what the source has of each digest, among the documents of p and the window.
+	lookup(p *plan, prefixes map[*plan][]string, terms lookupTerms, w window) (all []sourceFound, r hitReader, err error)
+	// countTexts and countReasons count, by value, those of the documents that have one.
+	countTexts(field query.Field, documents *roaring.Bitmap, add func(value string, n uint64)) error
+	countReasons(documents *roaring.Bitmap, add func(value string, n uint64)) error
+	// span is the newest and oldest time of the documents; newest is less when there are none.
+	span(documents *roaring.Bitmap) (newest, oldest int64, err error)
+	// countTimes counts the documents by the multiple of interval that their times follow.
+	countTimes(interval int64, documents *roaring.Bitmap, add func(start int64, n uint64)) error
+	// aggregates keeps facets; nil of a source that changes.
+	aggregates() *aggregateCache
 }
 
 // window is which part of the matches is wanted.
@@ -123,31 +135,22 @@ func (o owned) has(p posting) (bool, error) {
 	return o.documents.Intersects(bm), nil
 }
 
-func (s headSource) search(p *plan, prefixes map[*plan][]string, w window) (uint64, *run, error) {
+func (s headSource) search(p *plan, prefixes map[*plan][]string, w window) (*roaring.Bitmap, *run, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	e := evaluator{leaves: headLeaves{s.head}, prefixes: prefixes}
 	bm, err := e.eval(p)
 	if err != nil {
-		return 0, nil, err
+		return nil, nil, err
 	}
 	docs := s.docs
 	lo, hi := w.within(s.head.base, len(docs))
 	if lo > 0 || hi < uint64(len(docs)) {
 		bm = roaring.And(bm, interval(uint32(lo), uint32(hi)))
+	} else {
+		bm = bm.Clone() // it may be a posting, which grows
 	}
-	locals := topOf(docs, bm, w)
-	i := -1
-	return bm.GetCardinality(), &run{
-		next: func() (uint32, bool) {
-			i++
-			if i >= len(locals) {
-				return 0, false
-			}
-			return locals[i], true
-		},
-		hitReader: &headReader{docs: docs, rows: s.rows},
-	}, nil
+	return bm, &run{next: eachOf(topOf(docs, bm, w)), hitReader: &headReader{docs: docs, rows: s.rows}}, nil
 }
 
 // headReader reads those of a head as it was at some time.
@@ -168,6 +171,9 @@ func (h *headReader) row(local uint32) ([]byte, error) { return h.rows.row(local
 // the order of their times, so it looks at the youngest first and soon has the best.
 func topOf(docs []segment.Document, bm *roaring.Bitmap, w window) []uint32 {
 	t := worstFirst{docs: docs}
+	if w.limit == 0 {
+		return nil
+	}
 	for it := bm.ReverseIterator(); it.HasNext(); {
 		n := it.Next()
 		d := &docs[n]
@@ -228,31 +234,31 @@ func (s segmentSource) expand(t term, tenant string, visit func(value string) bo
 	return s.note(errors.Join(prefixErr, err))
 }
 
-func (s segmentSource) search(p *plan, prefixes map[*plan][]string, w window) (uint64, *run, error) {
-	count, r, err := s.evaluate(p, prefixes, w)
-	return count, r, s.note(err)
+func (s segmentSource) search(p *plan, prefixes map[*plan][]string, w window) (*roaring.Bitmap, *run, error) {
+	documents, r, err := s.evaluate(p, prefixes, w)
+	return documents, r, s.note(err)
 }
 
-func (s segmentSource) evaluate(p *plan, prefixes map[*plan][]string, w window) (uint64, *run, error) {
+func (s segmentSource) evaluate(p *plan, prefixes map[*plan][]string, w window) (*roaring.Bitmap, *run, error) {
 	e := evaluator{leaves: segmentLeaves{s.Segment}, prefixes: prefixes}
 	bm, err := e.eval(p)
 	if err != nil {
-		return 0, nil, err
+		return nil, nil, err
 	}
 	if lo, hi := w.within(s.Base(), s.Len()); (lo > 0 || hi < uint64(s.Len())) && !bm.IsEmpty() {
 		if bm, err = s.Arrived(uint32(lo), uint32(hi), bm); err != nil {
-			return 0, nil, err
+			return nil, nil, err
 		}
 	}
 	it := bm.Iterator()
 	if w.after != nil && !bm.IsEmpty() {
 		first, err := s.firstAfter(w)
 		if err != nil {
-			return 0, nil, err
+			return nil, nil, err
 		}
 		it.AdvanceIfNeeded(first)
 	}
-	return bm.GetCardinality(), &run{
+	return bm, &run{
 		next: func() (uint32, bool) {
 			if !it.HasNext() {
 				return 0, false

@@ -28,6 +28,7 @@ type shardQuery struct {
 	// of terms, on the side of direction. Nothing is counted then beyond the rows.
 	links     []string
 	direction string
+	extension
 }
 
 // rowsMax is how many rows an answer to q has at most.
@@ -49,6 +50,11 @@ type shardAnswer struct {
 	capped bool // total is TotalMax and there are more
 	more   bool // there are more documents behind the last row
 	rows   [][]byte
+	aggregated
+	// refusal says why the query cannot be answered, though it has no mistake.
+	refusal string
+	// lookup is by digest of the query's lookup; then there is nothing else but bound.
+	lookup []lookupFound
 }
 
 const (
@@ -58,6 +64,7 @@ const (
 	flagSince
 	flagUp
 	flagDown
+	flagExtended
 )
 
 func (q *shardQuery) encode() []byte {
@@ -73,6 +80,9 @@ func (q *shardQuery) encode() []byte {
 	}
 	if q.since > 0 {
 		flags |= flagSince
+	}
+	if q.extended() {
+		flags |= flagExtended
 	}
 	size := 0
 	if q.links != nil {
@@ -107,6 +117,9 @@ func (q *shardQuery) encode() []byte {
 			b = appendString(b, link)
 		}
 	}
+	if q.extended() {
+		b = q.appendExtension(b)
+	}
 	return b
 }
 
@@ -137,7 +150,10 @@ func decodeShardQuery(b []byte) (*shardQuery, error) {
 			q.links = append(q.links, string(r.bytes()))
 		}
 	}
-	if q.limit < 1 || q.limit > q.rowsMax() || flags >= flagDown<<1 {
+	if flags&flagExtended != 0 {
+		q.extension = r.extension()
+	}
+	if q.limit < 1 || q.limit > q.rowsMax() || flags >= flagExtended<<1 {
 		r.bad = true
 	}
 	return q, r.end()
@@ -147,6 +163,9 @@ const (
 	answerOK = iota
 	answerMistake
 	answerBehind
+	answerLookup
+	answerAggregated // answerOK, and more behind it
+	answerRefusal
 )
 
 func (a *shardAnswer) encode() []byte {
@@ -157,17 +176,30 @@ func (a *shardAnswer) encode() []byte {
 	if a.behind {
 		return []byte{wireVersion, answerBehind}
 	}
+	if a.lookup != nil {
+		return a.encodeLookup()
+	}
+	if a.refusal != "" {
+		return appendString([]byte{wireVersion, answerRefusal}, a.refusal)
+	}
+	kind := byte(answerOK)
+	if a.aggregated.any() {
+		kind = answerAggregated
+	}
 	size := 64
 	for _, row := range a.rows {
 		size += binary.MaxVarintLen32 + len(row)
 	}
-	b := append(make([]byte, 0, size), wireVersion, answerOK)
+	b := append(make([]byte, 0, size), wireVersion, kind)
 	b = binary.AppendUvarint(b, a.bound)
 	b = binary.AppendUvarint(b, a.total)
 	b = append(b, boolByte(a.capped), boolByte(a.more))
 	b = binary.AppendUvarint(b, uint64(len(a.rows)))
 	for _, row := range a.rows {
 		b = appendString(b, string(row))
+	}
+	if kind == answerAggregated {
+		b = a.aggregated.append(b)
 	}
 	return b
 }
@@ -176,8 +208,8 @@ func (a *shardAnswer) encode() []byte {
 func decodeShardAnswer(b []byte) (*shardAnswer, error) {
 	r := wireReader{b: b}
 	a := &shardAnswer{}
-	switch r.header() {
-	case answerOK:
+	switch kind := r.header(); kind {
+	case answerOK, answerAggregated:
 		a.bound, a.total = r.uvarint(), r.uvarint()
 		a.capped, a.more = r.bool(), r.bool()
 		n := r.uvarint()
@@ -187,11 +219,20 @@ func decodeShardAnswer(b []byte) (*shardAnswer, error) {
 		for ; n > 0 && !r.bad; n-- {
 			a.rows = append(a.rows, r.bytes())
 		}
+		if kind == answerAggregated {
+			a.aggregated = r.aggregated()
+		}
 	case answerMistake:
 		a.mistake = &QueryError{Position: int(min(r.uvarint(), 1<<20))}
 		a.mistake.Message, a.mistake.Suggestion = string(r.bytes()), string(r.bytes())
 	case answerBehind:
 		a.behind = true
+	case answerRefusal:
+		if a.refusal = string(r.bytes()); a.refusal == "" {
+			r.bad = true
+		}
+	case answerLookup:
+		r.lookup(a)
 	default:
 		r.bad = true
 	}

@@ -35,16 +35,25 @@ var (
 		conditions: conditions{tenant: "acme"}, text: "kind:receipt", limit: LineageDocumentsMax + 1, bound: &bound,
 		after: &position{time: 9, id: "x", tenant: "acme"}, direction: LineageUp, links: []string{"00ff:sha256", "01:md5"},
 	}
+	lookupQuery = &shardQuery{
+		conditions: conditions{tenant: "acme"}, limit: 1,
+		extension: extension{lookup: [][]string{{"00ff:sha256", "00ff:blake3"}, {"01:md5"}}, perDigest: 3},
+	}
+	lookupAnswer = &shardAnswer{bound: 9, lookup: []lookupFound{{count: 3, rows: [][]byte{[]byte("one")}}, {}}}
+	facetQuery   = &shardQuery{limit: 1, extension: extension{facets: []string{"rule", "reason"}, histogram: HistogramAuto}}
+	facetAnswer  = &shardAnswer{bound: 9, total: 7, aggregated: aggregated{
+		facets: []facetCounts{{values: []valueCount{{"a", 5}, {"b", 1}}, missing: 3, other: 4}, {}}, interval: 1e9, buckets: []Bucket{{0, 3}, {7e9, 4}},
+	}}
 	fullAnswer = &shardAnswer{bound: 9, total: 7, capped: true, more: true, rows: [][]byte{[]byte("one"), []byte("two")}}
 )
 
 func TestWireRoundTrip(t *testing.T) {
-	for _, q := range []*shardQuery{fullQuery, {limit: 1}, linksQuery, {limit: 1, direction: LineageDown, links: []string{}}} {
+	for _, q := range []*shardQuery{fullQuery, {limit: 1}, linksQuery, lookupQuery, facetQuery, {limit: 1, direction: LineageDown, links: []string{}}} {
 		if got, err := decodeShardQuery(q.encode()); err != nil || !reflect.DeepEqual(got, q) {
 			t.Errorf("query %+v became %+v, %v", q, got, err)
 		}
 	}
-	for _, a := range []*shardAnswer{fullAnswer, {}, {behind: true}, {mistake: &QueryError{Position: 3, Message: "m", Suggestion: "s"}}} {
+	for _, a := range []*shardAnswer{fullAnswer, lookupAnswer, facetAnswer, {refusal: "no"}, {}, {behind: true}, {mistake: &QueryError{Position: 3, Message: "m", Suggestion: "s"}}} {
 		if got, err := decodeShardAnswer(a.encode()); err != nil || !reflect.DeepEqual(got, a) {
 			t.Errorf("answer %+v became %+v, %v", a, got, err)
 		}
@@ -63,6 +72,8 @@ func FuzzShardQuery(f *testing.F) {
 	f.Add(fullQuery.encode())
 	f.Add((&shardQuery{limit: 1}).encode())
 	f.Add(linksQuery.encode())
+	f.Add(lookupQuery.encode())
+	f.Add(facetQuery.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		q, err := decodeShardQuery(b)
 		if err != nil {
@@ -76,6 +87,8 @@ func FuzzShardQuery(f *testing.F) {
 
 func FuzzShardAnswer(f *testing.F) {
 	f.Add(fullAnswer.encode())
+	f.Add(lookupAnswer.encode())
+	f.Add(facetAnswer.encode())
 	f.Add((&shardAnswer{mistake: &QueryError{Message: "m"}}).encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a, err := decodeShardAnswer(b)

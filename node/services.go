@@ -309,6 +309,15 @@ func (s *services) Search(ctx context.Context, q index.SearchRequest) (index.Sea
 	return r.index.Search(ctx, q)
 }
 
+// Lookup answers for many digests.
+func (s *services) Lookup(ctx context.Context, q index.LookupRequest) (index.LookupResult, error) {
+	r, err := s.get()
+	if err != nil {
+		return index.LookupResult{}, err
+	}
+	return r.index.Lookup(ctx, q)
+}
+
 // Lineage walks from digest to digest.
 func (s *services) Lineage(ctx context.Context, q index.LineageRequest) (index.LineageResult, error) {
 	r, err := s.get()

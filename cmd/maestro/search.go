@@ -15,12 +15,13 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
+	"github.com/maestro-conductor/maestro/index"
 	"github.com/maestro-conductor/maestro/internal/client"
 )
 
 func (a *app) searchCommand() *cobra.Command {
 	r := &provenancev1.SearchRequest{}
-	var since, until string
+	var since, until, digests string
 	var all, partial bool
 	cmd := &cobra.Command{
 		Use:   "search [QUERY]",
@@ -29,10 +30,18 @@ func (a *app) searchCommand() *cobra.Command {
 in * and be "quoted"; bare words search ids, digests and reasons. No query finds everything.
 
 Fields: digest, input, output, task, execution, tenant, pack, rule, decision, reason, kind, region, runner,
-cost, time, attr.NAME.`,
+cost, time, attr.NAME.
+
+With --digests, look up every digest of a list, one a line, as sha256sum writes them: how many documents that
+match the query have it, and the newest of them (with -o json as many as --limit says).
+
+With --facet or --histogram, count all matches by the values of fields, or by time. Documents are shown
+beside that if --limit or --all is given.`,
 		Example: `  maestro search 'kind:decision AND decision:deny' --since 24h
   maestro search digest:sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03
-  maestro search 'attr.branch:main' --tenant demo --all -o json`,
+  maestro search 'attr.branch:main' --tenant demo --all -o json
+  maestro search decision:deny --facet rule,reason --histogram 1h
+  sha256sum dist/* | maestro search --digests -`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&r.Tenant, "tenant", "", "only this tenant (default: the context's tenant, else all you may see)")
@@ -44,6 +53,10 @@ cost, time, attr.NAME.`,
 	f.StringVar(&r.Cursor, "cursor", "", "go on where an earlier page ended")
 	f.BoolVar(&all, "all", false, "all pages")
 	f.BoolVar(&r.Exact, "exact", false, "count all matches, however many")
+	f.StringSliceVar(&r.Facets, "facet", nil, "count matches by the values of these fields: "+facetNames())
+	f.Uint32Var(&r.FacetValues, "facet-values", 10, fmt.Sprintf("most frequent values of a facet, 1 to %d", index.FacetValuesMax))
+	f.StringVar(&r.Histogram, "histogram", "", "count matches by time: auto, or the length of a bucket, such as 15m, 1h or 7d")
+	f.StringVar(&digests, "digests", "", "look up the digests of this file, one a line; - reads standard input")
 	f.BoolVar(&partial, "partial", false, "answer at once without the shards that cannot answer now")
 	cmd.RunE = a.action(func(ctx context.Context, args []string) error {
 		var err error
@@ -58,6 +71,15 @@ cost, time, attr.NAME.`,
 		if all && !cmd.Flags().Changed("limit") {
 			r.Limit = 1000
 		}
+		counts := len(r.GetFacets()) > 0 || r.GetHistogram() != ""
+		if counts && !all && !cmd.Flags().Changed("limit") {
+			r.Limit = 1 // a page has a document at least; it is not shown
+		} else {
+			counts = false
+		}
+		if digests != "" {
+			return a.searchDigests(ctx, cmd, r, digests)
+		}
 		c, tenant, err := a.connect(r.GetTenant())
 		if err != nil {
 			return err
@@ -68,9 +90,51 @@ cost, time, attr.NAME.`,
 		if err != nil {
 			return err
 		}
-		return a.print(result, func(w io.Writer) { searchTable(w, result) })
+		if counts {
+			result.Items, result.Next = nil, ""
+		}
+		return a.print(result, func(w io.Writer) {
+			facetTables(w, result.GetFacets())
+			histogramTable(w, result.GetHistogram())
+			searchTable(w, result, counts)
+		})
 	})
 	return cmd
+}
+
+// searchDigests is a search with --digests.
+func (a *app) searchDigests(ctx context.Context, cmd *cobra.Command, r *provenancev1.SearchRequest, file string) error {
+	for _, name := range []string{"pack", "digest", "cursor", "all", "exact", "facet", "histogram"} {
+		if cmd.Flags().Changed(name) {
+			return usageError{fmt.Errorf("--%s does not go with --digests; write conditions as a query", name)}
+		}
+	}
+	ask := &provenancev1.LookupRequest{
+		Documents: 1, Tenant: r.GetTenant(), Query: r.GetQuery(), Since: r.GetFrom(), Until: r.GetTo(), RequireComplete: r.GetRequireComplete(),
+	}
+	if cmd.Flags().Changed("limit") {
+		if ask.Documents = r.GetLimit(); ask.GetDocuments() > index.LookupDocumentsMax {
+			return usageError{fmt.Errorf("--limit %d: at most %d documents of a digest", r.GetLimit(), index.LookupDocumentsMax)}
+		}
+	}
+	list, err := readDigests(file, a.stdin)
+	if err != nil {
+		return err
+	}
+	c, tenant, err := a.connect(r.GetTenant())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ask.Tenant = tenant
+	result, err := a.lookup(ctx, c, ask, list)
+	if err != nil {
+		return err
+	}
+	if err := a.print(result, func(w io.Writer) { lookupTable(w, result, list) }); err != nil {
+		return err
+	}
+	return problems(result)
 }
 
 // searchPages returns one page, or all of them as one.
@@ -91,7 +155,16 @@ func (a *app) searchPages(ctx context.Context, c *client.Client, r *provenancev1
 			return result, nil
 		}
 		r.Cursor = page.GetNext()
+		r.Facets, r.Histogram = nil, "" // the first page has told
 	}
+}
+
+func facetNames() string {
+	names := make([]string, len(index.FacetFields))
+	for i, f := range index.FacetFields {
+		names[i] = string(f)
+	}
+	return strings.Join(names, ", ")
 }
 
 func (a *app) searchPage(ctx context.Context, c *client.Client, r *provenancev1.SearchRequest) (*provenancev1.SearchResponse, error) {
@@ -105,7 +178,7 @@ func (a *app) searchPage(ctx context.Context, c *client.Client, r *provenancev1.
 }
 
 // searchTable fits 100 columns; -o json has everything.
-func searchTable(w io.Writer, r *provenancev1.SearchResponse) {
+func searchTable(w io.Writer, r *provenancev1.SearchResponse, counts bool) {
 	if len(r.GetItems()) > 0 {
 		fmt.Fprintln(w, "TIME\tKIND\tTENANT\tID\tWHAT")
 	}
@@ -117,14 +190,23 @@ func searchTable(w io.Writer, r *provenancev1.SearchResponse) {
 	if r.GetTotal().GetRelation() == "gte" {
 		total += " or more"
 	}
-	fmt.Fprintf(w, "%d of %s\n", len(r.GetItems()), total)
-	for _, s := range r.GetShards() {
+	if counts {
+		fmt.Fprintf(w, "%s documents\n", total)
+	} else {
+		fmt.Fprintf(w, "%d of %s\n", len(r.GetItems()), total)
+	}
+	printIncomplete(w, r.GetShards())
+	if r.GetNext() != "" {
+		fmt.Fprintf(w, "more with --all, or --cursor %s\n", r.GetNext())
+	}
+}
+
+// printIncomplete names the shards that could not answer.
+func printIncomplete(w io.Writer, shards []*provenancev1.ShardStatus) {
+	for _, s := range shards {
 		if s.GetState() != "ok" {
 			fmt.Fprintf(w, "incomplete: %s: %s: %s\n", s.GetShard(), s.GetState(), s.GetMessage())
 		}
-	}
-	if r.GetNext() != "" {
-		fmt.Fprintf(w, "more with --all, or --cursor %s\n", r.GetNext())
 	}
 }
 

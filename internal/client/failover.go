@@ -170,6 +170,7 @@ func isRepeatable(req connect.AnyRequest) bool {
 		*limiterv1.GetModeRequest,
 		*limiterv1.SetModeRequest,
 		*provenancev1.SearchRequest,
+		*provenancev1.LookupRequest,
 		*provenancev1.LineageRequest,
 		*provenancev1.IngestRequest, // the same document again is "existing"
 		*clusterv1.StatusRequest,

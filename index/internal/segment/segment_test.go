@@ -294,6 +294,47 @@ func TestSegmentHoldsWhatItWasBuiltOf(t *testing.T) {
 	})
 }
 
+// Counting by postings and by columns gives the same as looking at each document.
+func TestCounts(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		c := genCorpus(rt, 1, 5000)
+		s := open(rt, build(rt, c))
+		order := c.order()
+		within := roaring.New()
+		within.AddRange(uint64(rapid.IntRange(0, len(order)-1).Draw(rt, "from")), uint64(len(order)))
+		if rapid.Bool().Draw(rt, "sparse") {
+			within.And(roaring.BitmapOf(0, 1, 7, 2047, 2048, 2049, 4000))
+		}
+		group := rapid.IntRange(0, len(TextGroups)-1).Draw(rt, "group")
+		interval := rapid.SampledFrom([]int64{1, 10, 1000, 1e6, 1e9}).Draw(rt, "interval")
+		texts, times := map[string]uint64{}, map[int64]uint64{}
+		for it := within.Iterator(); it.HasNext(); {
+			d := &c.docs[order[it.Next()]]
+			if v := d.texts[group]; v != "" {
+				texts[v]++
+			}
+			times[d.Time/interval*interval]++
+		}
+		for name, count := range map[string]func(byte, *roaring.Bitmap, func(string, uint64)) error{
+			"postings": s.countByPostings, "column": s.countByColumn, "either": s.CountTexts,
+		} {
+			got := map[string]uint64{}
+			if err := count(TextGroups[group], within, func(v string, n uint64) { got[v] += n }); err != nil || !maps.Equal(got, texts) {
+				rt.Fatalf("by %s: %v, %v, want %v", name, got, err, texts)
+			}
+		}
+		got, last := map[int64]uint64{}, int64(math.MaxInt64)
+		if err := s.CountTimes(interval, within, func(start int64, n uint64) {
+			if start >= last {
+				rt.Fatalf("bucket %d after %d", start, last)
+			}
+			got[start], last = n, start
+		}); err != nil || !maps.Equal(got, times) {
+			rt.Fatalf("times by %d: %v, %v, want %v", interval, got, err, times)
+		}
+	})
+}
+
 func checkRanges(rt *rapid.T, s *Segment, c corpus) {
 	order := c.order()
 	ends := rapid.OneOf(rapid.Int64Range(-5, 40_000), rapid.SampledFrom([]int64{math.MinInt64, math.MaxInt64, s.Newest(), s.Oldest()}))

@@ -783,7 +783,16 @@ type SearchRequest struct {
 	// follow gives the last page a next too, which finds what was stored since the first page,
 	// in rounds of pages: each document once. Every page fails when a shard cannot answer, and
 	// may be asked for again.
-	Follow        bool `protobuf:"varint,11,opt,name=follow,proto3" json:"follow,omitempty"`
+	Follow bool `protobuf:"varint,11,opt,name=follow,proto3" json:"follow,omitempty"`
+	// facets are fields whose most frequent values among all matches are counted: kind, pack,
+	// rule, decision, tenant, region, runner, task, reason (its whole text). With facets or
+	// histogram the total is exact.
+	Facets []string `protobuf:"bytes,12,rep,name=facets,proto3" json:"facets,omitempty"`
+	// facet_values is how many values of each: 1 to 1000, 0 means 10.
+	FacetValues uint32 `protobuf:"varint,13,opt,name=facet_values,json=facetValues,proto3" json:"facet_values,omitempty"`
+	// histogram counts all matches by time, in buckets of this length: "auto", or such as "15m",
+	// "1h" or "7d", at least "1ms".
+	Histogram     string `protobuf:"bytes,14,opt,name=histogram,proto3" json:"histogram,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -895,6 +904,27 @@ func (x *SearchRequest) GetFollow() bool {
 	return false
 }
 
+func (x *SearchRequest) GetFacets() []string {
+	if x != nil {
+		return x.Facets
+	}
+	return nil
+}
+
+func (x *SearchRequest) GetFacetValues() uint32 {
+	if x != nil {
+		return x.FacetValues
+	}
+	return 0
+}
+
+func (x *SearchRequest) GetHistogram() string {
+	if x != nil {
+		return x.Histogram
+	}
+	return ""
+}
+
 // SearchResponse is one page.
 type SearchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -907,7 +937,10 @@ type SearchResponse struct {
 	Complete bool           `protobuf:"varint,4,opt,name=complete,proto3" json:"complete,omitempty"`
 	Shards   []*ShardStatus `protobuf:"bytes,5,rep,name=shards,proto3" json:"shards,omitempty"`
 	// last is true on the last page; of a search that follows, on the last one of each round.
-	Last          bool `protobuf:"varint,6,opt,name=last,proto3" json:"last,omitempty"`
+	Last bool `protobuf:"varint,6,opt,name=last,proto3" json:"last,omitempty"`
+	// facets are in the order of the request.
+	Facets        []*Facet   `protobuf:"bytes,7,rep,name=facets,proto3" json:"facets,omitempty"`
+	Histogram     *Histogram `protobuf:"bytes,8,opt,name=histogram,proto3" json:"histogram,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -984,6 +1017,264 @@ func (x *SearchResponse) GetLast() bool {
 	return false
 }
 
+func (x *SearchResponse) GetFacets() []*Facet {
+	if x != nil {
+		return x.Facets
+	}
+	return nil
+}
+
+func (x *SearchResponse) GetHistogram() *Histogram {
+	if x != nil {
+		return x.Histogram
+	}
+	return nil
+}
+
+// Facet is how often the values of a field are among the matches.
+type Facet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Field string                 `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	// values are the most frequent ones, by count, then by value.
+	Values []*FacetValue `protobuf:"bytes,2,rep,name=values,proto3" json:"values,omitempty"`
+	// other is how many matches have other values, missing how many have none.
+	Other   uint32 `protobuf:"varint,3,opt,name=other,proto3" json:"other,omitempty"`
+	Missing uint32 `protobuf:"varint,4,opt,name=missing,proto3" json:"missing,omitempty"`
+	// relation is "eq" when counts are exact. It is "gte" when a shard had more different values
+	// than it counts, or could not answer: counts are lower bounds then, and a value may be
+	// absent.
+	Relation      string `protobuf:"bytes,5,opt,name=relation,proto3" json:"relation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Facet) Reset() {
+	*x = Facet{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Facet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Facet) ProtoMessage() {}
+
+func (x *Facet) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Facet.ProtoReflect.Descriptor instead.
+func (*Facet) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Facet) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *Facet) GetValues() []*FacetValue {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *Facet) GetOther() uint32 {
+	if x != nil {
+		return x.Other
+	}
+	return 0
+}
+
+func (x *Facet) GetMissing() uint32 {
+	if x != nil {
+		return x.Missing
+	}
+	return 0
+}
+
+func (x *Facet) GetRelation() string {
+	if x != nil {
+		return x.Relation
+	}
+	return ""
+}
+
+// FacetValue is one value and its count.
+type FacetValue struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Value         string                 `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
+	Count         uint32                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FacetValue) Reset() {
+	*x = FacetValue{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FacetValue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FacetValue) ProtoMessage() {}
+
+func (x *FacetValue) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FacetValue.ProtoReflect.Descriptor instead.
+func (*FacetValue) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *FacetValue) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *FacetValue) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// Histogram is how many matches there are by time. Counts are exact when the answer is
+// complete.
+type Histogram struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// interval_ms is the length of a bucket in milliseconds.
+	IntervalMs float64 `protobuf:"fixed64,1,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"`
+	// buckets are those with matches, oldest first.
+	Buckets       []*Bucket `protobuf:"bytes,2,rep,name=buckets,proto3" json:"buckets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Histogram) Reset() {
+	*x = Histogram{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Histogram) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Histogram) ProtoMessage() {}
+
+func (x *Histogram) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Histogram.ProtoReflect.Descriptor instead.
+func (*Histogram) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Histogram) GetIntervalMs() float64 {
+	if x != nil {
+		return x.IntervalMs
+	}
+	return 0
+}
+
+func (x *Histogram) GetBuckets() []*Bucket {
+	if x != nil {
+		return x.Buckets
+	}
+	return nil
+}
+
+// Bucket is the matches from start on, for one interval.
+type Bucket struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	Count         uint32                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Bucket) Reset() {
+	*x = Bucket{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Bucket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Bucket) ProtoMessage() {}
+
+func (x *Bucket) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Bucket.ProtoReflect.Descriptor instead.
+func (*Bucket) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Bucket) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *Bucket) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // Total is how many documents match.
 type Total struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -996,7 +1287,7 @@ type Total struct {
 
 func (x *Total) Reset() {
 	*x = Total{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[12]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1299,7 @@ func (x *Total) String() string {
 func (*Total) ProtoMessage() {}
 
 func (x *Total) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[12]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1312,7 @@ func (x *Total) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Total.ProtoReflect.Descriptor instead.
 func (*Total) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{12}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Total) GetValue() uint32 {
@@ -1054,7 +1345,7 @@ type ShardStatus struct {
 
 func (x *ShardStatus) Reset() {
 	*x = ShardStatus{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[13]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1357,7 @@ func (x *ShardStatus) String() string {
 func (*ShardStatus) ProtoMessage() {}
 
 func (x *ShardStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[13]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1370,7 @@ func (x *ShardStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardStatus.ProtoReflect.Descriptor instead.
 func (*ShardStatus) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{13}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ShardStatus) GetShard() string {
@@ -1106,6 +1397,253 @@ func (x *ShardStatus) GetAppliedIndex() uint64 {
 func (x *ShardStatus) GetMessage() string {
 	if x != nil {
 		return x.Message
+	}
+	return ""
+}
+
+// LookupRequest asks for many digests at once.
+type LookupRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// digests are 1 to 10000, in any spelling; hex without an algorithm is read in every
+	// algorithm with values of that length.
+	Digests []string `protobuf:"bytes,1,rep,name=digests,proto3" json:"digests,omitempty"`
+	// documents is how many of the newest documents of each digest are wanted: 0 to 100, and
+	// at most 100000 for all digests together.
+	Documents uint32 `protobuf:"varint,2,opt,name=documents,proto3" json:"documents,omitempty"`
+	// tenant restricts to one tenant; callers of one tenant see only their own.
+	Tenant string `protobuf:"bytes,3,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// query is a condition on the documents, in the search language.
+	Query string `protobuf:"bytes,4,opt,name=query,proto3" json:"query,omitempty"`
+	// since and until restrict to documents with a time in [since, until).
+	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	Until *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=until,proto3" json:"until,omitempty"`
+	// require_complete fails the lookup when a shard cannot answer.
+	RequireComplete bool `protobuf:"varint,7,opt,name=require_complete,json=requireComplete,proto3" json:"require_complete,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *LookupRequest) Reset() {
+	*x = LookupRequest{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookupRequest) ProtoMessage() {}
+
+func (x *LookupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookupRequest.ProtoReflect.Descriptor instead.
+func (*LookupRequest) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *LookupRequest) GetDigests() []string {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+func (x *LookupRequest) GetDocuments() uint32 {
+	if x != nil {
+		return x.Documents
+	}
+	return 0
+}
+
+func (x *LookupRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *LookupRequest) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *LookupRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *LookupRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *LookupRequest) GetRequireComplete() bool {
+	if x != nil {
+		return x.RequireComplete
+	}
+	return false
+}
+
+// LookupResponse has an answer for each digest.
+type LookupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// digests are in the order of the request.
+	Digests []*DigestAnswer `protobuf:"bytes,1,rep,name=digests,proto3" json:"digests,omitempty"`
+	// cut is true when documents were left out because they have more than 8 MiB together;
+	// counts are not affected.
+	Cut bool `protobuf:"varint,2,opt,name=cut,proto3" json:"cut,omitempty"`
+	// complete is false when a shard could not answer; counts are lower bounds then.
+	Complete      bool           `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
+	Shards        []*ShardStatus `protobuf:"bytes,4,rep,name=shards,proto3" json:"shards,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LookupResponse) Reset() {
+	*x = LookupResponse{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookupResponse) ProtoMessage() {}
+
+func (x *LookupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookupResponse.ProtoReflect.Descriptor instead.
+func (*LookupResponse) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *LookupResponse) GetDigests() []*DigestAnswer {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+func (x *LookupResponse) GetCut() bool {
+	if x != nil {
+		return x.Cut
+	}
+	return false
+}
+
+func (x *LookupResponse) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *LookupResponse) GetShards() []*ShardStatus {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+// DigestAnswer is what is known of one digest.
+type DigestAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// digest is as it was asked for.
+	Digest string `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	// count is how many documents have it, in any direction; it is exact.
+	Count uint32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// documents are the newest of them.
+	Documents []*Document `protobuf:"bytes,3,rep,name=documents,proto3" json:"documents,omitempty"`
+	// problem says why this is no digest; empty for one.
+	Problem       string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DigestAnswer) Reset() {
+	*x = DigestAnswer{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DigestAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DigestAnswer) ProtoMessage() {}
+
+func (x *DigestAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DigestAnswer.ProtoReflect.Descriptor instead.
+func (*DigestAnswer) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *DigestAnswer) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *DigestAnswer) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *DigestAnswer) GetDocuments() []*Document {
+	if x != nil {
+		return x.Documents
+	}
+	return nil
+}
+
+func (x *DigestAnswer) GetProblem() string {
+	if x != nil {
+		return x.Problem
 	}
 	return ""
 }
@@ -1143,7 +1681,7 @@ type LineageRequest struct {
 
 func (x *LineageRequest) Reset() {
 	*x = LineageRequest{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[14]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1155,7 +1693,7 @@ func (x *LineageRequest) String() string {
 func (*LineageRequest) ProtoMessage() {}
 
 func (x *LineageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[14]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1168,7 +1706,7 @@ func (x *LineageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineageRequest.ProtoReflect.Descriptor instead.
 func (*LineageRequest) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{14}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LineageRequest) GetDigest() string {
@@ -1276,7 +1814,7 @@ type LineageResponse struct {
 
 func (x *LineageResponse) Reset() {
 	*x = LineageResponse{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[15]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1826,7 @@ func (x *LineageResponse) String() string {
 func (*LineageResponse) ProtoMessage() {}
 
 func (x *LineageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[15]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1301,7 +1839,7 @@ func (x *LineageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineageResponse.ProtoReflect.Descriptor instead.
 func (*LineageResponse) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{15}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LineageResponse) GetSteps() []*LineageStep {
@@ -1374,7 +1912,7 @@ type LineageStep struct {
 
 func (x *LineageStep) Reset() {
 	*x = LineageStep{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[16]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1386,7 +1924,7 @@ func (x *LineageStep) String() string {
 func (*LineageStep) ProtoMessage() {}
 
 func (x *LineageStep) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[16]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1399,7 +1937,7 @@ func (x *LineageStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineageStep.ProtoReflect.Descriptor instead.
 func (*LineageStep) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{16}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LineageStep) GetDocument() *Document {
@@ -1435,7 +1973,7 @@ type LineageDigest struct {
 
 func (x *LineageDigest) Reset() {
 	*x = LineageDigest{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[17]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +1985,7 @@ func (x *LineageDigest) String() string {
 func (*LineageDigest) ProtoMessage() {}
 
 func (x *LineageDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[17]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +1998,7 @@ func (x *LineageDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineageDigest.ProtoReflect.Descriptor instead.
 func (*LineageDigest) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{17}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LineageDigest) GetDigest() string {
@@ -1541,7 +2079,7 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\x13IngestStreamRequest\x125\n" +
 	"\x05batch\x18\x01 \x01(\v2\x1f.mc.provenance.v1.IngestRequestR\x05batch\"N\n" +
 	"\x14IngestStreamResponse\x126\n" +
-	"\x05batch\x18\x01 \x01(\v2 .mc.provenance.v1.IngestResponseR\x05batch\"\xcc\x02\n" +
+	"\x05batch\x18\x01 \x01(\v2 .mc.provenance.v1.IngestResponseR\x05batch\"\xa5\x03\n" +
 	"\rSearchRequest\x12\x14\n" +
 	"\x05query\x18\x01 \x01(\tR\x05query\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
@@ -1554,14 +2092,36 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\x05exact\x18\t \x01(\bR\x05exact\x12)\n" +
 	"\x10require_complete\x18\n" +
 	" \x01(\bR\x0frequireComplete\x12\x16\n" +
-	"\x06follow\x18\v \x01(\bR\x06follow\"\xec\x01\n" +
+	"\x06follow\x18\v \x01(\bR\x06follow\x12\x16\n" +
+	"\x06facets\x18\f \x03(\tR\x06facets\x12!\n" +
+	"\ffacet_values\x18\r \x01(\rR\vfacetValues\x12\x1c\n" +
+	"\thistogram\x18\x0e \x01(\tR\thistogram\"\xd8\x02\n" +
 	"\x0eSearchResponse\x120\n" +
 	"\x05items\x18\x01 \x03(\v2\x1a.mc.provenance.v1.DocumentR\x05items\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\tR\x04next\x12-\n" +
 	"\x05total\x18\x03 \x01(\v2\x17.mc.provenance.v1.TotalR\x05total\x12\x1a\n" +
 	"\bcomplete\x18\x04 \x01(\bR\bcomplete\x125\n" +
 	"\x06shards\x18\x05 \x03(\v2\x1d.mc.provenance.v1.ShardStatusR\x06shards\x12\x12\n" +
-	"\x04last\x18\x06 \x01(\bR\x04last\"9\n" +
+	"\x04last\x18\x06 \x01(\bR\x04last\x12/\n" +
+	"\x06facets\x18\a \x03(\v2\x17.mc.provenance.v1.FacetR\x06facets\x129\n" +
+	"\thistogram\x18\b \x01(\v2\x1b.mc.provenance.v1.HistogramR\thistogram\"\x9f\x01\n" +
+	"\x05Facet\x12\x14\n" +
+	"\x05field\x18\x01 \x01(\tR\x05field\x124\n" +
+	"\x06values\x18\x02 \x03(\v2\x1c.mc.provenance.v1.FacetValueR\x06values\x12\x14\n" +
+	"\x05other\x18\x03 \x01(\rR\x05other\x12\x18\n" +
+	"\amissing\x18\x04 \x01(\rR\amissing\x12\x1a\n" +
+	"\brelation\x18\x05 \x01(\tR\brelation\"8\n" +
+	"\n" +
+	"FacetValue\x12\x14\n" +
+	"\x05value\x18\x01 \x01(\tR\x05value\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\"`\n" +
+	"\tHistogram\x12\x1f\n" +
+	"\vinterval_ms\x18\x01 \x01(\x01R\n" +
+	"intervalMs\x122\n" +
+	"\abuckets\x18\x02 \x03(\v2\x18.mc.provenance.v1.BucketR\abuckets\"P\n" +
+	"\x06Bucket\x120\n" +
+	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\"9\n" +
 	"\x05Total\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\rR\x05value\x12\x1a\n" +
 	"\brelation\x18\x02 \x01(\tR\brelation\"x\n" +
@@ -1569,7 +2129,25 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\x05shard\x18\x01 \x01(\tR\x05shard\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12#\n" +
 	"\rapplied_index\x18\x03 \x01(\x04R\fappliedIndex\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\xef\x02\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\x84\x02\n" +
+	"\rLookupRequest\x12\x18\n" +
+	"\adigests\x18\x01 \x03(\tR\adigests\x12\x1c\n" +
+	"\tdocuments\x18\x02 \x01(\rR\tdocuments\x12\x16\n" +
+	"\x06tenant\x18\x03 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05query\x18\x04 \x01(\tR\x05query\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12)\n" +
+	"\x10require_complete\x18\a \x01(\bR\x0frequireComplete\"\xaf\x01\n" +
+	"\x0eLookupResponse\x128\n" +
+	"\adigests\x18\x01 \x03(\v2\x1e.mc.provenance.v1.DigestAnswerR\adigests\x12\x10\n" +
+	"\x03cut\x18\x02 \x01(\bR\x03cut\x12\x1a\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\x125\n" +
+	"\x06shards\x18\x04 \x03(\v2\x1d.mc.provenance.v1.ShardStatusR\x06shards\"\x90\x01\n" +
+	"\fDigestAnswer\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\x128\n" +
+	"\tdocuments\x18\x03 \x03(\v2\x1a.mc.provenance.v1.DocumentR\tdocuments\x12\x18\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem\"\xef\x02\n" +
 	"\x0eLineageRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1c\n" +
 	"\tdirection\x18\x02 \x01(\tR\tdirection\x12\x0e\n" +
@@ -1599,13 +2177,14 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\x03via\x18\x03 \x03(\tR\x03via\"=\n" +
 	"\rLineageDigest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x14\n" +
-	"\x05depth\x18\x02 \x01(\rR\x05depth2\xd9\x02\n" +
+	"\x05depth\x18\x02 \x01(\rR\x05depth2\xa6\x03\n" +
 	"\n" +
 	"Provenance\x12K\n" +
 	"\x06Ingest\x12\x1f.mc.provenance.v1.IngestRequest\x1a .mc.provenance.v1.IngestResponse\x12a\n" +
 	"\fIngestStream\x12%.mc.provenance.v1.IngestStreamRequest\x1a&.mc.provenance.v1.IngestStreamResponse(\x010\x01\x12K\n" +
 	"\x06Search\x12\x1f.mc.provenance.v1.SearchRequest\x1a .mc.provenance.v1.SearchResponse\x12N\n" +
-	"\aLineage\x12 .mc.provenance.v1.LineageRequest\x1a!.mc.provenance.v1.LineageResponseBLZJgithub.com/maestro-conductor/maestro/api/gen/mc/provenance/v1;provenancev1b\x06proto3"
+	"\aLineage\x12 .mc.provenance.v1.LineageRequest\x1a!.mc.provenance.v1.LineageResponse\x12K\n" +
+	"\x06Lookup\x12\x1f.mc.provenance.v1.LookupRequest\x1a .mc.provenance.v1.LookupResponseBLZJgithub.com/maestro-conductor/maestro/api/gen/mc/provenance/v1;provenancev1b\x06proto3"
 
 var (
 	file_mc_provenance_v1_provenance_proto_rawDescOnce sync.Once
@@ -1619,7 +2198,7 @@ func file_mc_provenance_v1_provenance_proto_rawDescGZIP() []byte {
 	return file_mc_provenance_v1_provenance_proto_rawDescData
 }
 
-var file_mc_provenance_v1_provenance_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_mc_provenance_v1_provenance_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_mc_provenance_v1_provenance_proto_goTypes = []any{
 	(*Document)(nil),              // 0: mc.provenance.v1.Document
 	(*Digest)(nil),                // 1: mc.provenance.v1.Digest
@@ -1633,51 +2212,70 @@ var file_mc_provenance_v1_provenance_proto_goTypes = []any{
 	(*IngestStreamResponse)(nil),  // 9: mc.provenance.v1.IngestStreamResponse
 	(*SearchRequest)(nil),         // 10: mc.provenance.v1.SearchRequest
 	(*SearchResponse)(nil),        // 11: mc.provenance.v1.SearchResponse
-	(*Total)(nil),                 // 12: mc.provenance.v1.Total
-	(*ShardStatus)(nil),           // 13: mc.provenance.v1.ShardStatus
-	(*LineageRequest)(nil),        // 14: mc.provenance.v1.LineageRequest
-	(*LineageResponse)(nil),       // 15: mc.provenance.v1.LineageResponse
-	(*LineageStep)(nil),           // 16: mc.provenance.v1.LineageStep
-	(*LineageDigest)(nil),         // 17: mc.provenance.v1.LineageDigest
-	nil,                           // 18: mc.provenance.v1.Document.AttributesEntry
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*Facet)(nil),                 // 12: mc.provenance.v1.Facet
+	(*FacetValue)(nil),            // 13: mc.provenance.v1.FacetValue
+	(*Histogram)(nil),             // 14: mc.provenance.v1.Histogram
+	(*Bucket)(nil),                // 15: mc.provenance.v1.Bucket
+	(*Total)(nil),                 // 16: mc.provenance.v1.Total
+	(*ShardStatus)(nil),           // 17: mc.provenance.v1.ShardStatus
+	(*LookupRequest)(nil),         // 18: mc.provenance.v1.LookupRequest
+	(*LookupResponse)(nil),        // 19: mc.provenance.v1.LookupResponse
+	(*DigestAnswer)(nil),          // 20: mc.provenance.v1.DigestAnswer
+	(*LineageRequest)(nil),        // 21: mc.provenance.v1.LineageRequest
+	(*LineageResponse)(nil),       // 22: mc.provenance.v1.LineageResponse
+	(*LineageStep)(nil),           // 23: mc.provenance.v1.LineageStep
+	(*LineageDigest)(nil),         // 24: mc.provenance.v1.LineageDigest
+	nil,                           // 25: mc.provenance.v1.Document.AttributesEntry
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
 }
 var file_mc_provenance_v1_provenance_proto_depIdxs = []int32{
-	19, // 0: mc.provenance.v1.Document.time:type_name -> google.protobuf.Timestamp
+	26, // 0: mc.provenance.v1.Document.time:type_name -> google.protobuf.Timestamp
 	1,  // 1: mc.provenance.v1.Document.digests:type_name -> mc.provenance.v1.Digest
 	2,  // 2: mc.provenance.v1.Document.cost:type_name -> mc.provenance.v1.Cost
-	18, // 3: mc.provenance.v1.Document.attributes:type_name -> mc.provenance.v1.Document.AttributesEntry
+	25, // 3: mc.provenance.v1.Document.attributes:type_name -> mc.provenance.v1.Document.AttributesEntry
 	0,  // 4: mc.provenance.v1.IngestRequest.documents:type_name -> mc.provenance.v1.Document
 	3,  // 5: mc.provenance.v1.IngestRequest.records:type_name -> mc.provenance.v1.Record
 	6,  // 6: mc.provenance.v1.IngestResponse.refusals:type_name -> mc.provenance.v1.Refusal
 	7,  // 7: mc.provenance.v1.IngestResponse.positions:type_name -> mc.provenance.v1.ShardPosition
 	4,  // 8: mc.provenance.v1.IngestStreamRequest.batch:type_name -> mc.provenance.v1.IngestRequest
 	5,  // 9: mc.provenance.v1.IngestStreamResponse.batch:type_name -> mc.provenance.v1.IngestResponse
-	19, // 10: mc.provenance.v1.SearchRequest.from:type_name -> google.protobuf.Timestamp
-	19, // 11: mc.provenance.v1.SearchRequest.to:type_name -> google.protobuf.Timestamp
+	26, // 10: mc.provenance.v1.SearchRequest.from:type_name -> google.protobuf.Timestamp
+	26, // 11: mc.provenance.v1.SearchRequest.to:type_name -> google.protobuf.Timestamp
 	0,  // 12: mc.provenance.v1.SearchResponse.items:type_name -> mc.provenance.v1.Document
-	12, // 13: mc.provenance.v1.SearchResponse.total:type_name -> mc.provenance.v1.Total
-	13, // 14: mc.provenance.v1.SearchResponse.shards:type_name -> mc.provenance.v1.ShardStatus
-	19, // 15: mc.provenance.v1.LineageRequest.since:type_name -> google.protobuf.Timestamp
-	19, // 16: mc.provenance.v1.LineageRequest.until:type_name -> google.protobuf.Timestamp
-	16, // 17: mc.provenance.v1.LineageResponse.steps:type_name -> mc.provenance.v1.LineageStep
-	17, // 18: mc.provenance.v1.LineageResponse.digests:type_name -> mc.provenance.v1.LineageDigest
-	2,  // 19: mc.provenance.v1.LineageResponse.costs:type_name -> mc.provenance.v1.Cost
-	13, // 20: mc.provenance.v1.LineageResponse.shards:type_name -> mc.provenance.v1.ShardStatus
-	0,  // 21: mc.provenance.v1.LineageStep.document:type_name -> mc.provenance.v1.Document
-	4,  // 22: mc.provenance.v1.Provenance.Ingest:input_type -> mc.provenance.v1.IngestRequest
-	8,  // 23: mc.provenance.v1.Provenance.IngestStream:input_type -> mc.provenance.v1.IngestStreamRequest
-	10, // 24: mc.provenance.v1.Provenance.Search:input_type -> mc.provenance.v1.SearchRequest
-	14, // 25: mc.provenance.v1.Provenance.Lineage:input_type -> mc.provenance.v1.LineageRequest
-	5,  // 26: mc.provenance.v1.Provenance.Ingest:output_type -> mc.provenance.v1.IngestResponse
-	9,  // 27: mc.provenance.v1.Provenance.IngestStream:output_type -> mc.provenance.v1.IngestStreamResponse
-	11, // 28: mc.provenance.v1.Provenance.Search:output_type -> mc.provenance.v1.SearchResponse
-	15, // 29: mc.provenance.v1.Provenance.Lineage:output_type -> mc.provenance.v1.LineageResponse
-	26, // [26:30] is the sub-list for method output_type
-	22, // [22:26] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	16, // 13: mc.provenance.v1.SearchResponse.total:type_name -> mc.provenance.v1.Total
+	17, // 14: mc.provenance.v1.SearchResponse.shards:type_name -> mc.provenance.v1.ShardStatus
+	12, // 15: mc.provenance.v1.SearchResponse.facets:type_name -> mc.provenance.v1.Facet
+	14, // 16: mc.provenance.v1.SearchResponse.histogram:type_name -> mc.provenance.v1.Histogram
+	13, // 17: mc.provenance.v1.Facet.values:type_name -> mc.provenance.v1.FacetValue
+	15, // 18: mc.provenance.v1.Histogram.buckets:type_name -> mc.provenance.v1.Bucket
+	26, // 19: mc.provenance.v1.Bucket.start:type_name -> google.protobuf.Timestamp
+	26, // 20: mc.provenance.v1.LookupRequest.since:type_name -> google.protobuf.Timestamp
+	26, // 21: mc.provenance.v1.LookupRequest.until:type_name -> google.protobuf.Timestamp
+	20, // 22: mc.provenance.v1.LookupResponse.digests:type_name -> mc.provenance.v1.DigestAnswer
+	17, // 23: mc.provenance.v1.LookupResponse.shards:type_name -> mc.provenance.v1.ShardStatus
+	0,  // 24: mc.provenance.v1.DigestAnswer.documents:type_name -> mc.provenance.v1.Document
+	26, // 25: mc.provenance.v1.LineageRequest.since:type_name -> google.protobuf.Timestamp
+	26, // 26: mc.provenance.v1.LineageRequest.until:type_name -> google.protobuf.Timestamp
+	23, // 27: mc.provenance.v1.LineageResponse.steps:type_name -> mc.provenance.v1.LineageStep
+	24, // 28: mc.provenance.v1.LineageResponse.digests:type_name -> mc.provenance.v1.LineageDigest
+	2,  // 29: mc.provenance.v1.LineageResponse.costs:type_name -> mc.provenance.v1.Cost
+	17, // 30: mc.provenance.v1.LineageResponse.shards:type_name -> mc.provenance.v1.ShardStatus
+	0,  // 31: mc.provenance.v1.LineageStep.document:type_name -> mc.provenance.v1.Document
+	4,  // 32: mc.provenance.v1.Provenance.Ingest:input_type -> mc.provenance.v1.IngestRequest
+	8,  // 33: mc.provenance.v1.Provenance.IngestStream:input_type -> mc.provenance.v1.IngestStreamRequest
+	10, // 34: mc.provenance.v1.Provenance.Search:input_type -> mc.provenance.v1.SearchRequest
+	21, // 35: mc.provenance.v1.Provenance.Lineage:input_type -> mc.provenance.v1.LineageRequest
+	18, // 36: mc.provenance.v1.Provenance.Lookup:input_type -> mc.provenance.v1.LookupRequest
+	5,  // 37: mc.provenance.v1.Provenance.Ingest:output_type -> mc.provenance.v1.IngestResponse
+	9,  // 38: mc.provenance.v1.Provenance.IngestStream:output_type -> mc.provenance.v1.IngestStreamResponse
+	11, // 39: mc.provenance.v1.Provenance.Search:output_type -> mc.provenance.v1.SearchResponse
+	22, // 40: mc.provenance.v1.Provenance.Lineage:output_type -> mc.provenance.v1.LineageResponse
+	19, // 41: mc.provenance.v1.Provenance.Lookup:output_type -> mc.provenance.v1.LookupResponse
+	37, // [37:42] is the sub-list for method output_type
+	32, // [32:37] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_mc_provenance_v1_provenance_proto_init() }
@@ -1691,7 +2289,7 @@ func file_mc_provenance_v1_provenance_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_provenance_v1_provenance_proto_rawDesc), len(file_mc_provenance_v1_provenance_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -43,6 +43,8 @@ const (
 	ProvenanceSearchProcedure = "/mc.provenance.v1.Provenance/Search"
 	// ProvenanceLineageProcedure is the fully-qualified name of the Provenance's Lineage RPC.
 	ProvenanceLineageProcedure = "/mc.provenance.v1.Provenance/Lineage"
+	// ProvenanceLookupProcedure is the fully-qualified name of the Provenance's Lookup RPC.
+	ProvenanceLookupProcedure = "/mc.provenance.v1.Provenance/Lookup"
 )
 
 // ProvenanceClient is a client for the mc.provenance.v1.Provenance service.
@@ -59,6 +61,9 @@ type ProvenanceClient interface {
 	// Lineage walks from a digest through receipts: up to what it was made from, or down to
 	// what was made with it; or it finds a path to another digest.
 	Lineage(context.Context, *connect.Request[v1.LineageRequest]) (*connect.Response[v1.LineageResponse], error)
+	// Lookup answers for many digests at once: how many documents have each, and the newest of
+	// them.
+	Lookup(context.Context, *connect.Request[v1.LookupRequest]) (*connect.Response[v1.LookupResponse], error)
 }
 
 // NewProvenanceClient constructs a client for the mc.provenance.v1.Provenance service. By default,
@@ -96,6 +101,12 @@ func NewProvenanceClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			connect.WithSchema(provenanceMethods.ByName("Lineage")),
 			connect.WithClientOptions(opts...),
 		),
+		lookup: connect.NewClient[v1.LookupRequest, v1.LookupResponse](
+			httpClient,
+			baseURL+ProvenanceLookupProcedure,
+			connect.WithSchema(provenanceMethods.ByName("Lookup")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -105,6 +116,7 @@ type provenanceClient struct {
 	ingestStream *connect.Client[v1.IngestStreamRequest, v1.IngestStreamResponse]
 	search       *connect.Client[v1.SearchRequest, v1.SearchResponse]
 	lineage      *connect.Client[v1.LineageRequest, v1.LineageResponse]
+	lookup       *connect.Client[v1.LookupRequest, v1.LookupResponse]
 }
 
 // Ingest calls mc.provenance.v1.Provenance.Ingest.
@@ -127,6 +139,11 @@ func (c *provenanceClient) Lineage(ctx context.Context, req *connect.Request[v1.
 	return c.lineage.CallUnary(ctx, req)
 }
 
+// Lookup calls mc.provenance.v1.Provenance.Lookup.
+func (c *provenanceClient) Lookup(ctx context.Context, req *connect.Request[v1.LookupRequest]) (*connect.Response[v1.LookupResponse], error) {
+	return c.lookup.CallUnary(ctx, req)
+}
+
 // ProvenanceHandler is an implementation of the mc.provenance.v1.Provenance service.
 type ProvenanceHandler interface {
 	// Ingest stores documents. Each is indexed, recognised as existing, or refused with its
@@ -141,6 +158,9 @@ type ProvenanceHandler interface {
 	// Lineage walks from a digest through receipts: up to what it was made from, or down to
 	// what was made with it; or it finds a path to another digest.
 	Lineage(context.Context, *connect.Request[v1.LineageRequest]) (*connect.Response[v1.LineageResponse], error)
+	// Lookup answers for many digests at once: how many documents have each, and the newest of
+	// them.
+	Lookup(context.Context, *connect.Request[v1.LookupRequest]) (*connect.Response[v1.LookupResponse], error)
 }
 
 // NewProvenanceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -174,6 +194,12 @@ func NewProvenanceHandler(svc ProvenanceHandler, opts ...connect.HandlerOption) 
 		connect.WithSchema(provenanceMethods.ByName("Lineage")),
 		connect.WithHandlerOptions(opts...),
 	)
+	provenanceLookupHandler := connect.NewUnaryHandler(
+		ProvenanceLookupProcedure,
+		svc.Lookup,
+		connect.WithSchema(provenanceMethods.ByName("Lookup")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/mc.provenance.v1.Provenance/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ProvenanceIngestProcedure:
@@ -184,6 +210,8 @@ func NewProvenanceHandler(svc ProvenanceHandler, opts ...connect.HandlerOption) 
 			provenanceSearchHandler.ServeHTTP(w, r)
 		case ProvenanceLineageProcedure:
 			provenanceLineageHandler.ServeHTTP(w, r)
+		case ProvenanceLookupProcedure:
+			provenanceLookupHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -207,4 +235,8 @@ func (UnimplementedProvenanceHandler) Search(context.Context, *connect.Request[v
 
 func (UnimplementedProvenanceHandler) Lineage(context.Context, *connect.Request[v1.LineageRequest]) (*connect.Response[v1.LineageResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.provenance.v1.Provenance.Lineage is not implemented"))
+}
+
+func (UnimplementedProvenanceHandler) Lookup(context.Context, *connect.Request[v1.LookupRequest]) (*connect.Response[v1.LookupResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.provenance.v1.Provenance.Lookup is not implemented"))
 }
