@@ -229,11 +229,11 @@ func (s *Service) refundGlobal(ctx context.Context, id holdID, cost uint32) erro
 
 // keeps tells whether what a check took from global limits stays spent: it passed, or nobody knows. Of one
 // with a request id only the tenant's own decision, which every try of it gets, says that it did not pass:
-// where this try failed, another one passes with the same tokens, or has.
-func (g *globalPart) keeps(allow bool, err error) bool {
+// where this try failed, another one passes with the same tokens, or has. guessed means that no group has decided.
+func (g *globalPart) keeps(allow, guessed bool, err error) bool {
 	switch {
 	case err == nil:
-		return allow
+		return allow || guessed && g.named
 	case errors.Is(err, ErrTooManyLimits), errors.Is(err, ErrTooManyHeld):
 		return false
 	case g.named:
@@ -252,14 +252,14 @@ func (s *Service) withGlobals(ctx context.Context, op string, mode Mode, r *Requ
 	g := globalParts.Get().(*globalPart)
 	defer globalParts.Put(g)
 	g.begin(op, r, canaries)
-	if err := s.takeGlobal(ctx, mode, r, g); err != nil {
+	if err := s.takeGlobalAway(ctx, mode, r, g); err != nil {
 		return err
 	}
 	if !g.decision.Allow {
 		return s.denyGlobally(ctx, mode, r, g, d)
 	}
 	err := decide()
-	s.settleGlobal(ctx, g, g.keeps(d.Allow, err))
+	s.settleGlobal(ctx, g, g.keeps(d.Allow, d.Source == SourceFailure, err))
 	if err == nil {
 		d.join(&g.decision)
 	}
@@ -288,18 +288,29 @@ func (s *Service) denyGlobally(ctx context.Context, mode Mode, r *Request, g *gl
 // join adds the decision of global limits to that of a tenant's.
 func (d *Decision) join(g *Decision) {
 	d.Levels = slices.Insert(d.Levels, 0, g.Levels...)
-	if !g.Allow && (d.Allow || d.outlasts(g)) {
+	denies := !g.Allow && (d.Allow || d.outlasts(g))
+	if denies {
 		d.Allow, d.Reason, d.LimitID, d.Kind, d.RetryAfterMs = false, g.Reason, g.LimitID, g.Kind, g.RetryAfterMs
 	}
-	if g.Source == SourceLeader || d.Source == "" {
+	switch {
+	case d.Source == SourceFailure || g.Source == SourceFailure:
+		if denies {
+			d.Source = g.Source
+		} else if d.Allow {
+			d.Source = SourceFailure // one of them has counted nothing
+		}
+	case g.Source == SourceLeader || d.Source == "":
 		d.Source = g.Source
 	}
 }
 
 // outlasts tells whether g denies for longer than d, or as long.
 func (d *Decision) outlasts(g *Decision) bool {
-	if never := d.Reason != ReasonLimited; never || g.Reason != ReasonLimited {
+	if never := d.never(); never || g.never() {
 		return !never
 	}
 	return g.RetryAfterMs >= d.RetryAfterMs
 }
+
+// never tells whether time does not help a denied request.
+func (d *Decision) never() bool { return d.Reason != ReasonLimited && d.Reason != ReasonAway }

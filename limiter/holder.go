@@ -78,6 +78,7 @@ type Leases struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	begins sync.Mutex // orders goes and Close
 
 	recalls recallLog
 	outside outside
@@ -139,8 +140,21 @@ func (l *Leases) Close(ctx context.Context) {
 			}
 		}
 	}
+	l.begins.Lock()
 	l.cancel()
+	l.begins.Unlock()
 	l.wg.Wait()
+}
+
+// goes runs f until its end, which Close waits for; false once Close has ended what runs.
+func (l *Leases) goes(f func()) bool {
+	l.begins.Lock()
+	defer l.begins.Unlock()
+	if l.ctx.Err() != nil {
+		return false
+	}
+	l.wg.Go(f)
+	return true
 }
 
 // look sees whether leases may be used at all, and of which groups.

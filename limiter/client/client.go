@@ -75,6 +75,9 @@ type Answer struct {
 	Reason  string
 	LimitID string
 	Kind    string
+	// OnFailure is true when no group has decided, because one could not be reached, and the limits say
+	// what is decided then: what is allowed so is counted nowhere.
+	OnFailure bool
 	// Err is an *Error when the check could not be decided, and nil otherwise.
 	Err error
 }
