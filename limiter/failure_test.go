@@ -16,6 +16,8 @@ type patchy struct {
 	*realm
 	mu          sync.Mutex
 	gone, stuck map[raftfsm.GroupID]bool
+	// behind are groups that their replica at the node does not follow.
+	behind map[raftfsm.GroupID]bool
 }
 
 func (p *patchy) is(of map[raftfsm.GroupID]bool, id raftfsm.GroupID) bool {
@@ -53,7 +55,7 @@ func (p *patchy) Tell(context.Context, raftfsm.GroupID, []byte) {}
 
 // patchyNode is a node of such a realm with a replica of each group.
 func patchyNode(t *testing.T, limits ...Limit) (*Service, *patchy) {
-	p := &patchy{realm: startRealm(t, 2, limits...), gone: map[raftfsm.GroupID]bool{}, stuck: map[raftfsm.GroupID]bool{}}
+	p := &patchy{realm: startRealm(t, 2, limits...), gone: map[raftfsm.GroupID]bool{}, stuck: map[raftfsm.GroupID]bool{}, behind: map[raftfsm.GroupID]bool{}}
 	s := NewService(p, p.ids)
 	system, err := clock.System()
 	if err != nil {
@@ -64,7 +66,7 @@ func patchyNode(t *testing.T, limits ...Limit) (*Service, *patchy) {
 		machines[id] = g.Machine().(*Machine)
 	}
 	l, err := s.NewLeases(LeaseOptions{
-		Groups: p, Recaller: p, Clock: clock.NewFast(system), Machines: machines, Follows: func(raftfsm.GroupID) bool { return true },
+		Groups: p, Recaller: p, Clock: clock.NewFast(system), Machines: machines, Follows: func(id raftfsm.GroupID) bool { return !p.is(p.behind, id) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -268,5 +270,28 @@ func TestCheckOnFailure(t *testing.T) {
 	s.FollowMode(func() Mode { return ModeOff })
 	if open := s.CheckOnFailure(all, out); len(open) != len(all) {
 		t.Errorf("while limits are off: open %v", open)
+	}
+}
+
+// A holder outside that was told to ask the node, because it could not know of global limits, hears when it can.
+func TestHoldersOutsideHearThatTheyMayBeLentTo(t *testing.T) {
+	s, p := patchyNode(t, limit("a", ScopeTenant, anyTenant, "1000/h", 1000))
+	tenant := p.elsewhere(s)
+	o := s.Attend(1)
+	defer o.Leave()
+	lent := func() bool {
+		routes, err := s.Lend(t.Context(), 1, tenant, []Ask{{}})
+		if err != nil || routes[0].Version == 0 {
+			t.Fatalf("%+v, %v", routes, err)
+		}
+		return routes[0].Lent
+	}
+	p.set(p.behind, s.Group(globalTenant), true)
+	await(t, "the node to be behind", func() bool { return !lent() })
+	o.Take()
+	p.set(p.behind, s.Group(globalTenant), false)
+	await(t, "word from the node", func() bool { return o.Take().Changed })
+	if !lent() {
+		t.Error("told too early")
 	}
 }

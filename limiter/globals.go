@@ -123,8 +123,10 @@ type globalPart struct {
 	// leased is set while tokens of leases are pending, and id if the group can give them back.
 	leased bool
 	id     holdID
-	// named is set if the check has a request id, so that other tries of it may be decided too.
+	// named is set if the check has a request id, so that other tries of it may be decided too. life then tells
+	// apart the tries that the tenant's group takes for different requests.
 	named bool
+	life  uint64
 }
 
 var globalParts = sync.Pool{New: func() any { return &globalPart{} }}
@@ -199,9 +201,35 @@ func (s *Service) proposeGlobal(ctx context.Context, mode Mode, r *Request, g *g
 		if mode == ModeShadow {
 			op += ".shadow"
 		}
-		cmd.RequestID = raftfsm.NewRequestID(op, r.Tenant, r.RequestID)
+		cmd.RequestID = raftfsm.NewRequestID(op, r.Tenant, fmt.Sprint(g.life, " ", r.RequestID))
 	}
 	return s.propose(ctx, group, cmd)
+}
+
+// lifeOf is the place in the tenant's log of the first try of a request with a request id, which stays the same for as
+// long as that group remembers it. Global limits remember the request under it: else a group that lags behind,
+// as after a change of its leader, could take a try for a repeated one that the tenant's decides anew, and not
+// count it. It costs a command that takes nothing. 0 is when the tenant's limits stand in for their group.
+func (s *Service) lifeOf(ctx context.Context, op string, r *Request) (life uint64, err error) {
+	group := s.Group(r.Tenant)
+	cmd := raftfsm.Command{Data: appendCheck(nil, Request{Tenant: r.Tenant}), RequestID: raftfsm.NewRequestID(op+".life", r.Tenant, r.RequestID)}
+	ask := func(ctx context.Context) error {
+		res, err := s.groups.Propose(ctx, group, cmd)
+		life = res.Index
+		return err
+	}
+	if set := s.coveredSet(group); set != nil && set.away(ModeEnforce, r).covered {
+		var stand bool
+		if stand, err = s.standIn(ctx, group, ask); stand {
+			return 0, nil
+		}
+	} else {
+		err = ask(ctx)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("limiter: check for tenant %s: %w", r.Tenant, err)
+	}
+	return life, nil
 }
 
 // settleGlobal makes final what a check took from global limits, or puts it back.
@@ -252,6 +280,12 @@ func (s *Service) withGlobals(ctx context.Context, op string, mode Mode, r *Requ
 	g := globalParts.Get().(*globalPart)
 	defer globalParts.Put(g)
 	g.begin(op, r, canaries)
+	if g.named {
+		var err error
+		if g.life, err = s.lifeOf(ctx, op, r); err != nil {
+			return err
+		}
+	}
 	if err := s.takeGlobalAway(ctx, mode, r, g); err != nil {
 		return err
 	}

@@ -164,11 +164,13 @@ func (l *Leases) look() {
 		l.ahead.Store(true)
 	}
 	sets := map[limitSource]*limitSet{}
+	again := false // some replica follows its group again, so that routes which were not lent may be now
 	for id, g := range l.table.groups { // any order
-		g.shut.Store(!l.options.Follows(id))
+		follows := l.options.Follows(id)
+		again = g.shut.Swap(!follows) && follows || again
 		sets[g.source] = g.source.Load()
 	}
-	l.outside.look(sets, l.mode())
+	l.outside.look(sets, l.mode(), again)
 }
 
 // run looks after the leases until Close.
