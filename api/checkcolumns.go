@@ -171,6 +171,9 @@ func (b *checkBuffer) answer(levels bool, explain func(error) *fault) *limiterv1
 		if res.LimitsVersion == 0 || d.Version < res.LimitsVersion {
 			res.LimitsVersion = d.Version
 		}
+		if d.Source == limiter.SourceFailure {
+			res.OnFailure = append(res.OnFailure, uint32(i))
+		}
 		if d.WouldDeny() {
 			res.WouldDeny = append(res.WouldDeny, uint32(i))
 		}

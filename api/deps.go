@@ -60,6 +60,9 @@ type Checker interface {
 	// CheckHeld decides the checks that tokens decide which this node holds, asks nobody, and returns where
 	// the others are.
 	CheckHeld(all []limiter.Request, out []limiter.Outcome) (open []int)
+	// CheckOnFailure decides the checks for which their limits say what is decided while no group can be
+	// asked, asks nobody, and returns where the others are.
+	CheckOnFailure(all []limiter.Request, out []limiter.Outcome) (open []int)
 	// CheckTogether takes the parts of one tenant when all of them pass, and otherwise none.
 	CheckTogether(ctx context.Context, parts []limiter.Part) ([]limiter.Decision, error)
 	// CheckBatchInto decides checks into out, which has an outcome for each; the levels that are

@@ -113,16 +113,11 @@ func (s *server) decideTenant(ctx context.Context, c *call, asks []*envoyAsk) (e
 		asks[0].decision, err = s.checkOne(ctx, c, asks[0].Request)
 		return err
 	}
-	if c.cutOff {
-		if f := s.awaitFresh(ctx, c); f != nil {
-			return f
-		}
-	}
 	parts := make([]limiter.Part, len(asks))
 	for i, a := range asks {
 		parts[i] = a.Part
 	}
-	decisions, err := s.deps.Checker.CheckTogether(ctx, parts)
+	decisions, err := s.checkTogether(ctx, c, parts)
 	if err != nil {
 		return err
 	}

@@ -93,6 +93,23 @@ func (f *fakeServices) CheckHeld(all []limiter.Request, out []limiter.Outcome) (
 	return open
 }
 
+// CheckOnFailure lets the key open pass and denies the key shut.
+func (f *fakeServices) CheckOnFailure(all []limiter.Request, out []limiter.Outcome) (open []int) {
+	for i := range all {
+		d := limiter.Decision{Allow: true, Version: 1, Source: limiter.SourceFailure}
+		switch all[i].Key {
+		case "open":
+		case "shut":
+			d.Allow, d.Reason, d.LimitID, d.RetryAfterMs = false, limiter.ReasonAway, "a", 1000
+		default:
+			open = append(open, i)
+			continue
+		}
+		out[i] = limiter.Outcome{Decision: d}
+	}
+	return open
+}
+
 func (f *fakeServices) CheckTogether(_ context.Context, parts []limiter.Part) ([]limiter.Decision, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

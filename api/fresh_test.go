@@ -2,12 +2,17 @@ package api
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
 
+	descriptorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 
 	"github.com/maestro-conductor/maestro/api/envoymap"
@@ -196,4 +201,78 @@ func TestCutOffChecksGoOnFromLeases(t *testing.T) {
 	e.services.breakToken(secret, ErrTokenRevoked)
 	_, err = check("held")
 	wantReason(t, err, connect.CodeUnauthenticated, "token_revoked")
+}
+
+// TestCutOffChecksDoWhatTheirLimitsSay: what leases leave open is decided by the limits' onFailure where they
+// have one, after a wait for the node that not every check repeats, and said and counted so.
+func TestCutOffChecksDoWhatTheirLimitsSay(t *testing.T) {
+	g := newGatedFreshness()
+	mapping, problems := envoymap.Parse([]byte(`domains: [{domain: edge, unmatched: deny, rules: [{match: {key: "*"}, tenant: acme, key: "{key}"}]}]`))
+	if problems != nil {
+		t.Fatal(problems)
+	}
+	registry := prometheus.NewRegistry()
+	e := newEnv(t, func(d *Deps) { d.Freshness, d.Envoy, d.Metrics = g, mapping, registry })
+	past := time.Now().Add(-coveredWait)
+	e.handler.stale.Store(&past) // nobody needs to wait any more
+	secret := secretOf("acme", RoleRunner)
+	client := limiterv1connect.NewLimiterClient(e.client(secret), e.url)
+	m := &limiterv1.CheckBatchRequest{}
+	for _, key := range []string{"open", "held", "shut", "other"} {
+		m.Checks = append(m.Checks, &limiterv1.CheckRequest{Key: key, Cost: 1})
+	}
+	g.answer <- ErrMetaStale
+	res, err := client.CheckBatch(t.Context(), connect.NewRequest(m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-g.waiting
+	said := ""
+	for _, r := range res.Msg.GetResults() {
+		said += fmt.Sprintln(r.GetDecision().GetAllow(), r.GetDecision().GetSource(), r.GetDecision().GetReason(), r.GetError().GetReason())
+	}
+	if said != "true failure  \ntrue lease  \nfalse failure group_away \nfalse   meta_stale\n" {
+		t.Errorf("batch:\n%s", said)
+	}
+	one, err := client.Check(t.Context(), connect.NewRequest(m.Checks[0]))
+	if err != nil || !one.Msg.GetAllow() || one.Msg.GetSource() != limiter.SourceFailure {
+		t.Errorf("check: %v, %v", one, err)
+	}
+	stream := e.checkStream(t, secret)
+	got := ask(t, stream, &limiterv1.CheckStreamRequest{Checks: 3, Keys: "openheldshut", KeyBytes: []uint32{4, 4, 4}})
+	if got.GetAllowed()[0] != 0b011 || !slices.Equal(got.GetOnFailure(), []uint32{0, 2}) || got.GetDenials()[0].GetReason() != limiter.ReasonAway {
+		t.Errorf("stream: %v", got)
+	}
+	for key, want := range map[string]rlsv3.RateLimitResponse_Code{"open": rlsv3.RateLimitResponse_OK, "shut": rlsv3.RateLimitResponse_OVER_LIMIT} {
+		r := &rlsv3.RateLimitRequest{Domain: "edge", Descriptors: []*descriptorv3.RateLimitDescriptor{descriptor("key", "open"), descriptor("key", key)}}
+		if got, err := askEnvoy(t, e, secret, r); err != nil || got.GetOverallCode() != want {
+			t.Errorf("envoy about open and %s: %v, %v", key, got, err)
+		}
+	}
+	if len(e.services.checks)+len(e.services.together) != 0 {
+		t.Error("a group was asked")
+	}
+	counted := map[string]float64{}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "mc_rl_on_failure_total" {
+			for _, c := range f.GetMetric() {
+				counted[c.GetLabel()[0].GetValue()] = c.GetCounter().GetValue()
+			}
+		}
+	}
+	if counted["open"] != 6 || counted["deny"] != 3 {
+		t.Errorf("counted %v, want 6 open and 3 deny", counted)
+	}
+
+	// A node that came back while they waited asks the groups.
+	e.handler.stale.Store(nil)
+	g.answer <- nil
+	if _, err := client.Check(t.Context(), connect.NewRequest(m.Checks[0])); err != nil || len(e.services.checks) != 1 {
+		t.Errorf("at a node that came back: %v, %d checks", err, len(e.services.checks))
+	}
+	<-g.waiting
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -58,8 +59,10 @@ type server struct {
 	metrics *metrics
 	gates   [classes]*gate
 	routes  map[string]*route // by path
-	health  http.Handler
-	errors  *connect.ErrorWriter
+	// stale is since when this node may not know of revocations, as requests have found; nil while it does.
+	stale  atomic.Pointer[time.Time]
+	health http.Handler
+	errors *connect.ErrorWriter
 }
 
 // route is a procedure with its handler.

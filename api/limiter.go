@@ -268,7 +268,7 @@ func limitFrom(m *limiterv1.Limit) (limiter.Limit, *fault) {
 		},
 		Concurrency: limiter.Concurrency{Limit: m.GetConcurrency().GetLimit(), TTL: m.GetConcurrency().GetTtl()},
 		Enforcement: m.GetEnforcement(), Canary: m.GetCanaryPercent(),
-		Oversize: m.GetOversize(), Access: m.GetAccess(), Overrides: m.GetOverrides(),
+		Oversize: m.GetOversize(), OnFailure: m.GetOnFailure(), Access: m.GetAccess(), Overrides: m.GetOverrides(),
 		Expires: expires.GetSeconds(),
 	}
 	if m.GetConcurrency() != nil && l.Concurrency.TTL == "" {
@@ -281,7 +281,7 @@ func limitFrom(m *limiterv1.Limit) (limiter.Limit, *fault) {
 func LimitMessage(l limiter.Limit) *limiterv1.Limit {
 	m := &limiterv1.Limit{
 		Id: l.ID, Scope: l.Scope, Selector: l.Selector, Enforcement: l.Enforcement, CanaryPercent: l.Canary,
-		Oversize: l.Oversize, Access: l.Access, Overrides: l.Overrides,
+		Oversize: l.Oversize, OnFailure: l.OnFailure, Access: l.Access, Overrides: l.Overrides,
 	}
 	if l.Expires != 0 {
 		m.Expires = &timestamppb.Timestamp{Seconds: l.Expires}

@@ -16,6 +16,7 @@ type metrics struct {
 	unknownRoute prometheus.Counter
 	checkMs      prometheus.Histogram
 	denies       *prometheus.CounterVec
+	onFailure    *prometheus.CounterVec
 	wouldDeny    prometheus.Counter
 	descriptors  *prometheus.CounterVec
 	searchMs     prometheus.Histogram
@@ -33,9 +34,22 @@ func (m *metrics) decided(d *limiter.Decision) {
 	if !d.Allow {
 		m.denies.WithLabelValues(d.Reason).Inc()
 	}
+	m.failed(d)
 	if d.WouldDeny() {
 		m.wouldDeny.Inc()
 	}
+}
+
+// failed counts a decision that no group has made.
+func (m *metrics) failed(d *limiter.Decision) {
+	if d.Source != limiter.SourceFailure {
+		return
+	}
+	answer := limiter.OnFailureDeny
+	if d.Allow {
+		answer = limiter.OnFailureOpen
+	}
+	m.onFailure.WithLabelValues(answer).Inc()
 }
 
 // decidedAll counts the decisions of a message, each reason once.
@@ -47,6 +61,7 @@ func (m *metrics) decidedAll(all []limiter.Outcome) {
 		if o.Err != nil {
 			continue
 		}
+		m.failed(&o.Decision)
 		if o.Decision.WouldDeny() {
 			wouldDeny++
 		}
@@ -94,6 +109,10 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Name: "mc_rl_denies_total",
 			Help: "Denied checks by reason.",
 		}, []string{"reason"}),
+		onFailure: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mc_rl_on_failure_total",
+			Help: "Checks that no group decided because one could not be reached, by what the limits' onFailure said: open, which was not counted, or deny.",
+		}, []string{"answer"}),
 		wouldDeny: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mc_rl_would_deny_total",
 			Help: "Checks that a limit in shadow would have denied.",
@@ -125,7 +144,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	}
 	m.unknownRoute = m.requests.WithLabelValues("unknown", connect.CodeUnimplemented.String())
 	if registry != nil {
-		registry.MustRegister(m.requests, m.requestMs, m.checkMs, m.denies, m.wouldDeny, m.descriptors, m.searchMs, m.lookupMs, m.lineageMs, m.documents, m.shed)
+		registry.MustRegister(m.requests, m.requestMs, m.checkMs, m.denies, m.onFailure, m.wouldDeny, m.descriptors, m.searchMs, m.lookupMs, m.lineageMs, m.documents, m.shed)
 	}
 	return m
 }

@@ -13,13 +13,15 @@ import (
 
 // The layouts of commands, queries and results; docs/FORMAT.md has them in words. What codecFirst
 // can say is said in it, so that builds of every level understand it; the rest is in
-// codecLimits, which is used from raftfsm.LevelLimits on, codecLeases, from raftfsm.LevelLeases on, and
-// codecAhead, from raftfsm.LevelAhead on.
+// codecLimits, which is used from raftfsm.LevelLimits on, codecLeases, from raftfsm.LevelLeases on,
+// codecAhead, from raftfsm.LevelAhead on, and codecFailure, from raftfsm.LevelFailure on.
 const (
 	codecFirst  = 1
 	codecLimits = 2
 	codecLeases = 3
 	codecAhead  = 4
+	// codecFailure is of limits with OnFailure, and of the changes that put them.
+	codecFailure = 5
 )
 
 const (
@@ -205,8 +207,8 @@ func decodeCommand(b []byte) (command, error) {
 	r := wire.NewReader(b)
 	version := r.Byte(math.MaxUint8)
 	switch {
-	case version > codecAhead:
-		return command{}, fmt.Errorf("%w: version %d, this build knows %d", errNewer, version, codecAhead)
+	case version > codecFailure:
+		return command{}, fmt.Errorf("%w: version %d, this build knows %d", errNewer, version, codecFailure)
 	case version < codecFirst:
 		return command{}, fmt.Errorf("%w: version %d", errCodec, version)
 	}
@@ -295,7 +297,7 @@ func readSteps(r *wire.Reader, c *Change, version byte) {
 	for n := r.Count(LimitsMax); n > 0 && !r.Failed(); n-- {
 		c.Deletes = append(c.Deletes, r.String(nameBytesMax))
 	}
-	if version == codecLeases {
+	if version >= codecLeases {
 		readPlanSteps(r, c)
 	}
 }

@@ -41,7 +41,8 @@ func FuzzCommand(f *testing.F) {
 	f.Add([]byte{codecLeases, opWatched, codecLeases, opWatched, codecFirst, opSweep})
 	f.Add(appendLease(nil, leaseCommand{holder: 1, renewals: []Renewal{{Limit: 1, Tenant: "acme", Epoch: 1, Seq: 1, Want: 300}}, ahead: true}))
 	f.Add([]byte{codecAhead, opRoll, 5, 0})
-	f.Add([]byte{codecAhead + 1, opCheck})
+	f.Add([]byte{codecFailure + 1, opCheck})
+	f.Add(appendConfigure(nil, configureCommand{last: true, Change: Change{To: 2, Puts: []Limit{onFailure(windowed("a", "acme", 5, "1h"), OnFailureOpen)}, Leavers: []string{"b"}}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if c, err := decodeCommand(data); err == nil {
 			if again := encodeCommand(c); !bytes.Equal(again, data) {
@@ -138,6 +139,7 @@ func FuzzRows(f *testing.F) {
 	f.Add(appendTaken(nil, &taken{token: "t", cost: 300, at: 5, expires: 900, from: []takenFrom{{1, 2, 3}}, settled: &Settlement{Actual: 7, Refunded: 293, Late: true}}))
 	f.Add(appendHeld(nil, &held{key: "k", weight: 2, deadline: 900, from: []heldFrom{{1, ScopeKey}}}))
 	f.Add(encodeLimitRow(newLimitState(running("a", 5), 7, 2, []generation{{start: 1}})))
+	f.Add(encodeLimitRow(newLimitState(onFailure(windowed("a", "acme", 100, "1h"), OnFailureDeny), 7, 2, []generation{{start: 1, ring: ring{2, 3}}})))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if b, err := decodeCounter(data); err == nil && !bytes.Equal(appendCounter(nil, b), data) {
 			t.Fatalf("bucket %x does not survive", data)
@@ -202,6 +204,8 @@ func TestBytesStayTheSame(t *testing.T) {
 		"due":               {string(dueKey(300, heldKey(tableReserve, "acme", holdID{1, 15: 2}))), "x\x00\x00\x00\x00\x00\x00\x01,r\x04acme\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02"},
 		"concurrency":       {string(AppendLimit(nil, running("a", 5))), "\x01a\x00\x04acme\x80\x04\x05\x0360s"},
 		"limit":             {string(encodeLimitRow(newLimitState(limit("a", ScopeKey, "acme/*", "1/s", 5), 3, 1, []generation{{start: 9, rate: rate{1, 1_000_000}}}))), "\x01\x01a\x02\x06acme/*\x031/s\x05\x03\x01\x01\x09\x01\xc0\x84\x3d"},
+		"limit on failure":  {string(encodeLimitRow(newLimitState(onFailure(limit("a", ScopeKey, "acme/*", "1/s", 5), OnFailureOpen), 3, 1, []generation{{start: 9, rate: rate{1, 1_000_000}}}))), "\x05\x01a\x02\x06acme/*\x81\x08\x031/s\x05\x01\x03\x01\x01\x09\x01\xc0\x84\x3d\x00\x00\x00\x00\x00\x00"},
+		"on failure":        {string(appendConfigure(nil, configureCommand{last: true, Change: Change{From: 1, To: 2, Puts: []Limit{onFailure(windowed("a", "acme", 5, "1h"), OnFailureDeny)}, Leavers: []string{"b"}}})), "\x05\x02\x01\x02\x00\x01\x01\x01a\x00\x04acme\x82\x08\x05\x021h\x00\x00\x00\x01\x01b"},
 		"config":            {string(encodeConfig(config{version: 4, nextUID: 5})), "\x01\x04\x05"},
 		"staged":            {string(encodeStaged(staged{from: 1, to: 2, parts: 3})), "\x01\x01\x02\x03"},
 	} {
@@ -215,7 +219,7 @@ func TestBytesStayTheSame(t *testing.T) {
 // let the replicas of a newer build, which execute it, differ.
 func TestNewerCommandsStopTheMachine(t *testing.T) {
 	m := NewMachine()
-	for _, data := range [][]byte{{codecAhead + 1, opCheck}, {codecFirst, 200}} {
+	for _, data := range [][]byte{{codecFailure + 1, opCheck}, {codecFirst, 200}} {
 		if _, err := m.execute(nil, 0, 0, data); !errors.Is(err, errNewer) {
 			t.Errorf("command %x: %v", data, err)
 		}

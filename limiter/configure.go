@@ -101,7 +101,7 @@ func readPart(tx *raftfsm.Tx, part uint32, whole *Change) error {
 	version := byte(codecFirst)
 	v, err := tx.Get(partKey(part))
 	if errors.Is(err, raftfsm.ErrNotFound) {
-		version = codecLeases // which reads what was written in codecLimits
+		version = codecFailure // which reads what was written in earlier ones
 		v, err = tx.Get(part2Key(part))
 	}
 	if err != nil {

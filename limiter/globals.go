@@ -123,8 +123,10 @@ type globalPart struct {
 	// leased is set while tokens of leases are pending, and id if the group can give them back.
 	leased bool
 	id     holdID
-	// named is set if the check has a request id, so that other tries of it may be decided too.
+	// named is set if the check has a request id, so that other tries of it may be decided too. life then tells
+	// apart the tries that the tenant's group takes for different requests.
 	named bool
+	life  uint64
 }
 
 var globalParts = sync.Pool{New: func() any { return &globalPart{} }}
@@ -199,9 +201,35 @@ func (s *Service) proposeGlobal(ctx context.Context, mode Mode, r *Request, g *g
 		if mode == ModeShadow {
 			op += ".shadow"
 		}
-		cmd.RequestID = raftfsm.NewRequestID(op, r.Tenant, r.RequestID)
+		cmd.RequestID = raftfsm.NewRequestID(op, r.Tenant, fmt.Sprint(g.life, " ", r.RequestID))
 	}
 	return s.propose(ctx, group, cmd)
+}
+
+// lifeOf is the place in the tenant's log of the first try of a request with a request id, which stays the same for as
+// long as that group remembers it. Global limits remember the request under it: else a group that lags behind,
+// as after a change of its leader, could take a try for a repeated one that the tenant's decides anew, and not
+// count it. It costs a command that takes nothing. 0 is when the tenant's limits stand in for their group.
+func (s *Service) lifeOf(ctx context.Context, op string, r *Request) (life uint64, err error) {
+	group := s.Group(r.Tenant)
+	cmd := raftfsm.Command{Data: appendCheck(nil, Request{Tenant: r.Tenant}), RequestID: raftfsm.NewRequestID(op+".life", r.Tenant, r.RequestID)}
+	ask := func(ctx context.Context) error {
+		res, err := s.groups.Propose(ctx, group, cmd)
+		life = res.Index
+		return err
+	}
+	if set := s.coveredSet(group); set != nil && set.away(ModeEnforce, r).covered {
+		var stand bool
+		if stand, err = s.standIn(ctx, group, ask); stand {
+			return 0, nil
+		}
+	} else {
+		err = ask(ctx)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("limiter: check for tenant %s: %w", r.Tenant, err)
+	}
+	return life, nil
 }
 
 // settleGlobal makes final what a check took from global limits, or puts it back.
@@ -229,11 +257,11 @@ func (s *Service) refundGlobal(ctx context.Context, id holdID, cost uint32) erro
 
 // keeps tells whether what a check took from global limits stays spent: it passed, or nobody knows. Of one
 // with a request id only the tenant's own decision, which every try of it gets, says that it did not pass:
-// where this try failed, another one passes with the same tokens, or has.
-func (g *globalPart) keeps(allow bool, err error) bool {
+// where this try failed, another one passes with the same tokens, or has. guessed means that no group has decided.
+func (g *globalPart) keeps(allow, guessed bool, err error) bool {
 	switch {
 	case err == nil:
-		return allow
+		return allow || guessed && g.named
 	case errors.Is(err, ErrTooManyLimits), errors.Is(err, ErrTooManyHeld):
 		return false
 	case g.named:
@@ -252,14 +280,20 @@ func (s *Service) withGlobals(ctx context.Context, op string, mode Mode, r *Requ
 	g := globalParts.Get().(*globalPart)
 	defer globalParts.Put(g)
 	g.begin(op, r, canaries)
-	if err := s.takeGlobal(ctx, mode, r, g); err != nil {
+	if g.named {
+		var err error
+		if g.life, err = s.lifeOf(ctx, op, r); err != nil {
+			return err
+		}
+	}
+	if err := s.takeGlobalAway(ctx, mode, r, g); err != nil {
 		return err
 	}
 	if !g.decision.Allow {
 		return s.denyGlobally(ctx, mode, r, g, d)
 	}
 	err := decide()
-	s.settleGlobal(ctx, g, g.keeps(d.Allow, err))
+	s.settleGlobal(ctx, g, g.keeps(d.Allow, d.Source == SourceFailure, err))
 	if err == nil {
 		d.join(&g.decision)
 	}
@@ -288,18 +322,29 @@ func (s *Service) denyGlobally(ctx context.Context, mode Mode, r *Request, g *gl
 // join adds the decision of global limits to that of a tenant's.
 func (d *Decision) join(g *Decision) {
 	d.Levels = slices.Insert(d.Levels, 0, g.Levels...)
-	if !g.Allow && (d.Allow || d.outlasts(g)) {
+	denies := !g.Allow && (d.Allow || d.outlasts(g))
+	if denies {
 		d.Allow, d.Reason, d.LimitID, d.Kind, d.RetryAfterMs = false, g.Reason, g.LimitID, g.Kind, g.RetryAfterMs
 	}
-	if g.Source == SourceLeader || d.Source == "" {
+	switch {
+	case d.Source == SourceFailure || g.Source == SourceFailure:
+		if denies {
+			d.Source = g.Source
+		} else if d.Allow {
+			d.Source = SourceFailure // one of them has counted nothing
+		}
+	case g.Source == SourceLeader || d.Source == "":
 		d.Source = g.Source
 	}
 }
 
 // outlasts tells whether g denies for longer than d, or as long.
 func (d *Decision) outlasts(g *Decision) bool {
-	if never := d.Reason != ReasonLimited; never || g.Reason != ReasonLimited {
+	if never := d.never(); never || g.never() {
 		return !never
 	}
 	return g.RetryAfterMs >= d.RetryAfterMs
 }
+
+// never tells whether time does not help a denied request.
+func (d *Decision) never() bool { return d.Reason != ReasonLimited && d.Reason != ReasonAway }

@@ -28,7 +28,7 @@ func (s *Service) batchWithGlobals(ctx context.Context, mode Mode, all []Request
 	var apart []int
 	for _, i := range passed {
 		g := &parts[i]
-		keep := g.keeps(out[i].Decision.Allow, out[i].Err)
+		keep := g.keeps(out[i].Decision.Allow, out[i].Decision.Source == SourceFailure, out[i].Err)
 		if g.leased {
 			leased, kept[g] = append(leased, g), keep
 		} else if !keep {
@@ -56,7 +56,7 @@ func (s *Service) takeGlobals(ctx context.Context, mode Mode, all []Request, pla
 	} else {
 		others = s.takeHeld(all, places, parts)
 	}
-	atOnce(others, func(i int) { out[i].Err = s.takeGlobal(ctx, mode, &all[i], &parts[i]) })
+	atOnce(others, func(i int) { out[i].Err = s.takeGlobalAway(ctx, mode, &all[i], &parts[i]) })
 	for _, i := range places {
 		if out[i].Err == nil && !parts[i].decision.Allow {
 			denied = append(denied, i)
@@ -99,6 +99,7 @@ func (s *Service) watchGlobals(ctx context.Context, places []int, parts []global
 	s.decideBatch(ctx, ModeShadow, s.Group(globalTenant), requests, places, outcomes, false)
 	for _, i := range places {
 		parts[i].decision, out[i].Err = outcomes[i].Decision, outcomes[i].Err
+		s.coverGlobal(&parts[i], &out[i])
 	}
 }
 
@@ -144,7 +145,7 @@ func (s *Service) togetherWithGlobals(ctx context.Context, mode Mode, parts []Pa
 	}
 	g := &globalPart{}
 	g.begin(opNameCheck, &whole, canaries)
-	if err := s.takeGlobal(ctx, mode, &whole, g); err != nil {
+	if err := s.takeGlobalAway(ctx, mode, &whole, g); err != nil {
 		return nil, err
 	}
 	if allow = allow && g.decision.Allow; !allow {
@@ -153,12 +154,12 @@ func (s *Service) togetherWithGlobals(ctx context.Context, mode Mode, parts []Pa
 			parts[i].Peek = true
 		}
 	}
-	out, err := s.decideTogether(ctx, mode, parts)
+	out, err := s.decideTogetherAway(ctx, mode, parts)
 	for i := range out {
 		allow = allow && out[i].Allow
 	}
 	if g.decision.Allow {
-		s.settleGlobal(ctx, g, g.keeps(allow, err))
+		s.settleGlobal(ctx, g, g.keeps(allow, guessed(out), err))
 	}
 	for i := range out {
 		global := &g.decision
@@ -169,3 +170,6 @@ func (s *Service) togetherWithGlobals(ctx context.Context, mode Mode, parts []Pa
 	}
 	return out, err
 }
+
+// guessed tells whether no group has decided.
+func guessed(all []Decision) bool { return len(all) > 0 && all[0].Source == SourceFailure }

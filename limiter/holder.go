@@ -78,6 +78,7 @@ type Leases struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	begins sync.Mutex // orders goes and Close
 
 	recalls recallLog
 	outside outside
@@ -139,8 +140,21 @@ func (l *Leases) Close(ctx context.Context) {
 			}
 		}
 	}
+	l.begins.Lock()
 	l.cancel()
+	l.begins.Unlock()
 	l.wg.Wait()
+}
+
+// goes runs f until its end, which Close waits for; false once Close has ended what runs.
+func (l *Leases) goes(f func()) bool {
+	l.begins.Lock()
+	defer l.begins.Unlock()
+	if l.ctx.Err() != nil {
+		return false
+	}
+	l.wg.Go(f)
+	return true
 }
 
 // look sees whether leases may be used at all, and of which groups.
@@ -150,11 +164,13 @@ func (l *Leases) look() {
 		l.ahead.Store(true)
 	}
 	sets := map[limitSource]*limitSet{}
+	again := false // some replica follows its group again, so that routes which were not lent may be now
 	for id, g := range l.table.groups { // any order
-		g.shut.Store(!l.options.Follows(id))
+		follows := l.options.Follows(id)
+		again = g.shut.Swap(!follows) && follows || again
 		sets[g.source] = g.source.Load()
 	}
-	l.outside.look(sets, l.mode())
+	l.outside.look(sets, l.mode(), again)
 }
 
 // run looks after the leases until Close.

@@ -66,6 +66,9 @@ func (t *holderTable) deny(r *Request, d *Decision, sent int64, lent bool) {
 	if route.tenant.set.version != d.Version {
 		return // other limits than those of this node
 	}
+	if sent <= max(route.tenant.forgot, s.forgot) {
+		return // the group may have decided before tokens came back
+	}
 	if route.more == nil {
 		route.more = &routeMore{}
 	}
@@ -93,5 +96,8 @@ func (t *holderTable) forget(tenant string) {
 	defer s.mu.Unlock()
 	if known := s.tenants[tenant]; known != nil {
 		known.denials++
+		known.forgot = t.now()
+	} else {
+		s.forgot = t.now()
 	}
 }

@@ -122,8 +122,12 @@ type flight struct {
 	// asks is set if tokens are wanted, and lack is what waiting checks want to spend.
 	asks bool
 	lack uint64
-	// first is when the present seq was sent for the first time, while it is not answered; else 0.
-	first int64
+	// first is when the present seq was sent for the first time, while it is not answered; else 0. limit, and
+	// denials of the tenant, are those of then: the answer says nothing about later ones, also when it is that to a
+	// message that was sent again.
+	first   int64
+	limit   *limitState
+	denials uint32
 }
 
 // moment is t on a scale of milliseconds that goes round in 49 days; only distances of less
@@ -255,7 +259,7 @@ func (l *lease) report(s *holderShard, now int64) (Renewal, bool) {
 	}
 	if f.first == 0 {
 		l.seq++
-		f.first = now
+		f.first, f.limit, f.denials = now, l.limit, l.tenant.denials
 	}
 	f.sent, f.asks, f.lack, l.dirty = true, false, 0, false
 	return Renewal{
@@ -272,7 +276,7 @@ type sentRenewal struct {
 	want  uint64
 	// first is when this seq was sent for the first time.
 	first int64
-	// limit and denials are what the lease and its tenant had then.
+	// limit and denials are what the lease and its tenant had at first.
 	limit   *limitState
 	denials uint32
 }

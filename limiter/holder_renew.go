@@ -115,7 +115,7 @@ func (t *holderTable) prepare(g *holderGroup, now int64) (*renewals, []Renewal) 
 		if r, ok := l.report(s, now); ok {
 			all = append(all, r)
 			b.sent = append(b.sent, sentRenewal{
-				lease: l, epoch: r.Epoch, seq: l.seq, want: r.Want, first: l.flight.first, limit: l.limit, denials: l.tenant.denials,
+				lease: l, epoch: r.Epoch, seq: l.seq, want: r.Want, first: l.flight.first, limit: l.flight.limit, denials: l.flight.denials,
 			})
 			s.counts.renewals++
 		} else {

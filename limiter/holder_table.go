@@ -58,6 +58,7 @@ type holderShard struct {
 	epochs uint64
 	// checked is when each class and the routes were looked at last.
 	checked       [leaseClasses]int64
+	forgot        int64 // when denials of a tenant that is not here were forgotten last
 	routesChecked int64
 	counts        holderCounts
 	matched       []*limitState // scratch of resolve
@@ -74,8 +75,9 @@ type holderTenant struct {
 	// set is what the routes of generation gen were resolved with.
 	set *limitSet
 	gen uint32
-	// denials is the generation of denials that still count.
+	// denials is the generation of denials that still count, and forgot when it was moved on last.
 	denials uint32
+	forgot  int64
 	// refs counts routes and leases.
 	refs int
 }

@@ -99,11 +99,12 @@ func (o *Outside) tell(e OutsideEvents) {
 	}
 }
 
-// look tells all when limits, or how they act, have changed since the last look.
-func (a *outside) look(groups map[limitSource]*limitSet, mode Mode) {
+// look tells all when limits, or how they act, have changed since the last look, or what is known of them has
+// become better.
+func (a *outside) look(groups map[limitSource]*limitSet, mode Mode, better bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	changed := a.mode != mode || len(groups) != len(a.sets)
+	changed := better || a.mode != mode || len(groups) != len(a.sets)
 	for source, set := range groups { // any order
 		changed = changed || a.sets[source] != set
 	}

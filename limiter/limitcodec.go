@@ -14,10 +14,11 @@ var (
 	enforcementCodes = [...]string{EnforcementShadow, EnforcementOff}
 	oversizeCodes    = [...]string{OversizeDebt}
 	accessCodes      = [...]string{AccessUnlimited, AccessBanned}
+	onFailureCodes   = [...]string{OnFailureDeny, OnFailureOpen}
 )
 
-// Fields of a limit in the layout of codecLimits, and the last one in that of codecLeases, in the
-// order in which they are written.
+// Fields of a limit in the layout of codecLimits, the last but one in that of codecLeases, and the last one
+// in that of codecFailure, in the order in which they are written.
 const (
 	fieldBucket = 1 << iota
 	fieldWindow
@@ -29,8 +30,10 @@ const (
 	fieldOverrides
 	fieldExpires
 	fieldConcurrency
+	fieldOnFailure
 	fieldsAll    = 1<<iota - 1
 	fieldsLimits = fieldConcurrency - 1
+	fieldsLeases = fieldOnFailure - 1
 )
 
 func (l Limit) fields() uint64 {
@@ -65,6 +68,9 @@ func (l Limit) fields() uint64 {
 	if l.Concurrency != (Concurrency{}) {
 		f |= fieldConcurrency
 	}
+	if l.OnFailure != "" {
+		f |= fieldOnFailure
+	}
 	return f
 }
 
@@ -76,6 +82,8 @@ func (l Limit) plain() bool {
 // codec is the first version that can say l.
 func (l Limit) codec() byte {
 	switch {
+	case l.OnFailure != "":
+		return codecFailure
 	case l.plain():
 		return codecFirst
 	case l.Concurrency == (Concurrency{}) && !l.forPlan() && l.Scope != ScopeGlobal:
@@ -129,6 +137,9 @@ func appendLimit(b []byte, l Limit, version byte) []byte {
 		b = binary.AppendUvarint(b, uint64(l.Concurrency.Limit))
 		b = wire.AppendString(b, l.Concurrency.TTL)
 	}
+	if fields&fieldOnFailure != 0 {
+		b = append(b, codeOf(onFailureCodes[:], l.OnFailure))
+	}
 	return b
 }
 
@@ -139,6 +150,8 @@ func (l Limit) Level() int {
 		return raftfsm.LevelFirst
 	case codecLimits:
 		return raftfsm.LevelLimits
+	case codecFailure:
+		return raftfsm.LevelFailure
 	}
 	return raftfsm.LevelLeases
 }
@@ -150,7 +163,7 @@ func AppendLimit(b []byte, l Limit) []byte { return appendLimit(b, l, max(codecL
 // DecodeLimit is the inverse of AppendLimit.
 func DecodeLimit(b []byte) (Limit, error) {
 	r := wire.NewReader(b)
-	l := readLimit(r, codecLeases)
+	l := readLimit(r, codecFailure)
 	if err := r.Done(); err != nil {
 		return Limit{}, fmt.Errorf("%w: limit: %w", errCodec, err)
 	}
@@ -172,6 +185,8 @@ func readLimit(r *wire.Reader, version byte) Limit {
 	case codecLimits:
 		fields = r.Uvarint(fieldsLimits)
 	case codecLeases:
+		fields = r.Uvarint(fieldsLeases)
+	case codecFailure:
 		fields = r.Uvarint(fieldsAll)
 	}
 	if fields&fieldBucket != 0 {
@@ -205,6 +220,9 @@ func readLimit(r *wire.Reader, version byte) Limit {
 	}
 	if fields&fieldConcurrency != 0 {
 		l.Concurrency = Concurrency{Limit: uint32(r.Uvarint(math.MaxUint32)), TTL: r.String(rateBytesMax)}
+	}
+	if fields&fieldOnFailure != 0 {
+		l.OnFailure = onFailureCodes[r.Byte(byte(len(onFailureCodes)-1))]
 	}
 	if fields != l.fields() {
 		r.Fail() // a field without content

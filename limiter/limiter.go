@@ -20,6 +20,8 @@ const (
 	ReasonLimited          = "limited"
 	ReasonCostExceedsLimit = "cost_exceeds_limit"
 	ReasonBanned           = "banned"
+	// ReasonAway: the group that would have decided could not be reached; see Limit.OnFailure.
+	ReasonAway = "group_away"
 )
 
 // Kinds of levels: the parts of a limit that have room of their own.
@@ -59,6 +61,8 @@ type Limit struct {
 	Canary uint32
 	// Oversize is empty or OversizeDebt.
 	Oversize string
+	// OnFailure is empty, OnFailureDeny or OnFailureOpen.
+	OnFailure string
 	// Access, when not empty, is AccessUnlimited or AccessBanned: what matches passes without any
 	// limit, or never, and there is nothing to count.
 	Access string
@@ -121,7 +125,7 @@ type Decision struct {
 	Version uint32
 	// Mode is how limits acted.
 	Mode Mode
-	// Source is who decided: SourceLease, SourceLeader or SourceCached.
+	// Source is who decided: SourceLease, SourceLeader, SourceCached or SourceFailure.
 	Source string
 }
 

@@ -63,6 +63,7 @@ type limitSet struct {
 	wall    wallState
 	related bool          // some limits say something about others: see narrow
 	slots   bool          // some limits have a concurrency
+	covered bool          // some limits say what becomes of checks without their group
 	sorted  []*limitState // by id
 	byID    map[string]*limitState
 	byUID   map[uint64]*limitState
@@ -109,6 +110,7 @@ func newLimitSet(version uint32, sorted []*limitState, emptied int64, wall wallS
 			continue
 		}
 		s.slots = s.slots || l.hasConcurrency()
+		s.covered = s.covered || l.OnFailure != ""
 		s.related = s.related || l.Access != "" || l.Overrides != ""
 		if l.Scope == ScopeGlobal {
 			s.globals = append(s.globals, l)

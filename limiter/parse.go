@@ -100,7 +100,7 @@ func (p *parser) file(n *yaml.Node) []Limit {
 // limit reads one limit and checks it; a field that could not be read is reported once.
 func (p *parser) limit(n *yaml.Node, path string) Limit {
 	fields, ok := p.mapping(n, path, path+".", "id", "scope", "selector", "tokenBucket", "window", "calendar",
-		"concurrency", "enforcement", "canary", "oversize", "access", "overrides", "expires")
+		"concurrency", "enforcement", "canary", "oversize", "onFailure", "access", "overrides", "expires")
 	if !ok {
 		return Limit{}
 	}
@@ -137,6 +137,7 @@ func (p *parser) limit(n *yaml.Node, path string) Limit {
 	}
 	l.Enforcement = p.optional(fields["enforcement"], path, "enforcement", lines)
 	l.Oversize = p.optional(fields["oversize"], path, "oversize", lines)
+	l.OnFailure = p.optional(fields["onFailure"], path, "onFailure", lines)
 	l.Access = p.optional(fields["access"], path, "access", lines)
 	l.Overrides = p.optional(fields["overrides"], path, "overrides", lines)
 	l.Canary = p.percent(fields["canary"], path+".canary", lines)

@@ -28,8 +28,11 @@ func TestParseLimits(t *testing.T) {
 				if l.hasCalendar() {
 					out += fmt.Sprintf(" %+v", l.Calendar)
 				}
-				if l.fields() >= fieldEnforcement {
+				if l.fields()&^fieldOnFailure >= fieldEnforcement {
 					out += fmt.Sprintf(" enforcement %q canary %d oversize %q access %q overrides %q expires %d", l.Enforcement, l.Canary, l.Oversize, l.Access, l.Overrides, l.Expires)
+				}
+				if l.OnFailure != "" {
+					out += " on failure " + l.OnFailure
 				}
 			}
 			return out

@@ -14,6 +14,7 @@ import (
 const (
 	enforcementUsual = "enforce"
 	oversizeUsual    = "refuse"
+	onFailureUsual   = "error"
 )
 
 // Values of Limit.Enforcement; empty enforces.
@@ -25,6 +26,14 @@ const (
 // OversizeDebt is the value of Limit.Oversize that lets a cost above the limit pass when nothing is
 // used, and what it takes beyond the limit be paid back before anything else passes. Empty refuses.
 const OversizeDebt = "debt"
+
+// Values of Limit.OnFailure: what becomes of a check when the group that decides about the limit cannot be
+// reached. Empty fails the check.
+const (
+	OnFailureDeny = "deny"
+	// OnFailureOpen lets pass what nobody counts, as far as all other limits that match do so too.
+	OnFailureOpen = "open"
+)
 
 // Values of Limit.Access; empty limits.
 const (
@@ -42,6 +51,9 @@ func (l Limit) WithoutUsual() Limit {
 	}
 	if l.Oversize == oversizeUsual {
 		l.Oversize = ""
+	}
+	if l.OnFailure == onFailureUsual {
+		l.OnFailure = ""
 	}
 	if l.Scope == ScopeGlobal && l.Selector == "" {
 		l.Selector = anyTenant
@@ -114,6 +126,7 @@ func policyProblems(l Limit) []problem {
 	} else if l.Oversize != "" && l.hasConcurrency() && !l.counts() {
 		add("oversize", "does not go with a concurrency alone: nobody can owe a slot")
 	}
+	out = append(out, onFailureProblems(l)...)
 	if l.Expires < 0 || l.Expires > math.MaxInt32*2 {
 		add("expires", "must be between 1970 and 2106")
 	}
@@ -142,6 +155,19 @@ func policyProblems(l Limit) []problem {
 		add("access", "banned does not go with overrides: no other limit counts anyway")
 	}
 	return out
+}
+
+func onFailureProblems(l Limit) []problem {
+	switch {
+	case l.OnFailure == "":
+	case l.OnFailure != OnFailureDeny && l.OnFailure != OnFailureOpen:
+		return []problem{{"onFailure", "must be error, deny or open"}}
+	case l.Access == AccessBanned && l.OnFailure == OnFailureOpen:
+		return []problem{{"onFailure", "must be error or deny: a ban lets nothing pass"}}
+	case l.hasConcurrency() && !l.counts():
+		return []problem{{"onFailure", "does not go with a concurrency alone: checks do not look at it, and a slot cannot be held without its group"}}
+	}
+	return nil
 }
 
 // parseExpires reads the moment at which a limit ends: RFC 3339, in whole seconds.

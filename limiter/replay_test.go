@@ -118,6 +118,7 @@ func TestLeasesReplayTheSame(t *testing.T) {
 					l.Calendar = Calendar{}
 				}
 				l.Oversize = rapid.SampledFrom([]string{"", "", OversizeDebt}).Draw(rt, "oversize")
+				l.OnFailure = rapid.SampledFrom([]string{"", "", OnFailureDeny, OnFailureOpen}).Draw(rt, "on failure")
 				l.Enforcement = rapid.SampledFrom([]string{"", "", "", EnforcementShadow, EnforcementOff}).Draw(rt, "enforcement")
 				if len(problemsOf(l)) == 0 {
 					puts = append(puts, l)

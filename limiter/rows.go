@@ -36,6 +36,7 @@ const (
 	rowVersion2 = 2
 	rowVersion3 = 3 // of counters something is lent of, and of limits with a concurrency or for a plan
 	rowVersion4 = 4 // of limits of which is known when their calendar period began; from raftfsm.LevelLeases on
+	rowVersion5 = 5 // of limits with OnFailure; from raftfsm.LevelFailure on
 )
 
 // config is what a group knows besides the limits themselves.
@@ -247,9 +248,9 @@ func encodeLimitRow(l *limitState) []byte {
 	}
 	version = max(version, l.codec()) // row and command layouts of a limit have the same numbers
 	if l.calendar.since != 0 {
-		version = rowVersion4 // which has the limit itself in its latest layout
+		version = max(version, rowVersion4)
 	}
-	b := appendLimit([]byte{version}, l.Limit, min(version, codecLeases))
+	b := appendLimit([]byte{version}, l.Limit, limitCodecOf(version))
 	b = binary.AppendUvarint(b, l.uid)
 	b = binary.AppendUvarint(b, l.firstGen)
 	b = binary.AppendUvarint(b, uint64(len(l.gens)))
@@ -267,16 +268,24 @@ func encodeLimitRow(l *limitState) []byte {
 		b = binary.AppendUvarint(b, uint64(l.calendar.begin))
 		b = binary.AppendUvarint(b, uint64(l.calendar.end))
 	}
-	if version == rowVersion4 {
+	if version >= rowVersion4 {
 		b = binary.AppendUvarint(b, uint64(l.calendar.since))
 	}
 	return b
 }
 
+// limitCodecOf is the layout that a limit has in a row of a version.
+func limitCodecOf(version byte) byte {
+	if version == rowVersion4 {
+		return codecLeases
+	}
+	return version
+}
+
 func decodeLimitRow(b []byte) (*limitState, error) {
 	r := wire.NewReader(b)
-	version := r.Byte(rowVersion4)
-	l := readLimit(r, min(version, codecLeases))
+	version := r.Byte(rowVersion5)
+	l := readLimit(r, limitCodecOf(version))
 	uid, firstGen := r.Uvarint(math.MaxUint64), r.Uvarint(math.MaxUint64)
 	var gens []generation
 	for n := r.Count(generationsMax); n > 0; n-- {
@@ -296,8 +305,8 @@ func decodeLimitRow(b []byte) (*limitState, error) {
 	if version >= rowVersion2 {
 		calendar = calendarState{epoch: r.Uvarint(math.MaxUint64), begin: readSeconds(r), end: readSeconds(r)}
 	}
-	if version == rowVersion4 {
-		calendar.since = int64(r.Uvarint(math.MaxInt64)) // 0 would have another version, see below
+	if version >= rowVersion4 {
+		calendar.since = int64(r.Uvarint(math.MaxInt64)) // 0 in rowVersion4 would have another version, see below
 	}
 	if err := r.Done(); err != nil || version == 0 || len(gens) == 0 {
 		return nil, errRow("limit")

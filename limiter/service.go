@@ -30,6 +30,7 @@ type Service struct {
 	mode   func() Mode
 	leases *Leases // nil without NewLeases
 	remote remoteGlobals
+	probes map[raftfsm.GroupID]*probe
 }
 
 // NewService uses the limiter groups ids, at least one; their order does not matter.
@@ -37,7 +38,11 @@ func NewService(groups Groups, ids []raftfsm.GroupID) *Service {
 	if len(ids) == 0 {
 		panic("limiter: NewService needs at least one group")
 	}
-	return &Service{groups: groups, ids: slices.Clone(ids), mode: func() Mode { return ModeEnforce }}
+	s := &Service{groups: groups, ids: slices.Clone(ids), mode: func() Mode { return ModeEnforce }, probes: map[raftfsm.GroupID]*probe{}}
+	for _, id := range ids {
+		s.probes[id] = &probe{}
+	}
+	return s
 }
 
 // Group is the group that decides for tenant.
@@ -153,6 +158,28 @@ func (s *Service) CheckBatchInto(ctx context.Context, all []Request, out []Outco
 
 // decideMany decides what tenants' limits say of the checks at places.
 func (s *Service) decideMany(ctx context.Context, mode Mode, all []Request, places []int, out []Outcome) {
+	if !s.covers() {
+		s.askMany(ctx, mode, all, places, out)
+		return
+	}
+	covered, others := s.coveredPlaces(mode, all, places)
+	byGroup := map[raftfsm.GroupID][]int{}
+	for _, i := range places {
+		if covered[i] != nil {
+			g := s.Group(all[i].Tenant)
+			byGroup[g] = append(byGroup[g], i)
+		}
+	}
+	var wg sync.WaitGroup
+	for group, places := range byGroup {
+		wg.Go(func() { s.decideManyAway(ctx, mode, group, all, places, covered, out) })
+	}
+	s.askMany(ctx, mode, all, others, out)
+	wg.Wait()
+}
+
+// askMany decides checks from leases, and by their groups.
+func (s *Service) askMany(ctx context.Context, mode Mode, all []Request, places []int, out []Outcome) {
 	if l := s.holding(); l != nil && mode == ModeEnforce {
 		places = l.checkMany(ctx, all, places, out)
 	}

@@ -30,6 +30,16 @@ func (s *Service) CheckInto(ctx context.Context, r Request, d *Decision) error {
 
 // checkTenant decides what the tenant's limits say.
 func (s *Service) checkTenant(ctx context.Context, mode Mode, r Request, d *Decision) error {
+	if set := s.coveredSet(s.Group(r.Tenant)); set != nil && validRequest(r) == nil {
+		if v := set.away(mode, &r); v.covered {
+			return s.checkTenantAway(ctx, mode, r, d, &v)
+		}
+	}
+	return s.askTenant(ctx, mode, r, d)
+}
+
+// askTenant decides from leases, or by the tenant's group.
+func (s *Service) askTenant(ctx context.Context, mode Mode, r Request, d *Decision) error {
 	if l := s.holding(); l != nil && mode == ModeEnforce && leasable(&r) {
 		decided, err := l.check(ctx, &r, d)
 		if err != nil {

@@ -50,7 +50,7 @@ func (s *Service) CheckTogether(ctx context.Context, parts []Part) ([]Decision, 
 	if some {
 		return s.togetherWithGlobals(ctx, mode, parts, canaries)
 	}
-	return s.decideTogether(ctx, mode, parts)
+	return s.decideTogetherAway(ctx, mode, parts)
 }
 
 // decideTogether decides what the tenant's limits say of parts.

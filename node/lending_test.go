@@ -332,6 +332,7 @@ func TestSidecarsShareALimit(t *testing.T) {
 	r.setLimits(bucketOf("acme", "tenant", "acme", "25/d", 1000))
 	type served struct {
 		checks limiterv1connect.LimiterClient
+		stream *client.Stream
 		l      *client.Limiter
 		stop   func()
 	}
@@ -344,13 +345,16 @@ func TestSidecarsShareALimit(t *testing.T) {
 		go func() { ended <- sidecar.Serve(ctx, l, "acme", ln) }()
 		h2c := &http.Transport{Protocols: new(http.Protocols)}
 		h2c.Protocols.SetUnencryptedHTTP2(true)
+		stream, err := client.OpenLocal(ln.Addr().String())
+		check(t, err)
 		stop := sync.OnceFunc(func() {
+			stream.Close()
 			h2c.CloseIdleConnections()
 			cancel()
 			check(t, <-ended)
 		})
 		t.Cleanup(stop)
-		return served{limiterv1connect.NewLimiterClient(&http.Client{Transport: h2c}, "http://"+ln.Addr().String()), l, stop}
+		return served{limiterv1connect.NewLimiterClient(&http.Client{Transport: h2c}, "http://"+ln.Addr().String()), stream, l, stop}
 	}
 	a, b := start(0), start(1)
 	passed := uint32(0)
@@ -363,6 +367,13 @@ func TestSidecarsShareALimit(t *testing.T) {
 			for i, cost := range []uint32{1, 2, 1} {
 				if resp.Msg.Results[i].GetDecision().GetAllow() {
 					passed += cost
+				}
+			}
+			answers, err := s.stream.Checks(context.Background(), []client.Request{{Cost: 1}, {Tenant: "acme", Cost: 1}})
+			check(t, err)
+			for _, a := range answers {
+				if a.Allow {
+					passed++
 				}
 			}
 			one, err := s.checks.Check(context.Background(), connect.NewRequest(&limiterv1.CheckRequest{Cost: 1}))

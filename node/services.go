@@ -95,6 +95,32 @@ func (s *services) CheckHeld(all []limiter.Request, out []limiter.Outcome) (open
 		return nil
 	}
 	open = r.limiter.CheckHeld(all, out)
+	r.seenBut(open, all, out)
+	return open
+}
+
+// CheckOnFailure decides checks by what their limits say for the case that nobody can be asked.
+func (s *services) CheckOnFailure(all []limiter.Request, out []limiter.Outcome) (open []int) {
+	r, err := s.get()
+	if err != nil {
+		return places(len(all))
+	}
+	open = r.limiter.CheckOnFailure(all, out)
+	r.seenBut(open, all, out)
+	return open
+}
+
+// places are the first n.
+func places(n int) []int {
+	all := make([]int, n)
+	for i := range all {
+		all[i] = i
+	}
+	return all
+}
+
+// seenBut notes checks that were decided: all but the open ones.
+func (r *running) seenBut(open []int, all []limiter.Request, out []limiter.Outcome) {
 	still := make([]bool, len(all))
 	for _, i := range open {
 		still[i] = true
@@ -104,7 +130,6 @@ func (s *services) CheckHeld(all []limiter.Request, out []limiter.Outcome) (open
 			r.seen(&all[i], &out[i].Decision)
 		}
 	}
-	return open
 }
 
 // CheckTogether takes all parts or none.

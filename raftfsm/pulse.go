@@ -30,6 +30,8 @@ const (
 	LevelAhead = 5
 	// LevelSegments is the level from which on sealed documents are replicated as segments.
 	LevelSegments = 6
+	// LevelFailure is the level from which on limits say what becomes of checks without their group.
+	LevelFailure = 6
 
 	// pulseInterval is how often a node asks each peer how it is. Smaller costs idle CPU;
 	// larger lets a leader judge its followers by old news.

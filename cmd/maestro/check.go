@@ -69,7 +69,10 @@ func checkTable(w io.Writer, r *limiterv1.CheckResponse) {
 	if r.GetMode() != "" {
 		fmt.Fprintln(w, modeLine(r.GetMode()))
 	}
-	if s := r.GetSource(); s != "" {
+	if s := r.GetSource(); s == limiter.SourceFailure {
+		fmt.Fprintln(w, "decided by: failure: a group cannot be reached, and the limits' onFailure says so")
+		return
+	} else if s != "" {
 		fmt.Fprintln(w, "decided by:", s)
 	}
 	if len(r.GetLevels()) == 0 {

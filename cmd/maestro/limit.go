@@ -40,6 +40,7 @@ func (a *app) limitSetCommand() *cobra.Command {
       window: {limit: 10000, length: 1h}
       calendar: {limit: 1000000, period: month, timeZone: Europe/Berlin}
       concurrency: {limit: 10, ttl: 60s}
+      onFailure: deny          # error, deny or open: what a check is told while it cannot be decided
 
 A limit has a tokenBucket, a window, a calendar, a concurrency, or several of them. docs/limits.md explains every field.
 What changes is shown, one limit a line: - what goes, + what comes. With --dry-run nothing is set.`,
@@ -186,6 +187,9 @@ func partsOf(l *limiterv1.Limit) []string {
 		if word != "" {
 			parts = append(parts, word)
 		}
+	}
+	if what := l.GetOnFailure(); what != "" {
+		parts = append(parts, "on failure "+what)
 	}
 	if p := l.GetCanaryPercent(); p != 0 {
 		parts = append(parts, fmt.Sprintf("canary %d%%", p))

@@ -54,7 +54,7 @@ func TestDiffOfLimits(t *testing.T) {
 	d := diffLimits([]*limiterv1.Limit{
 		message(limiter.Limit{ID: "new", Window: limiter.Window{Limit: 10, Length: "1h"}, Enforcement: limiter.EnforcementShadow}),
 		message(limiter.Limit{ID: "same", TokenBucket: bucket}),
-		message(limiter.Limit{ID: "other", TokenBucket: bucket, Concurrency: limiter.Concurrency{Limit: 3, TTL: "30s"}, Canary: 5, Expires: 1796079600, Calendar: limiter.Calendar{Limit: 9, Period: limiter.PeriodDay, TimeZone: "Europe/Berlin", Anchor: "06:00"}}),
+		message(limiter.Limit{ID: "other", TokenBucket: bucket, Concurrency: limiter.Concurrency{Limit: 3, TTL: "30s"}, OnFailure: limiter.OnFailureDeny, Canary: 5, Expires: 1796079600, Calendar: limiter.Calendar{Limit: 9, Period: limiter.PeriodDay, TimeZone: "Europe/Berlin", Anchor: "06:00"}}),
 		message(limiter.Limit{ID: "gone", Access: limiter.AccessBanned, Overrides: ""}),
 	}, there)
 	var out bytes.Buffer
@@ -65,7 +65,7 @@ func TestDiffOfLimits(t *testing.T) {
 	}
 	const want = `+  new    tenant  acme  10 in 1h, shadow
 -  other  tenant  acme  1/s burst 5
-+  other  tenant  acme  1/s burst 5, 9 a day from 06:00 Europe/Berlin, 3 at once for 30s, canary 5%, until 2026-11-30T23:00:00Z
++  other  tenant  acme  1/s burst 5, 9 a day from 06:00 Europe/Berlin, 3 at once for 30s, on failure deny, canary 5%, until 2026-11-30T23:00:00Z
 +  gone   tenant  acme  banned
 `
 	if out.String() != want || len(d.Created) != 2 || len(d.Replaced) != 1 || len(d.Unchanged) != 1 || d.Version != 7 {

@@ -17,7 +17,7 @@ func (a *app) sidecarCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sidecar [--listen 127.0.0.1:PORT] [--socket PATH]",
 		Short: "Serve checks on this machine from tokens that the region lends",
-		Long: `Serve Check and CheckBatch to the processes of this machine, without encryption and under the identity of
+		Long: `Serve Check, CheckBatch and CheckStream to the processes of this machine, without encryption and under the identity of
 the sidecar's token. Most checks are decided here, from tokens that the region has lent; no more passes
 than the limits admit. While the region cannot be reached, what is lent is spent to its deadline, and then
 --on-failure decides. /healthz, /readyz and /metrics are on the same addresses. It ends with SIGTERM, and

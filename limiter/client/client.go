@@ -75,6 +75,9 @@ type Answer struct {
 	Reason  string
 	LimitID string
 	Kind    string
+	// OnFailure is true when no group has decided, because one could not be reached, and the limits say
+	// what is decided then: what is allowed so is counted nowhere.
+	OnFailure bool
 	// Err is an *Error when the check could not be decided, and nil otherwise.
 	Err error
 }
@@ -96,9 +99,23 @@ func Open(o Options) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newStream(c), nil
+}
+
+// OpenLocal is Open to a sidecar of this machine: at HOST:PORT of the loopback interface, or at the absolute
+// path of its socket.
+func OpenLocal(address string) (*Stream, error) {
+	c, err := client.NewLocal(address)
+	if err != nil {
+		return nil, err
+	}
+	return newStream(c), nil
+}
+
+func newStream(c *client.Client) *Stream {
 	s := &Stream{client: c}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	return s, nil
+	return s
 }
 
 // Close ends the connection. Calls that are under way fail.

@@ -113,6 +113,12 @@ func decode(m *limiterv1.CheckStreamResponse, out []Answer, endpoint string) err
 		}
 		out[i].WouldDeny = true
 	}
+	for _, i := range m.GetOnFailure() {
+		if int64(i) >= int64(len(out)) {
+			return errCounts
+		}
+		out[i].OnFailure = true
+	}
 	after, at, denials := m.GetRetryAfterMs(), m.GetDenialAt(), m.GetDenials()
 	if at != nil && len(at) != len(after) {
 		return errCounts

@@ -34,7 +34,8 @@ const (
 const (
 	// SourceLease: tokens that this process, or the node that was asked, holds.
 	SourceLease = "lease"
-	// SourceFailure: the region could not be asked, and LimiterOptions.OnFailure has decided.
+	// SourceFailure: the region could not be asked, and LimiterOptions.OnFailure has decided; or a node could not
+	// ask a group, and the limits' own onFailure has.
 	SourceFailure = "failure"
 )
 

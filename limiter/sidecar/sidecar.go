@@ -43,15 +43,16 @@ type server struct {
 	tenant string
 }
 
-// Handler serves Check and CheckBatch of mc.limiter.v1.Limiter, /healthz, /readyz and /metrics. Checks
-// that name no tenant are of the given one or, if that is empty, of the identity's.
-func Handler(l *client.Limiter, tenant string) http.Handler {
+// Handler serves Check, CheckBatch and CheckStream of mc.limiter.v1.Limiter, /healthz, /readyz and /metrics.
+// Checks that name no tenant are of the given one or, if that is empty, of the identity's. Streams end when
+// ends is done.
+func Handler(ends context.Context, l *client.Limiter, tenant string) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector{l})
 	mux := http.NewServeMux()
 	path, handler := limiterv1connect.NewLimiterHandler(&server{limiter: l, tenant: tenant},
 		connect.WithReadMaxBytes(bodyBytesMax), connect.WithCodec(jsonCodec{"json"}), connect.WithCodec(jsonCodec{"json; charset=utf-8"}))
-	mux.Handle(path, handler)
+	mux.Handle(path, withReading(handler, ends))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -67,8 +68,10 @@ func Handler(l *client.Limiter, tenant string) http.Handler {
 // Serve answers on the listeners until ctx is done, lets what is under way end, and closes the limiter,
 // which gives back what it holds.
 func Serve(ctx context.Context, l *client.Limiter, tenant string, listeners ...net.Listener) error {
+	ends, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
 	srv := &http.Server{
-		Handler: Handler(l, tenant), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
+		Handler: Handler(ends, l, tenant), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
 		Protocols: new(http.Protocols), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: streamsMax},
 	}
 	srv.Protocols.SetHTTP1(true)
@@ -84,6 +87,7 @@ func Serve(ctx context.Context, l *client.Limiter, tenant string, listeners ...n
 	case failed = <-ended:
 		left--
 	}
+	end()
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	if srv.Shutdown(limit) != nil {
@@ -183,12 +187,17 @@ func message(d *client.Decision) *limiterv1.CheckResponse {
 		Allow: d.Allow, WouldDeny: d.WouldDeny, RetryAfterMs: d.RetryAfterMs, Reason: d.Reason, LimitId: d.LimitID, Kind: d.Kind,
 		LimitsVersion: d.Version, Source: d.Source, Mode: d.Mode,
 	}
-	for _, l := range d.Levels {
-		m.Levels = append(m.Levels, &limiterv1.Level{
+	m.Levels = levelMessages(d.Levels)
+	return m
+}
+
+func levelMessages(all []client.Level) (out []*limiterv1.Level) {
+	for _, l := range all {
+		out = append(out, &limiterv1.Level{
 			LimitId: l.LimitID, Scope: l.Scope, Kind: l.Kind, Limit: l.Limit, Remaining: l.Remaining, Shadow: l.Shadow, WouldDeny: l.WouldDeny,
 		})
 	}
-	return m
+	return out
 }
 
 // detail is what callers may compare.

@@ -15,6 +15,7 @@ const (
 	codecMembers = 2 // the tables of members, and conditions on the table's version
 	codecLimits  = 3 // changes of limits that are more than token buckets
 	codecLeases  = 4 // changes of limits of raftfsm.LevelLeases and of plans, and queries by key
+	codecFailure = 5 // changes of limits of raftfsm.LevelFailure
 )
 
 const (
@@ -102,8 +103,10 @@ func (c change) codec() byte {
 	for _, s := range c.steps {
 		switch {
 		case c.table != tableLimits:
+		case !isAssignment(s.key) && len(s.value) > 0 && s.value[0] >= limitValueFailure:
+			codec = codecFailure
 		case isAssignment(s.key) || len(s.value) > 0 && s.value[0] >= limitValueLeases:
-			codec = codecLeases
+			codec = max(codec, codecLeases)
 		case len(s.value) > 0 && s.value[0] == limitValueLimits:
 			codec = max(codec, codecLimits)
 		}
@@ -130,7 +133,7 @@ func encodeChange(c change) []byte {
 
 // decodeChange accepts what encodeChange writes for steps with distinct keys.
 func decodeChange(b []byte) (change, error) {
-	r, op, err := openCodec(b, codecLeases)
+	r, op, err := openCodec(b, codecFailure)
 	if err != nil {
 		return change{}, err
 	}

@@ -27,17 +27,28 @@ const pushAttempts = 8
 
 // A plain limit keeps the first layout of its value, which every build reads.
 const (
-	limitValueFirst  = 1
-	limitValueLimits = 2 // as the limiter writes it; so with the next one
-	limitValueLeases = 3 // with a concurrency, or for a plan
+	limitValueFirst   = 1
+	limitValueLimits  = 2 // as the limiter writes it; so with the next one
+	limitValueLeases  = 3 // with a concurrency, or for a plan
+	limitValueFailure = 4 // that says what becomes of checks without its group
 )
 
+// limitValue is the layout of the value of a limit.
+func limitValue(l limiter.Limit) byte {
+	switch level := l.Level(); {
+	case level >= raftfsm.LevelFailure:
+		return limitValueFailure
+	case level >= raftfsm.LevelLeases:
+		return limitValueLeases
+	case level >= raftfsm.LevelLimits:
+		return limitValueLimits
+	}
+	return limitValueFirst
+}
+
 func encodeLimit(l limiter.Limit) []byte {
-	switch {
-	case l.Level() >= raftfsm.LevelLeases:
-		return limiter.AppendLimit([]byte{limitValueLeases}, l)
-	case l.Level() >= raftfsm.LevelLimits:
-		return limiter.AppendLimit([]byte{limitValueLimits}, l)
+	if version := limitValue(l); version != limitValueFirst {
+		return limiter.AppendLimit([]byte{version}, l)
 	}
 	b := wire.AppendString([]byte{limitValueFirst}, l.Scope)
 	b = wire.AppendString(b, l.Selector)
@@ -46,9 +57,9 @@ func encodeLimit(l limiter.Limit) []byte {
 }
 
 func decodeLimit(id string, value []byte) (limiter.Limit, error) {
-	if len(value) > 0 && (value[0] == limitValueLimits || value[0] == limitValueLeases) {
+	if len(value) > 0 && value[0] >= limitValueLimits && value[0] <= limitValueFailure {
 		l, err := limiter.DecodeLimit(value[1:])
-		if err != nil || l.ID != id || (l.Level() >= raftfsm.LevelLeases) != (value[0] == limitValueLeases) {
+		if err != nil || l.ID != id || max(limitValueLimits, limitValue(l)) != value[0] {
 			return limiter.Limit{}, errRow("limit " + id)
 		}
 		return l, nil

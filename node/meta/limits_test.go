@@ -268,10 +268,12 @@ func TestLimitsOfALaterLevel(t *testing.T) {
 	plain := limiter.Limit{ID: "a", Scope: limiter.ScopeTenant, Selector: "acme", TokenBucket: limiter.TokenBucket{Rate: "1/s", Burst: 1}}
 	window := limiter.Limit{ID: "b", Scope: limiter.ScopeTenant, Selector: "acme", Window: limiter.Window{Limit: 5, Length: "1h"}}
 	slots := limiter.Limit{ID: "c", Scope: limiter.ScopeTenant, Selector: "acme", Concurrency: limiter.Concurrency{Limit: 5, TTL: "30s"}}
+	open := plain
+	open.ID, open.OnFailure = "d", limiter.OnFailureOpen
 	for _, c := range []struct {
 		limit        limiter.Limit
 		value, codec byte
-	}{{plain, limitValueFirst, codecFirst}, {window, limitValueLimits, codecLimits}, {slots, limitValueLeases, codecLeases}} {
+	}{{plain, limitValueFirst, codecFirst}, {window, limitValueLimits, codecLimits}, {slots, limitValueLeases, codecLeases}, {open, limitValueFailure, codecFailure}} {
 		value := encodeLimit(c.limit)
 		data := encodeChange(change{table: tableLimits, actor: "acme", steps: []step{{kind: kindPut, key: c.limit.ID, owner: "acme", value: value}}})
 		if value[0] != c.value || data[0] != c.codec {

@@ -119,7 +119,8 @@ type CheckResponse struct {
 	// milliseconds. 0 when allowed, and when it can never pass (see reason).
 	// buf:lint:ignore FIELD_LOWER_SNAKE_CASE
 	RetryAfterMs uint32 `protobuf:"varint,2,opt,name=retryAfterMs,proto3" json:"retryAfterMs,omitempty"`
-	// reason is empty when allowed, else "limited", "cost_exceeds_limit" or "banned".
+	// reason is empty when allowed, else "limited", "cost_exceeds_limit" or "banned"; or "group_away", with the
+	// source "failure".
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// limit_id names the limit that denies for longest; empty when allowed. See kind.
 	LimitId string `protobuf:"bytes,4,opt,name=limit_id,json=limitId,proto3" json:"limit_id,omitempty"`
@@ -132,7 +133,9 @@ type CheckResponse struct {
 	// would_deny is true when a limit that only watches would have denied; see the levels.
 	WouldDeny bool `protobuf:"varint,8,opt,name=would_deny,json=wouldDeny,proto3" json:"would_deny,omitempty"`
 	// source is who decided: "lease", the node that was asked, from tokens that it holds; "leader", the
-	// leader of the tenant's group; or "cached", the leader a while ago, whose denial still counts.
+	// leader of the tenant's group; "cached", the leader a while ago, whose denial still counts; or
+	// "failure", nobody: a group cannot be reached, and the on_failure of the limits says what is decided
+	// then. What is allowed so is counted by none of the limits of that group.
 	Source string `protobuf:"bytes,9,opt,name=source,proto3" json:"source,omitempty"`
 	// mode is empty when limits are enforced, "shadow" when every limit only watches, or "off" when
 	// checks pass without being counted. See SetMode.
@@ -1259,7 +1262,10 @@ type CheckStreamResponse struct {
 	// levels has an entry for each check if the request asked for them.
 	Levels []*CheckLevels `protobuf:"bytes,9,rep,name=levels,proto3" json:"levels,omitempty"`
 	// refused is there when nothing of the message was done. The stream goes on.
-	Refused       *RefusedChecks `protobuf:"bytes,10,opt,name=refused,proto3" json:"refused,omitempty"`
+	Refused *RefusedChecks `protobuf:"bytes,10,opt,name=refused,proto3" json:"refused,omitempty"`
+	// on_failure lists the checks, counted from 0, that were decided without their group, because it could
+	// not be reached: those whose source would be "failure".
+	OnFailure     []uint32 `protobuf:"varint,11,rep,packed,name=on_failure,json=onFailure,proto3" json:"on_failure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1360,6 +1366,13 @@ func (x *CheckStreamResponse) GetLevels() []*CheckLevels {
 func (x *CheckStreamResponse) GetRefused() *RefusedChecks {
 	if x != nil {
 		return x.Refused
+	}
+	return nil
+}
+
+func (x *CheckStreamResponse) GetOnFailure() []uint32 {
+	if x != nil {
+		return x.OnFailure
 	}
 	return nil
 }
@@ -2725,8 +2738,12 @@ type Limit struct {
 	// must name a tenant. Only the platform sets it.
 	Overrides string `protobuf:"bytes,11,opt,name=overrides,proto3" json:"overrides,omitempty"`
 	// expires, when there, is when the limit stops to count, in whole seconds.
-	Expires       *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=expires,proto3" json:"expires,omitempty"`
-	Concurrency   *Concurrency           `protobuf:"bytes,13,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
+	Expires     *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=expires,proto3" json:"expires,omitempty"`
+	Concurrency *Concurrency           `protobuf:"bytes,13,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
+	// on_failure is what a check is told while the group that decides about the limit cannot be reached:
+	// "error", which is also meant by empty: it fails; "deny"; or "open": it passes and is not counted.
+	// Among limits that match one check, error goes before deny, and deny before open.
+	OnFailure     string `protobuf:"bytes,14,opt,name=on_failure,json=onFailure,proto3" json:"on_failure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2850,6 +2867,13 @@ func (x *Limit) GetConcurrency() *Concurrency {
 		return x.Concurrency
 	}
 	return nil
+}
+
+func (x *Limit) GetOnFailure() string {
+	if x != nil {
+		return x.OnFailure
+	}
+	return ""
 }
 
 // TokenBucket admits at most burst + rate * t tokens in any interval of length t.
@@ -4279,7 +4303,7 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x06levels\x18\t \x01(\bR\x06levels\x12\x1d\n" +
 	"\n" +
 	"timeout_ms\x18\n" +
-	" \x01(\rR\ttimeoutMs\"\xa1\x03\n" +
+	" \x01(\rR\ttimeoutMs\"\xc0\x03\n" +
 	"\x13CheckStreamResponse\x12\x16\n" +
 	"\x06checks\x18\x01 \x01(\rR\x06checks\x12\x18\n" +
 	"\aallowed\x18\x02 \x01(\fR\aallowed\x12$\n" +
@@ -4292,7 +4316,9 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x0elimits_version\x18\b \x01(\rR\rlimitsVersion\x122\n" +
 	"\x06levels\x18\t \x03(\v2\x1a.mc.limiter.v1.CheckLevelsR\x06levels\x126\n" +
 	"\arefused\x18\n" +
-	" \x01(\v2\x1c.mc.limiter.v1.RefusedChecksR\arefused\"O\n" +
+	" \x01(\v2\x1c.mc.limiter.v1.RefusedChecksR\arefused\x12\x1d\n" +
+	"\n" +
+	"on_failure\x18\v \x03(\rR\tonFailure\"O\n" +
 	"\x06Denial\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x19\n" +
 	"\blimit_id\x18\x02 \x01(\tR\alimitId\x12\x12\n" +
@@ -4382,7 +4408,7 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\"-\n" +
 	"\x0fReleaseResponse\x12\x1a\n" +
-	"\breleased\x18\x01 \x01(\bR\breleased\"\xfb\x03\n" +
+	"\breleased\x18\x01 \x01(\bR\breleased\"\x9a\x04\n" +
 	"\x05Limit\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x1a\n" +
@@ -4397,7 +4423,9 @@ const file_mc_limiter_v1_limiter_proto_rawDesc = "" +
 	" \x01(\tR\x06access\x12\x1c\n" +
 	"\toverrides\x18\v \x01(\tR\toverrides\x124\n" +
 	"\aexpires\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12<\n" +
-	"\vconcurrency\x18\r \x01(\v2\x1a.mc.limiter.v1.ConcurrencyR\vconcurrency\"7\n" +
+	"\vconcurrency\x18\r \x01(\v2\x1a.mc.limiter.v1.ConcurrencyR\vconcurrency\x12\x1d\n" +
+	"\n" +
+	"on_failure\x18\x0e \x01(\tR\tonFailure\"7\n" +
 	"\vTokenBucket\x12\x12\n" +
 	"\x04rate\x18\x01 \x01(\tR\x04rate\x12\x14\n" +
 	"\x05burst\x18\x02 \x01(\rR\x05burst\"6\n" +
