@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -19,6 +20,8 @@ type region struct {
 	service *Service
 	shards  []Shard
 
+	level int // 0 is the current one
+
 	mu      sync.Mutex // Propose and Restart
 	drivers []*fsmtest.Driver
 	// fail, when set, answers instead of a shard.
@@ -36,6 +39,8 @@ func newRegion(t testing.TB, shards, headDocuments int) *region {
 	r.service = NewService(r, r.shards, func() ([]byte, bool) { return testKey, true }, unpaced{})
 	return r
 }
+
+func (r *region) Level() int { return cmp.Or(r.level, raftfsm.LevelCurrent) }
 
 func (r *region) Propose(_ context.Context, group raftfsm.GroupID, cmd raftfsm.Command) (raftfsm.Result, error) {
 	r.mu.Lock()

@@ -15,7 +15,7 @@ import (
 const (
 	// LevelFirst is spoken by builds that know nothing of levels; LevelCurrent by this one.
 	LevelFirst   = 1
-	LevelCurrent = 5
+	LevelCurrent = 6
 	// levelCopyFiles is from when on a peer takes transfers of the state by files.
 	levelCopyFiles = 2
 	// LevelMembers is the level from which on members and replicas can change.
@@ -28,6 +28,8 @@ const (
 	LevelLeases = 4
 	// LevelAhead is the level from which on tokens are lent ahead of their time.
 	LevelAhead = 5
+	// LevelSegments is the level from which on shards keep the stamps that documents come with.
+	LevelSegments = 6
 
 	// pulseInterval is how often a node asks each peer how it is. Smaller costs idle CPU;
 	// larger lets a leader judge its followers by old news.
