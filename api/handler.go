@@ -155,6 +155,7 @@ func (s *server) handlers() map[string]http.Handler {
 		provenancev1connect.ProvenanceLineageProcedure: unary(s, provenancev1connect.ProvenanceLineageProcedure, s.lineage),
 		restLineage: restGET(s, parseLineage, s.lineage),
 		provenancev1connect.ProvenanceIngestProcedure: unary(s, provenancev1connect.ProvenanceIngestProcedure, s.ingest),
+		restIngest: http.HandlerFunc(s.ingestREST),
 		provenancev1connect.ProvenanceIngestStreamProcedure: connect.NewBidiStreamHandler(
 			provenancev1connect.ProvenanceIngestStreamProcedure, s.ingestStream, optionsOf(provenancev1connect.ProvenanceIngestStreamProcedure)...),
 

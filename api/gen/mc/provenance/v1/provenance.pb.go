@@ -340,8 +340,8 @@ func (x *Cost) GetCurrency() string {
 // Record is a document in a foreign format.
 type Record struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// format is "auto", "receipt", "intoto" (bare, in DSSE or in a sigstore bundle) or
-	// "json" (with the request's mapping).
+	// format is "auto", "receipt", "intoto" (bare, in DSSE or in a sigstore bundle),
+	// "cloudevents" (in the JSON format, one or an array) or "json" (with the request's mapping).
 	Format string `protobuf:"bytes,1,opt,name=format,proto3" json:"format,omitempty"`
 	// content is the record's bytes.
 	Content       []byte `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
