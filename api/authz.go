@@ -76,6 +76,7 @@ const (
 	restSearch        = "GET /api/provenance/search"
 	restLookup        = "POST /api/provenance/lookup"
 	restLineage       = "GET /api/provenance/lineage"
+	restIngest        = "POST /api/provenance/ingest"
 	reflectionV1      = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 	reflectionV1Alpha = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
@@ -127,6 +128,7 @@ var procedures = []procedure{
 	{name: provenancev1connect.ProvenanceLineageProcedure, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
 	{name: restLineage, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
 	{name: provenancev1connect.ProvenanceIngestProcedure, least: RoleRunner, write: true, class: classIngest, deadline: DeadlineIngest},
+	{name: restIngest, least: RoleRunner, write: true, class: classIngest, deadline: DeadlineIngest},
 	{name: provenancev1connect.ProvenanceIngestStreamProcedure, least: RoleRunner, write: true, stream: true, class: classStream, deadline: DeadlineIngest},
 
 	{name: clusterv1connect.ClusterStatusProcedure, least: RoleOperator, cutOff: cutOffCertificate, class: classAdmin, deadline: DeadlineAdmin},

@@ -295,6 +295,10 @@ var accessCases = withREST([]accessCase{
 		own: fromRunner, foreign: runForeign, platform: fromRunner,
 	},
 	{
+		what: "ingest for acme", procedure: restIngest, request: &provenancev1.IngestRequest{Tenant: "acme"},
+		own: fromRunner, foreign: runForeign, platform: fromRunner,
+	},
+	{
 		what: "stream for acme", procedure: provenancev1connect.ProvenanceIngestStreamProcedure,
 		request: &provenancev1.IngestStreamRequest{Batch: &provenancev1.IngestRequest{Tenant: "acme"}},
 		own:     fromRunner, foreign: runForeign, platform: fromRunner,

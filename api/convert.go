@@ -29,7 +29,7 @@ func documentOf(m *provenancev1.Document) (index.Document, *index.DocumentError)
 				Message: "the time is not between the years 1970 and 2261",
 			}
 		}
-		d.Time = nanos
+		d.Time, d.TimeStamped = nanos, m.GetTimeStamped()
 	}
 	if n := len(m.GetDigests()); n > 0 {
 		d.Digests = make([]index.Digest, n)
@@ -60,7 +60,7 @@ func DocumentMessage(d *index.Document) *provenancev1.Document {
 	m := &provenancev1.Document{
 		Id: d.ID, Kind: d.Kind, Tenant: d.Tenant, Region: d.Region, Execution: d.Execution, Task: d.Task,
 		Pack: d.Pack, Rule: d.Rule, Decision: d.Decision, Reason: d.Reason, Runner: d.Runner, DurationMs: d.DurationMs,
-		Time: timestamppb.New(time.Unix(0, d.Time)),
+		TimeStamped: d.TimeStamped, Time: timestamppb.New(time.Unix(0, d.Time)),
 	}
 	if d.Currency != "" {
 		m.Cost = &provenancev1.Cost{MicroUnits: d.CostMicros, Currency: d.Currency}

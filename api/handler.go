@@ -160,6 +160,7 @@ func (s *server) handlers() map[string]http.Handler {
 		provenancev1connect.ProvenanceLookupProcedure: unary(s, provenancev1connect.ProvenanceLookupProcedure, s.lookup),
 		restLookup: restOf(s, s.lookup),
 		provenancev1connect.ProvenanceIngestProcedure: unary(s, provenancev1connect.ProvenanceIngestProcedure, s.ingest),
+		restIngest: http.HandlerFunc(s.ingestREST),
 		provenancev1connect.ProvenanceIngestStreamProcedure: connect.NewBidiStreamHandler(
 			provenancev1connect.ProvenanceIngestStreamProcedure, s.ingestStream, optionsOf(provenancev1connect.ProvenanceIngestStreamProcedure)...),
 

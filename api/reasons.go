@@ -164,6 +164,11 @@ var (
 		title: "the request holds more items than allowed",
 		hint:  "split the request; nothing of it was done",
 	}
+	reasonDocumentRefused = &reason{
+		name: "document_refused", code: connect.CodeInvalidArgument, status: http.StatusUnprocessableEntity,
+		title: "the only document of the request is refused",
+		hint:  "mend what the message names; its first word is the reason, listed below",
+	}
 	reasonMappingMalformed = &reason{
 		name: "mapping_malformed", code: connect.CodeInvalidArgument,
 		title: "the mapping for JSON records cannot be used",
@@ -432,7 +437,7 @@ var reasons = []*reason{
 	reasonRoleInsufficient, reasonPlatformOnly, reasonTenantForeign, reasonTenantMissing, reasonLimitForeign,
 	reasonRouteUnknown, reasonMethodNotAllowed, reasonContentTypeUnknown, reasonCompressionUnknown, reasonHTTP2Required,
 	reasonHeaderMalformed, reasonMessageMalformed, reasonBodyTooLarge, reasonParameterMalformed, reasonTenantMalformed,
-	reasonFieldTooLong, reasonFieldMalformed, reasonBatchTooLarge, reasonMappingMalformed, reasonLimitInvalid,
+	reasonFieldTooLong, reasonFieldMalformed, reasonBatchTooLarge, reasonDocumentRefused, reasonMappingMalformed, reasonLimitInvalid,
 	reasonQueryMalformed, reasonCursorMalformed,
 	reasonEnvoyDomain, reasonLimitUnknown, reasonPlanUnassigned, reasonReservationUnknown, reasonSlotUnknown, reasonRequestUnknown, reasonTooManyHeld, reasonTokenIDUnknown, reasonRequestIDReused, reasonAlreadyInitialised, reasonSeedsNotReady,
 	reasonNotInitialised, reasonNodeUnfit, reasonNodeNameTaken, reasonNodeUnknown, reasonTooFewNodes, reasonTooManyNodes,

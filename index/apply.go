@@ -97,7 +97,8 @@ func (a *applier) document(enc []byte) (outcome, error) {
 	if err != nil || !indexable(&d) {
 		return outcomeMalformed, nil
 	}
-	if d.TimeStamped {
+	// One that another region stamped, or this one before, keeps that stamp.
+	if d.TimeStamped && d.Time == 0 {
 		d.Time = a.wall
 		a.row = AppendDocument(a.row[:0], &d)
 		enc = a.row

@@ -161,9 +161,13 @@ func (s *Service) propose(ctx context.Context, shard Shard, p *part, id raftfsm.
 func (s *Service) split(docs []Document, t *tally) [][]part {
 	parts := make([][]part, len(s.shards))
 	var enc []byte
+	stamps := s.groups.Level() >= raftfsm.LevelSegments
 	for i := range docs {
-		d := &docs[i]
-		enc = AppendDocument(enc[:0], d)
+		d := docs[i]
+		if d.TimeStamped && !stamps {
+			d.Time = 0 // an earlier build stamps it again
+		}
+		enc = AppendDocument(enc[:0], &d)
 		if len(enc) > MaxDocumentBytes {
 			t.refuse(i, ReasonDocumentTooLarge, fmt.Sprintf("the document has %d bytes, more than %d", len(enc), MaxDocumentBytes))
 			continue

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -18,6 +19,8 @@ type region struct {
 	t       testing.TB
 	service *Service
 	shards  []Shard
+
+	level int // 0 is the current one
 
 	mu      sync.Mutex // Propose and Restart
 	drivers []*fsmtest.Driver
@@ -38,6 +41,8 @@ func newRegion(t testing.TB, shards, headDocuments int) *region {
 	r.service = NewService(r, r.shards, func() ([]byte, bool) { return testKey, true }, unpaced{})
 	return r
 }
+
+func (r *region) Level() int { return cmp.Or(r.level, raftfsm.LevelCurrent) }
 
 func (r *region) Propose(_ context.Context, group raftfsm.GroupID, cmd raftfsm.Command) (raftfsm.Result, error) {
 	r.mu.Lock()

@@ -11,6 +11,8 @@ import (
 type Groups interface {
 	Propose(ctx context.Context, group raftfsm.GroupID, cmd raftfsm.Command) (raftfsm.Result, error)
 	Query(ctx context.Context, group raftfsm.GroupID, query []byte, c raftfsm.Consistency) (raftfsm.Answer, error)
+	// Level is what every member of the region understands.
+	Level() int
 }
 
 // Shard is one group of the index.

@@ -28,7 +28,8 @@ const (
 	LevelLeases = 4
 	// LevelAhead is the level from which on tokens are lent ahead of their time.
 	LevelAhead = 5
-	// LevelSegments is the level from which on sealed documents are replicated as segments.
+	// LevelSegments is the level from which on sealed documents are replicated as segments,
+	// and shards keep the stamps that documents come with.
 	LevelSegments = 6
 	// LevelFailure is the level from which on limits say what becomes of checks without their group.
 	LevelFailure = 6

@@ -23,8 +23,8 @@ func (a *app) ingestCommand() *cobra.Command {
 		Long: `Store every document of the files; - reads stdin. Each is indexed, recognised as existing, or refused:
 refusals go to stderr with file, position and reason, and make the exit status 1. Ingesting again changes nothing.
 
-Formats: auto (receipts and in-toto), receipt (our JSON), intoto (statements, bare, in DSSE or in sigstore
-bundles), json (any JSON or JSON lines, with --map).`,
+Formats: auto (receipts, in-toto and CloudEvents), receipt (our JSON), intoto (statements, bare, in DSSE or in
+sigstore bundles), cloudevents (structured or a batch), json (any JSON or JSON lines, with --map).`,
 		Example: `  maestro ingest --tenant acme attestations/*
   maestro ingest --tenant acme --format json --map cloudtrail.yaml events/*.json
   zcat receipts.jsonl.gz | maestro ingest --tenant acme -o json -`,
@@ -32,7 +32,7 @@ bundles), json (any JSON or JSON lines, with --map).`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&tenant, "tenant", "", "owner of documents that name none (default: the context's tenant)")
-	f.Var(&choice{&format, []string{ingest.FormatAuto, ingest.FormatReceipt, ingest.FormatInToto, ingest.FormatJSON}}, "format", "auto, receipt, intoto or json")
+	f.Var(&choice{&format, []string{ingest.FormatAuto, ingest.FormatReceipt, ingest.FormatInToto, ingest.FormatCloudEvents, ingest.FormatJSON}}, "format", "auto, receipt, intoto, cloudevents or json")
 	f.StringVar(&mapFile, "map", "", "mapping file, for --format json")
 	cmd.RunE = a.action(func(ctx context.Context, files []string) error {
 		mapping, err := readMapping(format, mapFile)

@@ -26,6 +26,8 @@ const (
 	ReasonEnvelopeMalformed = "envelope_malformed"
 	// ReasonStatementMalformed: a statement lacks the shape of an in-toto statement.
 	ReasonStatementMalformed = "statement_malformed"
+	// ReasonCloudEventMalformed: a CloudEvent lacks a required attribute, or has one of the wrong type.
+	ReasonCloudEventMalformed = "cloudevent_malformed"
 )
 
 func refusal(reason, field, format string, args ...any) *index.DocumentError {

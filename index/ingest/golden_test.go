@@ -108,7 +108,10 @@ func describe(items []Item) string {
 		}
 		d := item.Document
 		fmt.Fprintf(&b, "%s: %s %s of %s\n", item.Position(), d.Kind, d.ID, d.Tenant)
-		if !d.TimeStamped {
+		switch {
+		case d.TimeStamped && d.Time != 0:
+			fmt.Fprintf(&b, "  stamped %s\n", time.Unix(0, d.Time).UTC().Format(time.RFC3339Nano))
+		case !d.TimeStamped:
 			fmt.Fprintf(&b, "  time %s\n", time.Unix(0, d.Time).UTC().Format(time.RFC3339Nano))
 		}
 		for _, f := range [][2]string{

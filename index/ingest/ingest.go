@@ -1,6 +1,6 @@
 // Package ingest turns foreign bytes into documents of the index: the JSON form of our own
 // documents, in-toto statements (bare, in DSSE envelopes, in sigstore bundles, in the lists
-// that npm and GitHub answer with), and any JSON with a mapping file.
+// that npm and GitHub answer with), CloudEvents, and any JSON with a mapping file.
 //
 // It reads a stream of records. A record is one JSON value; records follow each other with
 // or without line breaks between them, so JSON lines, pretty-printed JSON and a single array
@@ -19,12 +19,14 @@ import (
 
 // Formats of records.
 const (
-	// FormatAuto recognises receipts and everything of FormatInToto by their fields.
+	// FormatAuto recognises receipts, CloudEvents and everything of FormatInToto by their fields.
 	FormatAuto = "auto"
 	// FormatReceipt is the JSON form of mc.provenance.v1.Document.
 	FormatReceipt = "receipt"
 	// FormatInToto is an in-toto statement, bare or in an envelope.
 	FormatInToto = "intoto"
+	// FormatCloudEvents is a CloudEvent in the JSON format, or an array of them.
+	FormatCloudEvents = "cloudevents"
 	// FormatJSON is any JSON, read with a Mapping.
 	FormatJSON = "json"
 )
@@ -109,13 +111,15 @@ func converter(opts Options) (convertFunc, error) {
 		return each(convertReceipt), nil
 	case FormatInToto:
 		return each(convertInToto), nil
+	case FormatCloudEvents:
+		return each(convertCloudEvent), nil
 	case FormatJSON:
 		if opts.Mapping == nil {
 			return nil, fmt.Errorf("ingest: format %q needs a mapping file that says which field is what", FormatJSON)
 		}
 		return opts.Mapping.convert, nil
 	}
-	return nil, fmt.Errorf("ingest: unknown format %q; use %s, %s, %s or %s", opts.Format, FormatAuto, FormatReceipt, FormatInToto, FormatJSON)
+	return nil, fmt.Errorf("ingest: unknown format %q; use %s, %s, %s, %s or %s", opts.Format, FormatAuto, FormatReceipt, FormatInToto, FormatCloudEvents, FormatJSON)
 }
 
 // each applies convert to a value, or to the elements of an array.
@@ -136,11 +140,13 @@ func convertAuto(out *output, entry string, v *value) {
 	switch {
 	case looksInToto(v):
 		convertInToto(out, entry, v)
+	case looksCloudEvent(v):
+		convertCloudEvent(out, entry, v)
 	case v.get("kind") != nil:
 		convertReceipt(out, entry, v)
 	default:
 		out.refuse(entry, "", refusal(ReasonFormatUnknown, "",
-			"this is neither a receipt nor an in-toto statement; name the format with --format, or map JSON with --format json --map FILE"))
+			"this is neither a receipt nor an in-toto statement nor a CloudEvent; name the format with --format, or map JSON with --format json --map FILE"))
 	}
 }
 

@@ -64,7 +64,7 @@ func (r *receipt) once(spelled *bool, name string) {
 
 func (r *receipt) read(v *value) {
 	r.d.TimeStamped = true
-	spelled := false
+	spelled, stamped, spelledStamped := false, false, false
 	r.fields("", v, func(name string, v *value) bool {
 		switch name {
 		case "time":
@@ -73,6 +73,9 @@ func (r *receipt) read(v *value) {
 			r.digests(name, v)
 		case "cost":
 			r.cost(name, v)
+		case "timeStamped", "time_stamped":
+			r.once(&spelledStamped, name)
+			stamped = r.boolean(name, v)
 		case "durationMs", "duration_ms":
 			r.once(&spelled, name)
 			r.duration(name, v)
@@ -87,6 +90,14 @@ func (r *receipt) read(v *value) {
 		}
 		return true
 	})
+	r.d.TimeStamped = r.d.TimeStamped || stamped
+}
+
+func (r *receipt) boolean(name string, v *value) bool {
+	if v.kind != kindBool && v.kind != kindNull {
+		r.fail(ReasonFieldMalformed, name, "expected true or false, this is %s", v.kind)
+	}
+	return v.kind == kindBool && v.text == "true"
 }
 
 func (r *receipt) text(name string, v *value) string {

@@ -130,11 +130,11 @@ func (in *Ingester) refuse(r IngestRefusal) {
 	}
 }
 
-// documentMessage is a document on the wire. One that has no time of its own travels without
-// any, so that the region stamps it.
+// documentMessage is a document on the wire. One that has no time, not even the stamp of a
+// region, travels without any, so that the region stamps it.
 func documentMessage(d *index.Document) *provenancev1.Document {
 	m := api.DocumentMessage(d)
-	if d.TimeStamped {
+	if d.TimeStamped && d.Time == 0 {
 		m.Time = nil
 	}
 	return m

@@ -59,7 +59,11 @@ type Document struct {
 	// duration_ms is how long it ran, in milliseconds.
 	DurationMs uint32 `protobuf:"varint,15,opt,name=duration_ms,json=durationMs,proto3" json:"duration_ms,omitempty"`
 	// attributes are free; searched as attr.NAME. At most 256, names up to 128 bytes.
-	Attributes    map[string]string `protobuf:"bytes,16,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Attributes map[string]string `protobuf:"bytes,16,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// time_stamped is true when the producer gave no time: time is then the stamp of the region
+	// that stored the document first. Such a document may be sent again, to whatever region: the
+	// stamp is kept where the document is new, and ignored when contents are compared.
+	TimeStamped   bool `protobuf:"varint,17,opt,name=time_stamped,json=timeStamped,proto3" json:"time_stamped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -206,6 +210,13 @@ func (x *Document) GetAttributes() map[string]string {
 	return nil
 }
 
+func (x *Document) GetTimeStamped() bool {
+	if x != nil {
+		return x.TimeStamped
+	}
+	return false
+}
+
 // Digest is an artifact and its role.
 type Digest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -329,8 +340,8 @@ func (x *Cost) GetCurrency() string {
 // Record is a document in a foreign format.
 type Record struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// format is "auto", "receipt", "intoto" (bare, in DSSE or in a sigstore bundle) or
-	// "json" (with the request's mapping).
+	// format is "auto", "receipt", "intoto" (bare, in DSSE or in a sigstore bundle),
+	// "cloudevents" (in the JSON format, one or an array) or "json" (with the request's mapping).
 	Format string `protobuf:"bytes,1,opt,name=format,proto3" json:"format,omitempty"`
 	// content is the record's bytes.
 	Content       []byte `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
@@ -2019,7 +2030,7 @@ var File_mc_provenance_v1_provenance_proto protoreflect.FileDescriptor
 
 const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\n" +
-	"!mc/provenance/v1/provenance.proto\x12\x10mc.provenance.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x04\n" +
+	"!mc/provenance/v1/provenance.proto\x12\x10mc.provenance.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x04\n" +
 	"\bDocument\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
@@ -2040,7 +2051,8 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"durationMs\x12J\n" +
 	"\n" +
 	"attributes\x18\x10 \x03(\v2*.mc.provenance.v1.Document.AttributesEntryR\n" +
-	"attributes\x1a=\n" +
+	"attributes\x12!\n" +
+	"\ftime_stamped\x18\x11 \x01(\bR\vtimeStamped\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"R\n" +
