@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/maestro-conductor/maestro/bench/internal/corpus"
+	"github.com/maestro-conductor/maestro/internal/client"
 )
 
 // reached are what searches shall reach, in milliseconds.
@@ -145,15 +147,12 @@ func measureIndexKill(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	probe := &corpus.Query{Limit: 1, Start: corpus.None}
-	_, err = until(ctx, time.Minute, "complete answers without "+victim, func() bool {
-		got, err := bounded2(ctx, func(ctx context.Context) (given, error) { return askSearch(ctx, clients[0], probe, "") })
-		return err == nil && got.complete
-	})
+	gap, incomplete, err := probeAfter(ctx, clients[0], killed)
 	if err != nil {
 		return err
 	}
-	b.report.scalar("index.kill.incomplete", time.Since(killed).Seconds(), "s from the kill to a complete answer", b.corpusConfig())
+	b.report.scalar("index.kill.until_complete", gap.Seconds(), "s from the kill to the last answer that was late or not complete",
+		with(b.corpusConfig(), "documents", b.idx.n, "incomplete", incomplete, "late_ms", milliseconds(killLate)))
 	results, err := b.askAll(ctx, b.idx, 1, b.degraded(exactly))
 	if err != nil {
 		return err
@@ -167,6 +166,32 @@ func measureIndexKill(ctx context.Context, b *bench) error {
 		return err
 	}
 	return b.whole(ctx)
+}
+
+const (
+	killWatch = 6 * time.Second
+	killLate  = 100 * time.Millisecond
+)
+
+// probeAfter searches again and again after a kill, and returns how long after it the last answer came that took longer
+// than killLate or was not complete, and how many said that they were not.
+func probeAfter(ctx context.Context, c *client.Client, killed time.Time) (gap time.Duration, incomplete int, err error) {
+	probe := &corpus.Query{Limit: 1, Start: corpus.None}
+	for time.Since(killed) < killWatch || gap > time.Since(killed)-killWatch {
+		asked := time.Now()
+		got, err := bounded2(ctx, func(ctx context.Context) (given, error) { return askSearch(ctx, c, probe, "") })
+		if ctx.Err() != nil || time.Since(killed) > time.Minute {
+			return 0, 0, fmt.Errorf("no complete answers a minute after the kill: %w", errors.Join(err, ctx.Err()))
+		}
+		if err != nil || !got.complete {
+			incomplete++
+		}
+		if err != nil || !got.complete || time.Since(asked) > killLate {
+			gap = time.Since(killed)
+		}
+		time.Sleep(probePause)
+	}
+	return gap, incomplete, nil
 }
 
 // measureIndexRestart kills every node once.

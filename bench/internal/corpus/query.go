@@ -152,7 +152,7 @@ func (q *Query) key() string {
 func (c *Corpus) Draw(class string, n, count int, seed uint64) []*Query {
 	d := drawer{c: c, n: n, class: class, rand: rand.New(rand.NewPCG(seed, uint64(len(class))))}
 	if class == Page200 {
-		d.deep = c.frequent(n, PageNumber*PageItems)
+		d.deep = c.frequent(n, 2*PageNumber*PageItems) // so that a part of a region has that page too
 	}
 	out := make([]*Query, 0, count)
 	for range count {
