@@ -11,7 +11,7 @@ FUZZTIME  ?= 20s
 # The earliest build whose nodes work in one region with this one.
 EARLIEST  ?= 869db08ed36f218313fc4ba8d562f5a5fe5d1bbf
 
-.PHONY: help build dev test lint generate bench bench-limiter chaos upgrade interop fuzz clean
+.PHONY: help build dev test lint generate bench bench-limiter bench-index chaos upgrade interop fuzz clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ bench: build ## measure, alone on the machine; BENCH_OUT=FILE also writes JSON l
 bench-limiter: build ## measure the limiter and its peers, which are fetched once, some minutes; SHORT=1 for less
 	$(GO) run ./bench -binary $(BIN) -run 'limiter-.*' $(if $(SHORT),-quick) \
 		-redis "$$(./scripts/peers.sh redis)" -ratelimit "$$(./scripts/peers.sh ratelimit)" $(BENCHFLAGS)
+
+bench-index: build ## measure the index at ten million documents, and its peers at a million; BENCHFLAGS="-documents 1000000" for less
+	$(GO) run ./bench -binary $(BIN) -run 'index-.*' -documents 10000000 $(if $(NOPEERS),,-index-peers "$$(./scripts/indexpeers.sh)") $(BENCHFLAGS)
 
 chaos: build ## kill and pause the processes of a region for a minute and check the promises
 	$(GO) run ./jepsen -binary $(BIN) $(CHAOSFLAGS)

@@ -98,30 +98,39 @@ func showProgress(of int) (stop func(), counter *atomic.Int64) {
 	return func() { close(done); <-ended }, counter
 }
 
-// settle waits until what follows an ingest, such as the sealing and compaction of segments,
-// is done, so that searches are measured on a region at rest. One that does not come to rest
-// is measured all the same; the figure's config says so.
+// settle waits until what follows an ingest is done, so that searches are measured on a region at rest.
+// One that does not come to rest is measured all the same; the figure's config says so.
 func (b *bench) settle(ctx context.Context, c config) error {
-	began, settled := time.Now(), false
-	for !settled && ctx.Err() == nil && time.Since(began) < settleLimit {
-		before, err := b.cpu()
-		if err != nil {
-			return err
-		}
-		time.Sleep(time.Second)
-		after, err := b.cpu()
-		if err != nil {
-			return err
-		}
-		settled = (after - before).Seconds() < settledCPU
+	took, settled, err := b.rest(ctx)
+	if err != nil {
+		return err
 	}
 	rss, err := b.rss()
 	if err != nil {
 		return err
 	}
-	b.report.scalar("ingest.settle", time.Since(began).Seconds(), "s until idle", with(c, "settled", settled))
+	b.report.scalar("ingest.settle", took.Seconds(), "s until idle", with(c, "settled", settled))
 	b.report.scalar("ingest.rss", float64(rss)/(1<<20), "MiB, largest node", c)
 	return nil
+}
+
+// rest waits until the nodes are idle, such as when segments are sealed and compacted, and says
+// whether they were in time.
+func (b *bench) rest(ctx context.Context) (took time.Duration, settled bool, err error) {
+	began := time.Now()
+	for !settled && ctx.Err() == nil && time.Since(began) < settleLimit {
+		before, err := b.cpu()
+		if err != nil {
+			return 0, false, err
+		}
+		time.Sleep(time.Second)
+		after, err := b.cpu()
+		if err != nil {
+			return 0, false, err
+		}
+		settled = (after - before).Seconds() < settledCPU
+	}
+	return time.Since(began), settled, nil
 }
 
 // measureDisk weighs the data folders with all documents in.

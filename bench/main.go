@@ -41,6 +41,8 @@ type options struct {
 	replaced     int   // documents that move in replace
 	// redis and ratelimit are the programs that limiter-peers measures; empty skips them.
 	redis, ratelimit string
+	keep             string // the folder of a region that stays; empty for none
+	indexDraws       int    // queries of each class of make bench-index
 }
 
 // step is one group of figures.
@@ -74,37 +76,47 @@ var steps = []step{
 	{name: "limiter-batches", run: measureBatches, long: true},
 	// It ends the region, so that the peers have the machine.
 	{name: "limiter-peers", run: measurePeers, long: true},
+	{name: "index-load", run: measureIndexLoad, long: true},
+	{name: "index-search", run: measureIndexSearch, long: true},
+	{name: "index-kill", run: measureIndexKill, long: true},
+	{name: "index-restart", run: measureIndexRestart, long: true},
+	// It adds documents; the steps after it end the region.
+	{name: "index-beside", run: measureIndexBeside, long: true},
+	{name: "index-single", run: measureIndexSingle, long: true},
+	{name: "index-quorum", run: measureIndexQuorum, long: true},
 }
 
 func main() {
-	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover, mixed; and, only when named, catchup, catchup-kills, replace, soak and those of make bench-limiter")
+	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover, mixed; and, only when named, catchup, catchup-kills, replace, soak and those of make bench-limiter and make bench-index")
 	quick := flag.Bool("quick", false, "50,000 documents and short windows: shows that it works, not how fast it is")
 	documents := flag.Int("documents", 0, "how many documents to ingest; 0 means a million, or 50,000 with -quick; for replace a fifth of that")
 	behind := flag.Int64("behind", 0, "how many `megabytes` a node falls behind in catchup; 0 means 1024, or 64 with -quick")
 	binary := flag.String("binary", "", "the maestro `file` to measure; empty builds it")
 	redis := flag.String("redis", "", "the redis-server `file` for limiter-peers; empty skips what needs it")
 	ratelimit := flag.String("ratelimit", "", "the `file` of the server of envoyproxy/ratelimit for limiter-peers; empty skips it")
+	region := flag.String("region", "", "a `folder` that keeps the region of make bench-index; one with documents is used again, and one whose ingest was interrupted goes on")
 	noop := flag.String("noop", "", "serve a no-op API, `connect` or `api`, on stdin's terms; the benchmark starts itself so")
 	certs := flag.String("noop-certs", "", "the certificates' `folder` for -noop")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := start(ctx, *pattern, *quick, *documents, *behind, *binary, *redis, *ratelimit, *noop, *certs); err != nil {
+	if err := start(ctx, *pattern, *quick, *documents, *behind, *binary, *redis, *ratelimit, *region, *noop, *certs); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func start(ctx context.Context, pattern string, quick bool, documents int, behind int64, binary, redis, ratelimit, noop, certs string) error {
+func start(ctx context.Context, pattern string, quick bool, documents int, behind int64, binary, redis, ratelimit, region, noop, certs string) error {
 	if noop != "" {
 		return serveNoop(ctx, noop, certs)
 	}
 	o := options{
-		binary: binary, redis: redis, ratelimit: ratelimit, quick: quick, documents: 1_000_000, window: 10 * time.Second, idle: 20 * time.Second,
-		starts: 5, draws: 400, kills: 10, restarts: 3, soakCommands: 24_000_000, behindBytes: 1 << 30, replaced: 200_000,
+		keep: region, binary: binary, redis: redis, ratelimit: ratelimit, quick: quick, documents: 1_000_000, window: 10 * time.Second, idle: 20 * time.Second,
+		starts: 5, draws: 400, kills: 10, restarts: 3, soakCommands: 24_000_000, indexDraws: 500, behindBytes: 1 << 30, replaced: 200_000,
 	}
 	if quick {
 		o.documents, o.window, o.idle, o.starts, o.draws, o.kills, o.restarts = 50_000, 2*time.Second, 5*time.Second, 2, 200, 3, 1
+		o.indexDraws = 100
 		o.soakCommands, o.behindBytes, o.replaced = 1_000_000, 64<<20, 10_000
 	}
 	if documents > 0 {
@@ -147,7 +159,7 @@ func runAll(ctx context.Context, o options, dir string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, report.close(os.Stdout)) }()
-	b := &bench{options: o, dir: dir, report: report}
+	b := &bench{options: o, dir: dir, report: report, regionFolder: o.keep}
 	defer func() { err = errors.Join(err, b.stop()) }()
 	for _, s := range steps {
 		if !o.run.MatchString(s.name) || s.long && o.everything {

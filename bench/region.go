@@ -34,6 +34,17 @@ type bench struct {
 	clients []*client.Client
 	loaded  bool         // the documents are in
 	written atomic.Int64 // documents that writers have taken up
+
+	idx          *indexed // the corpus that is in; nil without one
+	regionFolder string   // where the region is, if not in dir
+}
+
+// regionDir is the folder of the region.
+func (b *bench) regionDir() string {
+	if b.regionFolder != "" {
+		return b.regionFolder
+	}
+	return filepath.Join(b.dir, "region")
 }
 
 // up starts the region.
@@ -42,7 +53,7 @@ func (b *bench) up(ctx context.Context) error {
 		return nil
 	}
 	var err error
-	b.region, err = devregion.Start(ctx, devregion.Options{Dir: filepath.Join(b.dir, "region"), Binary: b.binary, NoSeed: true})
+	b.region, err = devregion.Start(ctx, devregion.Options{Dir: b.regionDir(), Binary: b.binary, NoSeed: true})
 	return err
 }
 

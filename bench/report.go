@@ -106,6 +106,28 @@ func (r *report) write(name string, value float64, unit string, c config) {
 	}
 }
 
+// table is printed as Markdown, at once: what compares many figures.
+type table struct {
+	title string
+	head  []string
+	rows  [][]string
+}
+
+func newTable(title string, head ...string) *table { return &table{title: title, head: head} }
+
+func (r *report) print(t *table) error {
+	var out strings.Builder
+	line := func(cells []string) { fmt.Fprintf(&out, "| %s |\n", strings.Join(cells, " | ")) }
+	fmt.Fprintf(&out, "\n### %s\n\n", t.title)
+	line(t.head)
+	line(slices.Repeat([]string{"---"}, len(t.head)))
+	for _, row := range t.rows {
+		line(row)
+	}
+	_, err := fmt.Println(out.String())
+	return err
+}
+
 // close prints the table.
 func (r *report) close(w io.Writer) error {
 	fmt.Fprintf(w, "%s\n\n", r.machine)

@@ -19,6 +19,10 @@ func measureRestart(ctx context.Context, b *bench) error {
 	if err := b.load(ctx); err != nil {
 		return err
 	}
+	return b.restartNodes(ctx, "restart.ready", b.documents)
+}
+
+func (b *bench) restartNodes(ctx context.Context, name string, documents int) error {
 	var took []time.Duration
 	for i := range b.restarts {
 		node := b.nodes()[i%len(b.nodes())]
@@ -36,9 +40,9 @@ func measureRestart(ctx context.Context, b *bench) error {
 	}
 	slices.Sort(took)
 	median, longest := summary(took)
-	c := config{"documents": b.documents, "runs": len(took), "from": "start of the process", "to": "/readyz 200"}
-	b.report.scalar("restart.ready.median", milliseconds(median), "ms", c)
-	b.report.scalar("restart.ready.max", milliseconds(longest), "ms", c)
+	c := config{"documents": documents, "runs": len(took), "from": "start of the process", "to": "/readyz 200"}
+	b.report.scalar(name+".median", milliseconds(median), "ms", c)
+	b.report.scalar(name+".max", milliseconds(longest), "ms", c)
 	return nil
 }
 
