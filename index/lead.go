@@ -82,6 +82,9 @@ func (m *Machine) nextCommands() [][]byte {
 			return movesOf(s.sealed)
 		}
 	}
+	if m.merged != nil {
+		return movesOf(m.merged)
+	}
 	return nil
 }
 

@@ -45,6 +45,8 @@ type Machine struct {
 	stopping bool
 	layout   byte   // of the state
 	moved    uint64 // documents that are in segments of the state; only Apply and Load write it
+	// merged is the file of the next merge of segments of the state; nil until it is there.
+	merged *sealed
 	// changed is signalled when any of these change, but docs; its lock is mu.
 	changed *sync.Cond
 	workers sync.WaitGroup // seal and tend
@@ -194,6 +196,10 @@ func (m *Machine) stop() error {
 	defer m.mu.Unlock()
 	open := m.segments
 	m.segments = nil
+	if m.merged != nil {
+		open = append(open[:len(open):len(open)], segmentSource{m.merged})
+		m.merged = nil
+	}
 	return releaseAll(open)
 }
 
@@ -248,7 +254,17 @@ func (m *Machine) Query(ctx context.Context, b []byte) ([]byte, error) {
 	return a.encode(), nil
 }
 
+// search begins anew when a merge has replaced a segment that it reads.
 func (m *Machine) search(ctx context.Context, q *shardQuery) (shardAnswer, error) {
+	for {
+		a, err := m.searchOnce(ctx, q)
+		if !errors.Is(err, errReplaced) || ctx.Err() != nil {
+			return a, err
+		}
+	}
+}
+
+func (m *Machine) searchOnce(ctx context.Context, q *shardQuery) (shardAnswer, error) {
 	p, err := parseShardQuery(q)
 	var mistake *QueryError
 	if errors.As(err, &mistake) {

@@ -162,10 +162,15 @@ func mixReplica(b *testing.B, count int) (m *Machine, sample []Document) {
 		apply(cmd)
 		lead()
 	}
-	start := time.Now()
-	m.settle(b)
-	spent += time.Since(start)
-	lead()
+	for open := true; open; {
+		start := time.Now()
+		m.settle(b)
+		spent += time.Since(start)
+		lead()
+		m.mu.Lock()
+		open = m.mergeable() != nil
+		m.mu.Unlock()
+	}
 	b.Logf("%d documents in %.1f s, sealing included; JSON %d bytes, rows %d bytes a document",
 		count, spent.Seconds(), jsonBytes/len(sample), rowBytes/count)
 	reportSizes(b, db, m)

@@ -95,8 +95,8 @@ func (a *applier) move(b []byte) ([]byte, error) {
 	if c.format > segment.Version {
 		return nil, fmt.Errorf("%w: a segment of format %d", errCommandVersion, c.format)
 	}
-	if a.layout < layoutSegments || c.first != a.m.moved || a.moved || int(c.docs) != a.m.headDocuments ||
-		c.first+uint64(c.docs) > a.before || c.format != segment.Version {
+	sealing := c.first == a.m.moved && int(c.docs) == a.m.headDocuments && c.first+uint64(c.docs) <= a.before
+	if a.layout < layoutSegments || a.moved || !sealing && !a.m.merges(c) || c.format != segment.Version {
 		return resultRefused, nil
 	}
 	if c.part > 0 {
@@ -121,6 +121,9 @@ func (a *applier) move(b []byte) ([]byte, error) {
 			return nil, err
 		}
 		// It is built again, and then awaited.
+		if err := a.m.dropMerged(s); err != nil {
+			return nil, err
+		}
 	}
 }
 
@@ -131,7 +134,7 @@ func (a *applier) movePart(s *sealed, c moveCommand) error {
 	from, to := uint32(pieces*uint64(c.part)/uint64(c.parts)), uint32(pieces*uint64(c.part+1)/uint64(c.parts))
 	last := c.part+1 == c.parts
 	if c.part == 0 {
-		if err := a.forgetParts(c.first); err != nil {
+		if err := a.forgetParts(); err != nil {
 			return err
 		}
 	}
@@ -176,15 +179,19 @@ func (a *applier) movePart(s *sealed, c moveCommand) error {
 }
 
 // forgetParts removes what an earlier leader began to move.
-func (a *applier) forgetParts(first uint64) error {
-	_, err := a.tx.Get([]byte{tableSealing})
+func (a *applier) forgetParts() error {
+	v, err := a.tx.Get([]byte{tableSealing})
 	if errors.Is(err, raftfsm.ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return a.tx.DeleteRange(pieceKey(first, 0, 0), pieceKey(first+1, 0, 0))
+	old, err := decodeMove(v[min(2, len(v)):])
+	if err != nil {
+		return fmt.Errorf("index: the row of an unfinished move: %w", err)
+	}
+	return a.tx.DeleteRange(pieceKey(old.first, old.docs, 0), pieceKey(old.first, old.docs+1, 0))
 }
 
 // segmentSum is the digest of a segment, which leaves out the footer.
@@ -208,13 +215,18 @@ func (a *applier) finishMove(s *sealed, row segmentRow, first uint64) error {
 	if err := a.tx.Set(segmentKey(first), row.encode()); err != nil {
 		return err
 	}
-	if err := a.tx.DeleteRange(documentKey(first), documentKey(end)); err != nil {
-		return err
-	}
 	if err := a.tx.Delete([]byte{tableSealing}); err != nil {
 		return err
 	}
 	s.hold()
+	if first < a.m.moved {
+		a.m.replaceRun()
+		a.tx.OnCommit(func() { a.m.finishMerge(s, row, first) })
+		return a.forgetMerged(row, first, end)
+	}
+	if err := a.tx.DeleteRange(documentKey(first), documentKey(end)); err != nil {
+		return err
+	}
 	a.tx.OnCommit(func() { a.m.finishMove(s, row, first) })
 	return nil
 }
@@ -246,6 +258,10 @@ func (m *Machine) awaitFile(first uint64, docs int) (*sealed, error) {
 	for {
 		if m.failed != nil {
 			return nil, m.failed
+		}
+		if s := m.merged; s != nil && s.Base() == first && s.Len() == docs && m.damaged != s {
+			s.hold()
+			return s, nil
 		}
 		for _, s := range m.segments {
 			if s.Base() == first && s.Len() == docs && !s.stored && m.damaged != s.sealed {

@@ -21,11 +21,16 @@ const mergedHeads = segment.DocumentsMax / headDocumentsMax
 // errStopping ends work that nobody waits for.
 var errStopping = errors.New("index: the machine stops")
 
+// errReplaced ends the reading of a segment that a merge has replaced.
+var errReplaced = errors.New("index: the segment was merged into another")
+
 // sealed is an open segment. Its file is closed when nobody has it any more.
 type sealed struct {
 	*segment.Segment
 	name string
 	file *segmentData
+	// replaced says that a merge has removed its rows.
+	replaced atomic.Bool
 	// stored says that it is a part of the replicated state; the machine's mu guards it.
 	stored bool
 	// users are the machine, while it lists the segment, and the searches that read it.
@@ -51,6 +56,9 @@ func (s *sealed) Close() { s.Segment.Close() }
 
 // note tells the machine of damage; it returns err.
 func (s *sealed) note(err error) error {
+	if err != nil && s.replaced.Load() {
+		return errReplaced
+	}
 	if errors.Is(err, segment.ErrCorrupt) {
 		s.damaged(s)
 	}

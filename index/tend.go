@@ -36,14 +36,17 @@ func (m *Machine) tend() {
 		} else {
 			fresh, err = m.merge(run)
 		}
+		if err == nil && !repair && m.offerMerged(fresh) {
+			continue
+		}
 		switch {
 		case errors.Is(err, errStopping):
 			return
 		case errors.Is(err, segment.ErrCorrupt) && !repair:
-			if m.findDamage(run) {
+			if !m.isStored(run[0]) && m.findDamage(run) {
 				continue
 			}
-			fallthrough
+			fallthrough // a damaged state, if it is one of the state
 		case err != nil && repair && m.isStored(run[0]): // its rows are gone, and not needed
 			continue
 		case err != nil:
@@ -76,11 +79,11 @@ func (m *Machine) nextTask() (run []segmentSource, repair bool) {
 			m.damaged = nil
 			m.changed.Broadcast()
 		}
-		if run := m.mergedFile(); run != nil {
-			return run, true
-		}
 		if run := m.mergeable(); run != nil {
 			return run, false
+		}
+		if run := m.mergedFile(); run != nil {
+			return run, true
 		}
 		m.changed.Wait()
 	}
@@ -102,17 +105,21 @@ func (m *Machine) mergedFile() []segmentSource {
 }
 
 // mergeable is the first run of segments of one head each that make up a merged one. Which
-// documents are in a segment depends on their numbers alone, so that replicas have the same. What is
-// moved into the state is not merged.
+// documents are in a segment depends on their numbers alone, so that replicas have the same. In the layout
+// of segments they are those of the state, and the merged one is a file until the log has it replace them.
 func (m *Machine) mergeable() []segmentSource {
-	if m.layout >= layoutSegments {
+	if m.layout >= layoutSegments && m.merged != nil {
 		return nil
 	}
+	return m.mergeRun()
+}
+
+func (m *Machine) mergeRun() []segmentSource {
 	for i := 0; i+m.mergedHeads <= len(m.segments); i++ {
 		run := m.segments[i : i+m.mergedHeads]
 		whole := run[0].Base()%uint64(m.headDocuments*m.mergedHeads) == 0
 		for _, s := range run {
-			whole = whole && s.Len() == m.headDocuments
+			whole = whole && s.Len() == m.headDocuments && (s.stored || m.layout < layoutSegments)
 		}
 		if whole {
 			return run
@@ -127,7 +134,7 @@ func (m *Machine) merge(run []segmentSource) ([]segmentSource, error) {
 		parts[i] = s.Segment
 	}
 	base, docs := run[0].Base(), m.headDocuments*m.mergedHeads
-	rest := m.turns()
+	rest := m.unhurried()
 	err := m.folder().Write(segmentName(base, docs), func(w io.Writer) error {
 		return segment.Merge(w, parts, func() error {
 			if m.isStopping() {
@@ -142,6 +149,16 @@ func (m *Machine) merge(run []segmentSource) ([]segmentSource, error) {
 	}
 	s, err := m.openSegment(base, docs)
 	return []segmentSource{{s}}, err
+}
+
+// unhurried is turns, but nobody rests while Apply waits.
+func (m *Machine) unhurried() (rest func()) {
+	turn := m.turns()
+	return func() {
+		if m.hurry.Load() == 0 {
+			turn()
+		}
+	}
 }
 
 // findDamage reads segments whole and notes a damaged one.
@@ -161,7 +178,7 @@ func (m *Machine) rebuild(old segmentSource) (fresh []segmentSource, err error) 
 			err = errors.Join(err, releaseAll(fresh))
 		}
 	}()
-	rest := m.turns()
+	rest := m.unhurried()
 	for from, end := old.Base(), old.Base()+uint64(old.Len()); from < end; {
 		h := newHead(from)
 		to := min(from+uint64(m.headDocuments), end)
