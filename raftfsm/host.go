@@ -29,6 +29,8 @@ type Member struct {
 	Name string
 	// Address is host:port of its cluster port.
 	Address string
+	// Leaving is set once it gives its replicas away to be removed: it is handed no leadership.
+	Leaving bool
 }
 
 // Options configure a Host. All fields but Registry are needed.
