@@ -179,6 +179,7 @@ func (s *server) decideChecks(ctx context.Context, c *call, m *limiterv1.CheckSt
 	if err := s.checkMany(ctx, c, b.requests, b.outcomes); err != nil {
 		return nil, err
 	}
+	s.deps.Load.AnsweredMany()
 	s.metrics.decidedAll(b.outcomes)
 	if m.GetLevels() {
 		for i := range b.outcomes {

@@ -65,6 +65,7 @@ func (s *server) shouldRateLimit(ctx context.Context, c *call, r *rlsv3.RateLimi
 			withoutGlobals(c.principal, &asks[i].decision)
 		}
 		s.metrics.checkMs.Observe(milliseconds(time.Since(start)))
+		s.deps.Load.Answered(time.Since(c.start))
 	}
 	return s.envoyResponse(r.GetDomain(), asks, decidable, domain.AllowUnmatched), nil
 }

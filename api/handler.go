@@ -36,6 +36,8 @@ type Deps struct {
 	Tokens  TokenAdmin
 	Cluster ClusterAdmin
 	Backups Backups
+	// Load is told of checks that were answered; nil means nobody.
+	Load CheckLoad
 
 	// Region is the region of documents that name none.
 	Region string
@@ -83,6 +85,9 @@ func NewHandler(d Deps) http.Handler {
 	}
 	if s.log == nil {
 		s.log = slog.Default()
+	}
+	if s.deps.Load == nil {
+		s.deps.Load = noLoad{}
 	}
 	s.metrics = newMetrics(d.Metrics)
 	s.errors = connect.NewErrorWriter(options(MaxBodyBytes)...)

@@ -34,6 +34,7 @@ func (s *server) decide(ctx context.Context, c *call, r *limiterv1.CheckRequest)
 		return nil, err
 	}
 	s.metrics.checkMs.Observe(milliseconds(time.Since(start)))
+	s.deps.Load.Answered(time.Since(c.start))
 	s.metrics.decided(&d)
 	hideGlobals(c.principal, &d)
 	return &d, nil
@@ -82,6 +83,7 @@ func (s *server) checkBatch(ctx context.Context, c *call, r *limiterv1.CheckBatc
 	if err := s.checkMany(ctx, c, all, outcomes); err != nil {
 		return nil, err
 	}
+	s.deps.Load.AnsweredMany()
 	res := &limiterv1.CheckBatchResponse{Results: make([]*limiterv1.CheckResult, len(outcomes))}
 	for i, o := range outcomes {
 		if o.Err != nil {

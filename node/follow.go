@@ -119,7 +119,7 @@ func (n *Node) restAsRemoved(ctx context.Context) error {
 func raftMembers(m meta.Membership) []raftfsm.Member {
 	var out []raftfsm.Member
 	for _, n := range m.Sorted() {
-		out = append(out, raftfsm.Member{ID: n.ID, Name: n.Name, Address: n.Cluster})
+		out = append(out, raftfsm.Member{ID: n.ID, Name: n.Name, Address: n.Cluster, Leaving: n.State == meta.NodeLeaving})
 	}
 	return out
 }

@@ -36,8 +36,14 @@ func newPacer(n *Node) *elastic.Pacer {
 		func(s elastic.State) float64 { return s.Rate })
 	gauge("mc_ingest_queued_bytes", "Bytes of the batches that have been admitted here and are not yet proposed.",
 		func(s elastic.State) float64 { return float64(s.Queued) })
+	gauge("mc_check_commit_seconds", "A high percentile of the time to commit a check here lately; 0 when few were.",
+		func(s elastic.State) float64 { return s.Commit.Seconds() })
 	gauge("mc_check_commit_base_seconds", "A high percentile of the time to commit a check here while nothing is ingested, as far as known; 0 when not.",
-		func(s elastic.State) float64 { return s.Base.Seconds() })
+		func(s elastic.State) float64 { return s.CommitBase.Seconds() })
+	gauge("mc_check_felt_seconds", "High percentiles of the time to answer a check here and of how late a goroutine wakes, together; 0 without checks.",
+		func(s elastic.State) float64 { return s.Felt.Seconds() })
+	gauge("mc_check_felt_base_seconds", "The same while nothing is ingested, as far as known; 0 when not.",
+		func(s elastic.State) float64 { return s.FeltBase.Seconds() })
 	n.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "mc_ingest_refused_total", Help: "Batches refused because those before them would take too long at the pace.",
 	}, func() float64 { return float64(p.State().Refused) }))

@@ -206,7 +206,7 @@ func (n *Node) start(rec *record) error {
 		Dir: n.cfg.DataDir, Self: n.boot.self(), Members: raftMembers(rec.membership()), Mux: n.boot.mux,
 		Clock: n.clock, Log: n.log, Fatal: n.fatal, Registry: n.registry,
 		Stop: n.stop, DiskLow: n.cfg.Disk.LowBytes, ClockOffsetMax: n.cfg.Clock.OffsetMax,
-		Turns: n.pacer.Turns, Pace: n.pacer.Pace, Told: n.services.told,
+		Turns: n.pacer.Turns, CompactionTurns: n.pacer.CompactionTurns, Pace: n.pacer.Pace, Told: n.services.told,
 		Started: n.boot.identity().Started,
 		// Who learns of the region from a record that follows meta comes to groups that run.
 		Join: rec.NodesVersion > 0,
@@ -274,6 +274,7 @@ func (n *Node) deps() api.Deps {
 	}
 	if n.cfg.Runs(ServiceLimiter) {
 		d.Checker, d.Holder, d.Lender, d.Limits, d.Envoy = n.services, n.services, n.services, n.services, n.envoy
+		d.Load = n.pacer
 	}
 	if n.cfg.Runs(ServiceIndex) {
 		d.Index = n.services

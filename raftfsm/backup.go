@@ -45,7 +45,18 @@ type backupSession struct {
 	last BackupChunk
 	next uint64
 	idle *time.Timer
+
+	began time.Time
+	// finished is true once the last chunk was read.
+	finished bool
 }
+
+// What became of a reading, in metrics.
+const (
+	backupStarted  = "started"
+	backupFinished = "finished"
+	backupFailed   = "failed"
+)
 
 // backupSessions are the readings that this node serves. They are few, because each pins the
 // rows of its moment on the disk.
@@ -184,7 +195,8 @@ func (b *backupSessions) open(id BackupID, g *group) (*backupSession, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("raftfsm: backup: %w", err), it.Close())
 	}
-	s := &backupSession{g: g, it: it, pos: pos, ranges: m.BackupRanges()}
+	s := &backupSession{g: g, it: it, pos: pos, ranges: m.BackupRanges(), began: time.Now()}
+	g.host.metrics.backups.WithLabelValues(g.name, backupStarted).Inc()
 	s.idle = time.AfterFunc(backupSessionIdle, func() { _ = b.end(id, s) }) // nobody is left to be told
 	if b.by == nil {
 		b.by = map[BackupID]*backupSession{}
@@ -235,6 +247,9 @@ func (s *backupSession) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.idle.Stop()
+	if !s.ended && !s.finished {
+		s.g.host.metrics.backups.WithLabelValues(s.g.name, backupFailed).Inc()
+	}
 	s.ended = true
 	return s.release()
 }
@@ -268,6 +283,13 @@ func (s *backupSession) read(n uint64) (BackupChunk, error) {
 	}
 	if err != nil {
 		return BackupChunk{}, fmt.Errorf("raftfsm: backup: %w", err)
+	}
+	metrics := s.g.host.metrics
+	metrics.backupBytes.WithLabelValues(s.g.name).Add(float64(len(c.Rows)))
+	if c.Last {
+		s.finished = true
+		metrics.backups.WithLabelValues(s.g.name, backupFinished).Inc()
+		metrics.backupTime.WithLabelValues(s.g.name).Observe(time.Since(s.began).Seconds())
 	}
 	s.last, s.next = c, n+1
 	s.idle.Reset(backupSessionIdle)

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/maestro-conductor/maestro/raftfsm"
 	"github.com/maestro-conductor/maestro/raftfsm/hosttest"
 )
@@ -332,5 +334,35 @@ func TestBackupSessionsAreFew(t *testing.T) {
 	}
 	if _, err := h.ReadBackup(patiently(t), groupA, raftfsm.BackupID{0}, 5); !errors.Is(err, raftfsm.ErrBackupGone) {
 		t.Errorf("a chunk out of order: %v", err)
+	}
+}
+
+// Every reading is counted when it begins, and once more by what became of it.
+func TestBackupsAreCounted(t *testing.T) {
+	r := prometheus.NewRegistry()
+	c := hosttest.Start(t, 1, shelves, hosttest.Configure(func(_ int, o *raftfsm.Options) { o.Level, o.Registry = raftfsm.LevelCurrent, r }))
+	h := c.Host(0)
+	fill(t, h)
+	if _, err := h.ReadBackup(patiently(t), groupA, raftfsm.BackupID{1}, 0); err != nil {
+		t.Fatal(err)
+	}
+	before := counted(t, r, "mc_backup_bytes_total", "a")
+	// A reading begun anew ends the one before.
+	chunks, _ := backUp(t, h, 1, nothing)
+	size := 0
+	for _, c := range chunks {
+		size += len(c.Rows)
+	}
+	// And one that is finished is not failed when its id is taken.
+	if _, err := h.ReadBackup(patiently(t), groupA, raftfsm.BackupID{1}, 0); err != nil {
+		t.Fatal(err)
+	}
+	for outcome, want := range map[string]float64{"started": 3, "finished": 1, "failed": 1} {
+		if got := counted(t, r, "mc_backup_readings_total", "a", outcome); got != want {
+			t.Errorf("%v readings %s, want %v", got, outcome, want)
+		}
+	}
+	if got := counted(t, r, "mc_backup_bytes_total", "a"); before == 0 || got != 2*before+float64(size) {
+		t.Errorf("%v bytes: %v twice in chunks that were begun only, and %d", got, before, size)
 	}
 }

@@ -42,11 +42,11 @@ func (m *moves) end() {
 	m.under, m.until = false, time.Now().Add(balancePause)
 }
 
-// fit tells whether the node of a replica is in a state to lead the group.
+// fit tells whether the node of a replica is in a state to lead the group, and stays.
 func (g *group) fit(id string) bool {
 	s, ok := g.host.peer(MemberOf(id))
 	r, hosts := s.Groups[g.id]
-	return ok && hosts && r.Replica == id && !s.Draining && !s.ClockWrong && s.Disk == DiskGood
+	return ok && hosts && r.Replica == id && !g.host.leaves(id) && !s.Draining && !s.ClockWrong && s.Disk == DiskGood
 }
 
 // balance hands the group to its preferred leader, once that has kept pace and been fit for a

@@ -75,6 +75,12 @@ func (x *transfers) sum(t *testing.T, node int, name string, values ...string) f
 	x.mu.Lock()
 	r := x.regs[node]
 	x.mu.Unlock()
+	return counted(t, r, name, values...)
+}
+
+// counted adds up a counter over the series that have all of the labels' values.
+func counted(t *testing.T, r prometheus.Gatherer, name string, values ...string) float64 {
+	t.Helper()
 	families, err := r.Gather()
 	if err != nil {
 		t.Fatal(err)

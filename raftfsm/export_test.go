@@ -48,6 +48,12 @@ func (o *Options) WithStaged(f func(ctx context.Context, group GroupID, n int)) 
 // Raft is the Raft of a group.
 func (h *Host) Raft(id GroupID) *raft.Raft { return h.seats[id].current.Load().raft }
 
+// Successor is the replica that this node would hand a group to, or "".
+func (h *Host) Successor(id GroupID) string { return h.seats[id].current.Load().successor() }
+
+// Fit tells whether a replica's node is in a state to lead the group.
+func (h *Host) Fit(id GroupID, replica string) bool { return h.seats[id].current.Load().fit(replica) }
+
 // Lags tells whether a member has a replica that does not keep pace.
 func (h *Host) Lags(member string) bool { return h.lags(member) }
 

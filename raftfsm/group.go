@@ -318,10 +318,21 @@ func (g *group) handOver() {
 	g.mu.Unlock()
 	ctx, cancel := context.WithTimeout(g.host.ctx, handOverTimeout)
 	defer cancel()
-	if err := await(ctx, g.raft.LeadershipTransfer()); err != nil {
+	// The library would take the most advanced voter, also one that stops or leaves as well.
+	err := errNoSuccessor
+	if to := g.successor(); to != "" {
+		err = g.transfer(ctx, to)
+	}
+	if err != nil && g.raft.State() == raft.Leader {
+		err = await(ctx, g.raft.LeadershipTransfer())
+	}
+	if err != nil {
 		g.log.Info("leadership not handed over", "err", err)
 	}
 }
+
+// errNoSuccessor says that no voter is known to be fit to lead.
+var errNoSuccessor = errors.New("no voter is known to be fit to lead")
 
 const (
 	barrierTimeout = 10 * time.Second

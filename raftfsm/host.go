@@ -29,6 +29,8 @@ type Member struct {
 	Name string
 	// Address is host:port of its cluster port.
 	Address string
+	// Leaving is set once it gives its replicas away to be removed: it is handed no leadership.
+	Leaving bool
 }
 
 // Options configure a Host. All fields but Registry are needed.
@@ -77,6 +79,8 @@ type Options struct {
 	// Turns begins a long piece of background work, such as sending a copy of a state; the function
 	// it returns is called every few milliseconds of work and may rest. Nil means that none rests.
 	Turns func() (rest func())
+	// CompactionTurns is the same for a file that a compaction writes.
+	CompactionTurns func() (rest func())
 	// Pace is what this node holds work to that can wait, in bytes a second, for its peers to know;
 	// zero while it does not. Nil means never.
 	Pace func() float64
@@ -213,7 +217,11 @@ func Open(o Options, groups []Group) (*Host, error) {
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.SetMembers(o.Members)
 	h.confirmer = &confirmer{host: h}
-	h.pebble = pebbleOptions(h.fs, pebbleLog{o.Log}, o.Fatal)
+	stateFS := h.fs
+	if o.CompactionTurns != nil {
+		stateFS = compactFS{h.fs, o.CompactionTurns}
+	}
+	h.pebble = pebbleOptions(stateFS, pebbleLog{o.Log}, o.Fatal)
 	h.pebble.AddEventListener(pebble.EventListener{DiskSlow: h.writes.diskSlow})
 	path := filepath.Join(o.Dir, "state")
 	db, err := pebble.Open(path, h.pebble)

@@ -55,7 +55,7 @@ func (h *Host) setRoster(members []Member) {
 		if m.ID == h.self.ID {
 			continue
 		}
-		if l := old.links[m.ID]; l != nil && l.peer == m {
+		if l := old.links[m.ID]; l != nil && l.peer.Name == m.Name && l.peer.Address == m.Address {
 			next.links[m.ID] = l
 		} else {
 			next.links[m.ID] = &link{mux: h.mux, peer: m, greeted: h.greeted}
@@ -69,6 +69,11 @@ func (h *Host) setRoster(members []Member) {
 	}
 	h.pulses.keep(ids)
 	h.mux.setMembers(h.self.ID, names)
+}
+
+// leaves tells whether a replica is on a member that leaves.
+func (h *Host) leaves(replica string) bool {
+	return h.roster.Load().members[MemberOf(replica)].Leaving
 }
 
 // Members are the members that this node knows, in order of their ids.

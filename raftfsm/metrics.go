@@ -25,6 +25,9 @@ type hostMetrics struct {
 	copyBytes   *prometheus.CounterVec
 	copyFiles   *prometheus.CounterVec
 	copyResumed *prometheus.CounterVec
+	backups     *prometheus.CounterVec
+	backupBytes *prometheus.CounterVec
+	backupTime  *prometheus.HistogramVec
 	watchdogs   *prometheus.CounterVec
 	collectable []prometheus.Collector
 }
@@ -86,6 +89,14 @@ func newHostMetrics(h *Host, r prometheus.Registerer) (*hostMetrics, error) {
 		copyFiles: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mc_raft_copy_files_total", Help: "Files, or whole streams, of transferred state.",
 		}, []string{"group", "direction"}),
+		backups: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mc_backup_readings_total", Help: "Readings of a group for backups by this node, by what became of them (started, finished, failed).",
+		}, []string{"group", "outcome"}),
+		backupBytes: counter("mc_backup_bytes_total", "Bytes of rows read for backups."),
+		backupTime: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "mc_backup_seconds", Help: "Time of a finished reading of a group for a backup, its client's included.",
+			Buckets: prometheus.ExponentialBuckets(0.01, 4, 11),
+		}, label),
 		copyResumed: counter("mc_raft_copies_resumed_total", "Transfers that this node took up where they had been interrupted."),
 		watchdogs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mc_watchdog_total", Help: "What the watchdogs found, by reason; group is empty for what concerns the whole node.",
@@ -94,7 +105,7 @@ func newHostMetrics(h *Host, r prometheus.Registerer) (*hostMetrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m, m.proposals, m.overloads, m.entries, m.entryBytes, m.commitTime, m.logEntries, m.logTime, m.watchdogs, m.copyCount, m.copyBytes, m.copyFiles, m.copyResumed} {
+	for _, c := range []prometheus.Collector{m, m.proposals, m.overloads, m.entries, m.entryBytes, m.commitTime, m.logEntries, m.logTime, m.watchdogs, m.copyCount, m.copyBytes, m.copyFiles, m.copyResumed, m.backups, m.backupBytes, m.backupTime} {
 		if err := r.Register(c); err != nil {
 			return m, fmt.Errorf("raftfsm: register metrics: %w", err)
 		}

@@ -207,7 +207,7 @@ func (g *group) successor() string {
 		s, ok := g.host.peer(MemberOf(id))
 		r, hosts := s.Groups[g.id]
 		switch {
-		case id == g.self || !ok || !hosts || r.Replica != id:
+		case id == g.self || !ok || !hosts || r.Replica != id || g.host.leaves(id):
 		case s.Draining || s.ClockWrong || s.Disk == DiskSlow || g.bulk && s.Disk == DiskLow:
 		case r.Last+successorLag < g.raft.LastIndex():
 		case best == "" || r.Last > last || r.Last == last && id < best:

@@ -8,7 +8,7 @@ import (
 const (
 	// Interval is the time between two observations. Smaller sees too few checks for a
 	// percentile; larger lets ingest hurt checks for longer before it gives way.
-	Interval = 200 * time.Millisecond
+	Interval = 100 * time.Millisecond
 
 	// RateMin is what elastic work may always do, in bytes a second on one node: some six
 	// hundred documents. Smaller lets batches reach their deadlines; larger hurts checks where
@@ -16,7 +16,7 @@ const (
 	RateMin = 160 << 10
 	// rateStep is added at each interval in which checks do not suffer: from the least to ten
 	// times as much in some twenty seconds. Larger overshoots before the checks show it.
-	rateStep = 16 << 10
+	rateStep = 8 << 10
 	// rateUnpaced is a rate that no node reaches; from there on nothing is paced.
 	rateUnpaced = 64 << 20
 
@@ -25,25 +25,33 @@ const (
 	// ones grow faster than the usual ones and because the controller is always a little late.
 	suffering = 1.4
 	// giveWay is what remains of the rate at an interval in which checks suffer.
-	giveWay = 0.6
+	giveWay = 0.7
 	// baseWeight is the weight of a new observation of the latency without elastic work.
 	baseWeight = 0.2
 	// l0Max is how many sublevels the state's top level may have: each makes every read dearer,
 	// and a compaction that never catches up ends in a disk that is full.
 	l0Max = 16
+	// l0Calm is up to how many compactions have time: reads and the compactions themselves do not yet
+	// become much dearer.
+	l0Calm = 6
 )
 
 // Observation is what a node saw in one interval.
 type Observation struct {
-	// Latency is a high percentile of the checks that were answered lately; 0 when there were
-	// none, and so nobody to give way to.
-	Latency time.Duration
+	// Felt is what those who ask for checks feel of this node: a high percentile of the time from a
+	// check's arrival to its answer, and of how late a goroutine wakes, which the requests have in
+	// front of them and nobody else measures. 0 when it was not seen.
+	Felt time.Duration
+	// Commit is a high percentile of the checks that groups decided; 0 when too few were.
+	Commit time.Duration
+	// Checks is true while there are any, so that there is somebody to give way to.
+	Checks bool
 	// Done is how many bytes of elastic work this node did in the interval.
 	Done int
-	// Idle is true when no node of the region has done elastic work lately: Latency is then the
-	// checks' own.
+	// Idle is true when no node of the region has done elastic work lately: Felt and Commit are then
+	// the checks' own.
 	Idle bool
-	// Probe is true while every node does the least, so that Latency shows the checks' own.
+	// Probe is true while every node does the least, so that they are nearly the checks' own.
 	Probe bool
 	// L0 is how many sublevels the top level of the state has.
 	L0 int
@@ -56,8 +64,30 @@ type Observation struct {
 type Controller struct {
 	paced bool
 	rate  float64
-	// base is the checks' latency without elastic work; 0 while unknown.
-	base float64
+	// felt and commit are the signals' values without elastic work.
+	felt, commit base
+}
+
+// base is a signal's value without elastic work; 0 while unknown.
+type base float64
+
+// learn takes a value seen without elastic work.
+func (b *base) learn(seen time.Duration) {
+	switch {
+	case seen == 0:
+	case *b == 0:
+		*b = base(seen)
+	default:
+		*b += baseWeight * (base(seen) - *b)
+	}
+}
+
+// suffers judges a value seen beside elastic work. One below the base shows that the base has fallen.
+func (b *base) suffers(seen time.Duration) bool {
+	if *b == 0 || base(seen) < *b {
+		b.learn(seen)
+	}
+	return base(seen) > suffering**b
 }
 
 // Rate is how many bytes a second may be done; +Inf when nothing is paced.
@@ -68,36 +98,34 @@ func (c *Controller) Rate() float64 {
 	return c.rate
 }
 
-// Base is the checks' latency without elastic work, as far as it is known.
-func (c *Controller) Base() time.Duration { return time.Duration(c.base) }
-
 // Observe takes the next interval's observation.
 func (c *Controller) Observe(o Observation) {
 	crowded := o.L0 > l0Max
-	latency := float64(o.Latency)
 	switch {
-	case o.Latency == 0 && !crowded:
+	case !o.Checks && !crowded:
 		// Nobody to give way to. Not at once: checks may only have paused.
 		if c.paced {
-			if c.rate *= 2; c.rate > rateUnpaced {
+			if c.rate *= 1.5; c.rate > rateUnpaced {
 				c.paced = false
 			}
 		}
 		return
-	case o.Latency == 0:
+	case !o.Checks:
 	case o.Idle:
 		// Begin gently beside checks that are there already.
-		c.learn(latency)
+		c.felt.learn(o.Felt)
+		c.commit.learn(o.Commit)
 		c.paced, c.rate = true, 2*RateMin
 		return
 	case o.Probe:
-		c.learn(latency)
+		c.felt.learn(o.Felt)
+		c.commit.learn(o.Commit)
 		return
-	case c.base == 0 || latency < c.base:
-		c.base = latency
 	}
+	// Both are asked, so that both learn.
+	felt, commit := c.felt.suffers(o.Felt), c.commit.suffers(o.Commit)
 	switch {
-	case crowded || latency > suffering*c.base:
+	case crowded || felt || commit:
 		if !c.paced {
 			c.paced, c.rate = true, float64(o.Done)*float64(time.Second/Interval)
 		}
@@ -107,12 +135,4 @@ func (c *Controller) Observe(o Observation) {
 			c.paced = false
 		}
 	}
-}
-
-func (c *Controller) learn(latency float64) {
-	if c.base == 0 {
-		c.base = latency
-		return
-	}
-	c.base += baseWeight * (latency - c.base)
 }

@@ -2,8 +2,10 @@
 // not suffer from it: on a machine that is short of processor time or disk, each takes from
 // the other, and only one of them has somebody waiting for it.
 //
-// The signal is the latency of checks, from the proposal until it is applied, of those that
-// came through this node and of those that others sent to the leaders on it, because it holds everything
-// that ingest can make scarce: processor, disk, the log, the state. It is compared with the same latency without ingest. What the
+// There are two signals. What is felt: the time from a check's arrival to its answer, and how late a
+// goroutine wakes, which holds the queues of the system and of Go's scheduler that a request waits in before
+// anybody can time it. And the latency of checks that groups decide, from the proposal until it is applied, of
+// those that came through this node and of those that others sent to the leaders on it, because it holds the
+// log, the disk and the network as well. Each is compared with its own value without elastic work: what the
 // processor's queue or the disk alone look like would need a bound for each machine.
 package elastic

@@ -24,7 +24,7 @@ func (m machine) run(c *Controller, n int) []float64 {
 		rates = append(rates, done)
 		o := Observation{Done: int(done * Interval.Seconds()), Idle: done == 0}
 		if m.alone > 0 {
-			o.Latency = time.Duration(float64(m.alone) * (1 + done/m.capacity))
+			o.Checks, o.Felt = true, time.Duration(float64(m.alone)*(1+done/m.capacity))
 		}
 		c.Observe(o)
 	}
@@ -53,9 +53,9 @@ func TestPaceFindsWhatChecksBear(t *testing.T) {
 	for _, capacity := range []float64{2e6, 8e6, 30e6} {
 		m := machine{alone: 5 * time.Millisecond, capacity: capacity, wanted: 100e6}
 		c := Controller{}
-		c.Observe(Observation{Latency: m.alone, Idle: true})
-		m.run(&c, 3000)
-		rates := m.run(&c, 1000)
+		c.Observe(Observation{Checks: true, Felt: m.alone, Idle: true})
+		m.run(&c, 6000)
+		rates := m.run(&c, 2000)
 		allowed := (suffering - 1) * capacity
 		for _, r := range rates {
 			if r > 1.1*allowed+2*rateStep || r < RateMin {
@@ -78,7 +78,7 @@ func TestPaceFindsWhatChecksBear(t *testing.T) {
 func TestPaceFollowsTheChecks(t *testing.T) {
 	c := Controller{}
 	m := machine{alone: 5 * time.Millisecond, capacity: 1e6, wanted: 8e6}
-	c.Observe(Observation{Latency: m.alone, Idle: true}) // known from before
+	c.Observe(Observation{Checks: true, Felt: m.alone, Idle: true}) // known from before
 	quiet := machine{wanted: m.wanted}
 	quiet.run(&c, 50)
 	if c.Rate() < m.wanted {
@@ -97,9 +97,9 @@ func TestPaceFollowsTheChecks(t *testing.T) {
 // However much checks suffer, and from whatever, ingest keeps its least.
 func TestIngestIsNeverStarved(t *testing.T) {
 	c := Controller{}
-	c.Observe(Observation{Latency: time.Millisecond, Idle: true})
+	c.Observe(Observation{Checks: true, Felt: time.Millisecond, Idle: true})
 	for range 1000 {
-		c.Observe(Observation{Latency: time.Second, L0: 100})
+		c.Observe(Observation{Checks: true, Felt: time.Second, L0: 100})
 	}
 	if c.Rate() != RateMin {
 		t.Errorf("the rate is %v, want %v", c.Rate(), RateMin)
@@ -109,16 +109,16 @@ func TestIngestIsNeverStarved(t *testing.T) {
 // A higher load of checks makes them slower by itself; probing tells that from suffering.
 func TestProbesLearnANewBase(t *testing.T) {
 	c := Controller{}
-	c.Observe(Observation{Latency: time.Millisecond, Idle: true})
+	c.Observe(Observation{Checks: true, Felt: time.Millisecond, Idle: true})
 	busier := machine{alone: 4 * time.Millisecond, capacity: 10e6, wanted: 8e6}
 	busier.run(&c, 200)
 	if c.Rate() != RateMin {
 		t.Fatalf("the rate is %v before a probe", c.Rate())
 	}
 	for range 20 {
-		c.Observe(Observation{Latency: busier.alone, Probe: true})
+		c.Observe(Observation{Checks: true, Felt: busier.alone, Probe: true})
 	}
-	busier.run(&c, 200)
+	busier.run(&c, 400)
 	if c.Rate() < 2e6 {
 		t.Errorf("after probes the rate is %v", c.Rate())
 	}
@@ -264,23 +264,23 @@ func TestLatencyIsOfTheLastMoments(t *testing.T) {
 		p.Checked(time.Second)
 	}
 	*now += int64(3 * Interval)
-	if got := p.latency(*now); got != time.Second {
+	if got := p.commits.percentile(*now, samplesWanted); got != time.Second {
 		t.Errorf("with old samples only: %v", got)
 	}
 	for range 100 {
 		p.Checked(time.Millisecond)
 	}
-	if got := p.latency(*now); got != time.Millisecond {
+	if got := p.commits.percentile(*now, samplesWanted); got != time.Millisecond {
 		t.Errorf("with recent ones: %v", got)
 	}
 	*now += int64(samplesAge) + 1
-	if got := p.latency(*now); got != 0 || len(p.samples) != 0 {
-		t.Errorf("after a second without checks: %v of %d samples", got, len(p.samples))
+	if got := p.commits.percentile(*now, samplesWanted); got != 0 || len(p.commits.all) != 0 {
+		t.Errorf("after a second without checks: %v of %d samples", got, len(p.commits.all))
 	}
 	for range 3 * samplesMax {
 		p.Checked(time.Millisecond)
 	}
-	if len(p.samples) > samplesMax {
-		t.Errorf("%d samples are kept", len(p.samples))
+	if len(p.commits.all) > samplesMax {
+		t.Errorf("%d samples are kept", len(p.commits.all))
 	}
 }

@@ -4,20 +4,11 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"slices"
 	"sync"
 	"time"
 )
 
 const (
-	// samplesMax bounds the latencies that are kept; beyond, the oldest go first.
-	samplesMax = 1024
-	// samplesWanted are enough for a percentile; with fewer in the last two intervals, older ones
-	// count too, up to samplesAge.
-	samplesWanted = 32
-	samplesAge    = time.Second
-	// percentile of the checks that must not suffer. A higher one would be the noise of a few.
-	percentile = 0.9
 	// waitMax is how long a batch may have to wait for those before it. Longer waits in the
 	// client serve nobody: its deadline runs.
 	waitMax = 3 * time.Second
@@ -65,7 +56,11 @@ type Pacer struct {
 	mu         sync.Mutex
 	control    Controller
 	rate       float64 // in force: the controller's, or the least while probing
-	samples    []sample
+	answers    samples // checks that the API answered
+	commits    samples // checks that groups decided
+	wakes      samples // how late the probe woke
+	checked    int64   // when the last check was decided; 0 before the first
+	seen       Observation
 	next       int64 // when the next byte may be done
 	queued     int   // bytes of batches that have entered and are not yet done
 	done       int   // bytes done in this interval
@@ -74,25 +69,44 @@ type Pacer struct {
 	refused    uint64
 	ended      bool  // Run has ended: what is left to do is not held up
 	nextTurn   int64 // when background work may go on
-}
-
-type sample struct {
-	at   int64
-	took time.Duration
+	// begun has a value when checks have begun after a while without.
+	begun chan struct{}
 }
 
 // NewPacer makes a pacer that lets everything through until Run has something to say.
-func NewPacer(from Sources) *Pacer { return &Pacer{from: from, rate: math.Inf(1)} }
+func NewPacer(from Sources) *Pacer {
+	return &Pacer{from: from, rate: math.Inf(1), begun: make(chan struct{}, 1)}
+}
 
-// Checked notes that a check was decided and how long that took.
-func (p *Pacer) Checked(took time.Duration) {
+// Answered notes that a check was answered, and the time since it had arrived.
+func (p *Pacer) Answered(took time.Duration) { p.note(&p.answers, took) }
+
+// AnsweredMany notes that many checks were answered at once. How long that takes depends on how many
+// they are, so it is nothing to compare.
+func (p *Pacer) AnsweredMany() { p.note(nil, 0) }
+
+// Checked notes that a group decided a check, and how long that took.
+func (p *Pacer) Checked(took time.Duration) { p.note(&p.commits, took) }
+
+func (p *Pacer) note(s *samples, took time.Duration) {
 	now := p.from.Steady()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.samples) == samplesMax {
-		p.samples = slices.Delete(p.samples, 0, samplesMax/4)
+	if s != nil {
+		s.add(now, took)
 	}
-	p.samples = append(p.samples, sample{now, took})
+	if !p.hasChecks(now) {
+		select {
+		case p.begun <- struct{}{}:
+		default:
+		}
+	}
+	p.checked = now
+}
+
+// hasChecks tells whether there are checks to give way to.
+func (p *Pacer) hasChecks(now int64) bool {
+	return p.checked != 0 && now-p.checked <= int64(samplesAge)
 }
 
 // Enter admits a batch of so many bytes, or returns a *BusyError at once. Leave must be
@@ -154,6 +168,9 @@ func (p *Pacer) take(bytes int) (time.Duration, bool) {
 // Run observes and decides until ctx ends; from then on nothing waits.
 func (p *Pacer) Run(ctx context.Context) {
 	defer p.end()
+	var probe sync.WaitGroup
+	defer probe.Wait()
+	probe.Go(func() { p.probeWakes(ctx) })
 	tick := time.NewTicker(Interval)
 	defer tick.Stop()
 	for {
@@ -181,12 +198,14 @@ func (p *Pacer) observe() {
 		p.work, p.workedLast = work, now
 	}
 	o := Observation{
-		Latency: p.latency(now), Done: p.done, Idle: now-p.workedLast > int64(samplesAge),
+		Felt: p.felt(now), Commit: p.commits.percentile(now, samplesWanted), Checks: p.hasChecks(now),
+		Done: p.done, Idle: now-p.workedLast > int64(samplesAge),
 		Probe: phase >= probeSettles && phase < probeFor, L0: l0,
 	}
+	p.seen = o
 	p.done = 0
 	probing := phase < probeFor
-	if !probing || o.Probe || o.Idle || o.Latency == 0 {
+	if !probing || o.Probe || o.Idle || !o.Checks {
 		p.control.Observe(o)
 	}
 	p.rate = p.control.Rate()
@@ -195,37 +214,22 @@ func (p *Pacer) observe() {
 	}
 }
 
-// latency is the percentile of the latest samples; 0 without any in the last second.
-func (p *Pacer) latency(now int64) time.Duration {
-	first, _ := slices.BinarySearchFunc(p.samples, now-int64(samplesAge), func(s sample, at int64) int {
-		if s.at < at {
-			return -1
-		}
-		return 1
-	})
-	p.samples = slices.Delete(p.samples, 0, first)
-	recent := len(p.samples)
-	for recent > 0 && p.samples[recent-1].at > now-2*int64(Interval) {
-		recent--
-	}
-	recent = max(0, min(recent, len(p.samples)-samplesWanted))
-	took := make([]time.Duration, 0, len(p.samples)-recent)
-	for _, s := range p.samples[recent:] {
-		took = append(took, s.took)
-	}
-	if len(took) == 0 {
+// felt adds up what a check has to pass. Without single checks it is how late goroutines wake.
+func (p *Pacer) felt(now int64) time.Duration {
+	late := p.wakes.percentile(now, wakesWanted)
+	if late == 0 {
 		return 0
 	}
-	slices.Sort(took)
-	return took[int(percentile*float64(len(took)-1))]
+	return late + p.answers.percentile(now, samplesWanted)
 }
 
 // State is what the pacer does now.
 type State struct {
 	// Rate is how many bytes a second may be done; +Inf when nothing is paced.
 	Rate float64
-	// Base is the checks' latency without elastic work.
-	Base time.Duration
+	// Felt and Commit are what was seen last, FeltBase and CommitBase the same without elastic work; 0
+	// when not known.
+	Felt, FeltBase, Commit, CommitBase time.Duration
 	// Queued are the bytes of the batches that have entered and are not yet done.
 	Queued int
 	// Refused counts the batches that were refused.
@@ -236,7 +240,11 @@ type State struct {
 func (p *Pacer) State() State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return State{Rate: p.rate, Base: p.control.Base(), Queued: p.queued, Refused: p.refused}
+	return State{
+		Rate: p.rate, Felt: p.seen.Felt, FeltBase: time.Duration(p.control.felt),
+		Commit: p.seen.Commit, CommitBase: time.Duration(p.control.commit),
+		Queued: p.queued, Refused: p.refused,
+	}
 }
 
 const (
@@ -277,6 +285,19 @@ func (p *Pacer) Turns() (rest func()) {
 		}
 		time.Sleep(p.turned(min(worked, turnMax)))
 		began = p.from.Steady()
+	}
+}
+
+// CompactionTurns are Turns for compactions of the state, which rest only while they keep up.
+func (p *Pacer) CompactionTurns() (rest func()) {
+	turns := p.Turns()
+	return func() {
+		p.mu.Lock()
+		behind := p.seen.L0 > l0Calm
+		p.mu.Unlock()
+		if !behind {
+			turns()
+		}
 	}
 }
 
