@@ -40,10 +40,12 @@ type ShardPosition struct {
 // IngestResult accounts for every document of a batch:
 // Indexed + Existing + len(Refusals) is its length.
 type IngestResult struct {
-	Indexed   int
-	Existing  int
-	Refusals  []Refusal
-	Positions []ShardPosition
+	Indexed  int
+	Existing int
+	// ExistingAt are the positions in the batch of those that were there already, in order.
+	ExistingAt []int
+	Refusals   []Refusal
+	Positions  []ShardPosition
 }
 
 // SearchRequest is a query and where to stop.

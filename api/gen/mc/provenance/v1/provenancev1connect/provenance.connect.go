@@ -43,6 +43,10 @@ const (
 	ProvenanceSearchProcedure = "/mc.provenance.v1.Provenance/Search"
 	// ProvenanceLineageProcedure is the fully-qualified name of the Provenance's Lineage RPC.
 	ProvenanceLineageProcedure = "/mc.provenance.v1.Provenance/Lineage"
+	// ProvenanceGetModeProcedure is the fully-qualified name of the Provenance's GetMode RPC.
+	ProvenanceGetModeProcedure = "/mc.provenance.v1.Provenance/GetMode"
+	// ProvenanceSetModeProcedure is the fully-qualified name of the Provenance's SetMode RPC.
+	ProvenanceSetModeProcedure = "/mc.provenance.v1.Provenance/SetMode"
 )
 
 // ProvenanceClient is a client for the mc.provenance.v1.Provenance service.
@@ -59,6 +63,11 @@ type ProvenanceClient interface {
 	// Lineage walks from a digest through receipts: up to what it was made from, or down to
 	// what was made with it; or it finds a path to another digest.
 	Lineage(context.Context, *connect.Request[v1.LineageRequest]) (*connect.Response[v1.LineageResponse], error)
+	// GetMode tells what the region's index takes and answers.
+	GetMode(context.Context, *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error)
+	// SetMode changes it: on every node that answers within a second. It is for administrators of
+	// the platform.
+	SetMode(context.Context, *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error)
 }
 
 // NewProvenanceClient constructs a client for the mc.provenance.v1.Provenance service. By default,
@@ -96,6 +105,18 @@ func NewProvenanceClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			connect.WithSchema(provenanceMethods.ByName("Lineage")),
 			connect.WithClientOptions(opts...),
 		),
+		getMode: connect.NewClient[v1.GetModeRequest, v1.GetModeResponse](
+			httpClient,
+			baseURL+ProvenanceGetModeProcedure,
+			connect.WithSchema(provenanceMethods.ByName("GetMode")),
+			connect.WithClientOptions(opts...),
+		),
+		setMode: connect.NewClient[v1.SetModeRequest, v1.SetModeResponse](
+			httpClient,
+			baseURL+ProvenanceSetModeProcedure,
+			connect.WithSchema(provenanceMethods.ByName("SetMode")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -105,6 +126,8 @@ type provenanceClient struct {
 	ingestStream *connect.Client[v1.IngestStreamRequest, v1.IngestStreamResponse]
 	search       *connect.Client[v1.SearchRequest, v1.SearchResponse]
 	lineage      *connect.Client[v1.LineageRequest, v1.LineageResponse]
+	getMode      *connect.Client[v1.GetModeRequest, v1.GetModeResponse]
+	setMode      *connect.Client[v1.SetModeRequest, v1.SetModeResponse]
 }
 
 // Ingest calls mc.provenance.v1.Provenance.Ingest.
@@ -127,6 +150,16 @@ func (c *provenanceClient) Lineage(ctx context.Context, req *connect.Request[v1.
 	return c.lineage.CallUnary(ctx, req)
 }
 
+// GetMode calls mc.provenance.v1.Provenance.GetMode.
+func (c *provenanceClient) GetMode(ctx context.Context, req *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error) {
+	return c.getMode.CallUnary(ctx, req)
+}
+
+// SetMode calls mc.provenance.v1.Provenance.SetMode.
+func (c *provenanceClient) SetMode(ctx context.Context, req *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error) {
+	return c.setMode.CallUnary(ctx, req)
+}
+
 // ProvenanceHandler is an implementation of the mc.provenance.v1.Provenance service.
 type ProvenanceHandler interface {
 	// Ingest stores documents. Each is indexed, recognised as existing, or refused with its
@@ -141,6 +174,11 @@ type ProvenanceHandler interface {
 	// Lineage walks from a digest through receipts: up to what it was made from, or down to
 	// what was made with it; or it finds a path to another digest.
 	Lineage(context.Context, *connect.Request[v1.LineageRequest]) (*connect.Response[v1.LineageResponse], error)
+	// GetMode tells what the region's index takes and answers.
+	GetMode(context.Context, *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error)
+	// SetMode changes it: on every node that answers within a second. It is for administrators of
+	// the platform.
+	SetMode(context.Context, *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error)
 }
 
 // NewProvenanceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -174,6 +212,18 @@ func NewProvenanceHandler(svc ProvenanceHandler, opts ...connect.HandlerOption) 
 		connect.WithSchema(provenanceMethods.ByName("Lineage")),
 		connect.WithHandlerOptions(opts...),
 	)
+	provenanceGetModeHandler := connect.NewUnaryHandler(
+		ProvenanceGetModeProcedure,
+		svc.GetMode,
+		connect.WithSchema(provenanceMethods.ByName("GetMode")),
+		connect.WithHandlerOptions(opts...),
+	)
+	provenanceSetModeHandler := connect.NewUnaryHandler(
+		ProvenanceSetModeProcedure,
+		svc.SetMode,
+		connect.WithSchema(provenanceMethods.ByName("SetMode")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/mc.provenance.v1.Provenance/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ProvenanceIngestProcedure:
@@ -184,6 +234,10 @@ func NewProvenanceHandler(svc ProvenanceHandler, opts ...connect.HandlerOption) 
 			provenanceSearchHandler.ServeHTTP(w, r)
 		case ProvenanceLineageProcedure:
 			provenanceLineageHandler.ServeHTTP(w, r)
+		case ProvenanceGetModeProcedure:
+			provenanceGetModeHandler.ServeHTTP(w, r)
+		case ProvenanceSetModeProcedure:
+			provenanceSetModeHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -207,4 +261,12 @@ func (UnimplementedProvenanceHandler) Search(context.Context, *connect.Request[v
 
 func (UnimplementedProvenanceHandler) Lineage(context.Context, *connect.Request[v1.LineageRequest]) (*connect.Response[v1.LineageResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.provenance.v1.Provenance.Lineage is not implemented"))
+}
+
+func (UnimplementedProvenanceHandler) GetMode(context.Context, *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.provenance.v1.Provenance.GetMode is not implemented"))
+}
+
+func (UnimplementedProvenanceHandler) SetMode(context.Context, *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.provenance.v1.Provenance.SetMode is not implemented"))
 }
