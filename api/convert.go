@@ -98,7 +98,7 @@ func searchMessage(r *index.SearchResult) *provenancev1.SearchResponse {
 func shardMessages(shards []index.ShardState) []*provenancev1.ShardStatus {
 	out := make([]*provenancev1.ShardStatus, len(shards))
 	for i, st := range shards {
-		out[i] = &provenancev1.ShardStatus{Shard: st.Shard, State: st.State, AppliedIndex: st.Applied, Message: st.Message}
+		out[i] = &provenancev1.ShardStatus{Shard: st.Shard, State: st.State, AppliedIndex: st.Applied, Message: st.Message, Missing: st.Missing}
 	}
 	return out
 }

@@ -54,8 +54,8 @@ func (s *server) writeJSON(w http.ResponseWriter, c *call, status int, m proto.M
 	_, _ = w.Write(body) // the client may have gone
 }
 
-// parseSearch reads the parameters q, tenant, pack, digest, from, to, limit, cursor, exact and
-// follow.
+// parseSearch reads the parameters q, tenant, pack, digest, from, to, limit, cursor, exact,
+// follow and require.
 // Each may be there once; an unknown one is refused, since a misspelt condition that is
 // ignored finds too much.
 func parseSearch(raw string) (*provenancev1.SearchRequest, *fault) {
@@ -112,8 +112,13 @@ func setParameter(req *provenancev1.SearchRequest, name, value string) (f *fault
 			return refuse(reasonParameterMalformed, "follow: %q is neither true nor false", value)
 		}
 		req.Follow = value == "true"
+	case "require":
+		if value != "complete" {
+			return refuse(reasonParameterMalformed, "require: %q is not complete", value)
+		}
+		req.RequireComplete = true
 	default:
-		return refuse(reasonParameterMalformed, "%q is not a parameter; use q, tenant, pack, digest, from, to, limit, cursor, exact and follow", name)
+		return refuse(reasonParameterMalformed, "%q is not a parameter; use q, tenant, pack, digest, from, to, limit, cursor, exact, follow and require", name)
 	}
 	return f
 }

@@ -95,7 +95,9 @@ type ShardState struct {
 	// State is "ok", "timeout", "unreachable" or "error".
 	State   string
 	Applied uint64
+	// Message says why it could not answer, and Missing what is not among the documents found.
 	Message string
+	Missing string
 }
 
 // Names of ShardState.State.
@@ -134,6 +136,7 @@ type Service struct {
 	cursorKey func() ([]byte, bool)
 	proposals chan struct{}
 	pacer     Pacer
+	hedger    hedger
 }
 
 // NewService serves the region's shards, which are fixed when it is created. cursorKey

@@ -238,6 +238,7 @@ func (n *Node) start(rec *record) error {
 		Clock: n.clock.Now, Region: rec.Region,
 	})
 	run.index = index.NewService(n.host, indexShards(rec.Index), run.meta.CursorKey, n.pacer)
+	n.registry.MustRegister(hedgeCounters(run.index)...)
 	run.fresh = newFreshness(n.clock.Steady, run.meta.Confirm, n.log, n.registry)
 	if err := n.hold(run); err != nil {
 		return errors.Join(err, n.host.Close())
@@ -358,6 +359,20 @@ func modeGauges(metric, of string, names []string, mode func() int) []prometheus
 		}))
 	}
 	return all
+}
+
+// hedgeCounters count the queries of searches that were sent to a second replica.
+func hedgeCounters(s *index.Service) []prometheus.Collector {
+	counter := func(outcome string, of func(index.HedgeCounts) uint64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "mc_prov_hedged_total", Help: "Queries of searches sent to a second replica since the first was slow, and those whose second answer came first.",
+			ConstLabels: prometheus.Labels{"outcome": outcome},
+		}, func() float64 { return float64(of(s.Hedges())) })
+	}
+	return []prometheus.Collector{
+		counter("sent", func(c index.HedgeCounts) uint64 { return c.Sent }),
+		counter("won", func(c index.HedgeCounts) uint64 { return c.Won }),
+	}
 }
 
 func buildInfo() prometheus.Collector {
