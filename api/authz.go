@@ -128,6 +128,8 @@ var procedures = []procedure{
 	{name: provenancev1connect.ProvenanceLineageProcedure, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
 	{name: restLineage, least: RoleReader, class: classSearch, deadline: DeadlineSearch},
 	{name: provenancev1connect.ProvenanceIngestProcedure, least: RoleRunner, write: true, class: classIngest, deadline: DeadlineIngest},
+	{name: provenancev1connect.ProvenanceGetModeProcedure, least: RoleReader, class: classAdmin, deadline: DeadlineAdmin},
+	{name: provenancev1connect.ProvenanceSetModeProcedure, least: RoleAdmin, platform: true, write: true, class: classAdmin, deadline: DeadlineAdmin},
 	{name: restIngest, least: RoleRunner, write: true, class: classIngest, deadline: DeadlineIngest},
 	{name: provenancev1connect.ProvenanceIngestStreamProcedure, least: RoleRunner, write: true, stream: true, class: classStream, deadline: DeadlineIngest},
 

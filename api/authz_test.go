@@ -295,6 +295,14 @@ var accessCases = withREST([]accessCase{
 		own: fromRunner, foreign: runForeign, platform: fromRunner,
 	},
 	{
+		what: "see the mode of the index", procedure: provenancev1connect.ProvenanceGetModeProcedure, request: &provenancev1.GetModeRequest{},
+		own: everyRole, foreign: everyRole, platform: everyRole,
+	},
+	{
+		what: "set the mode of the index", procedure: provenancev1connect.ProvenanceSetModeProcedure, request: &provenancev1.SetModeRequest{Mode: "read-only"},
+		own: notPlatform, foreign: notPlatform, platform: adminOnly,
+	},
+	{
 		what: "ingest for acme", procedure: restIngest, request: &provenancev1.IngestRequest{Tenant: "acme"},
 		own: fromRunner, foreign: runForeign, platform: fromRunner,
 	},
@@ -495,6 +503,10 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 		return callOne[provenancev1.LookupResponse](t, e, c.procedure, secret, m)
 	case *provenancev1.IngestRequest:
 		return callOne[provenancev1.IngestResponse](t, e, c.procedure, secret, m)
+	case *provenancev1.GetModeRequest:
+		return callOne[provenancev1.GetModeResponse](t, e, c.procedure, secret, m)
+	case *provenancev1.SetModeRequest:
+		return callOne[provenancev1.SetModeResponse](t, e, c.procedure, secret, m)
 	case *clusterv1.StatusRequest:
 		return callOne[clusterv1.StatusResponse](t, e, c.procedure, secret, m)
 	case *clusterv1.InitRequest:

@@ -126,7 +126,7 @@ func count32(n int) uint32 { return uint32(min(n, math.MaxUint32)) }
 func shardMessages(shards []index.ShardState) []*provenancev1.ShardStatus {
 	out := make([]*provenancev1.ShardStatus, len(shards))
 	for i, st := range shards {
-		out[i] = &provenancev1.ShardStatus{Shard: st.Shard, State: st.State, AppliedIndex: st.Applied, Message: st.Message}
+		out[i] = &provenancev1.ShardStatus{Shard: st.Shard, State: st.State, AppliedIndex: st.Applied, Message: st.Message, Missing: st.Missing}
 	}
 	return out
 }

@@ -150,13 +150,19 @@ type PlanPage struct {
 	Version uint32
 }
 
-// Indexer stores and finds documents; *index.Service is one.
+// Indexer stores and finds documents.
 type Indexer interface {
 	// Ingest takes documents that index.Normalize has accepted.
 	Ingest(ctx context.Context, docs []index.Document, requestID string) (index.IngestResult, error)
 	Search(ctx context.Context, r index.SearchRequest) (index.SearchResult, error)
 	Lookup(ctx context.Context, r index.LookupRequest) (index.LookupResult, error)
 	Lineage(ctx context.Context, r index.LineageRequest) (index.LineageResult, error)
+	// IndexMode is what the region's index takes and answers; calls above that it does not are
+	// index.ErrReadOnly or index.ErrOff.
+	IndexMode(ctx context.Context) (index.Mode, error)
+	// SetIndexMode changes it, for every node within a second, and returns what it was; ErrLevel
+	// while a member does not know modes.
+	SetIndexMode(ctx context.Context, mode index.Mode) (before index.Mode, err error)
 }
 
 // Token is an API token without its secret.

@@ -25,6 +25,7 @@ type fakeServices struct {
 	limits    []limiter.Limit
 	plans     []limiter.Assignment // by tenant
 	mode      limiter.Mode
+	indexMode index.Mode
 	documents map[string]index.Document // by tenant/id
 	requests  []string                  // request ids of ingests
 	searches  []index.SearchRequest
@@ -241,6 +242,22 @@ func (f *fakeServices) SetLimiterMode(_ context.Context, mode limiter.Mode) (lim
 	return before, f.err
 }
 
+func (f *fakeServices) IndexMode(context.Context) (index.Mode, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.indexMode, f.err
+}
+
+func (f *fakeServices) SetIndexMode(_ context.Context, mode index.Mode) (index.Mode, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.indexMode
+	if f.err == nil {
+		f.indexMode = mode
+	}
+	return before, f.err
+}
+
 func (f *fakeServices) SetPlans(_ context.Context, all []limiter.Assignment, _ string) (PlanChange, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -296,6 +313,7 @@ func (f *fakeServices) Ingest(_ context.Context, docs []index.Document, requestI
 			res.Indexed++
 		case index.ContentHash(&old) == index.ContentHash(&d):
 			res.Existing++
+			res.ExistingAt = append(res.ExistingAt, i)
 		default:
 			res.Refusals = append(res.Refusals, index.Refusal{Position: i, ID: d.ID, Reason: "conflict", Message: "the id is taken"})
 		}

@@ -164,7 +164,9 @@ func (s *server) handlers() map[string]http.Handler {
 		restLineage: restGET(s, parseLineage, s.lineage),
 		provenancev1connect.ProvenanceLookupProcedure: unary(s, provenancev1connect.ProvenanceLookupProcedure, s.lookup),
 		restLookup: restOf(s, s.lookup),
-		provenancev1connect.ProvenanceIngestProcedure: unary(s, provenancev1connect.ProvenanceIngestProcedure, s.ingest),
+		provenancev1connect.ProvenanceIngestProcedure:  unary(s, provenancev1connect.ProvenanceIngestProcedure, s.ingest),
+		provenancev1connect.ProvenanceGetModeProcedure: unary(s, provenancev1connect.ProvenanceGetModeProcedure, s.getIndexMode),
+		provenancev1connect.ProvenanceSetModeProcedure: unary(s, provenancev1connect.ProvenanceSetModeProcedure, s.setIndexMode),
 		restIngest: http.HandlerFunc(s.ingestREST),
 		provenancev1connect.ProvenanceIngestStreamProcedure: connect.NewBidiStreamHandler(
 			provenancev1connect.ProvenanceIngestStreamProcedure, s.ingestStream, optionsOf(provenancev1connect.ProvenanceIngestStreamProcedure)...),

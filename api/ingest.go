@@ -70,6 +70,9 @@ func (s *server) store(ctx context.Context, b *batch, requestID string) (*proven
 		Indexed: uint32(stored.Indexed), Existing: uint32(stored.Existing), Refused: uint32(len(b.refusals)),
 		Refusals: b.refusals, Positions: make([]*provenancev1.ShardPosition, len(stored.Positions)),
 	}
+	for _, at := range stored.ExistingAt {
+		res.ExistingPositions = append(res.ExistingPositions, b.positions[at])
+	}
 	for i, p := range stored.Positions {
 		res.Positions[i] = &provenancev1.ShardPosition{Shard: p.Shard, AppliedIndex: p.Applied}
 	}

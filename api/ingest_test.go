@@ -68,6 +68,9 @@ func TestIngestAccountsForEverything(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("refusals\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
+	if at := m.GetExistingPositions(); len(at) != 1 || at[0] != 5 {
+		t.Errorf("existing at %v", at)
+	}
 	if m.GetIndexed() != 5 || m.GetExisting() != 1 || m.GetRefused() != 7 || len(m.GetPositions()) != 1 {
 		t.Errorf("answer %v", m)
 	}

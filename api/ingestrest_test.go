@@ -15,6 +15,10 @@ func TestIngestREST(t *testing.T) {
 	event := func(id, more string) string {
 		return `{"specversion":"1.0","id":"` + id + `","source":"/s","type":"t"` + more + `}`
 	}
+	const sum = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+	spelled := func(digest string) string {
+		return `{"id":"spelled","kind":"receipt","time":"2026-01-01T00:00:00Z","digests":[{"digest":"` + digest + `","direction":"input"}]}` + "\n"
+	}
 	for _, c := range []struct {
 		what, query, contentType, body string
 		headers                        []string
@@ -35,6 +39,11 @@ func TestIngestREST(t *testing.T) {
 		{"binary, repeated header", "", "", "", []string{"ce-specversion", "1.0", "ce-id", "7", "ce-id", "8", "ce-source", "/s", "ce-type", "t"}, 400, "header_malformed"},
 		{"binary, bad escape", "", "", "", []string{"ce-specversion", "1.0", "ce-id", "%zz", "ce-source", "/s", "ce-type", "t"}, 400, "header_malformed"},
 		{"lines", "", "application/x-ndjson", `{"id":"l1","kind":"event"}` + "\n" + event("9", "") + "\nnot json\n", nil, 200, "2 0 1"},
+		{"a document of a megabyte", "", "application/x-ndjson", event("10", `,"data":{"a":"`+strings.Repeat("x", 1<<20)+`"}`) + "\n" + event("11", ""), nil, 200, "1 0 1"},
+		{"a clock in the future", "", "application/x-ndjson", event("12", `,"time":"2199-01-01T00:00:00Z"`), nil, 200, "1 0 0"},
+		{"a clock beyond all times", "", "application/x-ndjson", event("13", `,"time":"2999-01-01T00:00:00Z"`), nil, 200, "0 0 1"},
+		{"digests in every spelling, one document", "", "application/x-ndjson", spelled("sha256:"+sum) + spelled("SHA-256:"+strings.ToUpper(sum)) + spelled("sha256-WJG1tSLV3whtD/CxEPvZ0hu0/HFjrzTQgoai6Eb2vgM=") +
+			spelled("sha256:WJG1tSLV3whtD_CxEPvZ0hu0_HFjrzTQgoai6Eb2vgM"), nil, 200, "1 3 0"},
 		{"another tenant", "?tenant=globex", "application/x-ndjson", "", nil, 403, "tenant_foreign"},
 		{"misspelt parameter", "?request_id=r", "application/x-ndjson", "", nil, 400, "parameter_malformed"},
 		{"another type", "", "text/plain", "x", nil, 415, "content_type_unknown"},

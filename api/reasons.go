@@ -319,6 +319,16 @@ var (
 		title: "more than 64 limits match the request",
 		hint:  "make the selectors of the limits narrower; nothing was taken", sentinels: []error{limiter.ErrTooManyLimits},
 	}
+	reasonIndexReadOnly = &reason{
+		name: "index_read_only", code: connect.CodeFailedPrecondition, status: http.StatusServiceUnavailable,
+		title: "the region's index takes no documents at present; nothing was stored",
+		hint:  "keep the documents and send them again once an administrator of the platform has run `maestro index write on`", sentinels: []error{index.ErrReadOnly},
+	}
+	reasonIndexOff = &reason{
+		name: "index_off", code: connect.CodeFailedPrecondition, status: http.StatusServiceUnavailable,
+		title: "the region's index is switched off: it neither takes documents nor answers searches",
+		hint:  "an administrator of the platform switches it on with `maestro index write on`, or to reading with `maestro index write read-only`", sentinels: []error{index.ErrOff},
+	}
 	reasonServiceOff = &reason{
 		name: "service_off", code: connect.CodeUnimplemented,
 		title: "the service is switched off on this node",
@@ -441,7 +451,7 @@ var reasons = []*reason{
 	reasonQueryMalformed, reasonCursorMalformed,
 	reasonEnvoyDomain, reasonLimitUnknown, reasonPlanUnassigned, reasonReservationUnknown, reasonSlotUnknown, reasonRequestUnknown, reasonTooManyHeld, reasonTokenIDUnknown, reasonRequestIDReused, reasonAlreadyInitialised, reasonSeedsNotReady,
 	reasonNotInitialised, reasonNodeUnfit, reasonNodeNameTaken, reasonNodeUnknown, reasonTooFewNodes, reasonTooManyNodes,
-	reasonNotVoter, reasonGroupName, reasonLevel, reasonGroupNotEmpty, reasonRestoreRefused, reasonBackupGone, reasonTooManyLimits, reasonServiceOff,
+	reasonNotVoter, reasonGroupName, reasonLevel, reasonGroupNotEmpty, reasonRestoreRefused, reasonBackupGone, reasonTooManyLimits, reasonIndexReadOnly, reasonIndexOff, reasonServiceOff,
 	reasonIncomplete, reasonNotReady, reasonMetaStale, reasonOverloaded, reasonTenantOverloaded, reasonRestoring, reasonDiskFull, reasonCommandTooLarge, reasonNoLeader, reasonLost,
 	reasonVersionMismatch, reasonMembersChanged, reasonNodeRemoved, reasonNotMember, reasonGroupUnknown, reasonShutdown, reasonDeadline, reasonCanceled, reasonInternal,
 }

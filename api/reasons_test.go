@@ -78,6 +78,8 @@ var sentinelReasons = map[string]struct {
 	"index.ErrCondition":            {index.ErrCondition, reasonFieldMalformed},
 	"index.ErrCursor":               {index.ErrCursor, reasonCursorMalformed},
 	"index.ErrNotReady":             {index.ErrNotReady, reasonNotReady},
+	"index.ErrReadOnly":             {index.ErrReadOnly, reasonIndexReadOnly},
+	"index.ErrOff":                  {index.ErrOff, reasonIndexOff},
 	"index.ErrIncomplete":           {index.ErrIncomplete, reasonIncomplete},
 	"raftfsm.ErrNoLeader":           {raftfsm.ErrNoLeader, reasonNoLeader},
 	"raftfsm.ErrOverloaded":         {raftfsm.ErrOverloaded, reasonOverloaded},

@@ -57,7 +57,7 @@ func (s *server) writeJSON(w http.ResponseWriter, c *call, status int, m proto.M
 }
 
 // parseSearch reads the parameters q, tenant, pack, digest, from, to, limit, cursor, exact,
-// follow, facets, facetValues and histogram.
+// follow, facets, facetValues, histogram and require.
 // Each may be there once; an unknown one is refused, since a misspelt condition that is
 // ignored finds too much.
 func parseSearch(raw string) (*provenancev1.SearchRequest, *fault) {
@@ -122,9 +122,14 @@ func setParameter(req *provenancev1.SearchRequest, name, value string) (f *fault
 		req.FacetValues, f = parameterNumber(name, value, index.FacetValuesMax)
 	case "histogram":
 		req.Histogram, f = parameterText(name, value)
+	case "require":
+		if value != "complete" {
+			return refuse(reasonParameterMalformed, "require: %q is not complete", value)
+		}
+		req.RequireComplete = true
 	default:
 		return refuse(reasonParameterMalformed,
-			"%q is not a parameter; use q, tenant, pack, digest, from, to, limit, cursor, exact, follow, facets, facetValues and histogram", name)
+			"%q is not a parameter; use q, tenant, pack, digest, from, to, limit, cursor, exact, follow, facets, facetValues, histogram and require", name)
 	}
 	return f
 }

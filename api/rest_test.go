@@ -44,7 +44,7 @@ func TestSearchREST(t *testing.T) {
 	e.services.found = foundPage
 	res, body := e.send(t, secretOf("acme", RoleReader), http.MethodGet, "/api/provenance/search?"+url.Values{
 		"q": {"kind:receipt AND attr.a:b"}, "pack": {"p"}, "digest": {"sha256:ab"}, "from": {"2026-01-01"}, "to": {"2026-02-01T00:00:00+01:00"},
-		"limit": {"10"}, "cursor": {"cursor-1"}, "exact": {"true"}, "follow": {"true"},
+		"limit": {"10"}, "cursor": {"cursor-1"}, "exact": {"true"}, "follow": {"true"}, "require": {"complete"},
 	}.Encode(), "", nil)
 	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "application/json" {
 		t.Fatalf("%d %s", res.StatusCode, body)
@@ -52,7 +52,7 @@ func TestSearchREST(t *testing.T) {
 	want := index.SearchRequest{
 		Query: "kind:receipt AND attr.a:b", Tenant: "acme", Pack: "p", Digest: "sha256:ab",
 		From: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano(), To: time.Date(2026, 1, 31, 23, 0, 0, 0, time.UTC).UnixNano(),
-		Limit: 10, Cursor: "cursor-1", Exact: true, Follow: true,
+		Limit: 10, Cursor: "cursor-1", Exact: true, Follow: true, RequireComplete: true,
 	}
 	if got := e.services.lastSearch(); !reflect.DeepEqual(got, want) {
 		t.Errorf("the index was asked %+v, want %+v", got, want)
@@ -141,6 +141,7 @@ func TestRESTRefusals(t *testing.T) {
 		{"time of words", http.MethodGet, "/api/provenance/search?from=yesterday", 400, "parameter_malformed"},
 		{"time before 1970", http.MethodGet, "/api/provenance/search?to=1969-12-31", 400, "field_malformed"},
 		{"follow of words", http.MethodGet, "/api/provenance/search?follow=on", 400, "parameter_malformed"},
+		{"require of words", http.MethodGet, "/api/provenance/search?require=all", 400, "parameter_malformed"},
 		{"exact of words", http.MethodGet, "/api/provenance/search?exact=yes", 400, "parameter_malformed"},
 		{"long query", http.MethodGet, "/api/provenance/search?q=" + strings.Repeat("a", MaxQueryBytes+1), 400, "field_too_long"},
 		{"another tenant", http.MethodGet, "/api/provenance/search?tenant=globex", 403, "tenant_foreign"},

@@ -288,6 +288,7 @@ func (w *walk) states() (states []ShardState, complete bool) {
 		state := ShardState{Shard: shard.Name, State: ShardOK, Applied: w.applied[i]}
 		if err := w.missing[i]; err != nil {
 			state.State, state.Message = shardState(err)
+			state.Missing = missingOf(len(w.applied))
 			complete = false
 		}
 		states = append(states, state)

@@ -41,10 +41,12 @@ type ShardPosition struct {
 // IngestResult accounts for every document of a batch:
 // Indexed + Existing + len(Refusals) is its length.
 type IngestResult struct {
-	Indexed   int
-	Existing  int
-	Refusals  []Refusal
-	Positions []ShardPosition
+	Indexed  int
+	Existing int
+	// ExistingAt are the positions in the batch of those that were there already, in order.
+	ExistingAt []int
+	Refusals   []Refusal
+	Positions  []ShardPosition
 }
 
 // SearchRequest is a query and where to stop.
@@ -104,7 +106,9 @@ type ShardState struct {
 	// State is "ok", "timeout", "unreachable" or "error".
 	State   string
 	Applied uint64
+	// Message says why it could not answer, and Missing what is not among the documents found.
 	Message string
+	Missing string
 }
 
 // Names of ShardState.State.
@@ -143,6 +147,7 @@ type Service struct {
 	cursorKey func() ([]byte, bool)
 	proposals chan struct{}
 	pacer     Pacer
+	hedger    hedger
 }
 
 // NewService serves the region's shards, which are fixed when it is created. cursorKey

@@ -174,7 +174,7 @@ func (s *Service) scatter(ctx context.Context, q shardQuery, start *cursor, miss
 }
 
 func (s *Service) ask(ctx context.Context, shard Shard, q *shardQuery) reply {
-	a, err := s.groups.Query(ctx, shard.Group, q.encode(), raftfsm.Linearizable)
+	a, err := s.query(ctx, shard, q.encode())
 	if err != nil {
 		return reply{err: err}
 	}
@@ -194,6 +194,7 @@ func (s *Service) gather(replies []reply, r SearchRequest) (SearchResult, error)
 		case reply.err != nil:
 			reply.answer = nil
 			state.State, state.Message = shardState(reply.err)
+			state.Missing = missingOf(len(replies))
 			errs = append(errs, reply.err)
 			out.Complete = false
 		case reply.answer.mistake != nil:
@@ -229,6 +230,14 @@ func shardState(err error) (state, message string) {
 		return ShardUnreachable, "no reachable leader"
 	}
 	return ShardError, "it failed to answer"
+}
+
+// missingOf says what a shard has that cannot answer: documents are spread over shards evenly, by id.
+func missingOf(shards int) string {
+	if shards == 1 {
+		return "all documents"
+	}
+	return fmt.Sprintf("the documents of this shard, about 1 in %d of all, of every time and tenant", shards)
 }
 
 // merger joins the shards' documents in order.

@@ -63,7 +63,7 @@ func TestIngestAccountsForEveryDocument(t *testing.T) {
 	}
 	changed := normal(t, Document{ID: "7", Task: "changed"})
 	res := r.ingest(docs[6], docs[8], changed, normal(t, Document{ID: "new"}))
-	if res.Indexed != 1 || res.Existing != 2 || len(res.Refusals) != 1 {
+	if res.Indexed != 1 || res.Existing != 2 || len(res.Refusals) != 1 || !slices.Equal(res.ExistingAt, []int{0, 1}) {
 		t.Fatalf("again: %+v", res)
 	}
 	if got := res.Refusals[0]; got.Position != 2 || got.ID != "7" || got.Reason != ReasonConflict {

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"slices"
 	"sync"
 )
 
@@ -42,6 +43,7 @@ func (t *tally) add(shard string, index uint64, positions []int, outcomes []outc
 		case outcomeExisting:
 			t.decided++
 			t.r.Existing++
+			t.r.ExistingAt = append(t.r.ExistingAt, positions[i])
 		case outcomeConflict:
 			t.refuseLocked(positions[i], ReasonConflict,
 				"the id is taken by a document with other content; give this one another id, or none to have one made from its content")
@@ -56,6 +58,7 @@ func (t *tally) result(shards []Shard) IngestResult {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	sortRefusals(t.r.Refusals)
+	slices.Sort(t.r.ExistingAt)
 	t.r.Positions = nil
 	for _, s := range shards {
 		if n, ok := t.positions[s.Name]; ok {

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -226,16 +227,18 @@ func (n *Node) start(rec *record) error {
 	if !n.cfg.Runs(ServiceLimiter) {
 		limiters = nil
 	}
-	run := &running{limiter: limiter.NewService(n.host, limiters)}
+	run := &running{tables: tables, limiter: limiter.NewService(n.host, limiters)}
 	run.busiest = busiest.New(busyKeysMax, func() time.Duration { return time.Duration(n.clock.Steady()) })
 	n.boot.busiest.Store(run.busiest)
 	run.limiter.FollowMode(tables.LimiterMode)
-	n.registry.MustRegister(modeGauges(tables.LimiterMode)...)
+	n.registry.MustRegister(modeGauges("mc_rl_mode", "limits", limiter.Modes[:], func() int { return int(tables.LimiterMode()) })...)
+	n.registry.MustRegister(modeGauges("mc_prov_index_mode", "index", index.Modes[:], func() int { return int(tables.IndexMode()) })...)
 	run.meta = meta.NewService(meta.Options{
 		Groups: n.host, Group: groupMeta, Machine: tables, Limiter: run.limiter, LimiterGroups: limiters,
 		Clock: n.clock.Now, Region: rec.Region,
 	})
 	run.index = index.NewService(n.host, indexShards(rec.Index), run.meta.CursorKey, n.pacer)
+	n.registry.MustRegister(hedgeCounters(run.index)...)
 	run.fresh = newFreshness(n.clock.Steady, run.meta.Confirm, n.log, n.registry)
 	if err := n.hold(run); err != nil {
 		return errors.Join(err, n.host.Close())
@@ -342,21 +345,35 @@ func (n *Node) apiTLS() *tls.Config {
 	return c
 }
 
-// modeGauges show which mode of the limits this node follows.
-func modeGauges(mode func() limiter.Mode) []prometheus.Collector {
+// modeGauges show which mode of something this node follows.
+func modeGauges(metric, of string, names []string, mode func() int) []prometheus.Collector {
 	var all []prometheus.Collector
-	for i, name := range limiter.Modes {
+	for i, name := range names {
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "mc_rl_mode", Help: "1 for the mode of the limits that this node follows: enforce, shadow or off.",
+			Name: metric, Help: fmt.Sprintf("1 for the mode of the %s that this node follows: %s.", of, strings.Join(names, ", ")),
 			ConstLabels: prometheus.Labels{"mode": name},
 		}, func() float64 {
-			if mode() == limiter.Mode(i) {
+			if mode() == i {
 				return 1
 			}
 			return 0
 		}))
 	}
 	return all
+}
+
+// hedgeCounters count the queries of searches that were sent to a second replica.
+func hedgeCounters(s *index.Service) []prometheus.Collector {
+	counter := func(outcome string, of func(index.HedgeCounts) uint64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "mc_prov_hedged_total", Help: "Queries of searches sent to a second replica since the first was slow, and those whose second answer came first.",
+			ConstLabels: prometheus.Labels{"outcome": outcome},
+		}, func() float64 { return float64(of(s.Hedges())) })
+	}
+	return []prometheus.Collector{
+		counter("sent", func(c index.HedgeCounts) uint64 { return c.Sent }),
+		counter("won", func(c index.HedgeCounts) uint64 { return c.Won }),
+	}
 }
 
 func buildInfo() prometheus.Collector {

@@ -22,6 +22,7 @@ type services struct {
 // running are the services of an initialised node.
 type running struct {
 	meta    *meta.Service
+	tables  *meta.Machine
 	limiter *limiter.Service
 	leases  *limiter.Leases // nil on a node that does not run the limiter
 	busiest *busiest.Sketch
@@ -322,6 +323,9 @@ func (s *services) Ingest(ctx context.Context, docs []index.Document, requestID 
 	if err != nil {
 		return index.IngestResult{}, err
 	}
+	if err := r.tables.IndexMode().Admit(true); err != nil {
+		return index.IngestResult{}, err
+	}
 	return r.index.Ingest(ctx, docs, requestID)
 }
 
@@ -329,6 +333,9 @@ func (s *services) Ingest(ctx context.Context, docs []index.Document, requestID 
 func (s *services) Search(ctx context.Context, q index.SearchRequest) (index.SearchResult, error) {
 	r, err := s.get()
 	if err != nil {
+		return index.SearchResult{}, err
+	}
+	if err := r.tables.IndexMode().Admit(false); err != nil {
 		return index.SearchResult{}, err
 	}
 	return r.index.Search(ctx, q)
@@ -349,7 +356,28 @@ func (s *services) Lineage(ctx context.Context, q index.LineageRequest) (index.L
 	if err != nil {
 		return index.LineageResult{}, err
 	}
+	if err := r.tables.IndexMode().Admit(false); err != nil {
+		return index.LineageResult{}, err
+	}
 	return r.index.Lineage(ctx, q)
+}
+
+// IndexMode is what the index takes and answers.
+func (s *services) IndexMode(ctx context.Context) (index.Mode, error) {
+	r, err := s.get()
+	if err != nil {
+		return 0, err
+	}
+	return r.meta.IndexMode(ctx)
+}
+
+// SetIndexMode changes it.
+func (s *services) SetIndexMode(ctx context.Context, mode index.Mode) (index.Mode, error) {
+	r, err := s.get()
+	if err != nil {
+		return 0, err
+	}
+	return r.meta.SetIndexMode(ctx, mode)
 }
 
 // CreateToken makes an API token.

@@ -82,7 +82,7 @@ func TestEveryCommandHasHelp(t *testing.T) {
 	isolate(t)
 	for _, c := range []string{
 		"dev", "node", "certs create", "cluster init", "cluster status", "cluster add", "cluster remove", "cluster replace", "cluster transfer", "check", "limit set", "limit list", "limit get", "limit usage", "limit delete", "limit top", "limit mode",
-		"limit reserve", "limit commit", "limit cancel", "limit refund", "limit acquire", "limit release",
+		"limit reserve", "limit commit", "limit cancel", "limit refund", "limit acquire", "limit release", "index write",
 		"ingest", "search", "export", "lineage", "token create", "token list", "token revoke", "version", "completion",
 	} {
 		stdout, stderr, status := maestro(t, "", append(strings.Fields(c), "--help")...)

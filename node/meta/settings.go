@@ -65,6 +65,9 @@ func validSetting(key string, value []byte) error {
 	case settingLimiterMode:
 		_, err := decodeMode(value)
 		return err
+	case settingIndexMode:
+		_, err := decodeIndexMode(value)
+		return err
 	}
 	return fmt.Errorf("%w: setting %q is unknown to this build", errCodec, key)
 }

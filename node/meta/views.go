@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/maestro-conductor/maestro/index"
 	"github.com/maestro-conductor/maestro/limiter"
 )
 
@@ -15,6 +16,8 @@ type views struct {
 	settings map[string][]byte
 	// mode is the limiter.Mode in force, which every check asks for.
 	mode atomic.Uint32
+	// indexMode is the index.Mode in force.
+	indexMode atomic.Uint32
 	// limits is closed, and replaced, when the limits have changed.
 	limits chan struct{}
 	// membership is replaced as a whole, so that readers keep what they have got; changed is
@@ -136,13 +139,18 @@ func (v *views) setSetting(r record) {
 	v.followMode()
 }
 
-// followMode takes over the mode of the limits: without a setting they are enforced.
+// followMode takes over the modes: without settings limits are enforced, and the index takes all.
 func (v *views) followMode() {
 	mode, err := decodeMode(v.settings[settingLimiterMode])
 	if err != nil {
 		mode = limiter.ModeEnforce
 	}
 	v.mode.Store(uint32(mode))
+	indexMode, err := decodeIndexMode(v.settings[settingIndexMode])
+	if err != nil {
+		indexMode = index.ModeReadWrite
+	}
+	v.indexMode.Store(uint32(indexMode))
 }
 
 func (v *views) signalLimits() {

@@ -484,9 +484,12 @@ type IngestResponse struct {
 	// refusals says which were refused and why, by position in the request.
 	Refusals []*Refusal `protobuf:"bytes,4,rep,name=refusals,proto3" json:"refusals,omitempty"`
 	// positions is a read-your-writes token: the applied index of each shard written.
-	Positions     []*ShardPosition `protobuf:"bytes,5,rep,name=positions,proto3" json:"positions,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Positions []*ShardPosition `protobuf:"bytes,5,rep,name=positions,proto3" json:"positions,omitempty"`
+	// existing_positions are the existing ones by position in the request, in order: what is neither
+	// among them nor refused is indexed.
+	ExistingPositions []uint32 `protobuf:"varint,6,rep,packed,name=existing_positions,json=existingPositions,proto3" json:"existing_positions,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *IngestResponse) Reset() {
@@ -550,6 +553,13 @@ func (x *IngestResponse) GetRefusals() []*Refusal {
 func (x *IngestResponse) GetPositions() []*ShardPosition {
 	if x != nil {
 		return x.Positions
+	}
+	return nil
+}
+
+func (x *IngestResponse) GetExistingPositions() []uint32 {
+	if x != nil {
+		return x.ExistingPositions
 	}
 	return nil
 }
@@ -1349,7 +1359,9 @@ type ShardStatus struct {
 	// applied_index is how far the answering replica had applied the shard's log.
 	AppliedIndex uint64 `protobuf:"varint,3,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	// message explains a state other than ok.
-	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// missing says which documents the answer may lack because of it.
+	Missing       string `protobuf:"bytes,5,opt,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1408,6 +1420,13 @@ func (x *ShardStatus) GetAppliedIndex() uint64 {
 func (x *ShardStatus) GetMessage() string {
 	if x != nil {
 		return x.Message
+	}
+	return ""
+}
+
+func (x *ShardStatus) GetMissing() string {
+	if x != nil {
+		return x.Missing
 	}
 	return ""
 }
@@ -2026,6 +2045,190 @@ func (x *LineageDigest) GetDepth() uint32 {
 	return 0
 }
 
+// GetModeRequest has nothing to say.
+type GetModeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetModeRequest) Reset() {
+	*x = GetModeRequest{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetModeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetModeRequest) ProtoMessage() {}
+
+func (x *GetModeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetModeRequest.ProtoReflect.Descriptor instead.
+func (*GetModeRequest) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{25}
+}
+
+// GetModeResponse is the mode of the region's index.
+type GetModeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// mode is as in SetModeRequest.
+	Mode          string `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetModeResponse) Reset() {
+	*x = GetModeResponse{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetModeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetModeResponse) ProtoMessage() {}
+
+func (x *GetModeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetModeResponse.ProtoReflect.Descriptor instead.
+func (*GetModeResponse) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *GetModeResponse) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+// SetModeRequest names the mode.
+type SetModeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// mode is "read-write"; "read-only": documents are refused and searches answered; or "off":
+	// both are refused.
+	Mode          string `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetModeRequest) Reset() {
+	*x = SetModeRequest{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetModeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetModeRequest) ProtoMessage() {}
+
+func (x *SetModeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetModeRequest.ProtoReflect.Descriptor instead.
+func (*SetModeRequest) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *SetModeRequest) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+// SetModeResponse tells what changed.
+type SetModeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// mode is the one that was set, and before the one that it took the place of.
+	Mode          string `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	Before        string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetModeResponse) Reset() {
+	*x = SetModeResponse{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetModeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetModeResponse) ProtoMessage() {}
+
+func (x *SetModeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetModeResponse.ProtoReflect.Descriptor instead.
+func (*SetModeResponse) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *SetModeResponse) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *SetModeResponse) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
 var File_mc_provenance_v1_provenance_proto protoreflect.FileDescriptor
 
 const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
@@ -2073,13 +2276,14 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\amapping\x18\x03 \x01(\tR\amapping\x12\x16\n" +
 	"\x06tenant\x18\x04 \x01(\tR\x06tenant\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tR\trequestId\"\xd6\x01\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"\x85\x02\n" +
 	"\x0eIngestResponse\x12\x18\n" +
 	"\aindexed\x18\x01 \x01(\rR\aindexed\x12\x1a\n" +
 	"\bexisting\x18\x02 \x01(\rR\bexisting\x12\x18\n" +
 	"\arefused\x18\x03 \x01(\rR\arefused\x125\n" +
 	"\brefusals\x18\x04 \x03(\v2\x19.mc.provenance.v1.RefusalR\brefusals\x12=\n" +
-	"\tpositions\x18\x05 \x03(\v2\x1f.mc.provenance.v1.ShardPositionR\tpositions\"g\n" +
+	"\tpositions\x18\x05 \x03(\v2\x1f.mc.provenance.v1.ShardPositionR\tpositions\x12-\n" +
+	"\x12existing_positions\x18\x06 \x03(\rR\x11existingPositions\"g\n" +
 	"\aRefusal\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\rR\bposition\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
@@ -2136,12 +2340,13 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\x05count\x18\x02 \x01(\rR\x05count\"9\n" +
 	"\x05Total\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\rR\x05value\x12\x1a\n" +
-	"\brelation\x18\x02 \x01(\tR\brelation\"x\n" +
+	"\brelation\x18\x02 \x01(\tR\brelation\"\x92\x01\n" +
 	"\vShardStatus\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\tR\x05shard\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12#\n" +
 	"\rapplied_index\x18\x03 \x01(\x04R\fappliedIndex\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\x84\x02\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x18\n" +
+	"\amissing\x18\x05 \x01(\tR\amissing\"\x84\x02\n" +
 	"\rLookupRequest\x12\x18\n" +
 	"\adigests\x18\x01 \x03(\tR\adigests\x12\x1c\n" +
 	"\tdocuments\x18\x02 \x01(\rR\tdocuments\x12\x16\n" +
@@ -2189,14 +2394,24 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\x03via\x18\x03 \x03(\tR\x03via\"=\n" +
 	"\rLineageDigest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x14\n" +
-	"\x05depth\x18\x02 \x01(\rR\x05depth2\xa6\x03\n" +
+	"\x05depth\x18\x02 \x01(\rR\x05depth\"\x10\n" +
+	"\x0eGetModeRequest\"%\n" +
+	"\x0fGetModeResponse\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\"$\n" +
+	"\x0eSetModeRequest\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\"=\n" +
+	"\x0fSetModeResponse\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before2\xc6\x04\n" +
 	"\n" +
 	"Provenance\x12K\n" +
 	"\x06Ingest\x12\x1f.mc.provenance.v1.IngestRequest\x1a .mc.provenance.v1.IngestResponse\x12a\n" +
 	"\fIngestStream\x12%.mc.provenance.v1.IngestStreamRequest\x1a&.mc.provenance.v1.IngestStreamResponse(\x010\x01\x12K\n" +
 	"\x06Search\x12\x1f.mc.provenance.v1.SearchRequest\x1a .mc.provenance.v1.SearchResponse\x12N\n" +
 	"\aLineage\x12 .mc.provenance.v1.LineageRequest\x1a!.mc.provenance.v1.LineageResponse\x12K\n" +
-	"\x06Lookup\x12\x1f.mc.provenance.v1.LookupRequest\x1a .mc.provenance.v1.LookupResponseBLZJgithub.com/maestro-conductor/maestro/api/gen/mc/provenance/v1;provenancev1b\x06proto3"
+	"\x06Lookup\x12\x1f.mc.provenance.v1.LookupRequest\x1a .mc.provenance.v1.LookupResponse\x12N\n" +
+	"\aGetMode\x12 .mc.provenance.v1.GetModeRequest\x1a!.mc.provenance.v1.GetModeResponse\x12N\n" +
+	"\aSetMode\x12 .mc.provenance.v1.SetModeRequest\x1a!.mc.provenance.v1.SetModeResponseBLZJgithub.com/maestro-conductor/maestro/api/gen/mc/provenance/v1;provenancev1b\x06proto3"
 
 var (
 	file_mc_provenance_v1_provenance_proto_rawDescOnce sync.Once
@@ -2210,7 +2425,7 @@ func file_mc_provenance_v1_provenance_proto_rawDescGZIP() []byte {
 	return file_mc_provenance_v1_provenance_proto_rawDescData
 }
 
-var file_mc_provenance_v1_provenance_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_mc_provenance_v1_provenance_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_mc_provenance_v1_provenance_proto_goTypes = []any{
 	(*Document)(nil),              // 0: mc.provenance.v1.Document
 	(*Digest)(nil),                // 1: mc.provenance.v1.Digest
@@ -2237,22 +2452,26 @@ var file_mc_provenance_v1_provenance_proto_goTypes = []any{
 	(*LineageResponse)(nil),       // 22: mc.provenance.v1.LineageResponse
 	(*LineageStep)(nil),           // 23: mc.provenance.v1.LineageStep
 	(*LineageDigest)(nil),         // 24: mc.provenance.v1.LineageDigest
-	nil,                           // 25: mc.provenance.v1.Document.AttributesEntry
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*GetModeRequest)(nil),        // 25: mc.provenance.v1.GetModeRequest
+	(*GetModeResponse)(nil),       // 26: mc.provenance.v1.GetModeResponse
+	(*SetModeRequest)(nil),        // 27: mc.provenance.v1.SetModeRequest
+	(*SetModeResponse)(nil),       // 28: mc.provenance.v1.SetModeResponse
+	nil,                           // 29: mc.provenance.v1.Document.AttributesEntry
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
 }
 var file_mc_provenance_v1_provenance_proto_depIdxs = []int32{
-	26, // 0: mc.provenance.v1.Document.time:type_name -> google.protobuf.Timestamp
+	30, // 0: mc.provenance.v1.Document.time:type_name -> google.protobuf.Timestamp
 	1,  // 1: mc.provenance.v1.Document.digests:type_name -> mc.provenance.v1.Digest
 	2,  // 2: mc.provenance.v1.Document.cost:type_name -> mc.provenance.v1.Cost
-	25, // 3: mc.provenance.v1.Document.attributes:type_name -> mc.provenance.v1.Document.AttributesEntry
+	29, // 3: mc.provenance.v1.Document.attributes:type_name -> mc.provenance.v1.Document.AttributesEntry
 	0,  // 4: mc.provenance.v1.IngestRequest.documents:type_name -> mc.provenance.v1.Document
 	3,  // 5: mc.provenance.v1.IngestRequest.records:type_name -> mc.provenance.v1.Record
 	6,  // 6: mc.provenance.v1.IngestResponse.refusals:type_name -> mc.provenance.v1.Refusal
 	7,  // 7: mc.provenance.v1.IngestResponse.positions:type_name -> mc.provenance.v1.ShardPosition
 	4,  // 8: mc.provenance.v1.IngestStreamRequest.batch:type_name -> mc.provenance.v1.IngestRequest
 	5,  // 9: mc.provenance.v1.IngestStreamResponse.batch:type_name -> mc.provenance.v1.IngestResponse
-	26, // 10: mc.provenance.v1.SearchRequest.from:type_name -> google.protobuf.Timestamp
-	26, // 11: mc.provenance.v1.SearchRequest.to:type_name -> google.protobuf.Timestamp
+	30, // 10: mc.provenance.v1.SearchRequest.from:type_name -> google.protobuf.Timestamp
+	30, // 11: mc.provenance.v1.SearchRequest.to:type_name -> google.protobuf.Timestamp
 	0,  // 12: mc.provenance.v1.SearchResponse.items:type_name -> mc.provenance.v1.Document
 	16, // 13: mc.provenance.v1.SearchResponse.total:type_name -> mc.provenance.v1.Total
 	17, // 14: mc.provenance.v1.SearchResponse.shards:type_name -> mc.provenance.v1.ShardStatus
@@ -2260,14 +2479,14 @@ var file_mc_provenance_v1_provenance_proto_depIdxs = []int32{
 	14, // 16: mc.provenance.v1.SearchResponse.histogram:type_name -> mc.provenance.v1.Histogram
 	13, // 17: mc.provenance.v1.Facet.values:type_name -> mc.provenance.v1.FacetValue
 	15, // 18: mc.provenance.v1.Histogram.buckets:type_name -> mc.provenance.v1.Bucket
-	26, // 19: mc.provenance.v1.Bucket.start:type_name -> google.protobuf.Timestamp
-	26, // 20: mc.provenance.v1.LookupRequest.since:type_name -> google.protobuf.Timestamp
-	26, // 21: mc.provenance.v1.LookupRequest.until:type_name -> google.protobuf.Timestamp
+	30, // 19: mc.provenance.v1.Bucket.start:type_name -> google.protobuf.Timestamp
+	30, // 20: mc.provenance.v1.LookupRequest.since:type_name -> google.protobuf.Timestamp
+	30, // 21: mc.provenance.v1.LookupRequest.until:type_name -> google.protobuf.Timestamp
 	20, // 22: mc.provenance.v1.LookupResponse.digests:type_name -> mc.provenance.v1.DigestAnswer
 	17, // 23: mc.provenance.v1.LookupResponse.shards:type_name -> mc.provenance.v1.ShardStatus
 	0,  // 24: mc.provenance.v1.DigestAnswer.documents:type_name -> mc.provenance.v1.Document
-	26, // 25: mc.provenance.v1.LineageRequest.since:type_name -> google.protobuf.Timestamp
-	26, // 26: mc.provenance.v1.LineageRequest.until:type_name -> google.protobuf.Timestamp
+	30, // 25: mc.provenance.v1.LineageRequest.since:type_name -> google.protobuf.Timestamp
+	30, // 26: mc.provenance.v1.LineageRequest.until:type_name -> google.protobuf.Timestamp
 	23, // 27: mc.provenance.v1.LineageResponse.steps:type_name -> mc.provenance.v1.LineageStep
 	24, // 28: mc.provenance.v1.LineageResponse.digests:type_name -> mc.provenance.v1.LineageDigest
 	2,  // 29: mc.provenance.v1.LineageResponse.costs:type_name -> mc.provenance.v1.Cost
@@ -2278,13 +2497,17 @@ var file_mc_provenance_v1_provenance_proto_depIdxs = []int32{
 	10, // 34: mc.provenance.v1.Provenance.Search:input_type -> mc.provenance.v1.SearchRequest
 	21, // 35: mc.provenance.v1.Provenance.Lineage:input_type -> mc.provenance.v1.LineageRequest
 	18, // 36: mc.provenance.v1.Provenance.Lookup:input_type -> mc.provenance.v1.LookupRequest
-	5,  // 37: mc.provenance.v1.Provenance.Ingest:output_type -> mc.provenance.v1.IngestResponse
-	9,  // 38: mc.provenance.v1.Provenance.IngestStream:output_type -> mc.provenance.v1.IngestStreamResponse
-	11, // 39: mc.provenance.v1.Provenance.Search:output_type -> mc.provenance.v1.SearchResponse
-	22, // 40: mc.provenance.v1.Provenance.Lineage:output_type -> mc.provenance.v1.LineageResponse
-	19, // 41: mc.provenance.v1.Provenance.Lookup:output_type -> mc.provenance.v1.LookupResponse
-	37, // [37:42] is the sub-list for method output_type
-	32, // [32:37] is the sub-list for method input_type
+	25, // 37: mc.provenance.v1.Provenance.GetMode:input_type -> mc.provenance.v1.GetModeRequest
+	27, // 38: mc.provenance.v1.Provenance.SetMode:input_type -> mc.provenance.v1.SetModeRequest
+	5,  // 39: mc.provenance.v1.Provenance.Ingest:output_type -> mc.provenance.v1.IngestResponse
+	9,  // 40: mc.provenance.v1.Provenance.IngestStream:output_type -> mc.provenance.v1.IngestStreamResponse
+	11, // 41: mc.provenance.v1.Provenance.Search:output_type -> mc.provenance.v1.SearchResponse
+	22, // 42: mc.provenance.v1.Provenance.Lineage:output_type -> mc.provenance.v1.LineageResponse
+	19, // 43: mc.provenance.v1.Provenance.Lookup:output_type -> mc.provenance.v1.LookupResponse
+	26, // 44: mc.provenance.v1.Provenance.GetMode:output_type -> mc.provenance.v1.GetModeResponse
+	28, // 45: mc.provenance.v1.Provenance.SetMode:output_type -> mc.provenance.v1.SetModeResponse
+	39, // [39:46] is the sub-list for method output_type
+	32, // [32:39] is the sub-list for method input_type
 	32, // [32:32] is the sub-list for extension type_name
 	32, // [32:32] is the sub-list for extension extendee
 	0,  // [0:32] is the sub-list for field type_name
@@ -2301,7 +2524,7 @@ func file_mc_provenance_v1_provenance_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_provenance_v1_provenance_proto_rawDesc), len(file_mc_provenance_v1_provenance_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

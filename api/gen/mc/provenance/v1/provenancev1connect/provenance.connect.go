@@ -45,6 +45,10 @@ const (
 	ProvenanceLineageProcedure = "/mc.provenance.v1.Provenance/Lineage"
 	// ProvenanceLookupProcedure is the fully-qualified name of the Provenance's Lookup RPC.
 	ProvenanceLookupProcedure = "/mc.provenance.v1.Provenance/Lookup"
+	// ProvenanceGetModeProcedure is the fully-qualified name of the Provenance's GetMode RPC.
+	ProvenanceGetModeProcedure = "/mc.provenance.v1.Provenance/GetMode"
+	// ProvenanceSetModeProcedure is the fully-qualified name of the Provenance's SetMode RPC.
+	ProvenanceSetModeProcedure = "/mc.provenance.v1.Provenance/SetMode"
 )
 
 // ProvenanceClient is a client for the mc.provenance.v1.Provenance service.
@@ -64,6 +68,11 @@ type ProvenanceClient interface {
 	// Lookup answers for many digests at once: how many documents have each, and the newest of
 	// them.
 	Lookup(context.Context, *connect.Request[v1.LookupRequest]) (*connect.Response[v1.LookupResponse], error)
+	// GetMode tells what the region's index takes and answers.
+	GetMode(context.Context, *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error)
+	// SetMode changes it: on every node that answers within a second. It is for administrators of
+	// the platform.
+	SetMode(context.Context, *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error)
 }
 
 // NewProvenanceClient constructs a client for the mc.provenance.v1.Provenance service. By default,
@@ -107,6 +116,18 @@ func NewProvenanceClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			connect.WithSchema(provenanceMethods.ByName("Lookup")),
 			connect.WithClientOptions(opts...),
 		),
+		getMode: connect.NewClient[v1.GetModeRequest, v1.GetModeResponse](
+			httpClient,
+			baseURL+ProvenanceGetModeProcedure,
+			connect.WithSchema(provenanceMethods.ByName("GetMode")),
+			connect.WithClientOptions(opts...),
+		),
+		setMode: connect.NewClient[v1.SetModeRequest, v1.SetModeResponse](
+			httpClient,
+			baseURL+ProvenanceSetModeProcedure,
+			connect.WithSchema(provenanceMethods.ByName("SetMode")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -117,6 +138,8 @@ type provenanceClient struct {
 	search       *connect.Client[v1.SearchRequest, v1.SearchResponse]
 	lineage      *connect.Client[v1.LineageRequest, v1.LineageResponse]
 	lookup       *connect.Client[v1.LookupRequest, v1.LookupResponse]
+	getMode      *connect.Client[v1.GetModeRequest, v1.GetModeResponse]
+	setMode      *connect.Client[v1.SetModeRequest, v1.SetModeResponse]
 }
 
 // Ingest calls mc.provenance.v1.Provenance.Ingest.
@@ -144,6 +167,16 @@ func (c *provenanceClient) Lookup(ctx context.Context, req *connect.Request[v1.L
 	return c.lookup.CallUnary(ctx, req)
 }
 
+// GetMode calls mc.provenance.v1.Provenance.GetMode.
+func (c *provenanceClient) GetMode(ctx context.Context, req *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error) {
+	return c.getMode.CallUnary(ctx, req)
+}
+
+// SetMode calls mc.provenance.v1.Provenance.SetMode.
+func (c *provenanceClient) SetMode(ctx context.Context, req *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error) {
+	return c.setMode.CallUnary(ctx, req)
+}
+
 // ProvenanceHandler is an implementation of the mc.provenance.v1.Provenance service.
 type ProvenanceHandler interface {
 	// Ingest stores documents. Each is indexed, recognised as existing, or refused with its
@@ -161,6 +194,11 @@ type ProvenanceHandler interface {
 	// Lookup answers for many digests at once: how many documents have each, and the newest of
 	// them.
 	Lookup(context.Context, *connect.Request[v1.LookupRequest]) (*connect.Response[v1.LookupResponse], error)
+	// GetMode tells what the region's index takes and answers.
+	GetMode(context.Context, *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error)
+	// SetMode changes it: on every node that answers within a second. It is for administrators of
+	// the platform.
+	SetMode(context.Context, *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error)
 }
 
 // NewProvenanceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -200,6 +238,18 @@ func NewProvenanceHandler(svc ProvenanceHandler, opts ...connect.HandlerOption) 
 		connect.WithSchema(provenanceMethods.ByName("Lookup")),
 		connect.WithHandlerOptions(opts...),
 	)
+	provenanceGetModeHandler := connect.NewUnaryHandler(
+		ProvenanceGetModeProcedure,
+		svc.GetMode,
+		connect.WithSchema(provenanceMethods.ByName("GetMode")),
+		connect.WithHandlerOptions(opts...),
+	)
+	provenanceSetModeHandler := connect.NewUnaryHandler(
+		ProvenanceSetModeProcedure,
+		svc.SetMode,
+		connect.WithSchema(provenanceMethods.ByName("SetMode")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/mc.provenance.v1.Provenance/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ProvenanceIngestProcedure:
@@ -212,6 +262,10 @@ func NewProvenanceHandler(svc ProvenanceHandler, opts ...connect.HandlerOption) 
 			provenanceLineageHandler.ServeHTTP(w, r)
 		case ProvenanceLookupProcedure:
 			provenanceLookupHandler.ServeHTTP(w, r)
+		case ProvenanceGetModeProcedure:
+			provenanceGetModeHandler.ServeHTTP(w, r)
+		case ProvenanceSetModeProcedure:
+			provenanceSetModeHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -239,4 +293,12 @@ func (UnimplementedProvenanceHandler) Lineage(context.Context, *connect.Request[
 
 func (UnimplementedProvenanceHandler) Lookup(context.Context, *connect.Request[v1.LookupRequest]) (*connect.Response[v1.LookupResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.provenance.v1.Provenance.Lookup is not implemented"))
+}
+
+func (UnimplementedProvenanceHandler) GetMode(context.Context, *connect.Request[v1.GetModeRequest]) (*connect.Response[v1.GetModeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.provenance.v1.Provenance.GetMode is not implemented"))
+}
+
+func (UnimplementedProvenanceHandler) SetMode(context.Context, *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.provenance.v1.Provenance.SetMode is not implemented"))
 }
