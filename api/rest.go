@@ -57,7 +57,7 @@ func (s *server) writeJSON(w http.ResponseWriter, c *call, status int, m proto.M
 }
 
 // parseSearch reads the parameters q, tenant, pack, digest, from, to, limit, cursor, exact,
-// follow, facets, facetValues and histogram.
+// follow, order, facets, facetValues and histogram.
 // Each may be there once; an unknown one is refused, since a misspelt condition that is
 // ignored finds too much.
 func parseSearch(raw string) (*provenancev1.SearchRequest, *fault) {
@@ -114,6 +114,8 @@ func setParameter(req *provenancev1.SearchRequest, name, value string) (f *fault
 			return refuse(reasonParameterMalformed, "follow: %q is neither true nor false", value)
 		}
 		req.Follow = value == "true"
+	case "order":
+		req.Order, f = parameterText(name, value)
 	case "facets":
 		if value, f = parameterText(name, value); f == nil {
 			req.Facets = strings.Split(value, ",")
@@ -124,7 +126,7 @@ func setParameter(req *provenancev1.SearchRequest, name, value string) (f *fault
 		req.Histogram, f = parameterText(name, value)
 	default:
 		return refuse(reasonParameterMalformed,
-			"%q is not a parameter; use q, tenant, pack, digest, from, to, limit, cursor, exact, follow, facets, facetValues and histogram", name)
+			"%q is not a parameter; use q, tenant, pack, digest, from, to, limit, cursor, exact, follow, order, facets, facetValues and histogram", name)
 	}
 	return f
 }

@@ -245,7 +245,7 @@ func (m *Machine) search(ctx context.Context, q *shardQuery) (shardAnswer, error
 	}
 	sources, docs, release := m.sources()
 	defer release()
-	w := window{bound: docs, since: q.since, after: q.after, limit: q.limit + 1}
+	w := window{bound: docs, since: q.since, after: q.after, limit: q.limit + 1, order: q.order}
 	if q.bound != nil {
 		if w.bound = *q.bound; w.bound > docs {
 			return shardAnswer{behind: true}, nil

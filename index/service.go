@@ -69,6 +69,8 @@ type SearchRequest struct {
 	// Follow gives the last page a Next too, for the documents that are stored later, and
 	// requires completeness. All pages are asked for with it, lest a shard was missing on one.
 	Follow bool
+	// Order is in which order documents are found.
+	Order Order
 	// Facets are the fields of FacetFields whose FacetValues most frequent values among all
 	// matches are counted, however many pages there are.
 	Facets      []query.Field
@@ -78,7 +80,7 @@ type SearchRequest struct {
 	Histogram int64
 }
 
-// SearchResult is one page, newest first and then by id.
+// SearchResult is one page, in the order that was asked for.
 type SearchResult struct {
 	Items []Document
 	// Next is the cursor of the next page; empty on the last, unless the search follows.

@@ -151,7 +151,7 @@ func decodeShardQuery(b []byte) (*shardQuery, error) {
 		}
 	}
 	if flags&flagExtended != 0 {
-		q.extension = r.extension()
+		r.extension(q)
 	}
 	if q.limit < 1 || q.limit > q.rowsMax() || flags >= flagExtended<<1 {
 		r.bad = true

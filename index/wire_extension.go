@@ -19,14 +19,17 @@ type extension struct {
 	// time in nanoseconds, HistogramAuto to have it chosen, 0 for none.
 	facets    []string
 	histogram int64
+	// order is in which order documents are wanted.
+	order Order
 }
 
 const (
 	extensionLookup = 1 << iota
 	extensionFacets
 	extensionHistogram
+	extensionOrder
 
-	extensionsKnown = extensionHistogram<<1 - 1
+	extensionsKnown = extensionOrder<<1 - 1
 )
 
 // aggregates tells whether all matches are needed, and not only the first.
@@ -45,10 +48,14 @@ func (e *extension) bits() (bits uint64) {
 	if e.histogram != 0 {
 		bits |= extensionHistogram
 	}
+	if e.order != OrderNewest {
+		bits |= extensionOrder
+	}
 	return bits
 }
 
-func (e *extension) appendExtension(b []byte) []byte {
+func (q *shardQuery) appendExtension(b []byte) []byte {
+	e := &q.extension
 	b = binary.AppendUvarint(b, e.bits())
 	if e.lookup != nil {
 		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(e.perDigest)), uint64(len(e.lookup)))
@@ -62,10 +69,17 @@ func (e *extension) appendExtension(b []byte) []byte {
 	if e.histogram != 0 {
 		b = binary.AppendVarint(b, e.histogram)
 	}
+	if e.order != OrderNewest {
+		b = append(b, byte(e.order))
+		if e.order == OrderCost && q.after != nil {
+			b = binary.AppendVarint(b, q.after.cost)
+		}
+	}
 	return b
 }
 
-func (r *wireReader) extension() (e extension) {
+func (r *wireReader) extension(q *shardQuery) {
+	e := &q.extension
 	bits := r.uvarint()
 	if bits&^extensionsKnown != 0 || bits == 0 {
 		r.bad = true
@@ -88,7 +102,13 @@ func (r *wireReader) extension() (e extension) {
 		e.histogram = r.varint()
 		r.bad = r.bad || e.histogram != HistogramAuto && e.histogram < HistogramIntervalMin
 	}
-	return e
+	if bits&extensionOrder != 0 {
+		e.order = Order(r.byte())
+		r.bad = r.bad || e.order == OrderNewest || int(e.order) >= len(OrderNames)
+		if e.order == OrderCost && q.after != nil {
+			q.after.cost = r.varint()
+		}
+	}
 }
 
 // aggregated is what an answer tells beside documents.

@@ -792,7 +792,10 @@ type SearchRequest struct {
 	FacetValues uint32 `protobuf:"varint,13,opt,name=facet_values,json=facetValues,proto3" json:"facet_values,omitempty"`
 	// histogram counts all matches by time, in buckets of this length: "auto", or such as "15m",
 	// "1h" or "7d", at least "1ms".
-	Histogram     string `protobuf:"bytes,14,opt,name=histogram,proto3" json:"histogram,omitempty"`
+	Histogram string `protobuf:"bytes,14,opt,name=histogram,proto3" json:"histogram,omitempty"`
+	// order is "newest" (then by id; empty means this), "oldest" (the same backwards) or "cost":
+	// the dearest first, whatever the currency, then the newest; those without a cost come last.
+	Order         string `protobuf:"bytes,15,opt,name=order,proto3" json:"order,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -925,10 +928,17 @@ func (x *SearchRequest) GetHistogram() string {
 	return ""
 }
 
+func (x *SearchRequest) GetOrder() string {
+	if x != nil {
+		return x.Order
+	}
+	return ""
+}
+
 // SearchResponse is one page.
 type SearchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// items are newest first, then by id.
+	// items are in the order that was asked for.
 	Items []*Document `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	// next is the cursor of the next page; empty on the last one, unless the search follows.
 	Next  string `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
@@ -2079,7 +2089,7 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\x13IngestStreamRequest\x125\n" +
 	"\x05batch\x18\x01 \x01(\v2\x1f.mc.provenance.v1.IngestRequestR\x05batch\"N\n" +
 	"\x14IngestStreamResponse\x126\n" +
-	"\x05batch\x18\x01 \x01(\v2 .mc.provenance.v1.IngestResponseR\x05batch\"\xa5\x03\n" +
+	"\x05batch\x18\x01 \x01(\v2 .mc.provenance.v1.IngestResponseR\x05batch\"\xbb\x03\n" +
 	"\rSearchRequest\x12\x14\n" +
 	"\x05query\x18\x01 \x01(\tR\x05query\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
@@ -2095,7 +2105,8 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\x06follow\x18\v \x01(\bR\x06follow\x12\x16\n" +
 	"\x06facets\x18\f \x03(\tR\x06facets\x12!\n" +
 	"\ffacet_values\x18\r \x01(\rR\vfacetValues\x12\x1c\n" +
-	"\thistogram\x18\x0e \x01(\tR\thistogram\"\xd8\x02\n" +
+	"\thistogram\x18\x0e \x01(\tR\thistogram\x12\x14\n" +
+	"\x05order\x18\x0f \x01(\tR\x05order\"\xd8\x02\n" +
 	"\x0eSearchResponse\x120\n" +
 	"\x05items\x18\x01 \x03(\v2\x1a.mc.provenance.v1.DocumentR\x05items\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\tR\x04next\x12-\n" +
