@@ -57,7 +57,7 @@ func (s *server) writeJSON(w http.ResponseWriter, c *call, status int, m proto.M
 }
 
 // parseSearch reads the parameters q, tenant, pack, digest, from, to, limit, cursor, exact,
-// follow, order, facets, facetValues and histogram.
+// follow, explain, order, facets, facetValues and histogram.
 // Each may be there once; an unknown one is refused, since a misspelt condition that is
 // ignored finds too much.
 func parseSearch(raw string) (*provenancev1.SearchRequest, *fault) {
@@ -109,6 +109,11 @@ func setParameter(req *provenancev1.SearchRequest, name, value string) (f *fault
 			return refuse(reasonParameterMalformed, "exact: %q is neither true nor false", value)
 		}
 		req.Exact = value == "true"
+	case "explain":
+		if value != "true" && value != "false" {
+			return refuse(reasonParameterMalformed, "explain: %q is neither true nor false", value)
+		}
+		req.Explain = value == "true"
 	case "follow":
 		if value != "true" && value != "false" {
 			return refuse(reasonParameterMalformed, "follow: %q is neither true nor false", value)
@@ -126,7 +131,7 @@ func setParameter(req *provenancev1.SearchRequest, name, value string) (f *fault
 		req.Histogram, f = parameterText(name, value)
 	default:
 		return refuse(reasonParameterMalformed,
-			"%q is not a parameter; use q, tenant, pack, digest, from, to, limit, cursor, exact, follow, order, facets, facetValues and histogram", name)
+			"%q is not a parameter; use q, tenant, pack, digest, from, to, limit, cursor, exact, follow, explain, order, facets, facetValues and histogram", name)
 	}
 	return f
 }

@@ -78,7 +78,7 @@ func searchRequest(who Principal, r *provenancev1.SearchRequest) (index.SearchRe
 		return index.SearchRequest{}, refuse(reasonFieldMalformed, "order: %q is none; use %s", r.GetOrder(), strings.Join(index.OrderNames, ", "))
 	}
 	return index.SearchRequest{
-		Order: index.Order(order), Facets: facets, FacetValues: values, Histogram: interval,
+		Order: index.Order(order), Explain: r.GetExplain(), Facets: facets, FacetValues: values, Histogram: interval,
 		Query: r.GetQuery(), Tenant: tenant, Pack: r.GetPack(), Digest: r.GetDigest(), From: from, To: to,
 		Limit: limit, Cursor: r.GetCursor(), Exact: r.GetExact(), RequireComplete: r.GetRequireComplete(),
 		Follow: r.GetFollow(),

@@ -263,6 +263,9 @@ func (m *Machine) search(ctx context.Context, q *shardQuery) (shardAnswer, error
 	if q.lookup != nil {
 		return s.lookup(ctx)
 	}
+	if q.explain {
+		s.seen = observe(sources)
+	}
 	return s.run(ctx)
 }
 

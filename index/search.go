@@ -38,11 +38,14 @@ type shardSearch struct {
 	total  uint64
 	merged mergeHeap
 	parts  []matched // when the query aggregates
+	seen   *observer // when it is to be explained
 }
 
 // run answers the query. An error in the query itself is part of the answer.
 func (s *shardSearch) run(ctx context.Context) (shardAnswer, error) {
-	if bad, err := s.expand(ctx); err != nil || bad != nil {
+	end := s.seen.stage(stagePrefixes)
+	bad, err := s.expand(ctx)
+	if end(); err != nil || bad != nil {
 		return shardAnswer{mistake: bad}, err
 	}
 	order := make([]int, len(s.sources))
@@ -91,7 +94,9 @@ func (s *shardSearch) run(ctx context.Context) (shardAnswer, error) {
 		order = order[1:]
 	}
 	if s.query.aggregates() {
-		if err := s.aggregate(ctx, &answer); err != nil {
+		end := s.seen.stage(stageCount)
+		err := s.aggregate(ctx, &answer)
+		if end(); err != nil {
 			return answer, err
 		}
 	}
@@ -99,6 +104,7 @@ func (s *shardSearch) run(ctx context.Context) (shardAnswer, error) {
 	if answer.capped {
 		answer.total = TotalMax
 	}
+	answer.explain = s.seen.result(s.sources, answer.bound)
 	return answer, nil
 }
 
@@ -120,11 +126,13 @@ func (s *shardSearch) open(ctx context.Context, n int, least int64) error {
 	if past && s.counted() {
 		return nil
 	}
+	end := s.seen.stage(stageMatch)
 	documents, r, err := src.search(s.plan, s.prefixes[n], s.window)
-	if err != nil {
+	if end(); err != nil {
 		return err
 	}
 	s.total += documents.GetCardinality()
+	s.seen.opened(n, documents.GetCardinality())
 	if s.query.aggregates() && !documents.IsEmpty() {
 		s.parts = append(s.parts, matched{source: src, documents: documents, cached: s.cacheKey(src)})
 	}

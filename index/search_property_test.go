@@ -125,7 +125,7 @@ func TestSearchAgreesWithBruteForce(t *testing.T) {
 			order := Order(rapid.IntRange(0, len(OrderNames)-1).Draw(rt, "order"))
 			want := inOrder(all.search(n, tenant), order)
 			between := func() { store(rapid.IntRange(0, 3).Draw(rt, "meanwhile")) }
-			got, first := r.pages(SearchRequest{Query: n.String(), Tenant: tenant, Order: order, Limit: rapid.IntRange(1, 12).Draw(rt, "limit")}, between)
+			got, first := r.pages(SearchRequest{Query: n.String(), Tenant: tenant, Order: order, Limit: rapid.IntRange(1, 12).Draw(rt, "limit"), Explain: rapid.Bool().Draw(rt, "explain")}, between)
 			if !slices.EqualFunc(got, want, func(a, b Document) bool { return reflect.DeepEqual(a, b) }) {
 				rt.Fatalf("%s of %q by %s:\n got %v\nwant %v", n, tenant, OrderNames[order], idsOf(got), idsOf(want))
 			}

@@ -78,6 +78,8 @@ type SearchRequest struct {
 	// Histogram counts all matches by time, in buckets of so many nanoseconds, or HistogramAuto.
 	// With it or with Facets the total is exact.
 	Histogram int64
+	// Explain asks what the search did.
+	Explain bool
 }
 
 // SearchResult is one page, in the order that was asked for.
@@ -96,6 +98,8 @@ type SearchResult struct {
 	// Facets are in the order of the request; Histogram is nil when it was not asked for.
 	Facets    []Facet
 	Histogram *Histogram
+	// Explain is nil when it was not asked for.
+	Explain *Explain
 }
 
 // ShardState is one shard's part in an answer.

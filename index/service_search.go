@@ -40,7 +40,7 @@ func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, er
 	for _, f := range r.Facets {
 		q.facets = append(q.facets, string(f))
 	}
-	q.histogram, q.order = r.Histogram, r.Order
+	q.histogram, q.order, q.explain = r.Histogram, r.Order, r.Explain
 	r.Exact = r.Exact || q.aggregates()
 	key, keyKnown := s.cursorKey()
 	if r.Cursor != "" {
@@ -54,6 +54,7 @@ func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, er
 	}
 	// What a missing shard has for this page would never be found later.
 	r.RequireComplete = r.RequireComplete || r.Follow
+	begun := time.Now()
 	replies := s.scatter(ctx, q, start, nil, r.RequireComplete)
 	result, err := s.gather(replies, r)
 	if err != nil {
@@ -68,6 +69,9 @@ func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, er
 		return SearchResult{}, err
 	}
 	result.Items = m.items
+	if r.Explain {
+		result.Explain = explainOf(n.String(), begun, s.shards, replies)
+	}
 	next := start.next(replies, &m, r.Follow)
 	result.Last = next == nil || next.after == nil
 	if next == nil {

@@ -21,6 +21,8 @@ type extension struct {
 	histogram int64
 	// order is in which order documents are wanted.
 	order Order
+	// explain asks what the search does.
+	explain bool
 }
 
 const (
@@ -28,8 +30,9 @@ const (
 	extensionFacets
 	extensionHistogram
 	extensionOrder
+	extensionExplain
 
-	extensionsKnown = extensionOrder<<1 - 1
+	extensionsKnown = extensionExplain<<1 - 1
 )
 
 // aggregates tells whether all matches are needed, and not only the first.
@@ -50,6 +53,9 @@ func (e *extension) bits() (bits uint64) {
 	}
 	if e.order != OrderNewest {
 		bits |= extensionOrder
+	}
+	if e.explain {
+		bits |= extensionExplain
 	}
 	return bits
 }
@@ -91,6 +97,7 @@ func (r *wireReader) extension(q *shardQuery) {
 			e.lookup = append(e.lookup, r.strings(len(digestAlgorithms)))
 		}
 	}
+	e.explain = bits&extensionExplain != 0
 	if bits&extensionFacets != 0 {
 		e.facets = r.strings(len(FacetFields))
 		for _, f := range e.facets {
@@ -150,7 +157,7 @@ func (r *wireReader) aggregated() (a aggregated) {
 	for n := r.count(HistogramBucketsMax); n > 0 && !r.bad; n-- {
 		a.buckets = append(a.buckets, Bucket{r.varint(), r.count(math.MaxInt32)})
 	}
-	r.bad = r.bad || !a.any() || a.interval < 0
+	r.bad = r.bad || a.interval < 0
 	return a
 }
 

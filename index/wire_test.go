@@ -46,16 +46,17 @@ var (
 	facetAnswer  = &shardAnswer{bound: 9, total: 7, aggregated: aggregated{
 		facets: []facetCounts{{values: []valueCount{{"a", 5}, {"b", 1}}, missing: 3, other: 4}, {}}, interval: 1e9, buckets: []Bucket{{0, 3}, {7e9, 4}},
 	}}
-	fullAnswer = &shardAnswer{bound: 9, total: 7, capped: true, more: true, rows: [][]byte{[]byte("one"), []byte("two")}}
+	explainAnswer = &shardAnswer{bound: 9, explain: &ShardExplain{Documents: 9, Heads: 1, Visited: 2, BlocksRead: 3, Match: 4}}
+	fullAnswer    = &shardAnswer{bound: 9, total: 7, capped: true, more: true, rows: [][]byte{[]byte("one"), []byte("two")}}
 )
 
 func TestWireRoundTrip(t *testing.T) {
-	for _, q := range []*shardQuery{fullQuery, {limit: 1}, linksQuery, lookupQuery, facetQuery, costQuery, oldestQuery, {limit: 1, direction: LineageDown, links: []string{}}} {
+	for _, q := range []*shardQuery{fullQuery, {limit: 1}, linksQuery, lookupQuery, facetQuery, costQuery, oldestQuery, {limit: 1, extension: extension{explain: true}}, {limit: 1, direction: LineageDown, links: []string{}}} {
 		if got, err := decodeShardQuery(q.encode()); err != nil || !reflect.DeepEqual(got, q) {
 			t.Errorf("query %+v became %+v, %v", q, got, err)
 		}
 	}
-	for _, a := range []*shardAnswer{fullAnswer, lookupAnswer, facetAnswer, {refusal: "no"}, {}, {behind: true}, {mistake: &QueryError{Position: 3, Message: "m", Suggestion: "s"}}} {
+	for _, a := range []*shardAnswer{fullAnswer, lookupAnswer, facetAnswer, explainAnswer, {refusal: "no"}, {}, {behind: true}, {mistake: &QueryError{Position: 3, Message: "m", Suggestion: "s"}}} {
 		if got, err := decodeShardAnswer(a.encode()); err != nil || !reflect.DeepEqual(got, a) {
 			t.Errorf("answer %+v became %+v, %v", a, got, err)
 		}
@@ -92,6 +93,7 @@ func FuzzShardAnswer(f *testing.F) {
 	f.Add(fullAnswer.encode())
 	f.Add(lookupAnswer.encode())
 	f.Add(facetAnswer.encode())
+	f.Add(explainAnswer.encode())
 	f.Add((&shardAnswer{mistake: &QueryError{Message: "m"}}).encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a, err := decodeShardAnswer(b)

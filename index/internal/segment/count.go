@@ -61,6 +61,7 @@ func (s *Segment) countByColumn(group byte, within *roaring.Bitmap, add func(str
 	r := s.NewReader()
 	counts := make([]uint32, s.groups[group].count)
 	for it := within.Iterator(); it.HasNext(); {
+		s.noteExamined(1)
 		o, i, err := r.ordinals(it.Next())
 		if err != nil {
 			return err
@@ -147,6 +148,7 @@ func (s *Segment) CostsDescending(within *roaring.Bitmap, most int64, more func(
 		}
 		for it.HasNext() && it.PeekNext() < from+uint32(s.inBlock(n)) {
 			local := it.Next()
+			s.noteExamined(1)
 			if v := b.cost.at(int(local - from)); v > 0 && unzigzag(v-1) <= most {
 				visit(local, unzigzag(v-1))
 			}
