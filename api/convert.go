@@ -90,6 +90,7 @@ func searchMessage(r *index.SearchResult) *provenancev1.SearchResponse {
 		m.Total.Relation = "eq"
 	}
 	m.Facets, m.Histogram = facetMessages(r.Facets), histogramMessage(r.Histogram)
+	m.Explain = explainMessage(r.Explain)
 	for i := range r.Items {
 		m.Items[i] = DocumentMessage(&r.Items[i])
 	}
@@ -120,6 +121,25 @@ func histogramMessage(h *index.Histogram) *provenancev1.Histogram {
 	}
 	return m
 }
+
+func explainMessage(e *index.Explain) *provenancev1.Explain {
+	if e == nil {
+		return nil
+	}
+	m := &provenancev1.Explain{Query: e.Query, TookUs: microseconds(e.Took)}
+	for _, s := range e.Shards {
+		m.Shards = append(m.Shards, &provenancev1.ShardExplain{
+			Shard: s.Shard, Documents: s.Documents, Heads: uint32(s.Heads), SegmentsVisited: uint32(s.Visited),
+			SegmentsSkippedByFilter: uint32(s.SkippedByFilter), SegmentsSkippedByBounds: uint32(s.SkippedByBounds), SegmentsNotNeeded: uint32(s.NotNeeded),
+			FilterProbes: s.FilterProbes, FilterMisses: s.FilterMisses, BlocksRead: s.BlocksRead, BytesRead: s.BytesRead,
+			BlocksCached: s.BlocksCached, DocumentsExamined: s.Examined,
+			PrefixesUs: microseconds(s.Prefixes), MatchUs: microseconds(s.Match), CountUs: microseconds(s.Count), ReadUs: microseconds(s.Read),
+		})
+	}
+	return m
+}
+
+func microseconds(d time.Duration) uint32 { return count32(int(d.Microseconds())) }
 
 func count32(n int) uint32 { return uint32(min(n, math.MaxUint32)) }
 

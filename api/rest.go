@@ -57,7 +57,7 @@ func (s *server) writeJSON(w http.ResponseWriter, c *call, status int, m proto.M
 }
 
 // parseSearch reads the parameters q, tenant, pack, digest, from, to, limit, cursor, exact,
-// follow, facets, facetValues, histogram and require.
+// follow, explain, order, facets, facetValues, histogram and require.
 // Each may be there once; an unknown one is refused, since a misspelt condition that is
 // ignored finds too much.
 func parseSearch(raw string) (*provenancev1.SearchRequest, *fault) {
@@ -109,11 +109,18 @@ func setParameter(req *provenancev1.SearchRequest, name, value string) (f *fault
 			return refuse(reasonParameterMalformed, "exact: %q is neither true nor false", value)
 		}
 		req.Exact = value == "true"
+	case "explain":
+		if value != "true" && value != "false" {
+			return refuse(reasonParameterMalformed, "explain: %q is neither true nor false", value)
+		}
+		req.Explain = value == "true"
 	case "follow":
 		if value != "true" && value != "false" {
 			return refuse(reasonParameterMalformed, "follow: %q is neither true nor false", value)
 		}
 		req.Follow = value == "true"
+	case "order":
+		req.Order, f = parameterText(name, value)
 	case "facets":
 		if value, f = parameterText(name, value); f == nil {
 			req.Facets = strings.Split(value, ",")
@@ -129,7 +136,7 @@ func setParameter(req *provenancev1.SearchRequest, name, value string) (f *fault
 		req.RequireComplete = true
 	default:
 		return refuse(reasonParameterMalformed,
-			"%q is not a parameter; use q, tenant, pack, digest, from, to, limit, cursor, exact, follow, facets, facetValues, histogram and require", name)
+			"%q is not a parameter; use q, tenant, pack, digest, from, to, limit, cursor, exact, follow, explain, order, facets, facetValues, histogram and require", name)
 	}
 	return f
 }

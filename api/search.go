@@ -1,7 +1,9 @@
 package api
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -71,8 +73,12 @@ func searchRequest(who Principal, r *provenancev1.SearchRequest) (index.SearchRe
 	if values == 0 && len(facets) > 0 {
 		values = DefaultFacetValues
 	}
+	order := slices.Index(index.OrderNames, cmp.Or(r.GetOrder(), index.OrderNames[index.OrderNewest]))
+	if order < 0 {
+		return index.SearchRequest{}, refuse(reasonFieldMalformed, "order: %q is none; use %s", r.GetOrder(), strings.Join(index.OrderNames, ", "))
+	}
 	return index.SearchRequest{
-		Facets: facets, FacetValues: values, Histogram: interval,
+		Order: index.Order(order), Explain: r.GetExplain(), Facets: facets, FacetValues: values, Histogram: interval,
 		Query: r.GetQuery(), Tenant: tenant, Pack: r.GetPack(), Digest: r.GetDigest(), From: from, To: to,
 		Limit: limit, Cursor: r.GetCursor(), Exact: r.GetExact(), RequireComplete: r.GetRequireComplete(),
 		Follow: r.GetFollow(),

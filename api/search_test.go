@@ -19,12 +19,12 @@ func TestSearchCountsREST(t *testing.T) {
 		Facets:    []index.Facet{{Field: query.Rule, Values: []index.FacetValue{{Value: "r1", Count: 4}}, Other: 3, Missing: 2, Exact: true}, {Field: query.Reason}},
 		Histogram: &index.Histogram{Interval: int64(time.Hour), Buckets: []index.Bucket{{Start: start.UnixNano(), Count: 9}}},
 	}
-	res, body := e.send(t, secretOf("acme", RoleReader), http.MethodGet, "/api/provenance/search?facets=rule,reason&facetValues=1&histogram=1h", "", nil)
+	res, body := e.send(t, secretOf("acme", RoleReader), http.MethodGet, "/api/provenance/search?order=cost&facets=rule,reason&facetValues=1&histogram=1h", "", nil)
 	if res.StatusCode != http.StatusOK {
 		t.Fatalf("%d %s", res.StatusCode, body)
 	}
 	want := index.SearchRequest{
-		Tenant: "acme", Limit: DefaultPage, Facets: []query.Field{query.Rule, query.Reason}, FacetValues: 1, Histogram: int64(time.Hour),
+		Tenant: "acme", Limit: DefaultPage, Order: index.OrderCost, Facets: []query.Field{query.Rule, query.Reason}, FacetValues: 1, Histogram: int64(time.Hour),
 	}
 	if got := e.services.lastSearch(); !reflect.DeepEqual(got, want) {
 		t.Errorf("the index was asked %+v, want %+v", got, want)

@@ -13,6 +13,8 @@ import (
 type cursor struct {
 	// after is nil where a search that follows goes on with what was stored since.
 	after *position
+	// order is the search's; the fingerprint tells it.
+	order Order
 	// bounds are by shard; 0 where the shard had not answered yet, else the number of
 	// documents plus one.
 	bounds []uint64
@@ -34,7 +36,7 @@ const (
 
 // fingerprint identifies everything that a cursor is bound to. The page's size and the total
 // may change from page to page.
-func fingerprint(n query.Node, c conditions, shards []Shard) []byte {
+func fingerprint(n query.Node, c conditions, o Order, shards []Shard) []byte {
 	b := []byte("maestro.cursor.1\x00")
 	for _, s := range []string{n.String(), c.tenant, c.pack, c.digest} {
 		b = appendString(b, s)
@@ -43,6 +45,9 @@ func fingerprint(n query.Node, c conditions, shards []Shard) []byte {
 	b = binary.AppendVarint(b, c.to)
 	for _, s := range shards {
 		b = appendString(b, s.Name)
+	}
+	if o != OrderNewest {
+		b = append(b, byte(o))
 	}
 	sum := sha256.Sum256(b)
 	return sum[:searchHash]
@@ -55,6 +60,9 @@ func (c *cursor) encode(key, search []byte) string {
 	b = append(b, boolByte(c.after != nil))
 	if c.after != nil {
 		b = appendPosition(b, c.after)
+		if c.order == OrderCost {
+			b = binary.AppendVarint(b, c.after.cost)
+		}
 	}
 	for i, n := range c.bounds {
 		b = binary.AppendUvarint(binary.AppendUvarint(b, n), c.since[i])
@@ -69,7 +77,7 @@ func cursorMAC(key, b []byte) []byte {
 }
 
 // decodeCursor opens a cursor of a search over a number of shards. Errors are *CursorError.
-func decodeCursor(text string, key, search []byte, shards int) (*cursor, error) {
+func decodeCursor(text string, key, search []byte, o Order, shards int) (*cursor, error) {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if err != nil || len(b) < 1+searchHash+cursorMACBytes {
 		return nil, &CursorError{CursorMalformed, "this is not a cursor; send the next of the previous answer as it is"}
@@ -86,8 +94,12 @@ func decodeCursor(text string, key, search []byte, shards int) (*cursor, error) 
 	}
 	r := wireReader{b: b[1+searchHash:]}
 	c := newCursor(shards)
+	c.order = o
 	if r.bool() {
 		c.after = r.position()
+		if o == OrderCost {
+			c.after.cost = r.varint()
+		}
 	}
 	for i := range shards {
 		c.bounds[i], c.since[i] = r.uvarint(), r.uvarint()

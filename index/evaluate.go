@@ -20,6 +20,8 @@ type posting interface {
 // comes from it must not be changed. within, when not nil, restricts the answer.
 type leaves interface {
 	size() int
+	// disjoint tells, without a read, that no document has a time in [from, to).
+	disjoint(from, to int64) bool
 	lookup(t term) (posting, error)
 	timeRange(from, to int64, within *roaring.Bitmap) (*roaring.Bitmap, error)
 	costRange(least, most int64, within *roaring.Bitmap) (*roaring.Bitmap, error)
@@ -83,6 +85,9 @@ func (e *evaluator) ranged(p *plan, within *roaring.Bitmap) (*roaring.Bitmap, er
 func (e *evaluator) and(kids []*plan) (*roaring.Bitmap, error) {
 	var terms []posting
 	var links, groups, ranges, not []*plan
+	if slices.ContainsFunc(kids, func(k *plan) bool { return k.op == planTime && e.disjoint(k.min, k.max) }) {
+		return roaring.New(), nil
+	}
 	for _, k := range kids {
 		switch k.op {
 		case planTerm:
@@ -203,6 +208,10 @@ type headLeaves struct{ h *head }
 
 func (l headLeaves) size() int { return len(l.h.docs) }
 
+func (l headLeaves) disjoint(from, to int64) bool {
+	return l.h.newest < from || l.h.oldest >= to && to != openEnd
+}
+
 func (l headLeaves) lookup(t term) (posting, error) {
 	g := l.h.groups[t.group]
 	if g == nil {
@@ -223,7 +232,7 @@ func (l headLeaves) timeRange(from, to int64, within *roaring.Bitmap) (*roaring.
 		}
 		return within, nil
 	}
-	if l.h.newest < from || l.h.oldest >= to && to != openEnd {
+	if l.disjoint(from, to) {
 		return roaring.New(), nil
 	}
 	return l.filter(within, func(d *segment.Document) bool { return inside(d.Time) }), nil
@@ -256,6 +265,10 @@ func (l headLeaves) filter(within *roaring.Bitmap, pass func(*segment.Document) 
 type segmentLeaves struct{ s *segment.Segment }
 
 func (l segmentLeaves) size() int { return l.s.Len() }
+
+func (l segmentLeaves) disjoint(from, to int64) bool {
+	return l.s.Newest() < from || l.s.Oldest() >= to && to != openEnd
+}
 
 func (l segmentLeaves) lookup(t term) (posting, error) { return l.s.Lookup(t.key) }
 

@@ -247,8 +247,7 @@ func (w *walk) level(ctx context.Context, links []string, depth int) (stopped st
 		if !m.more || len(m.items) == 0 {
 			return "", nil
 		}
-		last := &m.items[len(m.items)-1]
-		w.query.after = &position{last.Time, last.ID, last.Tenant}
+		w.query.after = positionOf(&m.items[len(m.items)-1], OrderNewest)
 	}
 }
 

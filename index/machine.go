@@ -275,7 +275,7 @@ func (m *Machine) searchOnce(ctx context.Context, q *shardQuery) (shardAnswer, e
 	}
 	sources, docs, release := m.sources()
 	defer release()
-	w := window{bound: docs, since: q.since, after: q.after, limit: q.limit + 1}
+	w := window{bound: docs, since: q.since, after: q.after, limit: q.limit + 1, order: q.order}
 	if q.bound != nil {
 		if w.bound = *q.bound; w.bound > docs {
 			return shardAnswer{behind: true}, nil
@@ -292,6 +292,9 @@ func (m *Machine) searchOnce(ctx context.Context, q *shardQuery) (shardAnswer, e
 	s := shardSearch{sources: sources, plan: p, query: q, window: w}
 	if q.lookup != nil {
 		return s.lookup(ctx)
+	}
+	if q.explain {
+		s.seen = observe(sources)
 	}
 	return s.run(ctx)
 }

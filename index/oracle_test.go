@@ -22,6 +22,28 @@ func (o oracle) search(n query.Node, tenant string) []Document {
 	return out
 }
 
+// inOrder is what search returns, in another order.
+func inOrder(newest []Document, o Order) []Document {
+	out := slices.Clone(newest)
+	switch o {
+	case OrderOldest:
+		slices.Reverse(out)
+	case OrderCost:
+		slices.SortStableFunc(out, func(a, b Document) int {
+			switch {
+			case a.Currency == "" || b.Currency == "":
+				return strings.Compare(b.Currency, a.Currency) // the empty one comes last
+			case a.CostMicros > b.CostMicros:
+				return -1
+			case a.CostMicros < b.CostMicros:
+				return 1
+			}
+			return 0
+		})
+	}
+	return out
+}
+
 func matches(d *Document, n query.Node) bool {
 	switch n := n.(type) {
 	case *query.All:

@@ -8,6 +8,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/maestro-conductor/maestro/index/internal/segment"
 	"github.com/maestro-conductor/maestro/index/query"
 )
 
@@ -37,26 +38,30 @@ type shardSearch struct {
 	total  uint64
 	merged mergeHeap
 	parts  []matched // when the query aggregates
+	seen   *observer // when it is to be explained
 }
 
 // run answers the query. An error in the query itself is part of the answer.
 func (s *shardSearch) run(ctx context.Context) (shardAnswer, error) {
-	if bad, err := s.expand(ctx); err != nil || bad != nil {
+	end := s.seen.stage(stagePrefixes)
+	bad, err := s.expand(ctx)
+	if end(); err != nil || bad != nil {
 		return shardAnswer{mistake: bad}, err
 	}
 	order := make([]int, len(s.sources))
-	newest, oldest := make([]int64, len(order)), make([]int64, len(order))
+	most, least := make([]int64, len(order)), make([]int64, len(order)) // keys of the order
 	for i, src := range s.sources {
 		order[i] = i
-		newest[i], oldest[i] = src.times()
+		most[i], least[i] = s.query.order.bounds(src)
 	}
-	sort.SliceStable(order, func(a, b int) bool { return newest[order[a]] > newest[order[b]] })
+	sort.SliceStable(order, func(a, b int) bool { return most[order[a]] > most[order[b]] })
+	s.merged.order = s.query.order
 	answer := shardAnswer{bound: s.window.bound}
 	size := 0
 	for !answer.more {
-		// A source can wait as long as all it has is older than what is at hand.
-		for len(order) > 0 && (len(s.merged.hits) == 0 || newest[order[0]] >= s.merged.hits[0].time) {
-			if err := s.open(ctx, order[0], oldest[order[0]]); err != nil {
+		// A source can wait as long as all it has comes behind what is at hand.
+		for len(order) > 0 && (len(s.merged.hits) == 0 || most[order[0]] >= s.merged.hits[0].key) {
+			if err := s.open(ctx, order[0], least[order[0]]); err != nil {
 				return answer, err
 			}
 			order = order[1:]
@@ -83,13 +88,15 @@ func (s *shardSearch) run(ctx context.Context) (shardAnswer, error) {
 		}
 	}
 	for len(order) > 0 && !s.counted() && s.query.links == nil {
-		if err := s.open(ctx, order[0], oldest[order[0]]); err != nil {
+		if err := s.open(ctx, order[0], least[order[0]]); err != nil {
 			return answer, err
 		}
 		order = order[1:]
 	}
 	if s.query.aggregates() {
-		if err := s.aggregate(ctx, &answer); err != nil {
+		end := s.seen.stage(stageCount)
+		err := s.aggregate(ctx, &answer)
+		if end(); err != nil {
 			return answer, err
 		}
 	}
@@ -97,6 +104,7 @@ func (s *shardSearch) run(ctx context.Context) (shardAnswer, error) {
 	if answer.capped {
 		answer.total = TotalMax
 	}
+	answer.explain = s.seen.result(s.sources, answer.bound)
 	return answer, nil
 }
 
@@ -106,7 +114,7 @@ func (s *shardSearch) counted() bool {
 }
 
 // open evaluates a source, adds to the total and queues its first hit.
-func (s *shardSearch) open(ctx context.Context, n int, oldest int64) error {
+func (s *shardSearch) open(ctx context.Context, n int, least int64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -114,15 +122,17 @@ func (s *shardSearch) open(ctx context.Context, n int, oldest int64) error {
 	if src.base() >= s.window.bound {
 		return nil
 	}
-	past := s.window.after != nil && oldest > s.window.after.time
+	past := s.window.after != nil && least > s.query.order.key(s.window.after.document())
 	if past && s.counted() {
 		return nil
 	}
+	end := s.seen.stage(stageMatch)
 	documents, r, err := src.search(s.plan, s.prefixes[n], s.window)
-	if err != nil {
+	if end(); err != nil {
 		return err
 	}
 	s.total += documents.GetCardinality()
+	s.seen.opened(n, documents.GetCardinality())
 	if s.query.aggregates() && !documents.IsEmpty() {
 		s.parts = append(s.parts, matched{source: src, documents: documents, cached: s.cacheKey(src)})
 	}
@@ -130,7 +140,7 @@ func (s *shardSearch) open(ctx context.Context, n int, oldest int64) error {
 		return nil
 	}
 	h := &hit{run: r}
-	if ok, err := h.step(); err != nil {
+	if ok, err := h.step(s.query.order); err != nil {
 		return err
 	} else if ok {
 		heap.Push(&s.merged, h)
@@ -140,8 +150,8 @@ func (s *shardSearch) open(ctx context.Context, n int, oldest int64) error {
 
 // cacheKey names the query where a source has the same for it at any time.
 func (s *shardSearch) cacheKey(src source) string {
-	segment, ok := src.(segmentSource)
-	if !ok || s.window.since > src.base() || s.window.bound < src.base()+uint64(segment.Len()) {
+	sealed, ok := src.(segmentSource)
+	if !ok || s.window.since > src.base() || s.window.bound < src.base()+uint64(sealed.Len()) {
 		return ""
 	}
 	return s.query.named()
@@ -149,7 +159,7 @@ func (s *shardSearch) cacheKey(src source) string {
 
 // advance replaces the hit on top of the heap by the next one of its source.
 func (s *shardSearch) advance(h *hit) error {
-	if ok, err := h.step(); err != nil {
+	if ok, err := h.step(s.query.order); err != nil {
 		return err
 	} else if ok {
 		heap.Fix(&s.merged, 0)
@@ -219,52 +229,51 @@ func (s *shardSearch) expandOne(p *plan) (*QueryError, error) {
 type hit struct {
 	run   *run
 	local uint32
-	time  int64
-	// id and tenant are read when they are needed.
-	known      bool
-	id, tenant string
+	key   int64 // of the order
+	// document has time and cost; id and tenant are read when they are needed.
+	document segment.Document
+	known    bool
 }
 
 // step moves to the next document of the run.
-func (h *hit) step() (ok bool, err error) {
+func (h *hit) step(o Order) (ok bool, err error) {
 	if h.local, ok = h.run.next(); !ok {
 		return false, nil
 	}
 	h.known = false
-	h.time, err = h.run.time(h.local)
+	h.document, err = h.run.place(h.local)
+	h.key = o.key(&h.document)
 	return true, err
 }
 
 func (h *hit) identify() (err error) {
 	if !h.known {
-		h.id, h.tenant, err = h.run.identify(h.local)
+		h.document.ID, h.document.Tenant, err = h.run.identify(h.local)
 		h.known = err == nil
 	}
 	return err
 }
 
-// mergeHeap has the hit on top that comes first in the order of answers. Documents of the
-// same instant are told apart by reading them.
+// mergeHeap has the hit on top that comes first in the order of answers. Documents with the
+// same key are told apart by reading them.
 type mergeHeap struct {
-	hits []*hit
-	err  error
+	order Order
+	hits  []*hit
+	err   error
 }
 
 func (m *mergeHeap) Len() int { return len(m.hits) }
 func (m *mergeHeap) Less(i, j int) bool {
 	a, b := m.hits[i], m.hits[j]
-	if a.time != b.time || m.err != nil {
-		return a.time > b.time
+	if a.key != b.key || m.err != nil {
+		return a.key > b.key
 	}
 	for _, h := range []*hit{a, b} {
 		if m.err = h.identify(); m.err != nil {
 			return false
 		}
 	}
-	if a.id != b.id {
-		return a.id < b.id
-	}
-	return a.tenant < b.tenant
+	return m.order.compare(&a.document, &b.document) < 0
 }
 func (m *mergeHeap) Swap(i, j int) { m.hits[i], m.hits[j] = m.hits[j], m.hits[i] }
 func (m *mergeHeap) Push(x any)    { m.hits = append(m.hits, x.(*hit)) }

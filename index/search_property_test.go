@@ -122,11 +122,12 @@ func TestSearchAgreesWithBruteForce(t *testing.T) {
 			}
 			n := genNode(rt, 3)
 			tenant := rapid.SampledFrom([]string{"", "acme", "beta"}).Draw(rt, "of tenant")
-			want := all.search(n, tenant)
+			order := Order(rapid.IntRange(0, len(OrderNames)-1).Draw(rt, "order"))
+			want := inOrder(all.search(n, tenant), order)
 			between := func() { store(rapid.IntRange(0, 3).Draw(rt, "meanwhile")) }
-			got, first := r.pages(SearchRequest{Query: n.String(), Tenant: tenant, Limit: rapid.IntRange(1, 12).Draw(rt, "limit")}, between)
+			got, first := r.pages(SearchRequest{Query: n.String(), Tenant: tenant, Order: order, Limit: rapid.IntRange(1, 12).Draw(rt, "limit"), Explain: rapid.Bool().Draw(rt, "explain")}, between)
 			if !slices.EqualFunc(got, want, func(a, b Document) bool { return reflect.DeepEqual(a, b) }) {
-				rt.Fatalf("%s of %q:\n got %v\nwant %v", n, tenant, idsOf(got), idsOf(want))
+				rt.Fatalf("%s of %q by %s:\n got %v\nwant %v", n, tenant, OrderNames[order], idsOf(got), idsOf(want))
 			}
 			if first.Total != len(want) || !first.TotalExact || !first.Complete {
 				rt.Fatalf("%s: total %d exact %v complete %v, want %d", n, first.Total, first.TotalExact, first.Complete, len(want))
@@ -155,10 +156,10 @@ func TestFollowFindsEveryDocumentOnce(t *testing.T) {
 		}
 		n := genNode(rt, 2)
 		tenant := rapid.SampledFrom([]string{"", "acme"}).Draw(rt, "of tenant")
-		req := SearchRequest{Query: n.String(), Tenant: tenant, Limit: rapid.IntRange(1, 5).Draw(rt, "limit"), Follow: true}
+		req := SearchRequest{Query: n.String(), Tenant: tenant, Limit: rapid.IntRange(1, 5).Draw(rt, "limit"), Follow: true, Order: Order(rapid.IntRange(0, len(OrderNames)-1).Draw(rt, "order"))}
 		store(40)
 		for round := range rapid.IntRange(1, 5).Draw(rt, "rounds") {
-			want := stored[len(before):].search(n, tenant)
+			want := inOrder(stored[len(before):].search(n, tenant), req.Order)
 			before = slices.Clone(stored)
 			var got []Document
 			for last := false; !last; {

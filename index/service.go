@@ -73,6 +73,8 @@ type SearchRequest struct {
 	// Follow gives the last page a Next too, for the documents that are stored later, and
 	// requires completeness. All pages are asked for with it, lest a shard was missing on one.
 	Follow bool
+	// Order is in which order documents are found.
+	Order Order
 	// Facets are the fields of FacetFields whose FacetValues most frequent values among all
 	// matches are counted, however many pages there are.
 	Facets      []query.Field
@@ -80,9 +82,11 @@ type SearchRequest struct {
 	// Histogram counts all matches by time, in buckets of so many nanoseconds, or HistogramAuto.
 	// With it or with Facets the total is exact.
 	Histogram int64
+	// Explain asks what the search did.
+	Explain bool
 }
 
-// SearchResult is one page, newest first and then by id.
+// SearchResult is one page, in the order that was asked for.
 type SearchResult struct {
 	Items []Document
 	// Next is the cursor of the next page; empty on the last, unless the search follows.
@@ -98,6 +102,8 @@ type SearchResult struct {
 	// Facets are in the order of the request; Histogram is nil when it was not asked for.
 	Facets    []Facet
 	Histogram *Histogram
+	// Explain is nil when it was not asked for.
+	Explain *Explain
 }
 
 // ShardState is one shard's part in an answer.

@@ -33,26 +33,28 @@ func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, er
 	if err != nil {
 		return SearchResult{}, err
 	}
-	search := fingerprint(n, c, s.shards)
+	search := fingerprint(n, c, r.Order, s.shards)
 	start := newCursor(len(s.shards))
+	start.order = r.Order
 	q := shardQuery{conditions: c, text: r.Query, limit: r.Limit, exact: r.Exact}
 	for _, f := range r.Facets {
 		q.facets = append(q.facets, string(f))
 	}
-	q.histogram = r.Histogram
+	q.histogram, q.order, q.explain = r.Histogram, r.Order, r.Explain
 	r.Exact = r.Exact || q.aggregates()
 	key, keyKnown := s.cursorKey()
 	if r.Cursor != "" {
 		if !keyKnown {
 			return SearchResult{}, ErrNotReady
 		}
-		if start, err = decodeCursor(r.Cursor, key, search, len(s.shards)); err != nil {
+		if start, err = decodeCursor(r.Cursor, key, search, r.Order, len(s.shards)); err != nil {
 			return SearchResult{}, err
 		}
 		q.after = start.after
 	}
 	// What a missing shard has for this page would never be found later.
 	r.RequireComplete = r.RequireComplete || r.Follow
+	begun := time.Now()
 	replies := s.scatter(ctx, q, start, nil, r.RequireComplete)
 	result, err := s.gather(replies, r)
 	if err != nil {
@@ -62,11 +64,14 @@ func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, er
 	if result.Histogram, err = joinHistograms(&r, replies); err != nil {
 		return SearchResult{}, err
 	}
-	m := merger{replies: replies, limit: r.Limit}
+	m := merger{replies: replies, limit: r.Limit, order: r.Order}
 	if err := m.run(); err != nil {
 		return SearchResult{}, err
 	}
 	result.Items = m.items
+	if r.Explain {
+		result.Explain = explainOf(n.String(), begun, s.shards, replies)
+	}
 	next := start.next(replies, &m, r.Follow)
 	result.Last = next == nil || next.after == nil
 	if next == nil {
@@ -82,8 +87,7 @@ func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, er
 // next is where the page after the one that began at c begins; nil when there is none.
 func (c *cursor) next(replies []reply, m *merger, follow bool) *cursor {
 	if m.more && len(m.items) > 0 {
-		last := &m.items[len(m.items)-1]
-		next := &cursor{after: &position{last.Time, last.ID, last.Tenant}, bounds: c.bounds, since: c.since}
+		next := &cursor{order: c.order, after: positionOf(&m.items[len(m.items)-1], c.order), bounds: c.bounds, since: c.since}
 		for i, reply := range replies {
 			if reply.answer != nil {
 				next.bounds[i] = reply.answer.bound + 1
@@ -95,6 +99,7 @@ func (c *cursor) next(replies []reply, m *merger, follow bool) *cursor {
 		return nil
 	}
 	next := newCursor(len(replies))
+	next.order = c.order
 	for i, reply := range replies {
 		next.since[i] = reply.answer.bound
 	}
@@ -109,6 +114,9 @@ func check(r SearchRequest) (query.Node, conditions, error) {
 	}
 	if r.From != 0 && r.To != 0 && r.From > r.To {
 		return nil, c, fmt.Errorf("%w: the range of time ends before it begins", ErrCondition)
+	}
+	if int(r.Order) >= len(OrderNames) {
+		return nil, c, fmt.Errorf("%w: there is no order %d", ErrCondition, r.Order)
 	}
 	if err := checkAggregates(&r); err != nil {
 		return nil, c, err
@@ -244,6 +252,7 @@ func missingOf(shards int) string {
 type merger struct {
 	replies []reply
 	limit   int
+	order   Order
 	heads   []*Document // the next document of each shard, nil at its end
 	items   []Document
 	// more is set when documents follow the last item.
@@ -268,7 +277,7 @@ func (m *merger) run() error {
 				}
 				continue
 			}
-			if best < 0 || segment.Compare(sortKey(d), sortKey(m.heads[best])) < 0 {
+			if best < 0 || m.order.compare(sortKey(d), sortKey(m.heads[best])) < 0 {
 				best = i
 			}
 		}
@@ -300,5 +309,5 @@ func (m *merger) advance(i int) error {
 }
 
 func sortKey(d *Document) *segment.Document {
-	return &segment.Document{Time: d.Time, ID: d.ID, Tenant: d.Tenant}
+	return &segment.Document{Time: d.Time, ID: d.ID, Tenant: d.Tenant, Cost: max(d.CostMicros, costMin), HasCost: d.Currency != ""}
 }

@@ -155,7 +155,7 @@ func (s *shardSearch) newest(found *lookupFound, runs []*run, size *int) error {
 	s.merged = mergeHeap{}
 	for _, r := range runs {
 		h := &hit{run: r}
-		if ok, err := h.step(); err != nil {
+		if ok, err := h.step(OrderNewest); err != nil {
 			return err
 		} else if ok {
 			heap.Push(&s.merged, h)

@@ -11,16 +11,24 @@ import (
 	"github.com/maestro-conductor/maestro/index/query"
 )
 
-// position is a document's place in the order of answers: time descending, then id, then
-// tenant.
+// position is a document's place in the order of answers.
 type position struct {
 	time       int64
 	id, tenant string
+	cost       int64 // with OrderCost; noCost without one
 }
 
-// follows tells whether d comes after p.
-func (p *position) follows(d *segment.Document) bool {
-	return segment.Compare(d, &segment.Document{Time: p.time, ID: p.id, Tenant: p.tenant}) > 0
+// positionOf is where a document stands in an order.
+func positionOf(d *Document, o Order) *position {
+	p := &position{time: d.Time, id: d.ID, tenant: d.Tenant}
+	if o == OrderCost {
+		p.cost = o.key(sortKey(d))
+	}
+	return p
+}
+
+func (p *position) document() *segment.Document {
+	return &segment.Document{Time: p.time, ID: p.id, Tenant: p.tenant, Cost: p.cost, HasCost: p.cost != noCost}
 }
 
 // source is a head or a segment as a search sees it.
@@ -28,6 +36,8 @@ type source interface {
 	base() uint64
 	// times bounds the times of the documents.
 	times() (newest, oldest int64)
+	// dearest is what no document's cost is above; noCost when none has one.
+	dearest() int64
 	// expand visits the values of a group that begin with the term's value and stand in a
 	// document of the tenant; of any, when it is empty. What others have must neither show nor
 	// count.
@@ -54,6 +64,7 @@ type window struct {
 	since uint64    // nor do those below this number
 	after *position // nil is from the beginning
 	limit int
+	order Order
 }
 
 // within is the part of a source's documents that the window has, by their order of arrival.
@@ -70,7 +81,8 @@ type run struct {
 
 // hitReader reads the documents of one source.
 type hitReader interface {
-	time(local uint32) (int64, error)
+	// place reads a document's time and cost.
+	place(local uint32) (segment.Document, error)
 	// identify reads what tells documents of one instant apart.
 	identify(local uint32) (id, tenant string, err error)
 	// row reads a document as it was stored; it must not be changed.
@@ -159,7 +171,7 @@ type headReader struct {
 	rows rowArena
 }
 
-func (h *headReader) time(local uint32) (int64, error) { return h.docs[local].Time, nil }
+func (h *headReader) place(local uint32) (segment.Document, error) { return h.docs[local], nil }
 
 func (h *headReader) identify(local uint32) (id, tenant string, err error) {
 	return h.docs[local].ID, h.docs[local].Tenant, nil
@@ -170,28 +182,36 @@ func (h *headReader) row(local uint32) ([]byte, error) { return h.rows.row(local
 // topOf returns the first w.limit documents of bm after w.after. Documents mostly arrive in
 // the order of their times, so it looks at the youngest first and soon has the best.
 func topOf(docs []segment.Document, bm *roaring.Bitmap, w window) []uint32 {
-	t := worstFirst{docs: docs}
+	t := worstFirst{docs: docs, order: w.order}
 	if w.limit == 0 {
 		return nil
 	}
-	for it := bm.ReverseIterator(); it.HasNext(); {
+	var after *segment.Document
+	if w.after != nil {
+		after = w.after.document()
+	}
+	it := roaring.IntIterable(bm.ReverseIterator())
+	if w.order == OrderOldest {
+		it = bm.Iterator()
+	}
+	for it.HasNext() {
 		n := it.Next()
 		d := &docs[n]
 		full := len(t.locals) == w.limit
-		if full && d.Time < docs[t.locals[0]].Time {
+		if full && w.order.key(d) < w.order.key(&docs[t.locals[0]]) {
 			continue
 		}
-		if w.after != nil && (d.Time > w.after.time || !w.after.follows(d)) {
+		if after != nil && w.order.compare(d, after) <= 0 {
 			continue
 		}
 		if !full {
 			heap.Push(&t, n)
-		} else if segment.Compare(d, &docs[t.locals[0]]) < 0 {
+		} else if w.order.compare(d, &docs[t.locals[0]]) < 0 {
 			t.locals[0] = n
 			heap.Fix(&t, 0)
 		}
 	}
-	sort.Slice(t.locals, func(i, j int) bool { return segment.Compare(&docs[t.locals[i]], &docs[t.locals[j]]) < 0 })
+	sort.Slice(t.locals, func(i, j int) bool { return w.order.compare(&docs[t.locals[i]], &docs[t.locals[j]]) < 0 })
 	return t.locals
 }
 
@@ -199,11 +219,12 @@ func topOf(docs []segment.Document, bm *roaring.Bitmap, w window) []uint32 {
 type worstFirst struct {
 	docs   []segment.Document
 	locals []uint32
+	order  Order
 }
 
 func (t *worstFirst) Len() int { return len(t.locals) }
 func (t *worstFirst) Less(i, j int) bool {
-	return segment.Compare(&t.docs[t.locals[i]], &t.docs[t.locals[j]]) > 0
+	return t.order.compare(&t.docs[t.locals[i]], &t.docs[t.locals[j]]) > 0
 }
 func (t *worstFirst) Swap(i, j int) { t.locals[i], t.locals[j] = t.locals[j], t.locals[i] }
 func (t *worstFirst) Push(x any)    { t.locals = append(t.locals, x.(uint32)) }
@@ -250,29 +271,15 @@ func (s segmentSource) evaluate(p *plan, prefixes map[*plan][]string, w window) 
 			return nil, nil, err
 		}
 	}
-	it := bm.Iterator()
-	if w.after != nil && !bm.IsEmpty() {
-		first, err := s.firstAfter(w)
-		if err != nil {
-			return nil, nil, err
-		}
-		it.AdvanceIfNeeded(first)
-	}
-	return bm, &run{
-		next: func() (uint32, bool) {
-			if !it.HasNext() {
-				return 0, false
-			}
-			return it.Next(), true
-		},
-		hitReader: &segmentReader{sealed: s.sealed, rows: rowReader{Reader: s.NewReader()}},
-	}, nil
+	next, err := s.ordered(bm, w)
+	return bm, &run{next: next, hitReader: &segmentReader{sealed: s.sealed, rows: rowReader{Reader: s.NewReader()}}}, err
 }
 
-// firstAfter is the first local number behind w.after. Documents of the same instant are in
-// the order of their ids, which have to be read.
-func (s segmentSource) firstAfter(w window) (uint32, error) {
-	lo, hi, err := s.Interval(w.after.time, w.after.time+1)
+// firstFrom is the first local number of a document that is not before p by time and id, or,
+// with least 1, that is behind it. Documents of the same instant are in the order of their
+// ids, which have to be read.
+func (s segmentSource) firstFrom(p *position, least int) (uint32, error) {
+	lo, hi, err := s.Interval(p.time, p.time+1)
 	if err != nil {
 		return 0, err
 	}
@@ -281,9 +288,9 @@ func (s segmentSource) firstAfter(w window) (uint32, error) {
 		if err != nil {
 			return true
 		}
-		d := segment.Document{Time: w.after.time}
+		d := segment.Document{Time: p.time}
 		d.ID, d.Tenant, err = identifyIn(reader, lo+uint32(i))
-		return err == nil && w.after.follows(&d)
+		return err == nil && segment.Compare(&d, p.document()) >= least
 	})
 	return lo + uint32(n), err
 }
@@ -294,9 +301,11 @@ type segmentReader struct {
 	rows rowReader
 }
 
-func (s *segmentReader) time(local uint32) (int64, error) {
-	time, _, err := s.rows.Place(local)
-	return time, s.note(err)
+func (s *segmentReader) place(local uint32) (d segment.Document, err error) {
+	if d.Time, _, err = s.rows.Place(local); err == nil {
+		d.Cost, d.HasCost, err = s.rows.Cost(local)
+	}
+	return d, s.note(err)
 }
 
 func (s *segmentReader) row(local uint32) ([]byte, error) {

@@ -51,6 +51,7 @@ type shardAnswer struct {
 	more   bool // there are more documents behind the last row
 	rows   [][]byte
 	aggregated
+	explain *ShardExplain
 	// refusal says why the query cannot be answered, though it has no mistake.
 	refusal string
 	// lookup is by digest of the query's lookup; then there is nothing else but bound.
@@ -151,7 +152,7 @@ func decodeShardQuery(b []byte) (*shardQuery, error) {
 		}
 	}
 	if flags&flagExtended != 0 {
-		q.extension = r.extension()
+		r.extension(q)
 	}
 	if q.limit < 1 || q.limit > q.rowsMax() || flags >= flagExtended<<1 {
 		r.bad = true
@@ -183,7 +184,7 @@ func (a *shardAnswer) encode() []byte {
 		return appendString([]byte{wireVersion, answerRefusal}, a.refusal)
 	}
 	kind := byte(answerOK)
-	if a.aggregated.any() {
+	if a.aggregated.any() || a.explain != nil {
 		kind = answerAggregated
 	}
 	size := 64
@@ -199,7 +200,10 @@ func (a *shardAnswer) encode() []byte {
 		b = appendString(b, string(row))
 	}
 	if kind == answerAggregated {
-		b = a.aggregated.append(b)
+		b = append(a.aggregated.append(b), boolByte(a.explain != nil))
+		if a.explain != nil {
+			b = a.explain.append(b)
+		}
 	}
 	return b
 }
@@ -221,6 +225,10 @@ func decodeShardAnswer(b []byte) (*shardAnswer, error) {
 		}
 		if kind == answerAggregated {
 			a.aggregated = r.aggregated()
+			if r.bool() {
+				a.explain = r.explain()
+			}
+			r.bad = r.bad || !a.aggregated.any() && a.explain == nil
 		}
 	case answerMistake:
 		a.mistake = &QueryError{Position: int(min(r.uvarint(), 1<<20))}

@@ -19,14 +19,20 @@ type extension struct {
 	// time in nanoseconds, HistogramAuto to have it chosen, 0 for none.
 	facets    []string
 	histogram int64
+	// order is in which order documents are wanted.
+	order Order
+	// explain asks what the search does.
+	explain bool
 }
 
 const (
 	extensionLookup = 1 << iota
 	extensionFacets
 	extensionHistogram
+	extensionOrder
+	extensionExplain
 
-	extensionsKnown = extensionHistogram<<1 - 1
+	extensionsKnown = extensionExplain<<1 - 1
 )
 
 // aggregates tells whether all matches are needed, and not only the first.
@@ -45,10 +51,17 @@ func (e *extension) bits() (bits uint64) {
 	if e.histogram != 0 {
 		bits |= extensionHistogram
 	}
+	if e.order != OrderNewest {
+		bits |= extensionOrder
+	}
+	if e.explain {
+		bits |= extensionExplain
+	}
 	return bits
 }
 
-func (e *extension) appendExtension(b []byte) []byte {
+func (q *shardQuery) appendExtension(b []byte) []byte {
+	e := &q.extension
 	b = binary.AppendUvarint(b, e.bits())
 	if e.lookup != nil {
 		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(e.perDigest)), uint64(len(e.lookup)))
@@ -62,10 +75,17 @@ func (e *extension) appendExtension(b []byte) []byte {
 	if e.histogram != 0 {
 		b = binary.AppendVarint(b, e.histogram)
 	}
+	if e.order != OrderNewest {
+		b = append(b, byte(e.order))
+		if e.order == OrderCost && q.after != nil {
+			b = binary.AppendVarint(b, q.after.cost)
+		}
+	}
 	return b
 }
 
-func (r *wireReader) extension() (e extension) {
+func (r *wireReader) extension(q *shardQuery) {
+	e := &q.extension
 	bits := r.uvarint()
 	if bits&^extensionsKnown != 0 || bits == 0 {
 		r.bad = true
@@ -77,6 +97,7 @@ func (r *wireReader) extension() (e extension) {
 			e.lookup = append(e.lookup, r.strings(len(digestAlgorithms)))
 		}
 	}
+	e.explain = bits&extensionExplain != 0
 	if bits&extensionFacets != 0 {
 		e.facets = r.strings(len(FacetFields))
 		for _, f := range e.facets {
@@ -88,7 +109,13 @@ func (r *wireReader) extension() (e extension) {
 		e.histogram = r.varint()
 		r.bad = r.bad || e.histogram != HistogramAuto && e.histogram < HistogramIntervalMin
 	}
-	return e
+	if bits&extensionOrder != 0 {
+		e.order = Order(r.byte())
+		r.bad = r.bad || e.order == OrderNewest || int(e.order) >= len(OrderNames)
+		if e.order == OrderCost && q.after != nil {
+			q.after.cost = r.varint()
+		}
+	}
 }
 
 // aggregated is what an answer tells beside documents.
@@ -130,7 +157,7 @@ func (r *wireReader) aggregated() (a aggregated) {
 	for n := r.count(HistogramBucketsMax); n > 0 && !r.bad; n-- {
 		a.buckets = append(a.buckets, Bucket{r.varint(), r.count(math.MaxInt32)})
 	}
-	r.bad = r.bad || !a.any() || a.interval < 0
+	r.bad = r.bad || a.interval < 0
 	return a
 }
 

@@ -41,19 +41,22 @@ var (
 	}
 	lookupAnswer = &shardAnswer{bound: 9, lookup: []lookupFound{{count: 3, rows: [][]byte{[]byte("one")}}, {}}}
 	facetQuery   = &shardQuery{limit: 1, extension: extension{facets: []string{"rule", "reason"}, histogram: HistogramAuto}}
+	costQuery    = &shardQuery{limit: 3, after: &position{time: 9, id: "x", cost: noCost}, extension: extension{order: OrderCost}}
+	oldestQuery  = &shardQuery{limit: 3, after: &position{time: 9, id: "x"}, extension: extension{order: OrderOldest}}
 	facetAnswer  = &shardAnswer{bound: 9, total: 7, aggregated: aggregated{
 		facets: []facetCounts{{values: []valueCount{{"a", 5}, {"b", 1}}, missing: 3, other: 4}, {}}, interval: 1e9, buckets: []Bucket{{0, 3}, {7e9, 4}},
 	}}
-	fullAnswer = &shardAnswer{bound: 9, total: 7, capped: true, more: true, rows: [][]byte{[]byte("one"), []byte("two")}}
+	explainAnswer = &shardAnswer{bound: 9, explain: &ShardExplain{Documents: 9, Heads: 1, Visited: 2, BlocksRead: 3, Match: 4}}
+	fullAnswer    = &shardAnswer{bound: 9, total: 7, capped: true, more: true, rows: [][]byte{[]byte("one"), []byte("two")}}
 )
 
 func TestWireRoundTrip(t *testing.T) {
-	for _, q := range []*shardQuery{fullQuery, {limit: 1}, linksQuery, lookupQuery, facetQuery, {limit: 1, direction: LineageDown, links: []string{}}} {
+	for _, q := range []*shardQuery{fullQuery, {limit: 1}, linksQuery, lookupQuery, facetQuery, costQuery, oldestQuery, {limit: 1, extension: extension{explain: true}}, {limit: 1, direction: LineageDown, links: []string{}}} {
 		if got, err := decodeShardQuery(q.encode()); err != nil || !reflect.DeepEqual(got, q) {
 			t.Errorf("query %+v became %+v, %v", q, got, err)
 		}
 	}
-	for _, a := range []*shardAnswer{fullAnswer, lookupAnswer, facetAnswer, {refusal: "no"}, {}, {behind: true}, {mistake: &QueryError{Position: 3, Message: "m", Suggestion: "s"}}} {
+	for _, a := range []*shardAnswer{fullAnswer, lookupAnswer, facetAnswer, explainAnswer, {refusal: "no"}, {}, {behind: true}, {mistake: &QueryError{Position: 3, Message: "m", Suggestion: "s"}}} {
 		if got, err := decodeShardAnswer(a.encode()); err != nil || !reflect.DeepEqual(got, a) {
 			t.Errorf("answer %+v became %+v, %v", a, got, err)
 		}
@@ -74,6 +77,7 @@ func FuzzShardQuery(f *testing.F) {
 	f.Add(linksQuery.encode())
 	f.Add(lookupQuery.encode())
 	f.Add(facetQuery.encode())
+	f.Add(costQuery.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		q, err := decodeShardQuery(b)
 		if err != nil {
@@ -89,6 +93,7 @@ func FuzzShardAnswer(f *testing.F) {
 	f.Add(fullAnswer.encode())
 	f.Add(lookupAnswer.encode())
 	f.Add(facetAnswer.encode())
+	f.Add(explainAnswer.encode())
 	f.Add((&shardAnswer{mistake: &QueryError{Message: "m"}}).encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a, err := decodeShardAnswer(b)
@@ -125,15 +130,15 @@ func FuzzCommand(f *testing.F) {
 // A cursor continues the search that made it, and nothing else.
 func TestCursor(t *testing.T) {
 	shards := []Shard{{Name: "index-0"}, {Name: "index-1"}}
-	search := func(text string, c conditions) []byte { return fingerprint(parse(t, text), c, shards) }
+	search := func(text string, c conditions) []byte { return fingerprint(parse(t, text), c, OrderNewest, shards) }
 	mine := search("a  AND b", conditions{tenant: "acme"})
-	c := &cursor{after: &position{5, "id", "acme"}, bounds: []uint64{0, 300}, since: []uint64{0, 200}}
+	c := &cursor{after: &position{time: 5, id: "id", tenant: "acme"}, bounds: []uint64{0, 300}, since: []uint64{0, 200}}
 	text := c.encode(testKey, mine)
-	if got, err := decodeCursor(text, testKey, search("a b", conditions{tenant: "acme"}), 2); err != nil || !reflect.DeepEqual(got, c) {
+	if got, err := decodeCursor(text, testKey, search("a b", conditions{tenant: "acme"}), OrderNewest, 2); err != nil || !reflect.DeepEqual(got, c) {
 		t.Errorf("%+v became %+v, %v", c, got, err)
 	}
 	rest := newCursor(2)
-	if got, err := decodeCursor(rest.encode(testKey, mine), testKey, mine, 2); err != nil || !reflect.DeepEqual(got, rest) {
+	if got, err := decodeCursor(rest.encode(testKey, mine), testKey, mine, OrderNewest, 2); err != nil || !reflect.DeepEqual(got, rest) {
 		t.Errorf("%+v became %+v, %v", rest, got, err)
 	}
 	altered := []byte(text)
@@ -155,7 +160,7 @@ func TestCursor(t *testing.T) {
 		{CursorStale, text, testKey, mine, 3},
 	} {
 		var why *CursorError
-		if _, err := decodeCursor(bad.text, bad.key, bad.search, bad.shards); !errors.Is(err, ErrCursor) || !errors.As(err, &why) || why.Reason != bad.reason {
+		if _, err := decodeCursor(bad.text, bad.key, bad.search, OrderNewest, bad.shards); !errors.Is(err, ErrCursor) || !errors.As(err, &why) || why.Reason != bad.reason {
 			t.Errorf("%q: %v, want reason %s", bad.text, err, bad.reason)
 		}
 	}
@@ -163,9 +168,9 @@ func TestCursor(t *testing.T) {
 
 func FuzzCursor(f *testing.F) {
 	search := bytes.Repeat([]byte{7}, searchHash)
-	f.Add((&cursor{after: &position{5, "id", "acme"}, bounds: []uint64{1, 2}, since: []uint64{0, 1}}).encode(testKey, search))
+	f.Add((&cursor{after: &position{time: 5, id: "id", tenant: "acme"}, bounds: []uint64{1, 2}, since: []uint64{0, 1}}).encode(testKey, search))
 	f.Fuzz(func(t *testing.T, text string) {
-		c, err := decodeCursor(text, testKey, search, 2)
+		c, err := decodeCursor(text, testKey, search, OrderNewest, 2)
 		if err == nil && c.encode(testKey, search) != text {
 			t.Fatalf("%q is a second spelling of %+v", text, c)
 		}

@@ -9,6 +9,22 @@ import (
 	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
 )
 
+// explainTable has a line for each shard.
+func explainTable(w io.Writer, e *provenancev1.Explain) {
+	if e == nil {
+		return
+	}
+	us := func(n uint32) time.Duration { return time.Duration(n) * time.Microsecond }
+	fmt.Fprintf(w, "\n%s\ntook %s\n", e.GetQuery(), us(e.GetTookUs()))
+	fmt.Fprintln(w, "SHARD\tDOCUMENTS\tHEADS\tSEGMENTS\tSKIPPED\tBLOCKS\tBYTES\tEXAMINED\tPREFIXES\tMATCH\tCOUNT\tREAD")
+	for _, s := range e.GetShards() {
+		skipped := fmt.Sprintf("%d filter %d bounds %d order", s.GetSegmentsSkippedByFilter(), s.GetSegmentsSkippedByBounds(), s.GetSegmentsNotNeeded())
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\t%d+%d cached\t%d\t%d\t%s\t%s\t%s\t%s\n", s.GetShard(), s.GetDocuments(), s.GetHeads(), s.GetSegmentsVisited(), skipped,
+			s.GetBlocksRead(), s.GetBlocksCached(), s.GetBytesRead(), s.GetDocumentsExamined(),
+			us(s.GetPrefixesUs()), us(s.GetMatchUs()), us(s.GetCountUs()), us(s.GetReadUs()))
+	}
+}
+
 // barWidth is how long the longest bar of a table is.
 const barWidth = 40
 

@@ -26,7 +26,7 @@ func (a *app) searchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "search [QUERY]",
 		Short: "Find receipts, events and decisions, newest first",
-		Long: `Find documents, newest first. A query has terms FIELD:VALUE, AND, OR, NOT and parentheses; values may end
+		Long: `Find documents, newest first unless --order says otherwise. A query has terms FIELD:VALUE, AND, OR, NOT and parentheses; values may end
 in * and be "quoted"; bare words search ids, digests and reasons. No query finds everything.
 
 Fields: digest, input, output, task, execution, tenant, pack, rule, decision, reason, kind, region, runner,
@@ -53,6 +53,8 @@ beside that if --limit or --all is given.`,
 	f.StringVar(&r.Cursor, "cursor", "", "go on where an earlier page ended")
 	f.BoolVar(&all, "all", false, "all pages")
 	f.BoolVar(&r.Exact, "exact", false, "count all matches, however many")
+	f.BoolVar(&r.Explain, "explain", false, "tell what the search did: segments, blocks, documents, time")
+	f.Var(&choice{&r.Order, index.OrderNames}, "order", "newest, oldest, or cost: the dearest first")
 	f.StringSliceVar(&r.Facets, "facet", nil, "count matches by the values of these fields: "+facetNames())
 	f.Uint32Var(&r.FacetValues, "facet-values", 10, fmt.Sprintf("most frequent values of a facet, 1 to %d", index.FacetValuesMax))
 	f.StringVar(&r.Histogram, "histogram", "", "count matches by time: auto, or the length of a bucket, such as 15m, 1h or 7d")
@@ -97,6 +99,7 @@ beside that if --limit or --all is given.`,
 			facetTables(w, result.GetFacets())
 			histogramTable(w, result.GetHistogram())
 			searchTable(w, result, counts)
+			explainTable(w, result.GetExplain())
 		})
 	})
 	return cmd
@@ -104,7 +107,7 @@ beside that if --limit or --all is given.`,
 
 // searchDigests is a search with --digests.
 func (a *app) searchDigests(ctx context.Context, cmd *cobra.Command, r *provenancev1.SearchRequest, file string) error {
-	for _, name := range []string{"pack", "digest", "cursor", "all", "exact", "facet", "histogram"} {
+	for _, name := range []string{"pack", "digest", "cursor", "all", "exact", "order", "explain", "facet", "histogram"} {
 		if cmd.Flags().Changed(name) {
 			return usageError{fmt.Errorf("--%s does not go with --digests; write conditions as a query", name)}
 		}

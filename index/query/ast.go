@@ -9,7 +9,7 @@
 //   - field:value finds a value exactly; field:"quoted value" when it holds spaces,
 //     parentheses or quotes (\" and \\ inside quotes); field:pre* and field:"pre fix"* find
 //     what begins so. Fields are those of Fields, and attr.NAME or attr."any name".
-//   - sha256:HEX is short for digest:sha256:HEX; so are the other algorithms.
+//   - sha256:HEX is short for digest:sha256:HEX; so are the other algorithms, as in SHA-256:HEX.
 //   - A bare word searches ids, digests and the words of reasons.
 //   - time takes a date (that day), a time in RFC 3339, a comparison (time:>=2023-07-10), or
 //     time:[a TO b], which includes a and excludes b. Times without a zone are UTC.
@@ -22,6 +22,7 @@ package query
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -72,8 +73,22 @@ var Fields = []Field{
 	Digest, Input, Output, Subject, Time, Cost,
 }
 
-// digestAlgorithms may stand in the place of a field.
-var digestAlgorithms = map[string]bool{"md5": true, "sha1": true, "sha224": true, "sha256": true, "sha384": true, "sha512": true, "blake2b": true, "blake3": true, "gitcommit": true}
+// digestAlgorithms may stand in the place of a field; h1 is how Go writes dirhash.
+var digestAlgorithms = []string{
+	"md5", "sha1", "sha224", "sha256", "sha384", "sha512", "sha512-224", "sha512-256", "sha3-224", "sha3-256", "sha3-384", "sha3-512",
+	"blake2b", "blake2b-256", "blake2b-512", "blake2s", "blake3", "gitcommit", "gittree", "gitblob", "gittag", "dirhash", "h1",
+	"ripemd160", "sm3",
+}
+
+// isAlgorithm tells whether a word names a digest algorithm, in any of its spellings: sha256,
+// SHA-256, sha512_256.
+func isAlgorithm(word string) bool {
+	word = strings.ReplaceAll(strings.ToLower(word), "_", "-")
+	if rest, ok := strings.CutPrefix(word, "sha-"); ok {
+		word = "sha" + rest
+	}
+	return slices.Contains(digestAlgorithms, word)
+}
 
 // Node is a condition: *All, *Term, *Word, *TimeRange, *CostRange, *And, *Or or *Not.
 type Node interface {

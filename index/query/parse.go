@@ -171,7 +171,7 @@ func (p *parser) unary(depth int) (Node, error) {
 	}
 	p.terms++
 	if p.terms > TermsMax {
-		return nil, p.fail(start, fmt.Sprintf("the query has more than %d terms", TermsMax), "split it into several searches")
+		return nil, p.fail(start, fmt.Sprintf("the query has more than %d terms", TermsMax), "split it into several searches, or look up many digests at once")
 	}
 	return p.term()
 }
@@ -237,7 +237,7 @@ func (p *parser) field() (f Field, name string, err error) {
 	if i == len(p.text) || p.text[i] != ':' {
 		return "", "", nil
 	}
-	if digestAlgorithms[strings.ToLower(word)] {
+	if isAlgorithm(word) {
 		return Digest, "", nil // the algorithm is part of the value
 	}
 	p.at = i + 1

@@ -261,6 +261,9 @@ func (s *Segment) sift(within *roaring.Bitmap, judge func(*zone) verdict, pass f
 			}
 		}
 		if it == nil {
+			if b != nil {
+				s.noteExamined(int(to - from))
+			}
 			for local := from; local < to; local++ {
 				if b == nil || pass(b, int(local-from)) {
 					keep(local)
@@ -269,7 +272,11 @@ func (s *Segment) sift(within *roaring.Bitmap, judge func(*zone) verdict, pass f
 			continue
 		}
 		for it.HasNext() && it.PeekNext() < to {
-			if local := it.Next(); b == nil || pass(b, int(local-from)) {
+			local := it.Next()
+			if b != nil {
+				s.noteExamined(1)
+			}
+			if b == nil || pass(b, int(local-from)) {
 				keep(local)
 			}
 		}

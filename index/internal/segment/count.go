@@ -1,7 +1,9 @@
 package segment
 
 import (
+	"cmp"
 	"github.com/RoaringBitmap/roaring/v2"
+	"slices"
 )
 
 // Costs that decide how texts are counted, in tenths of a microsecond: of a posting that is
@@ -59,6 +61,7 @@ func (s *Segment) countByColumn(group byte, within *roaring.Bitmap, add func(str
 	r := s.NewReader()
 	counts := make([]uint32, s.groups[group].count)
 	for it := within.Iterator(); it.HasNext(); {
+		s.noteExamined(1)
 		o, i, err := r.ordinals(it.Next())
 		if err != nil {
 			return err
@@ -107,6 +110,79 @@ func (s *Segment) CountTimes(interval int64, within *roaring.Bitmap, add func(st
 		it.AdvanceIfNeeded(end)
 	}
 	return nil
+}
+
+// MostCost is the greatest cost; any is false when no document has one.
+func (s *Segment) MostCost() (most int64, any bool) {
+	for i := range s.zones {
+		if z := &s.zones[i]; z.leastCost <= z.mostCost && (!any || z.mostCost > most) {
+			most, any = z.mostCost, true
+		}
+	}
+	return most, any
+}
+
+// CostsDescending visits documents of within that have a cost of at most most: block by block,
+// those first that have the greatest cost, as long as more, which gets that cost and the first
+// document of the block, is true. Within a block the order is that of numbers.
+func (s *Segment) CostsDescending(within *roaring.Bitmap, most int64, more func(cost int64, first uint32) bool, visit func(local uint32, cost int64)) error {
+	var blocks []uint32
+	for n := range s.zones {
+		if z := &s.zones[n]; z.leastCost <= min(z.mostCost, most) {
+			blocks = append(blocks, uint32(n))
+		}
+	}
+	slices.SortStableFunc(blocks, func(a, b uint32) int { return cmp.Compare(s.zones[b].mostCost, s.zones[a].mostCost) })
+	for _, n := range blocks {
+		from := n * blockDocuments
+		if !more(s.zones[n].mostCost, from) {
+			return nil
+		}
+		it := within.Iterator()
+		if it.AdvanceIfNeeded(from); !it.HasNext() || it.PeekNext() >= from+uint32(s.inBlock(n)) {
+			continue
+		}
+		b, err := s.numbers(n)
+		if err != nil {
+			return err
+		}
+		for it.HasNext() && it.PeekNext() < from+uint32(s.inBlock(n)) {
+			local := it.Next()
+			s.noteExamined(1)
+			if v := b.cost.at(int(local - from)); v > 0 && unzigzag(v-1) <= most {
+				visit(local, unzigzag(v-1))
+			}
+		}
+	}
+	return nil
+}
+
+// Uncosted visits the documents of within that have no cost, in order, until visit returns false.
+func (s *Segment) Uncosted(within *roaring.Bitmap, visit func(local uint32) bool) error {
+	r := s.NewReader()
+	for it := within.Iterator(); it.HasNext(); {
+		local := it.Next()
+		_, has, err := r.Cost(local)
+		if err != nil {
+			return err
+		}
+		if !has && !visit(local) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// Cost is a document's cost; has is false when it has none.
+func (r *Reader) Cost(local uint32) (cost int64, has bool, err error) {
+	n, i, err := r.numbers(local)
+	if err != nil {
+		return 0, false, err
+	}
+	if v := n.cost.at(i); v > 0 {
+		return unzigzag(v - 1), true, nil
+	}
+	return 0, false, nil
 }
 
 // Rest is what was given to Build of a document beside its columns; it may be empty.

@@ -87,6 +87,7 @@ func (r *Reader) Text(local uint32, t int) (string, error) {
 
 // Row reads a document into row, whose slices are used again.
 func (r *Reader) Row(local uint32, row *Row) error {
+	r.s.noteExamined(1)
 	n, i, err := r.numbers(local)
 	if err != nil {
 		return err

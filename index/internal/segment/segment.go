@@ -57,6 +57,7 @@ type Segment struct {
 	// ordinal is the number of the first term of each chunk, and of all terms at the end.
 	ordinal []uint32
 	groups  [256]group
+	stats   *Stats // of an observed segment
 }
 
 // group is the terms that begin with one byte.
@@ -175,6 +176,7 @@ func (s *Segment) rawBlock(kind byte, n uint32) ([]byte, error) {
 func opened[T any](s *Segment, kind byte, n uint32, open func([]byte) (T, error)) (T, error) {
 	key := cacheKey{segment: s.key, kind: kind, n: n}
 	if v, ok := s.cache.get(key); ok {
+		s.noteCached()
 		return v.(T), nil
 	}
 	var zero T
@@ -182,6 +184,7 @@ func opened[T any](s *Segment, kind byte, n uint32, open func([]byte) (T, error)
 	if err != nil {
 		return zero, err
 	}
+	s.noteRead(len(b))
 	v, err := open(b)
 	if err != nil {
 		return zero, err
@@ -214,7 +217,8 @@ func (s *Segment) MayContain(hash uint64) bool { return s.filter.mayContain(hash
 // Lookup finds a term's posting, which is empty when no document has the term.
 func (s *Segment) Lookup(term string) (Posting, error) {
 	stored, direction := storedTerm(term)
-	if !s.filter.mayContain(xxhash.Sum64String(stored)) {
+	excluded := !s.filter.mayContain(xxhash.Sum64String(stored))
+	if s.notePosting(excluded); excluded {
 		return Posting{}, nil
 	}
 	n, found := slices.BinarySearch(s.first, stored)

@@ -813,7 +813,12 @@ type SearchRequest struct {
 	FacetValues uint32 `protobuf:"varint,13,opt,name=facet_values,json=facetValues,proto3" json:"facet_values,omitempty"`
 	// histogram counts all matches by time, in buckets of this length: "auto", or such as "15m",
 	// "1h" or "7d", at least "1ms".
-	Histogram     string `protobuf:"bytes,14,opt,name=histogram,proto3" json:"histogram,omitempty"`
+	Histogram string `protobuf:"bytes,14,opt,name=histogram,proto3" json:"histogram,omitempty"`
+	// order is "newest" (then by id; empty means this), "oldest" (the same backwards) or "cost":
+	// the dearest first, whatever the currency, then the newest; those without a cost come last.
+	Order string `protobuf:"bytes,15,opt,name=order,proto3" json:"order,omitempty"`
+	// explain asks what the search did.
+	Explain       bool `protobuf:"varint,16,opt,name=explain,proto3" json:"explain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -946,10 +951,24 @@ func (x *SearchRequest) GetHistogram() string {
 	return ""
 }
 
+func (x *SearchRequest) GetOrder() string {
+	if x != nil {
+		return x.Order
+	}
+	return ""
+}
+
+func (x *SearchRequest) GetExplain() bool {
+	if x != nil {
+		return x.Explain
+	}
+	return false
+}
+
 // SearchResponse is one page.
 type SearchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// items are newest first, then by id.
+	// items are in the order that was asked for.
 	Items []*Document `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	// next is the cursor of the next page; empty on the last one, unless the search follows.
 	Next  string `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
@@ -962,6 +981,7 @@ type SearchResponse struct {
 	// facets are in the order of the request.
 	Facets        []*Facet   `protobuf:"bytes,7,rep,name=facets,proto3" json:"facets,omitempty"`
 	Histogram     *Histogram `protobuf:"bytes,8,opt,name=histogram,proto3" json:"histogram,omitempty"`
+	Explain       *Explain   `protobuf:"bytes,9,opt,name=explain,proto3" json:"explain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1052,6 +1072,260 @@ func (x *SearchResponse) GetHistogram() *Histogram {
 	return nil
 }
 
+func (x *SearchResponse) GetExplain() *Explain {
+	if x != nil {
+		return x.Explain
+	}
+	return nil
+}
+
+// Explain is what a search did.
+type Explain struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// query is the text as it was understood.
+	Query string `protobuf:"bytes,1,opt,name=query,proto3" json:"query,omitempty"`
+	// took_us is microseconds from the first question to a shard to the merged page.
+	TookUs uint32 `protobuf:"varint,2,opt,name=took_us,json=tookUs,proto3" json:"took_us,omitempty"`
+	// shards are those that answered.
+	Shards        []*ShardExplain `protobuf:"bytes,3,rep,name=shards,proto3" json:"shards,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Explain) Reset() {
+	*x = Explain{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explain) ProtoMessage() {}
+
+func (x *Explain) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explain.ProtoReflect.Descriptor instead.
+func (*Explain) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Explain) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *Explain) GetTookUs() uint32 {
+	if x != nil {
+		return x.TookUs
+	}
+	return 0
+}
+
+func (x *Explain) GetShards() []*ShardExplain {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+// ShardExplain is what a search did in one shard.
+type ShardExplain struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Shard string                 `protobuf:"bytes,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// documents is how many there are in the shard for the search.
+	Documents uint64 `protobuf:"varint,2,opt,name=documents,proto3" json:"documents,omitempty"`
+	// heads is the parts in memory that were looked at. Segments were visited, or turned away
+	// without a read by their filter or by the bounds of their times and costs, or not needed for the page
+	// and its total.
+	Heads                   uint32 `protobuf:"varint,3,opt,name=heads,proto3" json:"heads,omitempty"`
+	SegmentsVisited         uint32 `protobuf:"varint,4,opt,name=segments_visited,json=segmentsVisited,proto3" json:"segments_visited,omitempty"`
+	SegmentsSkippedByFilter uint32 `protobuf:"varint,5,opt,name=segments_skipped_by_filter,json=segmentsSkippedByFilter,proto3" json:"segments_skipped_by_filter,omitempty"`
+	SegmentsSkippedByBounds uint32 `protobuf:"varint,6,opt,name=segments_skipped_by_bounds,json=segmentsSkippedByBounds,proto3" json:"segments_skipped_by_bounds,omitempty"`
+	SegmentsNotNeeded       uint32 `protobuf:"varint,7,opt,name=segments_not_needed,json=segmentsNotNeeded,proto3" json:"segments_not_needed,omitempty"`
+	// filter_probes is how many terms segments were asked for, filter_misses how many of them
+	// their filters excluded.
+	FilterProbes uint64 `protobuf:"varint,8,opt,name=filter_probes,json=filterProbes,proto3" json:"filter_probes,omitempty"`
+	FilterMisses uint64 `protobuf:"varint,9,opt,name=filter_misses,json=filterMisses,proto3" json:"filter_misses,omitempty"`
+	// blocks_read, with bytes_read, came from files, blocks_cached from memory.
+	BlocksRead   uint64 `protobuf:"varint,10,opt,name=blocks_read,json=blocksRead,proto3" json:"blocks_read,omitempty"`
+	BytesRead    uint64 `protobuf:"varint,11,opt,name=bytes_read,json=bytesRead,proto3" json:"bytes_read,omitempty"`
+	BlocksCached uint64 `protobuf:"varint,12,opt,name=blocks_cached,json=blocksCached,proto3" json:"blocks_cached,omitempty"`
+	// documents_examined is how many documents of segments were looked at one by one.
+	DocumentsExamined uint64 `protobuf:"varint,13,opt,name=documents_examined,json=documentsExamined,proto3" json:"documents_examined,omitempty"`
+	// stages are in microseconds: finding what prefixes stand for, finding all matches, counting
+	// facets and the histogram, reading the page's documents.
+	PrefixesUs    uint32 `protobuf:"varint,14,opt,name=prefixes_us,json=prefixesUs,proto3" json:"prefixes_us,omitempty"`
+	MatchUs       uint32 `protobuf:"varint,15,opt,name=match_us,json=matchUs,proto3" json:"match_us,omitempty"`
+	CountUs       uint32 `protobuf:"varint,16,opt,name=count_us,json=countUs,proto3" json:"count_us,omitempty"`
+	ReadUs        uint32 `protobuf:"varint,17,opt,name=read_us,json=readUs,proto3" json:"read_us,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShardExplain) Reset() {
+	*x = ShardExplain{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShardExplain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShardExplain) ProtoMessage() {}
+
+func (x *ShardExplain) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShardExplain.ProtoReflect.Descriptor instead.
+func (*ShardExplain) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ShardExplain) GetShard() string {
+	if x != nil {
+		return x.Shard
+	}
+	return ""
+}
+
+func (x *ShardExplain) GetDocuments() uint64 {
+	if x != nil {
+		return x.Documents
+	}
+	return 0
+}
+
+func (x *ShardExplain) GetHeads() uint32 {
+	if x != nil {
+		return x.Heads
+	}
+	return 0
+}
+
+func (x *ShardExplain) GetSegmentsVisited() uint32 {
+	if x != nil {
+		return x.SegmentsVisited
+	}
+	return 0
+}
+
+func (x *ShardExplain) GetSegmentsSkippedByFilter() uint32 {
+	if x != nil {
+		return x.SegmentsSkippedByFilter
+	}
+	return 0
+}
+
+func (x *ShardExplain) GetSegmentsSkippedByBounds() uint32 {
+	if x != nil {
+		return x.SegmentsSkippedByBounds
+	}
+	return 0
+}
+
+func (x *ShardExplain) GetSegmentsNotNeeded() uint32 {
+	if x != nil {
+		return x.SegmentsNotNeeded
+	}
+	return 0
+}
+
+func (x *ShardExplain) GetFilterProbes() uint64 {
+	if x != nil {
+		return x.FilterProbes
+	}
+	return 0
+}
+
+func (x *ShardExplain) GetFilterMisses() uint64 {
+	if x != nil {
+		return x.FilterMisses
+	}
+	return 0
+}
+
+func (x *ShardExplain) GetBlocksRead() uint64 {
+	if x != nil {
+		return x.BlocksRead
+	}
+	return 0
+}
+
+func (x *ShardExplain) GetBytesRead() uint64 {
+	if x != nil {
+		return x.BytesRead
+	}
+	return 0
+}
+
+func (x *ShardExplain) GetBlocksCached() uint64 {
+	if x != nil {
+		return x.BlocksCached
+	}
+	return 0
+}
+
+func (x *ShardExplain) GetDocumentsExamined() uint64 {
+	if x != nil {
+		return x.DocumentsExamined
+	}
+	return 0
+}
+
+func (x *ShardExplain) GetPrefixesUs() uint32 {
+	if x != nil {
+		return x.PrefixesUs
+	}
+	return 0
+}
+
+func (x *ShardExplain) GetMatchUs() uint32 {
+	if x != nil {
+		return x.MatchUs
+	}
+	return 0
+}
+
+func (x *ShardExplain) GetCountUs() uint32 {
+	if x != nil {
+		return x.CountUs
+	}
+	return 0
+}
+
+func (x *ShardExplain) GetReadUs() uint32 {
+	if x != nil {
+		return x.ReadUs
+	}
+	return 0
+}
+
 // Facet is how often the values of a field are among the matches.
 type Facet struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1071,7 +1345,7 @@ type Facet struct {
 
 func (x *Facet) Reset() {
 	*x = Facet{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[12]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1083,7 +1357,7 @@ func (x *Facet) String() string {
 func (*Facet) ProtoMessage() {}
 
 func (x *Facet) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[12]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1096,7 +1370,7 @@ func (x *Facet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Facet.ProtoReflect.Descriptor instead.
 func (*Facet) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{12}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Facet) GetField() string {
@@ -1145,7 +1419,7 @@ type FacetValue struct {
 
 func (x *FacetValue) Reset() {
 	*x = FacetValue{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[13]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1431,7 @@ func (x *FacetValue) String() string {
 func (*FacetValue) ProtoMessage() {}
 
 func (x *FacetValue) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[13]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1444,7 @@ func (x *FacetValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FacetValue.ProtoReflect.Descriptor instead.
 func (*FacetValue) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{13}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FacetValue) GetValue() string {
@@ -1201,7 +1475,7 @@ type Histogram struct {
 
 func (x *Histogram) Reset() {
 	*x = Histogram{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[14]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1487,7 @@ func (x *Histogram) String() string {
 func (*Histogram) ProtoMessage() {}
 
 func (x *Histogram) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[14]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1500,7 @@ func (x *Histogram) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Histogram.ProtoReflect.Descriptor instead.
 func (*Histogram) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{14}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Histogram) GetIntervalMs() float64 {
@@ -1254,7 +1528,7 @@ type Bucket struct {
 
 func (x *Bucket) Reset() {
 	*x = Bucket{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[15]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1266,7 +1540,7 @@ func (x *Bucket) String() string {
 func (*Bucket) ProtoMessage() {}
 
 func (x *Bucket) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[15]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1279,7 +1553,7 @@ func (x *Bucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bucket.ProtoReflect.Descriptor instead.
 func (*Bucket) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{15}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Bucket) GetStart() *timestamppb.Timestamp {
@@ -1308,7 +1582,7 @@ type Total struct {
 
 func (x *Total) Reset() {
 	*x = Total{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[16]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1320,7 +1594,7 @@ func (x *Total) String() string {
 func (*Total) ProtoMessage() {}
 
 func (x *Total) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[16]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1333,7 +1607,7 @@ func (x *Total) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Total.ProtoReflect.Descriptor instead.
 func (*Total) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{16}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Total) GetValue() uint32 {
@@ -1368,7 +1642,7 @@ type ShardStatus struct {
 
 func (x *ShardStatus) Reset() {
 	*x = ShardStatus{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[17]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1380,7 +1654,7 @@ func (x *ShardStatus) String() string {
 func (*ShardStatus) ProtoMessage() {}
 
 func (x *ShardStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[17]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1393,7 +1667,7 @@ func (x *ShardStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardStatus.ProtoReflect.Descriptor instead.
 func (*ShardStatus) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{17}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ShardStatus) GetShard() string {
@@ -1455,7 +1729,7 @@ type LookupRequest struct {
 
 func (x *LookupRequest) Reset() {
 	*x = LookupRequest{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[18]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1741,7 @@ func (x *LookupRequest) String() string {
 func (*LookupRequest) ProtoMessage() {}
 
 func (x *LookupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[18]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1754,7 @@ func (x *LookupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRequest.ProtoReflect.Descriptor instead.
 func (*LookupRequest) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{18}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LookupRequest) GetDigests() []string {
@@ -1549,7 +1823,7 @@ type LookupResponse struct {
 
 func (x *LookupResponse) Reset() {
 	*x = LookupResponse{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[19]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1561,7 +1835,7 @@ func (x *LookupResponse) String() string {
 func (*LookupResponse) ProtoMessage() {}
 
 func (x *LookupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[19]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1574,7 +1848,7 @@ func (x *LookupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupResponse.ProtoReflect.Descriptor instead.
 func (*LookupResponse) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{19}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LookupResponse) GetDigests() []*DigestAnswer {
@@ -1622,7 +1896,7 @@ type DigestAnswer struct {
 
 func (x *DigestAnswer) Reset() {
 	*x = DigestAnswer{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[20]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +1908,7 @@ func (x *DigestAnswer) String() string {
 func (*DigestAnswer) ProtoMessage() {}
 
 func (x *DigestAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[20]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1647,7 +1921,7 @@ func (x *DigestAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestAnswer.ProtoReflect.Descriptor instead.
 func (*DigestAnswer) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{20}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DigestAnswer) GetDigest() string {
@@ -1711,7 +1985,7 @@ type LineageRequest struct {
 
 func (x *LineageRequest) Reset() {
 	*x = LineageRequest{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[21]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +1997,7 @@ func (x *LineageRequest) String() string {
 func (*LineageRequest) ProtoMessage() {}
 
 func (x *LineageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[21]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +2010,7 @@ func (x *LineageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineageRequest.ProtoReflect.Descriptor instead.
 func (*LineageRequest) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{21}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LineageRequest) GetDigest() string {
@@ -1844,7 +2118,7 @@ type LineageResponse struct {
 
 func (x *LineageResponse) Reset() {
 	*x = LineageResponse{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[22]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1856,7 +2130,7 @@ func (x *LineageResponse) String() string {
 func (*LineageResponse) ProtoMessage() {}
 
 func (x *LineageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[22]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1869,7 +2143,7 @@ func (x *LineageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineageResponse.ProtoReflect.Descriptor instead.
 func (*LineageResponse) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{22}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LineageResponse) GetSteps() []*LineageStep {
@@ -1942,7 +2216,7 @@ type LineageStep struct {
 
 func (x *LineageStep) Reset() {
 	*x = LineageStep{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[23]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2228,7 @@ func (x *LineageStep) String() string {
 func (*LineageStep) ProtoMessage() {}
 
 func (x *LineageStep) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[23]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2241,7 @@ func (x *LineageStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineageStep.ProtoReflect.Descriptor instead.
 func (*LineageStep) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{23}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LineageStep) GetDocument() *Document {
@@ -2003,7 +2277,7 @@ type LineageDigest struct {
 
 func (x *LineageDigest) Reset() {
 	*x = LineageDigest{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[24]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2015,7 +2289,7 @@ func (x *LineageDigest) String() string {
 func (*LineageDigest) ProtoMessage() {}
 
 func (x *LineageDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[24]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2028,7 +2302,7 @@ func (x *LineageDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineageDigest.ProtoReflect.Descriptor instead.
 func (*LineageDigest) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{24}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LineageDigest) GetDigest() string {
@@ -2054,7 +2328,7 @@ type GetModeRequest struct {
 
 func (x *GetModeRequest) Reset() {
 	*x = GetModeRequest{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[25]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +2340,7 @@ func (x *GetModeRequest) String() string {
 func (*GetModeRequest) ProtoMessage() {}
 
 func (x *GetModeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[25]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +2353,7 @@ func (x *GetModeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModeRequest.ProtoReflect.Descriptor instead.
 func (*GetModeRequest) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{25}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{27}
 }
 
 // GetModeResponse is the mode of the region's index.
@@ -2093,7 +2367,7 @@ type GetModeResponse struct {
 
 func (x *GetModeResponse) Reset() {
 	*x = GetModeResponse{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[26]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2379,7 @@ func (x *GetModeResponse) String() string {
 func (*GetModeResponse) ProtoMessage() {}
 
 func (x *GetModeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[26]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2392,7 @@ func (x *GetModeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModeResponse.ProtoReflect.Descriptor instead.
 func (*GetModeResponse) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{26}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetModeResponse) GetMode() string {
@@ -2140,7 +2414,7 @@ type SetModeRequest struct {
 
 func (x *SetModeRequest) Reset() {
 	*x = SetModeRequest{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[27]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2426,7 @@ func (x *SetModeRequest) String() string {
 func (*SetModeRequest) ProtoMessage() {}
 
 func (x *SetModeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[27]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +2439,7 @@ func (x *SetModeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetModeRequest.ProtoReflect.Descriptor instead.
 func (*SetModeRequest) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{27}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SetModeRequest) GetMode() string {
@@ -2187,7 +2461,7 @@ type SetModeResponse struct {
 
 func (x *SetModeResponse) Reset() {
 	*x = SetModeResponse{}
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[28]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2199,7 +2473,7 @@ func (x *SetModeResponse) String() string {
 func (*SetModeResponse) ProtoMessage() {}
 
 func (x *SetModeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[28]
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2212,7 +2486,7 @@ func (x *SetModeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetModeResponse.ProtoReflect.Descriptor instead.
 func (*SetModeResponse) Descriptor() ([]byte, []int) {
-	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{28}
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SetModeResponse) GetMode() string {
@@ -2295,7 +2569,7 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\x13IngestStreamRequest\x125\n" +
 	"\x05batch\x18\x01 \x01(\v2\x1f.mc.provenance.v1.IngestRequestR\x05batch\"N\n" +
 	"\x14IngestStreamResponse\x126\n" +
-	"\x05batch\x18\x01 \x01(\v2 .mc.provenance.v1.IngestResponseR\x05batch\"\xa5\x03\n" +
+	"\x05batch\x18\x01 \x01(\v2 .mc.provenance.v1.IngestResponseR\x05batch\"\xd5\x03\n" +
 	"\rSearchRequest\x12\x14\n" +
 	"\x05query\x18\x01 \x01(\tR\x05query\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
@@ -2311,7 +2585,9 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\x06follow\x18\v \x01(\bR\x06follow\x12\x16\n" +
 	"\x06facets\x18\f \x03(\tR\x06facets\x12!\n" +
 	"\ffacet_values\x18\r \x01(\rR\vfacetValues\x12\x1c\n" +
-	"\thistogram\x18\x0e \x01(\tR\thistogram\"\xd8\x02\n" +
+	"\thistogram\x18\x0e \x01(\tR\thistogram\x12\x14\n" +
+	"\x05order\x18\x0f \x01(\tR\x05order\x12\x18\n" +
+	"\aexplain\x18\x10 \x01(\bR\aexplain\"\x8d\x03\n" +
 	"\x0eSearchResponse\x120\n" +
 	"\x05items\x18\x01 \x03(\v2\x1a.mc.provenance.v1.DocumentR\x05items\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\tR\x04next\x12-\n" +
@@ -2320,7 +2596,34 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\x06shards\x18\x05 \x03(\v2\x1d.mc.provenance.v1.ShardStatusR\x06shards\x12\x12\n" +
 	"\x04last\x18\x06 \x01(\bR\x04last\x12/\n" +
 	"\x06facets\x18\a \x03(\v2\x17.mc.provenance.v1.FacetR\x06facets\x129\n" +
-	"\thistogram\x18\b \x01(\v2\x1b.mc.provenance.v1.HistogramR\thistogram\"\x9f\x01\n" +
+	"\thistogram\x18\b \x01(\v2\x1b.mc.provenance.v1.HistogramR\thistogram\x123\n" +
+	"\aexplain\x18\t \x01(\v2\x19.mc.provenance.v1.ExplainR\aexplain\"p\n" +
+	"\aExplain\x12\x14\n" +
+	"\x05query\x18\x01 \x01(\tR\x05query\x12\x17\n" +
+	"\atook_us\x18\x02 \x01(\rR\x06tookUs\x126\n" +
+	"\x06shards\x18\x03 \x03(\v2\x1e.mc.provenance.v1.ShardExplainR\x06shards\"\xfb\x04\n" +
+	"\fShardExplain\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\tR\x05shard\x12\x1c\n" +
+	"\tdocuments\x18\x02 \x01(\x04R\tdocuments\x12\x14\n" +
+	"\x05heads\x18\x03 \x01(\rR\x05heads\x12)\n" +
+	"\x10segments_visited\x18\x04 \x01(\rR\x0fsegmentsVisited\x12;\n" +
+	"\x1asegments_skipped_by_filter\x18\x05 \x01(\rR\x17segmentsSkippedByFilter\x12;\n" +
+	"\x1asegments_skipped_by_bounds\x18\x06 \x01(\rR\x17segmentsSkippedByBounds\x12.\n" +
+	"\x13segments_not_needed\x18\a \x01(\rR\x11segmentsNotNeeded\x12#\n" +
+	"\rfilter_probes\x18\b \x01(\x04R\ffilterProbes\x12#\n" +
+	"\rfilter_misses\x18\t \x01(\x04R\ffilterMisses\x12\x1f\n" +
+	"\vblocks_read\x18\n" +
+	" \x01(\x04R\n" +
+	"blocksRead\x12\x1d\n" +
+	"\n" +
+	"bytes_read\x18\v \x01(\x04R\tbytesRead\x12#\n" +
+	"\rblocks_cached\x18\f \x01(\x04R\fblocksCached\x12-\n" +
+	"\x12documents_examined\x18\r \x01(\x04R\x11documentsExamined\x12\x1f\n" +
+	"\vprefixes_us\x18\x0e \x01(\rR\n" +
+	"prefixesUs\x12\x19\n" +
+	"\bmatch_us\x18\x0f \x01(\rR\amatchUs\x12\x19\n" +
+	"\bcount_us\x18\x10 \x01(\rR\acountUs\x12\x17\n" +
+	"\aread_us\x18\x11 \x01(\rR\x06readUs\"\x9f\x01\n" +
 	"\x05Facet\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x124\n" +
 	"\x06values\x18\x02 \x03(\v2\x1c.mc.provenance.v1.FacetValueR\x06values\x12\x14\n" +
@@ -2425,7 +2728,7 @@ func file_mc_provenance_v1_provenance_proto_rawDescGZIP() []byte {
 	return file_mc_provenance_v1_provenance_proto_rawDescData
 }
 
-var file_mc_provenance_v1_provenance_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_mc_provenance_v1_provenance_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_mc_provenance_v1_provenance_proto_goTypes = []any{
 	(*Document)(nil),              // 0: mc.provenance.v1.Document
 	(*Digest)(nil),                // 1: mc.provenance.v1.Digest
@@ -2439,78 +2742,82 @@ var file_mc_provenance_v1_provenance_proto_goTypes = []any{
 	(*IngestStreamResponse)(nil),  // 9: mc.provenance.v1.IngestStreamResponse
 	(*SearchRequest)(nil),         // 10: mc.provenance.v1.SearchRequest
 	(*SearchResponse)(nil),        // 11: mc.provenance.v1.SearchResponse
-	(*Facet)(nil),                 // 12: mc.provenance.v1.Facet
-	(*FacetValue)(nil),            // 13: mc.provenance.v1.FacetValue
-	(*Histogram)(nil),             // 14: mc.provenance.v1.Histogram
-	(*Bucket)(nil),                // 15: mc.provenance.v1.Bucket
-	(*Total)(nil),                 // 16: mc.provenance.v1.Total
-	(*ShardStatus)(nil),           // 17: mc.provenance.v1.ShardStatus
-	(*LookupRequest)(nil),         // 18: mc.provenance.v1.LookupRequest
-	(*LookupResponse)(nil),        // 19: mc.provenance.v1.LookupResponse
-	(*DigestAnswer)(nil),          // 20: mc.provenance.v1.DigestAnswer
-	(*LineageRequest)(nil),        // 21: mc.provenance.v1.LineageRequest
-	(*LineageResponse)(nil),       // 22: mc.provenance.v1.LineageResponse
-	(*LineageStep)(nil),           // 23: mc.provenance.v1.LineageStep
-	(*LineageDigest)(nil),         // 24: mc.provenance.v1.LineageDigest
-	(*GetModeRequest)(nil),        // 25: mc.provenance.v1.GetModeRequest
-	(*GetModeResponse)(nil),       // 26: mc.provenance.v1.GetModeResponse
-	(*SetModeRequest)(nil),        // 27: mc.provenance.v1.SetModeRequest
-	(*SetModeResponse)(nil),       // 28: mc.provenance.v1.SetModeResponse
-	nil,                           // 29: mc.provenance.v1.Document.AttributesEntry
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*Explain)(nil),               // 12: mc.provenance.v1.Explain
+	(*ShardExplain)(nil),          // 13: mc.provenance.v1.ShardExplain
+	(*Facet)(nil),                 // 14: mc.provenance.v1.Facet
+	(*FacetValue)(nil),            // 15: mc.provenance.v1.FacetValue
+	(*Histogram)(nil),             // 16: mc.provenance.v1.Histogram
+	(*Bucket)(nil),                // 17: mc.provenance.v1.Bucket
+	(*Total)(nil),                 // 18: mc.provenance.v1.Total
+	(*ShardStatus)(nil),           // 19: mc.provenance.v1.ShardStatus
+	(*LookupRequest)(nil),         // 20: mc.provenance.v1.LookupRequest
+	(*LookupResponse)(nil),        // 21: mc.provenance.v1.LookupResponse
+	(*DigestAnswer)(nil),          // 22: mc.provenance.v1.DigestAnswer
+	(*LineageRequest)(nil),        // 23: mc.provenance.v1.LineageRequest
+	(*LineageResponse)(nil),       // 24: mc.provenance.v1.LineageResponse
+	(*LineageStep)(nil),           // 25: mc.provenance.v1.LineageStep
+	(*LineageDigest)(nil),         // 26: mc.provenance.v1.LineageDigest
+	(*GetModeRequest)(nil),        // 27: mc.provenance.v1.GetModeRequest
+	(*GetModeResponse)(nil),       // 28: mc.provenance.v1.GetModeResponse
+	(*SetModeRequest)(nil),        // 29: mc.provenance.v1.SetModeRequest
+	(*SetModeResponse)(nil),       // 30: mc.provenance.v1.SetModeResponse
+	nil,                           // 31: mc.provenance.v1.Document.AttributesEntry
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
 }
 var file_mc_provenance_v1_provenance_proto_depIdxs = []int32{
-	30, // 0: mc.provenance.v1.Document.time:type_name -> google.protobuf.Timestamp
+	32, // 0: mc.provenance.v1.Document.time:type_name -> google.protobuf.Timestamp
 	1,  // 1: mc.provenance.v1.Document.digests:type_name -> mc.provenance.v1.Digest
 	2,  // 2: mc.provenance.v1.Document.cost:type_name -> mc.provenance.v1.Cost
-	29, // 3: mc.provenance.v1.Document.attributes:type_name -> mc.provenance.v1.Document.AttributesEntry
+	31, // 3: mc.provenance.v1.Document.attributes:type_name -> mc.provenance.v1.Document.AttributesEntry
 	0,  // 4: mc.provenance.v1.IngestRequest.documents:type_name -> mc.provenance.v1.Document
 	3,  // 5: mc.provenance.v1.IngestRequest.records:type_name -> mc.provenance.v1.Record
 	6,  // 6: mc.provenance.v1.IngestResponse.refusals:type_name -> mc.provenance.v1.Refusal
 	7,  // 7: mc.provenance.v1.IngestResponse.positions:type_name -> mc.provenance.v1.ShardPosition
 	4,  // 8: mc.provenance.v1.IngestStreamRequest.batch:type_name -> mc.provenance.v1.IngestRequest
 	5,  // 9: mc.provenance.v1.IngestStreamResponse.batch:type_name -> mc.provenance.v1.IngestResponse
-	30, // 10: mc.provenance.v1.SearchRequest.from:type_name -> google.protobuf.Timestamp
-	30, // 11: mc.provenance.v1.SearchRequest.to:type_name -> google.protobuf.Timestamp
+	32, // 10: mc.provenance.v1.SearchRequest.from:type_name -> google.protobuf.Timestamp
+	32, // 11: mc.provenance.v1.SearchRequest.to:type_name -> google.protobuf.Timestamp
 	0,  // 12: mc.provenance.v1.SearchResponse.items:type_name -> mc.provenance.v1.Document
-	16, // 13: mc.provenance.v1.SearchResponse.total:type_name -> mc.provenance.v1.Total
-	17, // 14: mc.provenance.v1.SearchResponse.shards:type_name -> mc.provenance.v1.ShardStatus
-	12, // 15: mc.provenance.v1.SearchResponse.facets:type_name -> mc.provenance.v1.Facet
-	14, // 16: mc.provenance.v1.SearchResponse.histogram:type_name -> mc.provenance.v1.Histogram
-	13, // 17: mc.provenance.v1.Facet.values:type_name -> mc.provenance.v1.FacetValue
-	15, // 18: mc.provenance.v1.Histogram.buckets:type_name -> mc.provenance.v1.Bucket
-	30, // 19: mc.provenance.v1.Bucket.start:type_name -> google.protobuf.Timestamp
-	30, // 20: mc.provenance.v1.LookupRequest.since:type_name -> google.protobuf.Timestamp
-	30, // 21: mc.provenance.v1.LookupRequest.until:type_name -> google.protobuf.Timestamp
-	20, // 22: mc.provenance.v1.LookupResponse.digests:type_name -> mc.provenance.v1.DigestAnswer
-	17, // 23: mc.provenance.v1.LookupResponse.shards:type_name -> mc.provenance.v1.ShardStatus
-	0,  // 24: mc.provenance.v1.DigestAnswer.documents:type_name -> mc.provenance.v1.Document
-	30, // 25: mc.provenance.v1.LineageRequest.since:type_name -> google.protobuf.Timestamp
-	30, // 26: mc.provenance.v1.LineageRequest.until:type_name -> google.protobuf.Timestamp
-	23, // 27: mc.provenance.v1.LineageResponse.steps:type_name -> mc.provenance.v1.LineageStep
-	24, // 28: mc.provenance.v1.LineageResponse.digests:type_name -> mc.provenance.v1.LineageDigest
-	2,  // 29: mc.provenance.v1.LineageResponse.costs:type_name -> mc.provenance.v1.Cost
-	17, // 30: mc.provenance.v1.LineageResponse.shards:type_name -> mc.provenance.v1.ShardStatus
-	0,  // 31: mc.provenance.v1.LineageStep.document:type_name -> mc.provenance.v1.Document
-	4,  // 32: mc.provenance.v1.Provenance.Ingest:input_type -> mc.provenance.v1.IngestRequest
-	8,  // 33: mc.provenance.v1.Provenance.IngestStream:input_type -> mc.provenance.v1.IngestStreamRequest
-	10, // 34: mc.provenance.v1.Provenance.Search:input_type -> mc.provenance.v1.SearchRequest
-	21, // 35: mc.provenance.v1.Provenance.Lineage:input_type -> mc.provenance.v1.LineageRequest
-	18, // 36: mc.provenance.v1.Provenance.Lookup:input_type -> mc.provenance.v1.LookupRequest
-	25, // 37: mc.provenance.v1.Provenance.GetMode:input_type -> mc.provenance.v1.GetModeRequest
-	27, // 38: mc.provenance.v1.Provenance.SetMode:input_type -> mc.provenance.v1.SetModeRequest
-	5,  // 39: mc.provenance.v1.Provenance.Ingest:output_type -> mc.provenance.v1.IngestResponse
-	9,  // 40: mc.provenance.v1.Provenance.IngestStream:output_type -> mc.provenance.v1.IngestStreamResponse
-	11, // 41: mc.provenance.v1.Provenance.Search:output_type -> mc.provenance.v1.SearchResponse
-	22, // 42: mc.provenance.v1.Provenance.Lineage:output_type -> mc.provenance.v1.LineageResponse
-	19, // 43: mc.provenance.v1.Provenance.Lookup:output_type -> mc.provenance.v1.LookupResponse
-	26, // 44: mc.provenance.v1.Provenance.GetMode:output_type -> mc.provenance.v1.GetModeResponse
-	28, // 45: mc.provenance.v1.Provenance.SetMode:output_type -> mc.provenance.v1.SetModeResponse
-	39, // [39:46] is the sub-list for method output_type
-	32, // [32:39] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	18, // 13: mc.provenance.v1.SearchResponse.total:type_name -> mc.provenance.v1.Total
+	19, // 14: mc.provenance.v1.SearchResponse.shards:type_name -> mc.provenance.v1.ShardStatus
+	14, // 15: mc.provenance.v1.SearchResponse.facets:type_name -> mc.provenance.v1.Facet
+	16, // 16: mc.provenance.v1.SearchResponse.histogram:type_name -> mc.provenance.v1.Histogram
+	12, // 17: mc.provenance.v1.SearchResponse.explain:type_name -> mc.provenance.v1.Explain
+	13, // 18: mc.provenance.v1.Explain.shards:type_name -> mc.provenance.v1.ShardExplain
+	15, // 19: mc.provenance.v1.Facet.values:type_name -> mc.provenance.v1.FacetValue
+	17, // 20: mc.provenance.v1.Histogram.buckets:type_name -> mc.provenance.v1.Bucket
+	32, // 21: mc.provenance.v1.Bucket.start:type_name -> google.protobuf.Timestamp
+	32, // 22: mc.provenance.v1.LookupRequest.since:type_name -> google.protobuf.Timestamp
+	32, // 23: mc.provenance.v1.LookupRequest.until:type_name -> google.protobuf.Timestamp
+	22, // 24: mc.provenance.v1.LookupResponse.digests:type_name -> mc.provenance.v1.DigestAnswer
+	19, // 25: mc.provenance.v1.LookupResponse.shards:type_name -> mc.provenance.v1.ShardStatus
+	0,  // 26: mc.provenance.v1.DigestAnswer.documents:type_name -> mc.provenance.v1.Document
+	32, // 27: mc.provenance.v1.LineageRequest.since:type_name -> google.protobuf.Timestamp
+	32, // 28: mc.provenance.v1.LineageRequest.until:type_name -> google.protobuf.Timestamp
+	25, // 29: mc.provenance.v1.LineageResponse.steps:type_name -> mc.provenance.v1.LineageStep
+	26, // 30: mc.provenance.v1.LineageResponse.digests:type_name -> mc.provenance.v1.LineageDigest
+	2,  // 31: mc.provenance.v1.LineageResponse.costs:type_name -> mc.provenance.v1.Cost
+	19, // 32: mc.provenance.v1.LineageResponse.shards:type_name -> mc.provenance.v1.ShardStatus
+	0,  // 33: mc.provenance.v1.LineageStep.document:type_name -> mc.provenance.v1.Document
+	4,  // 34: mc.provenance.v1.Provenance.Ingest:input_type -> mc.provenance.v1.IngestRequest
+	8,  // 35: mc.provenance.v1.Provenance.IngestStream:input_type -> mc.provenance.v1.IngestStreamRequest
+	10, // 36: mc.provenance.v1.Provenance.Search:input_type -> mc.provenance.v1.SearchRequest
+	23, // 37: mc.provenance.v1.Provenance.Lineage:input_type -> mc.provenance.v1.LineageRequest
+	20, // 38: mc.provenance.v1.Provenance.Lookup:input_type -> mc.provenance.v1.LookupRequest
+	27, // 39: mc.provenance.v1.Provenance.GetMode:input_type -> mc.provenance.v1.GetModeRequest
+	29, // 40: mc.provenance.v1.Provenance.SetMode:input_type -> mc.provenance.v1.SetModeRequest
+	5,  // 41: mc.provenance.v1.Provenance.Ingest:output_type -> mc.provenance.v1.IngestResponse
+	9,  // 42: mc.provenance.v1.Provenance.IngestStream:output_type -> mc.provenance.v1.IngestStreamResponse
+	11, // 43: mc.provenance.v1.Provenance.Search:output_type -> mc.provenance.v1.SearchResponse
+	24, // 44: mc.provenance.v1.Provenance.Lineage:output_type -> mc.provenance.v1.LineageResponse
+	21, // 45: mc.provenance.v1.Provenance.Lookup:output_type -> mc.provenance.v1.LookupResponse
+	28, // 46: mc.provenance.v1.Provenance.GetMode:output_type -> mc.provenance.v1.GetModeResponse
+	30, // 47: mc.provenance.v1.Provenance.SetMode:output_type -> mc.provenance.v1.SetModeResponse
+	41, // [41:48] is the sub-list for method output_type
+	34, // [34:41] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_mc_provenance_v1_provenance_proto_init() }
@@ -2524,7 +2831,7 @@ func file_mc_provenance_v1_provenance_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_provenance_v1_provenance_proto_rawDesc), len(file_mc_provenance_v1_provenance_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -60,7 +60,7 @@ type ProvenanceClient interface {
 	// IngestStream is Ingest for many batches over one stream: one answer for each request,
 	// in order.
 	IngestStream(context.Context) *connect.BidiStreamForClient[v1.IngestStreamRequest, v1.IngestStreamResponse]
-	// Search returns matching documents, newest first.
+	// Search returns matching documents, newest first unless the request says otherwise.
 	Search(context.Context, *connect.Request[v1.SearchRequest]) (*connect.Response[v1.SearchResponse], error)
 	// Lineage walks from a digest through receipts: up to what it was made from, or down to
 	// what was made with it; or it finds a path to another digest.
@@ -186,7 +186,7 @@ type ProvenanceHandler interface {
 	// IngestStream is Ingest for many batches over one stream: one answer for each request,
 	// in order.
 	IngestStream(context.Context, *connect.BidiStream[v1.IngestStreamRequest, v1.IngestStreamResponse]) error
-	// Search returns matching documents, newest first.
+	// Search returns matching documents, newest first unless the request says otherwise.
 	Search(context.Context, *connect.Request[v1.SearchRequest]) (*connect.Response[v1.SearchResponse], error)
 	// Lineage walks from a digest through receipts: up to what it was made from, or down to
 	// what was made with it; or it finds a path to another digest.
