@@ -124,6 +124,7 @@ func (s *server) acquire(ctx context.Context, c *call, r *limiterv1.AcquireReque
 		return nil, malformedField(err)
 	}
 	s.metrics.decided(&h.Decision)
+	hideGlobals(c.principal, &h.Decision)
 	return &limiterv1.AcquireResponse{Decision: checkResponse(&h.Decision), Id: h.ID, ExpiresInMs: uint32(h.TTL.Milliseconds())}, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -31,7 +32,10 @@ func (s *server) checkREST(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h := w.Header()
-	if quotas := ratelimitheader.Of(s.deps.Checker.Limit, *d); len(quotas) > 0 {
+	shown := *d
+	shown.Levels = slices.Clone(d.Levels)
+	withoutGlobals(c.principal, &shown)
+	if quotas := ratelimitheader.Of(s.deps.Checker.Limit, shown); len(quotas) > 0 {
 		h.Set(ratelimitheader.Policy, ratelimitheader.Policies(quotas))
 		h.Set(ratelimitheader.Limit, ratelimitheader.Limits(quotas))
 	}

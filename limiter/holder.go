@@ -164,7 +164,7 @@ func (l *Leases) look() {
 		l.ahead.Store(true)
 	}
 	sets := map[limitSource]*limitSet{}
-	again := false // some replica follows its group again, so that routes which were not lent may be now
+	again := false                      // some replica follows its group again, so that routes which were not lent may be now
 	for id, g := range l.table.groups { // any order
 		follows := l.options.Follows(id)
 		again = g.shut.Swap(!follows) && follows || again

@@ -154,13 +154,13 @@ func TestDevRegion(t *testing.T) {
 func checkLimits(t *testing.T) {
 	t.Helper()
 	file := filepath.Join("..", "..", "docs", "examples", "limits.yaml")
-	if out, errs, status := maestro(t, "", "limit", "set", "-f", file, "--dry-run"); status != statusDone || !strings.Contains(out, "9 would be created, 0 replaced") {
+	if out, errs, status := maestro(t, "", "limit", "set", "-f", file, "--dry-run"); status != statusDone || !strings.Contains(out, "10 would be created, 0 replaced") {
 		t.Errorf("limit set --dry-run: %d %s %s", status, out, errs)
 	}
-	if out, errs, status := maestro(t, "", "limit", "set", "-f", file); status != statusDone || !strings.Contains(out, "9 created") {
+	if out, errs, status := maestro(t, "", "limit", "set", "-f", file); status != statusDone || !strings.Contains(out, "10 created") {
 		t.Errorf("limit set: %d %s %s", status, out, errs)
 	}
-	if out, _, status := maestro(t, "", "limit", "set", "-f", file, "--dry-run"); status != statusDone || !strings.HasPrefix(out, "0 would be created, 0 replaced, 9 unchanged") {
+	if out, _, status := maestro(t, "", "limit", "set", "-f", file, "--dry-run"); status != statusDone || !strings.HasPrefix(out, "0 would be created, 0 replaced, 10 unchanged") {
 		t.Errorf("the same again: %d %s", status, out)
 	}
 	check := func(want int, tenant string, cost string) string {

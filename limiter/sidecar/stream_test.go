@@ -152,9 +152,14 @@ func TestColumnsOfAnAnswer(t *testing.T) {
 		return client.Outcome{Decision: client.Decision{Reason: "limited", LimitID: id, Kind: "window", RetryAfterMs: ms, Version: 4}}
 	}
 	got := columns([]client.Outcome{
-		{Decision: client.Decision{Allow: true, Version: 5}}, deny("a", 7), {Err: refused("field_malformed", "x")}, deny("b", 8), deny("a", 9),
-		{Decision: client.Decision{Allow: true, Source: client.SourceFailure}}, {Decision: client.Decision{Allow: true, WouldDeny: true, Version: 6}},
-		{Decision: client.Decision{Allow: true}}, {Decision: client.Decision{Allow: true, Levels: []client.Level{{LimitID: "a"}}}},
+		{Decision: client.Decision{Allow: true, Version: 5}},
+		deny("a", 7),
+		{Err: refused("field_malformed", "x")},
+		deny("b", 8), deny("a", 9),
+		{Decision: client.Decision{Allow: true, Source: client.SourceFailure}},
+		{Decision: client.Decision{Allow: true, WouldDeny: true, Version: 6}},
+		{Decision: client.Decision{Allow: true}},
+		{Decision: client.Decision{Allow: true, Levels: []client.Level{{LimitID: "a"}}}},
 	}, true)
 	said := fmt.Sprint(got.GetChecks(), got.GetAllowed(), got.GetRetryAfterMs(), got.GetDenialAt(), len(got.GetDenials()), got.GetDenials()[1].GetLimitId(),
 		got.GetFailed()[0].GetCheck(), got.GetOnFailure(), got.GetWouldDeny(), got.GetLimitsVersion(), len(got.GetLevels()), got.GetLevels()[8].GetLevels()[0].GetLimitId())
