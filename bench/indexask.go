@@ -149,7 +149,7 @@ type questions struct {
 	right map[*corpus.Query]*corpus.Answer
 }
 
-// draw draws queries of every class over n documents and answers them from those that keep keeps.
+// drawQuestions draws queries of every class over n documents and answers them from those that keep keeps.
 func drawQuestions(c *corpus.Corpus, n, draws, warm int, keep func(d *corpus.Doc) bool) *questions {
 	qs := &questions{n: n, draws: draws, asked: map[string][]*corpus.Query{}, warm: map[string][]*corpus.Query{}, right: map[*corpus.Query]*corpus.Answer{}}
 	var all []*corpus.Query
@@ -225,14 +225,14 @@ func (b *bench) askAll(ctx context.Context, idx *indexed, workers int, a asking)
 // run asks the queries of one class: every client all of them, each from another place on.
 func (r *asked) run(ctx context.Context, clients []*client.Client, qs *questions, a asking) error {
 	queries := qs.asked[r.class][:min(a.draws, len(qs.asked[r.class]))]
-	cursors, err := cursorsFor(ctx, clients[0], r.class, slices.Concat(queries, qs.warm[r.class]), qs)
+	cursors, err := cursorsFor(ctx, clients[0], r.class, slices.Concat(queries, qs.warm[r.class]))
 	if err != nil {
 		return err
 	}
 	ask := askerOf(r.class)
 	if warm := qs.warm[r.class][:min(a.warm, len(qs.warm[r.class]))]; len(warm) > 0 {
 		for began, i := time.Now(), 0; i < len(warm) && time.Since(began) < a.limit/4; i++ {
-			if _, err := bounded2(ctx, func(ctx context.Context) (given, error) {
+			if _, err := inTime(ctx, func(ctx context.Context) (given, error) {
 				return ask(ctx, clients[i%len(clients)], warm[i], cursors[key(warm[i])])
 			}); err != nil && !a.fails {
 				return fmt.Errorf("warm up: %w", err)
@@ -247,7 +247,7 @@ func (r *asked) run(ctx context.Context, clients []*client.Client, qs *questions
 			for i := 0; i < len(queries) && time.Since(began) < a.limit && ctx.Err() == nil; i++ {
 				q := queries[(i+w*len(queries)/len(clients))%len(queries)]
 				asked := time.Now()
-				got, err := bounded2(ctx, func(ctx context.Context) (given, error) { return ask(ctx, c, q, cursors[key(q)]) })
+				got, err := inTime(ctx, func(ctx context.Context) (given, error) { return ask(ctx, c, q, cursors[key(q)]) })
 				took := time.Since(asked)
 				mu.Lock()
 				r.note(q, qs.right[q], &got, took, err, a.judge)
@@ -283,7 +283,8 @@ func (r *asked) note(q *corpus.Query, want *corpus.Answer, got *given, took time
 	}
 }
 
-func bounded2(ctx context.Context, call func(ctx context.Context) (given, error)) (given, error) {
+// inTime bounds the time of a call.
+func inTime(ctx context.Context, call func(ctx context.Context) (given, error)) (given, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	return call(ctx)
@@ -298,7 +299,7 @@ func key(q *corpus.Query) string {
 }
 
 // cursorsFor fetches what comes before deep pages, once for each search.
-func cursorsFor(ctx context.Context, c *client.Client, class string, queries []*corpus.Query, _ *questions) (map[string]string, error) {
+func cursorsFor(ctx context.Context, c *client.Client, class string, queries []*corpus.Query) (map[string]string, error) {
 	out := map[string]string{}
 	if class != corpus.Page200 {
 		return out, nil

@@ -179,7 +179,7 @@ func probeAfter(ctx context.Context, c *client.Client, killed time.Time) (gap ti
 	probe := &corpus.Query{Limit: 1, Start: corpus.None}
 	for time.Since(killed) < killWatch || gap > time.Since(killed)-killWatch {
 		asked := time.Now()
-		got, err := bounded2(ctx, func(ctx context.Context) (given, error) { return askSearch(ctx, c, probe, "") })
+		got, err := inTime(ctx, func(ctx context.Context) (given, error) { return askSearch(ctx, c, probe, "") })
 		if ctx.Err() != nil || time.Since(killed) > time.Minute {
 			return 0, 0, fmt.Errorf("no complete answers a minute after the kill: %w", errors.Join(err, ctx.Err()))
 		}
@@ -207,6 +207,8 @@ const (
 	besideRate    = 20_000 // documents a second
 	besideWindow  = 8 * time.Second
 	besideWorkers = 8
+	// besideMost is more documents than can come in that time.
+	besideMost = 2_000_000
 )
 
 // listClasses are asked while documents come in.
@@ -222,7 +224,7 @@ func measureIndexBeside(ctx context.Context, b *bench) error {
 	if b.quick {
 		window = 2 * time.Second
 	}
-	in, err := b.startIngesting(ctx)
+	in, err := b.startIngesting()
 	if err != nil {
 		return err
 	}
@@ -301,7 +303,7 @@ type trickle struct {
 	failed error
 }
 
-func (b *bench) startIngesting(context.Context) (*trickle, error) {
+func (b *bench) startIngesting() (*trickle, error) {
 	clients, err := b.newClients(besideWorkers, true)
 	if err != nil {
 		return nil, err
@@ -312,8 +314,8 @@ func (b *bench) startIngesting(context.Context) (*trickle, error) {
 		defer cancel()
 		return sendCorpus(ctx, clients[worker], b.idx.c, from, to, t.from)
 	}
-	// More than can come: a run that is ended meanwhile begins behind them.
-	return t, b.writeRecord(record{Stored: t.from, Sent: t.from})
+	// A run that is ended meanwhile sends again what may be there.
+	return t, b.writeRecord(record{Stored: t.from, Sent: t.from + besideMost})
 }
 
 func (t *trickle) start(ctx context.Context) {

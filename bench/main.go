@@ -42,6 +42,7 @@ type options struct {
 	// redis and ratelimit are the programs that limiter-peers measures; empty skips them.
 	redis, ratelimit string
 	keep             string // the folder of a region that stays; empty for none
+	indexPeers       string // the folder of the engines that index-peers measures; empty skips them
 	indexDraws       int    // queries of each class of make bench-index
 }
 
@@ -84,6 +85,7 @@ var steps = []step{
 	{name: "index-beside", run: measureIndexBeside, long: true},
 	{name: "index-single", run: measureIndexSingle, long: true},
 	{name: "index-quorum", run: measureIndexQuorum, long: true},
+	{name: "index-peers", run: measureIndexPeers, long: true},
 }
 
 func main() {
@@ -94,24 +96,25 @@ func main() {
 	binary := flag.String("binary", "", "the maestro `file` to measure; empty builds it")
 	redis := flag.String("redis", "", "the redis-server `file` for limiter-peers; empty skips what needs it")
 	ratelimit := flag.String("ratelimit", "", "the `file` of the server of envoyproxy/ratelimit for limiter-peers; empty skips it")
+	indexPeers := flag.String("index-peers", "", "the `folder` of the engines that scripts/indexpeers.sh fetches, for index-peers; empty skips them")
 	region := flag.String("region", "", "a `folder` that keeps the region of make bench-index; one with documents is used again, and one whose ingest was interrupted goes on")
 	noop := flag.String("noop", "", "serve a no-op API, `connect` or `api`, on stdin's terms; the benchmark starts itself so")
 	certs := flag.String("noop-certs", "", "the certificates' `folder` for -noop")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := start(ctx, *pattern, *quick, *documents, *behind, *binary, *redis, *ratelimit, *region, *noop, *certs); err != nil {
+	if err := start(ctx, *pattern, *quick, *documents, *behind, *binary, *redis, *ratelimit, *indexPeers, *region, *noop, *certs); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func start(ctx context.Context, pattern string, quick bool, documents int, behind int64, binary, redis, ratelimit, region, noop, certs string) error {
+func start(ctx context.Context, pattern string, quick bool, documents int, behind int64, binary, redis, ratelimit, indexPeers, region, noop, certs string) error {
 	if noop != "" {
 		return serveNoop(ctx, noop, certs)
 	}
 	o := options{
-		keep: region, binary: binary, redis: redis, ratelimit: ratelimit, quick: quick, documents: 1_000_000, window: 10 * time.Second, idle: 20 * time.Second,
+		keep: region, indexPeers: indexPeers, binary: binary, redis: redis, ratelimit: ratelimit, quick: quick, documents: 1_000_000, window: 10 * time.Second, idle: 20 * time.Second,
 		starts: 5, draws: 400, kills: 10, restarts: 3, soakCommands: 24_000_000, indexDraws: 500, behindBytes: 1 << 30, replaced: 200_000,
 	}
 	if quick {

@@ -234,9 +234,16 @@ func (d *drawer) draw() *Query {
 // disjoint are pairs of terms that a quarter to a half of all documents have, or half of the events
 // and decisions, and that no document has together.
 var disjoint = [][]Term{
-	{{OfKind, Receipt}, {OfDecision, 0}}, {{OfKind, Event}, {OfDecision, 0}}, {{OfKind, Receipt}, {OfKind, Decision}},
-	{{OfKind, Event}, {OfKind, Receipt}}, {{OfZone, 0}, {OfZone, 1}}, {{OfZone, 2}, {OfZone, 3}}, {{OfKind, Receipt}, {OfZone, 0}},
-	{{OfKind, Receipt}, {OfZone, 1}}, {{OfKind, Receipt}, {OfZone, 2}}, {{OfKind, Receipt}, {OfZone, 3}},
+	{{OfKind, Receipt}, {OfDecision, 0}},
+	{{OfKind, Event}, {OfDecision, 0}},
+	{{OfKind, Receipt}, {OfKind, Decision}},
+	{{OfKind, Event}, {OfKind, Receipt}},
+	{{OfZone, 0}, {OfZone, 1}},
+	{{OfZone, 2}, {OfZone, 3}},
+	{{OfKind, Receipt}, {OfZone, 0}},
+	{{OfKind, Receipt}, {OfZone, 1}},
+	{{OfKind, Receipt}, {OfZone, 2}},
+	{{OfKind, Receipt}, {OfZone, 3}},
 }
 
 // count is an exact count of few, of many of a tenant, or of many.
