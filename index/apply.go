@@ -213,7 +213,7 @@ func (m *Machine) knownIDs() (ids knownIDs, release func()) {
 func (k knownIDs) mayContain(term []byte) bool {
 	for _, h := range k.heads {
 		if g := h.byCode[term[0]]; g != nil {
-			if _, ok := g.terms[string(term[1:])]; ok {
+			if _, ok := g.find(term[1:]); ok {
 				return true
 			}
 		}

@@ -216,21 +216,40 @@ func appendWord(b []byte, codes []string, s string) []byte {
 // appendHex writes lower-case hex as the bytes it stands for: length*2+1 says so, length*2
 // announces plain text.
 func appendHex(b []byte, s string) []byte {
-	if len(s)%2 == 0 && isLowerHex(s) {
+	start := len(b)
+	if len(s)%2 == 0 && s != "" {
 		b = binary.AppendUvarint(b, uint64(len(s)/2)<<1|1)
-		b, _ = hex.AppendDecode(b, []byte(s)) // cannot fail: isLowerHex
-		return b
+		var all byte
+		for i := 0; i+1 < len(s); i += 2 {
+			high, low := hexValues[s[i]], hexValues[s[i+1]]
+			all |= high | low
+			b = append(b, high<<4|low)
+		}
+		if all < 0x10 {
+			return b
+		}
+		b = b[:start]
 	}
 	return append(binary.AppendUvarint(b, uint64(len(s))<<1), s...)
 }
 
-func isLowerHex(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
+// hexValues has what a digit of lower-case hex stands for, and 0xFF for all other bytes.
+var hexValues = func() (values [256]byte) {
+	for i := range values {
+		values[i] = 0xFF
 	}
-	return s != ""
+	for i, c := range []byte("0123456789abcdef") {
+		values[c] = byte(i)
+	}
+	return values
+}()
+
+func isLowerHex(s string) bool {
+	var all byte
+	for i := range len(s) {
+		all |= hexValues[s[i]]
+	}
+	return all < 0x10 && s != ""
 }
 
 // reader consumes an encoding. Texts are parts of the one string that holds it all. After a

@@ -217,7 +217,7 @@ func (l headLeaves) lookup(t term) (posting, error) {
 	if g == nil {
 		return headPosting{}, nil
 	}
-	n, ok := g.terms[t.value]
+	n, ok := g.find([]byte(t.value))
 	if !ok {
 		return headPosting{}, nil
 	}

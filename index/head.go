@@ -1,7 +1,7 @@
 package index
 
 import (
-	"encoding/binary"
+	"hash/maphash"
 	"math"
 	"strings"
 	"sync"
@@ -33,7 +33,7 @@ type head struct {
 	// postings are count<<32 | ref. The ref of one document is its local number; up to
 	// listMax it is an index into lists, above into bitmaps.
 	postings []uint64
-	lists    [][]uint16
+	lists    lists
 	bitmaps  []*roaring.Bitmap
 	// tenants has one copy of each name.
 	tenants map[string]string
@@ -47,43 +47,6 @@ type head struct {
 	rows       rowArena
 
 	scratch []byte
-}
-
-// termGroup maps the values of one field to their postings.
-type termGroup struct {
-	name  string
-	terms map[string]uint32
-	// list has the terms as they came: to go through them all, it is read in sequence.
-	list []headTerm
-}
-
-// headTerm is a value with eight of its bytes as an integer, which most comparisons need
-// only.
-type headTerm struct {
-	bytes   uint64
-	value   string
-	posting uint32
-}
-
-// eightBytes are the first bytes of a text, zeros behind its end.
-func eightBytes(s string) uint64 {
-	var b [8]byte
-	copy(b[:], s)
-	return binary.BigEndian.Uint64(b[:])
-}
-
-// prefixed visits the values that begin with prefix until visit returns false.
-func (g *termGroup) prefixed(prefix string, visit func(value string) bool) {
-	want, mask := eightBytes(prefix), ^uint64(0)
-	if len(prefix) < 8 {
-		mask <<= 64 - 8*len(prefix)
-	}
-	for i := range g.list {
-		t := &g.list[i]
-		if t.bytes&mask == want && strings.HasPrefix(t.value, prefix) && !visit(t.value) {
-			return
-		}
-	}
 }
 
 func newHead(base uint64) *head {
@@ -101,10 +64,7 @@ func (h *head) add(docs []Document) {
 
 func (h *head) addOne(d *Document) {
 	local := uint16(len(h.docs))
-	id := h.text(groupID, d.ID, local)
-	if id == "" { // another tenant has the id too
-		id = strings.Clone(d.ID)
-	}
+	h.text(groupID, d.ID, local)
 	tenant, ok := h.tenants[d.Tenant]
 	if !ok {
 		tenant = strings.Clone(d.Tenant)
@@ -139,7 +99,7 @@ func (h *head) addOne(d *Document) {
 		h.term(h.attribute(a.Name), local)
 	}
 	h.docs = append(h.docs, segment.Document{
-		Time: d.Time, ID: id, Tenant: tenant, Stamped: d.TimeStamped, Duration: d.DurationMs,
+		Time: d.Time, ID: strings.Clone(d.ID), Tenant: tenant, Stamped: d.TimeStamped, Duration: d.DurationMs,
 		Cost: max(d.CostMicros, costMin), HasCost: d.Currency != "",
 	})
 	h.scratch = AppendDocument(h.scratch[:0], d)
@@ -147,15 +107,13 @@ func (h *head) addOne(d *Document) {
 	h.newest, h.oldest = max(h.newest, d.Time), min(h.oldest, d.Time)
 }
 
-// text indexes a field's value unless it is empty, and returns the head's own copy of a new
-// one.
-func (h *head) text(group, value string, local uint16) string {
+// text indexes a field's value unless it is empty.
+func (h *head) text(group, value string, local uint16) {
 	if value == "" {
-		return ""
+		return
 	}
 	h.scratch = appendValue(h.scratch[:0], value)
-	_, fresh := h.term(h.code(group), local)
-	return fresh
+	h.term(h.code(group), local)
 }
 
 func (h *head) reason(text string, local uint16) {
@@ -172,7 +130,7 @@ func (h *head) reason(text string, local uint16) {
 func (h *head) code(name string) *termGroup {
 	g := h.byCode[name[0]]
 	if g == nil {
-		g = &termGroup{name: name, terms: map[string]uint32{}}
+		g = &termGroup{name: name}
 		h.byCode[name[0]], h.groups[name] = g, g
 	}
 	return g
@@ -184,55 +142,51 @@ func (h *head) attribute(name string) *termGroup {
 	key := append(append(append(buf[:0], groupAttribute...), name...), 0)
 	g := h.groups[string(key)]
 	if g == nil {
-		g = &termGroup{name: string(key), terms: map[string]uint32{}}
+		g = &termGroup{name: string(key)}
 		h.groups[g.name] = g
 	}
 	return g
 }
 
 // term adds the document to the posting of the value in scratch. It returns the posting's
-// number, and the value if it is new.
-func (h *head) term(g *termGroup, local uint16) (n uint32, fresh string) {
-	n, ok := g.terms[string(h.scratch)]
-	if !ok {
-		value := string(h.scratch)
+// number, and whether the value is new.
+func (h *head) term(g *termGroup, local uint16) (n uint32, fresh bool) {
+	hash := maphash.Bytes(headSeed, h.scratch)
+	found, slot := g.probe(h.scratch, hash)
+	if found == 0 {
 		n = uint32(len(h.postings))
-		g.terms[value] = n
-		g.list = append(g.list, headTerm{eightBytes(value), value, n})
+		g.insert(h.scratch, hash, slot, n)
 		h.postings = append(h.postings, 1<<32|uint64(local))
-		return n, value
+		return n, true
 	}
+	n = g.list[found-1].posting
 	p := h.postings[n]
-	count, ref := p>>32, uint32(p)
+	count, ref := int(p>>32), uint32(p)
 	switch {
 	case count == 1:
-		if ref == uint32(local) {
+		if ref != uint32(local) {
+			h.postings[n] = 2<<32 | uint64(h.lists.begin(uint16(ref), local))
+		}
+	case count <= listMax:
+		list := h.lists.of(ref, count)
+		if list[count-1] == local {
 			break
 		}
-		h.postings[n] = 2<<32 | uint64(len(h.lists))
-		h.lists = append(h.lists, []uint16{uint16(ref), local})
-	case count < listMax:
-		list := h.lists[ref]
-		if list[len(list)-1] == local {
+		if count < listMax {
+			h.postings[n] = uint64(count+1)<<32 | uint64(h.lists.add(ref, count, local))
 			break
 		}
-		h.lists[ref] = append(list, local)
-		h.postings[n] = p + 1<<32
-	case count == listMax:
-		if list := h.lists[ref]; list[len(list)-1] == local {
-			break
-		}
-		bm := listBitmap(h.lists[ref])
+		bm := listBitmap(list)
 		bm.Add(uint32(local))
-		h.lists[ref] = nil
-		h.postings[n] = (count+1)<<32 | uint64(len(h.bitmaps))
+		h.lists.drop(ref, count)
+		h.postings[n] = uint64(count+1)<<32 | uint64(len(h.bitmaps))
 		h.bitmaps = append(h.bitmaps, bm)
 	default:
 		if h.bitmaps[ref].CheckedAdd(uint32(local)) {
 			h.postings[n] = p + 1<<32
 		}
 	}
-	return n, ""
+	return n, false
 }
 
 func listBitmap(list []uint16) *roaring.Bitmap {
@@ -260,7 +214,7 @@ func (p headPosting) Bitmap() (*roaring.Bitmap, error) {
 	case n == 1:
 		return roaring.BitmapOf(ref), nil
 	case n <= listMax:
-		return listBitmap(p.h.lists[ref]), nil
+		return listBitmap(p.h.lists.of(ref, n)), nil
 	}
 	return p.h.bitmaps[ref], nil
 }

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"cmp"
 	"iter"
 	"slices"
@@ -49,21 +50,22 @@ func (t *headTerms) all() iter.Seq2[[]byte, *segment.Postings] {
 	return func(yield func([]byte, *segment.Postings) bool) {
 		t.wide = make([]uint32, 1024)
 		groups := make([]*termGroup, 0, len(t.groups))
+		var digestGroups [segment.Directions]*termGroup
 		var digests [segment.Directions][]headTerm
 		for _, g := range t.groups { // any order: they are sorted below
 			if direction := strings.Index(digestNames, g.name); direction >= 0 {
-				digests[direction] = g.sorted()
+				digestGroups[direction], digests[direction] = g, g.sorted()
 			} else {
 				groups = append(groups, g)
 			}
 		}
-		if !t.yieldDigests(digests, yield) {
+		if !t.yieldDigests(digestGroups, digests, yield) {
 			return
 		}
 		slices.SortFunc(groups, func(a, b *termGroup) int { return cmp.Compare(a.name, b.name) })
 		for _, g := range groups {
 			for _, v := range g.sorted() {
-				t.term = append(append(t.term[:0], g.name...), v.value...)
+				t.term = append(append(t.term[:0], g.name...), g.value(&v)...)
 				t.postings[0] = t.read(t.postings[0][:0], v.posting)
 				if !yield(t.term, &t.postings) {
 					return
@@ -78,23 +80,36 @@ func (t *headTerms) all() iter.Seq2[[]byte, *segment.Postings] {
 const digestNames = groupInput + groupOutput + groupSubject
 
 // yieldDigests merges the digests of all directions.
-func (t *headTerms) yieldDigests(rest [segment.Directions][]headTerm, yield func([]byte, *segment.Postings) bool) bool {
+func (t *headTerms) yieldDigests(groups [segment.Directions]*termGroup, rest [segment.Directions][]headTerm, yield func([]byte, *segment.Postings) bool) bool {
+	// The value that each direction is at, nil at its end.
+	var at [segment.Directions][]byte
+	next := func(direction int) {
+		at[direction] = nil
+		if len(rest[direction]) > 0 {
+			at[direction] = groups[direction].value(&rest[direction][0])
+		}
+	}
+	for direction := range at {
+		next(direction)
+	}
 	for n := uint32(0); ; n++ {
-		value, found := "", false
-		for _, terms := range rest {
-			if len(terms) > 0 && (!found || terms[0].value < value) {
-				value, found = terms[0].value, true
+		var value []byte
+		for _, v := range at {
+			if v != nil && (value == nil || bytes.Compare(v, value) < 0) {
+				value = v
 			}
 		}
-		if !found {
+		if value == nil {
 			break
 		}
-		for direction, terms := range rest {
+		for direction := range at {
 			t.postings[direction] = t.postings[direction][:0]
-			if len(terms) > 0 && terms[0].value == value {
-				t.postings[direction] = t.read(t.postings[direction], terms[0].posting)
-				t.digest[terms[0].posting] = n<<2 | uint32(direction)
-				rest[direction] = terms[1:]
+			if at[direction] != nil && bytes.Equal(at[direction], value) {
+				posting := rest[direction][0].posting
+				t.postings[direction] = t.read(t.postings[direction], posting)
+				t.digest[posting] = n<<2 | uint32(direction)
+				rest[direction] = rest[direction][1:]
+				next(direction)
 			}
 		}
 		t.term = append(append(t.term[:0], segment.DigestGroup), value...)
@@ -115,7 +130,7 @@ func (t *headTerms) read(b []uint32, posting uint32) []uint32 {
 	case count == 1:
 		return append(b, ref)
 	case count <= listMax:
-		for _, n := range t.lists[ref] {
+		for _, n := range t.lists.of(ref, int(count)) {
 			b = append(b, uint32(n))
 		}
 		return b
@@ -128,26 +143,4 @@ func (t *headTerms) read(b []uint32, posting uint32) []uint32 {
 			b = append(b, t.wide[:n]...)
 		}
 	}
-}
-
-// sorted lists the group's values in order.
-func (g *termGroup) sorted() []headTerm {
-	terms := slices.Clone(g.list)
-	shared := len(terms[0].value) // bytes that all values have in common
-	for _, t := range terms {
-		shared = min(shared, len(t.value))
-		for t.value[:shared] != terms[0].value[:shared] {
-			shared--
-		}
-	}
-	for i := range terms {
-		terms[i].bytes = eightBytes(terms[i].value[shared:])
-	}
-	slices.SortFunc(terms, func(a, b headTerm) int {
-		if a.bytes != b.bytes {
-			return cmp.Compare(a.bytes, b.bytes)
-		}
-		return strings.Compare(a.value, b.value)
-	})
-	return terms
 }

@@ -1,12 +1,14 @@
 package segment
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"iter"
 	"math"
+	"math/bits"
 	"slices"
 
 	"github.com/cespare/xxhash/v2"
@@ -70,6 +72,7 @@ func Build(w io.Writer, in Input) error {
 		local[a] = uint32(l)
 	}
 	var renumbered Postings
+	set := make([]uint64, (n+63)/64)
 	c := content{
 		base: in.Base,
 		docs: n,
@@ -80,11 +83,7 @@ func Build(w io.Writer, in Input) error {
 		terms: func(yield func([]byte, *Postings) error) error {
 			for term, arrivals := range in.Terms {
 				for i := range arrivals {
-					renumbered[i] = renumbered[i][:0]
-					for _, a := range arrivals[i] {
-						renumbered[i] = append(renumbered[i], local[a])
-					}
-					slices.Sort(renumbered[i])
+					renumbered[i] = renumber(renumbered[i][:0], arrivals[i], local, set)
 				}
 				if err := yield(term, &renumbered); err != nil {
 					return err
@@ -96,6 +95,31 @@ func Build(w io.Writer, in Input) error {
 		rest:    func(l uint32) ([]byte, error) { return in.Rest(order[l]), nil },
 	}
 	return c.write(w)
+}
+
+// renumber appends the local numbers of arrivals in ascending order. set has a bit for each
+// document; it is zero before and afterwards.
+func renumber(b, arrivals, local []uint32, set []uint64) []uint32 {
+	if len(arrivals) < len(set) { // fewer than to look at all of the set
+		for _, a := range arrivals {
+			b = append(b, local[a])
+		}
+		if len(b) > 1 {
+			slices.Sort(b)
+		}
+		return b
+	}
+	for _, a := range arrivals {
+		l := local[a]
+		set[l/64] |= 1 << (l % 64)
+	}
+	for i, word := range set {
+		for ; word != 0; word &= word - 1 {
+			b = append(b, uint32(i*64+bits.TrailingZeros64(word)))
+		}
+		set[i] = 0
+	}
+	return b
 }
 
 // number is a document's numbers.
@@ -179,7 +203,7 @@ func (b *builder) term(term []byte, locals *Postings) error {
 		}
 	}
 	directed := len(term) > 0 && term[0] == DigestGroup
-	if mask == 0 || !directed && mask != 1 || b.last != nil && slices.Compare(term, b.last) <= 0 {
+	if mask == 0 || !directed && mask != 1 || b.last != nil && bytes.Compare(term, b.last) <= 0 {
 		return fmt.Errorf("segment: term %q is empty or out of order", term)
 	}
 	if len(b.chunk.ends) > 0 && (b.chunk.full() || term[0] != b.last[0]) {

@@ -179,7 +179,15 @@ func (w *chunkWriter) hexRange(prefix int) (from, to int, ok bool) {
 	return from, to, true
 }
 
-func isHexDigit(c byte) bool { return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' }
+// hexDigits tells which bytes are digits of lower-case hex.
+var hexDigits = func() (digits [256]bool) {
+	for _, c := range []byte("0123456789abcdef") {
+		digits[c] = true
+	}
+	return digits
+}()
+
+func isHexDigit(c byte) bool { return hexDigits[c] }
 
 func allHex(b []byte) bool {
 	for _, c := range b {
