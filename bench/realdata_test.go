@@ -291,7 +291,7 @@ func addFiles(t *testing.T, in *client.Ingester, paths []string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := in.Add(patiently(t), path, bytes.NewReader(data)); err != nil {
+		if err := in.Add(patiently(t), path, bytes.NewReader(data), 0); err != nil {
 			t.Fatal(err)
 		}
 	}

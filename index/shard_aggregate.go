@@ -200,12 +200,13 @@ func (s headSource) countTexts(field query.Field, documents *roaring.Bitmap, add
 	if g == nil {
 		return nil
 	}
-	for _, t := range g.list {
+	for i := range g.list {
+		t := &g.list[i]
 		n, first := s.countIn(s.postings[t.posting], documents)
 		if n == 0 {
 			continue
 		}
-		value := t.value
+		value := string(g.value(t))
 		if isHashed(value) {
 			var err error
 			if value, err = wholeValue(field, s.rows.row(first)); err != nil {
@@ -228,7 +229,7 @@ func (h *head) countIn(p uint64, documents *roaring.Bitmap) (n uint64, found uin
 	case length == 1:
 		count(ref)
 	case length <= listMax:
-		for _, local := range h.lists[ref] {
+		for _, local := range h.lists.of(ref, int(length)) {
 			count(uint32(local))
 		}
 	default:

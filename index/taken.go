@@ -80,7 +80,7 @@ func (h *head) document(d *Document) []byte {
 	if g == nil {
 		return nil
 	}
-	n, ok := g.terms[d.ID]
+	n, ok := g.find(appendValue(nil, d.ID))
 	if !ok {
 		return nil
 	}
