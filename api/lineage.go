@@ -64,7 +64,8 @@ func lineageRequest(who Principal, r *provenancev1.LineageRequest) (index.Lineag
 func sinceUntil(r interface {
 	GetSince() *timestamppb.Timestamp
 	GetUntil() *timestamppb.Timestamp
-}) (since, until int64, f *fault) {
+},
+) (since, until int64, f *fault) {
 	if since, f = bound("since", r.GetSince()); f != nil {
 		return 0, 0, f
 	}

@@ -188,9 +188,6 @@ func (b *bench) reportStage(ctx context.Context, idx *indexed, m measured, to in
 		return err
 	}
 	for _, r := range results {
-		if r.unavailable {
-			continue
-		}
 		g.p95[r.class] = percentile(r.m.samples, 0.95)
 		if r.wrong > 0 {
 			return fmt.Errorf("%d of %d answers of %s at %d documents were wrong, the first: %s", r.wrong, len(r.m.samples), r.class, to, r.why)

@@ -48,7 +48,10 @@ func rowsOf(t testing.TB, d *fsmtest.Driver, table byte) int {
 }
 
 var moveQueries = []shardQuery{
-	{limit: 100}, {text: "because", limit: 7, exact: true}, {text: "task:task1", limit: 100}, {text: "id:5", limit: 3},
+	{limit: 100},
+	{text: "because", limit: 7, exact: true},
+	{text: "task:task1", limit: 100},
+	{text: "id:5", limit: 3},
 	{text: "task:task* -task:task2", limit: 50, exact: true},
 }
 

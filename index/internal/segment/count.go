@@ -2,8 +2,9 @@ package segment
 
 import (
 	"cmp"
-	"github.com/RoaringBitmap/roaring/v2"
 	"slices"
+
+	"github.com/RoaringBitmap/roaring/v2"
 )
 
 // Costs that decide how texts are counted, in tenths of a microsecond: of a posting that is
