@@ -237,6 +237,7 @@ func Open(o Options, groups []Group) (*Host, error) {
 		s := h.newSeat(g)
 		h.seats[g.ID] = s
 		h.order = append(h.order, s)
+		h.metrics.startAtZero(g)
 	}
 	h.setPlacements(o.Placements)
 	if err := h.openReplicas(o); err != nil {
