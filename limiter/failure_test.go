@@ -183,9 +183,14 @@ func TestLimitsStandInForTheirGroup(t *testing.T) {
 // await polls for something that another goroutine brings about.
 func await(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
+	end, tick := time.NewTimer(time.Minute), time.NewTicker(time.Millisecond)
+	defer end.Stop()
+	defer tick.Stop()
+	for !is() {
+		select {
+		case <-end.C:
 			t.Fatal("waited in vain for", what)
+		case <-tick.C:
 		}
 	}
 }

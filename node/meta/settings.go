@@ -7,25 +7,21 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/maestro-conductor/maestro/api"
 	"github.com/maestro-conductor/maestro/internal/wire"
-	"github.com/maestro-conductor/maestro/limiter"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
 // Keys of the settings.
 const (
-	settingCluster   = "cluster"    // cluster id, region
-	settingCursorKey = "cursor_key" // authenticates the cursors of searches
-	// settingLimiterMode is how limits act; without it, they are enforced. It is written from
-	// raftfsm.LevelLeases on.
+	settingCluster     = "cluster"    // cluster id, region
+	settingCursorKey   = "cursor_key" // authenticates the cursors of searches
 	settingLimiterMode = "limiter_mode"
+	settingIndexMode   = "index_write"
 )
 
 const (
 	cursorKeyBytes      = 32
 	clusterValueVersion = 1
-	modeValueVersion    = 1
 )
 
 // ErrOtherCluster means that the region was founded under another cluster id or name.
@@ -63,10 +59,10 @@ func validSetting(key string, value []byte) error {
 		}
 		return nil
 	case settingLimiterMode:
-		_, err := decodeMode(value)
+		_, err := limiterMode.decode(value)
 		return err
 	case settingIndexMode:
-		_, err := decodeIndexMode(value)
+		_, err := indexMode.decode(value)
 		return err
 	}
 	return fmt.Errorf("%w: setting %q is unknown to this build", errCodec, key)
@@ -111,53 +107,4 @@ func (s *Service) Settings() (Settings, bool) {
 func (s *Service) CursorKey() ([]byte, bool) {
 	value, ok := s.machine.views.setting(settingCursorKey)
 	return bytes.Clone(value), ok
-}
-
-// LimiterMode is how limits act, as this node knows it. A node that is cut off keeps what it knew;
-// it answers nobody a second later.
-func (m *Machine) LimiterMode() limiter.Mode { return limiter.Mode(m.views.mode.Load()) }
-
-// LimiterMode is how limits act in the region, linearizably.
-func (s *Service) LimiterMode(ctx context.Context) (limiter.Mode, error) {
-	f, err := s.read(ctx, tableSettings, 0)
-	if err != nil {
-		return 0, fmt.Errorf("meta: mode of the limits: %w", err)
-	}
-	r := f.records[settingLimiterMode]
-	if r.deleted || len(r.value) == 0 {
-		return limiter.ModeEnforce, nil
-	}
-	return decodeMode(r.value)
-}
-
-// SetLimiterMode changes how limits act: every node that answers follows within a second. It
-// returns api.ErrLevel while a member does not know modes.
-func (s *Service) SetLimiterMode(ctx context.Context, mode limiter.Mode) (before limiter.Mode, err error) {
-	if s.groups.Level() < raftfsm.LevelLeases {
-		return 0, fmt.Errorf("meta: mode of the limits: %w", api.ErrLevel)
-	}
-	if before, err = s.LimiterMode(ctx); err != nil {
-		return 0, err
-	}
-	res, err := s.change(ctx, change{table: tableSettings, actor: anyOwner, steps: []step{
-		{kind: kindPut, key: settingLimiterMode, owner: anyOwner, value: encodeMode(mode)},
-	}}, raftfsm.RequestID{})
-	if err == nil && res.outcome != outcomeDone {
-		err = unexpected(res)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("meta: mode of the limits: %w", err)
-	}
-	return before, nil
-}
-
-func encodeMode(m limiter.Mode) []byte { return []byte{modeValueVersion, byte(m)} }
-
-func decodeMode(b []byte) (limiter.Mode, error) {
-	r := wire.NewReader(b)
-	v, m := r.Byte(modeValueVersion), limiter.Mode(r.Byte(byte(len(limiter.Modes)-1)))
-	if err := r.Done(); err != nil || v != modeValueVersion {
-		return 0, errRow("setting " + settingLimiterMode)
-	}
-	return m, nil
 }

@@ -3,9 +3,6 @@ package meta
 import (
 	"sync"
 	"sync/atomic"
-
-	"github.com/maestro-conductor/maestro/index"
-	"github.com/maestro-conductor/maestro/limiter"
 )
 
 // views are the records that every node needs at hand, decoded. The machine writes them when
@@ -141,16 +138,8 @@ func (v *views) setSetting(r record) {
 
 // followMode takes over the modes: without settings limits are enforced, and the index takes all.
 func (v *views) followMode() {
-	mode, err := decodeMode(v.settings[settingLimiterMode])
-	if err != nil {
-		mode = limiter.ModeEnforce
-	}
-	v.mode.Store(uint32(mode))
-	indexMode, err := decodeIndexMode(v.settings[settingIndexMode])
-	if err != nil {
-		indexMode = index.ModeReadWrite
-	}
-	v.indexMode.Store(uint32(indexMode))
+	v.mode.Store(limiterMode.inForce(v.settings[settingLimiterMode]))
+	v.indexMode.Store(indexMode.inForce(v.settings[settingIndexMode]))
 }
 
 func (v *views) signalLimits() {
