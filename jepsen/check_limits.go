@@ -118,10 +118,11 @@ func checkUtilisation(h *History) Finding {
 		if !l.Binding {
 			continue
 		}
+		telling, most := l.gives(quiet)
 		uses := map[string]*use{}
 		for i := range h.Ops {
 			op := &h.Ops[i]
-			if op.Check == nil || op.Outcome != outcomeOK || !within(quiet, op.Completed) {
+			if op.Check == nil || op.Outcome != outcomeOK || !within(telling, op.Completed) {
 				continue
 			}
 			name, ok := l.counter(op.Check)
@@ -141,14 +142,33 @@ func checkUtilisation(h *History) Finding {
 		for _, name := range sortedKeys(uses) {
 			u := uses[name]
 			f.Checked++
-			given := min(l.Tokens*int64(length)/int64(l.PeriodNs), u.asked)
+			given := min(most, u.asked)
 			if u.admitted*100 < given*utilisationPercent {
-				f.violate("counter %s: %d admitted of %d asked for in %v without faults; at least %d %% of %d must be",
-					name, u.admitted, u.asked, length, utilisationPercent, given)
+				f.violate("counter %s: %d admitted of %d asked for without faults; at least %d %% of %d must be",
+					name, u.admitted, u.asked, utilisationPercent, given)
 			}
 		}
 	}
 	return f
+}
+
+// gives is what a counter of the limit surely gives in the quiet stretches that tell something of it.
+// A bucket fills at any time. A window may be used up at the very end of a fault, and gives nothing then
+// until its length is over: so it is held to its whole lengths within a stretch, and shorter stretches
+// tell nothing.
+func (l LimitModel) gives(quiet []stretch) (telling []stretch, tokens int64) {
+	var length int64
+	for _, q := range quiet {
+		d := q.to - q.from
+		if l.isWindow() {
+			if d -= d % int64(l.PeriodNs); d == 0 {
+				continue
+			}
+		}
+		length += d
+		telling = append(telling, q)
+	}
+	return telling, l.Tokens * length / int64(l.PeriodNs)
 }
 
 // stretch is an interval of the run.

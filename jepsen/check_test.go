@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -142,6 +143,29 @@ func TestUtilisation(t *testing.T) {
 	finding(t, checkUtilisation, during, "0 admitted of 250")
 	during.Faults[0].Ended = 9000 * ms
 	finding(t, checkUtilisation, during, "free of faults")
+}
+
+// TestUtilisationOfWindows uses up windows of three seconds just before a fault ends.
+func TestUtilisationOfWindows(t *testing.T) {
+	run := func(quiet time.Duration, admit func(at int64) bool) *History {
+		var ops []Op
+		for at := int64(0); at < 30_000; at += 20 {
+			ops = append(ops, checked(at, at+1, "ana", admit(at)))
+		}
+		h := history(ops...)
+		h.Header.Limits = []LimitModel{{ID: "window", Scope: "tenant", Tenant: "acme", Tokens: 30, PeriodNs: 3 * time.Second, Binding: true}}
+		for at := int64(0); at < 30_000; at += 10_000 {
+			h.Faults = append(h.Faults, Fault{Kind: faultPause, Started: at * ms, Ended: (at+10_000)*ms - int64(quiet)})
+		}
+		return h
+	}
+	early := func(at int64) bool { return at%3000 < 600 } // its 30 tokens at once, as the window allows
+	finding(t, checkUtilisation, run(4*time.Second, early), "")
+	h := run(2*time.Second, early)
+	h.Header.Limits = append(h.Header.Limits, LimitModel{ID: "bucket", Scope: "token", Tenant: "acme", Tokens: 10, PeriodNs: time.Second, Burst: 5, Binding: true})
+	h.Ops = slices.DeleteFunc(h.Ops, func(op Op) bool { return op.Check.Allowed })
+	finding(t, checkUtilisation, h, "counter bucket/ana: 0 admitted") // two seconds tell of a bucket, and nothing of a window
+	finding(t, checkUtilisation, run(4*time.Second, func(at int64) bool { return at%3000 < 120 }), "counter window")
 }
 
 // doc ids of the tests; all belong to the execution "run".
