@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"strings"
 
@@ -24,7 +25,8 @@ func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 	before := m.docs // only Apply and Load write it, both on this goroutine
 	ids, release := m.knownIDs()
 	defer release()
-	a := applier{tx: tx, m: m, layout: m.layout, wall: e.Wall, before: before, next: before, row: m.row, ids: ids, fresh: map[documentID]int{}}
+	a := applier{tx: tx, m: m, layout: m.layout, wall: e.Wall, before: before, next: before, ids: ids, buffers: &m.buffers}
+	a.reset()
 	results := make([][]byte, len(e.Commands))
 	for i, c := range e.Commands {
 		var err error
@@ -32,14 +34,13 @@ func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 			return nil, err
 		}
 	}
-	m.row = a.row[:0]
 	if a.next == before {
 		return results, nil
 	}
 	if err := tx.Set([]byte{tableCount}, binary.BigEndian.AppendUint64(nil, a.next)); err != nil {
 		return nil, err
 	}
-	tx.OnCommit(func() { m.publish(a.stored) })
+	tx.OnCommit(func() { m.publish(a.stored, a.rows) })
 	return results, nil
 }
 
@@ -52,12 +53,34 @@ type applier struct {
 	wall   int64
 	before uint64 // documents before the entry
 	next   uint64 // number of the next document
-	stored []Document
 	ids    knownIDs
+	*buffers
+}
+
+// buffers are what one entry after the other is applied in.
+type buffers struct {
+	// stored are the entry's new documents, and rows what is stored of them, most of it in the entry.
+	stored []Document
+	rows   [][]byte
 	// fresh maps the ids of this entry's documents to their place in stored.
 	fresh map[documentID]int
+	// batch are the documents of a command; taken tells which ids some document may have.
+	batch []Document
+	taken []bool
 
-	row, key, value []byte
+	hashes     []uint64
+	key, value []byte
+}
+
+func (b *buffers) reset() {
+	clear(b.stored) // lets go of what they are made of
+	clear(b.rows)
+	clear(b.batch)
+	b.stored, b.rows, b.batch = b.stored[:0], b.rows[:0], b.batch[:0]
+	if b.fresh == nil {
+		b.fresh = map[documentID]int{}
+	}
+	clear(b.fresh)
 }
 
 // documentID is what is taken once.
@@ -83,31 +106,40 @@ func (a *applier) ingest(command []byte) (result []byte, err error) {
 	if err != nil {
 		return nil, err // a newer build would execute it: going on would let replicas differ
 	}
+	a.batch = a.batch[:0]
+	for _, enc := range docs {
+		d, err := DecodeDocument(enc)
+		if err != nil || !indexable(&d) {
+			d = Document{} // has no id
+		}
+		a.batch = append(a.batch, d)
+	}
+	a.mayBeTaken()
 	outcomes := make([]outcome, len(docs))
-	for i, enc := range docs {
-		if outcomes[i], err = a.document(enc); err != nil {
+	for i := range docs {
+		if outcomes[i], err = a.document(i, docs[i]); err != nil {
 			return nil, err
 		}
 	}
 	return encodeResult(outcomes), nil
 }
 
-func (a *applier) document(enc []byte) (outcome, error) {
-	d, err := DecodeDocument(enc)
-	if err != nil || !indexable(&d) {
+// document decides about a document of the batch.
+func (a *applier) document(i int, enc []byte) (outcome, error) {
+	d := &a.batch[i]
+	if d.ID == "" {
 		return outcomeMalformed, nil
 	}
 	// One that another region stamped, or this one before, keeps that stamp.
 	if d.TimeStamped && d.Time == 0 {
 		d.Time = a.wall
-		a.row = AppendDocument(a.row[:0], &d)
-		enc = a.row
+		enc = AppendDocument(nil, d)
 	}
-	known, found, err := a.lookup(&d)
+	known, found, err := a.lookup(d, a.taken[i])
 	switch {
 	case err != nil:
 		return 0, err
-	case found && known == contentOf(&d):
+	case found && known == contentOf(d):
 		return outcomeExisting, nil
 	case found:
 		return outcomeConflict, nil
@@ -122,10 +154,10 @@ func contentOf(d *Document) idHash {
 }
 
 // store writes a document that is new.
-func (a *applier) store(enc []byte, d Document) error {
+func (a *applier) store(enc []byte, d *Document) error {
 	a.fresh[documentID{d.Tenant, d.ID}] = len(a.stored)
 	if a.layout < layoutSegments {
-		id, content := hashID(d.Tenant, d.ID), contentOf(&d)
+		id, content := hashID(d.Tenant, d.ID), contentOf(d)
 		a.key = append(append(a.key[:0], tableID), id[:]...)
 		a.value = append(binary.BigEndian.AppendUint64(a.value[:0], a.next), content[:]...)
 		if err := a.tx.Set(a.key, a.value); err != nil {
@@ -136,7 +168,7 @@ func (a *applier) store(enc []byte, d Document) error {
 		return err
 	}
 	a.next++
-	a.stored = append(a.stored, d)
+	a.stored, a.rows = append(a.stored, *d), append(a.rows, enc)
 	return nil
 }
 
@@ -162,15 +194,12 @@ func hashID(tenant, id string) idHash {
 	return idHash(sum[:])
 }
 
-// lookup finds the content stored under an id. Most ids are new, and reading the store to
-// learn that is what costs most of an apply; so it asks the index first, which knows the ids
-// of all documents of earlier entries.
-func (a *applier) lookup(d *Document) (content idHash, found bool, err error) {
+// lookup finds the content stored under an id; mayBe is false when no document of an earlier entry has it.
+func (a *applier) lookup(d *Document, mayBe bool) (content idHash, found bool, err error) {
 	if i, ok := a.fresh[documentID{d.Tenant, d.ID}]; ok {
 		return contentOf(&a.stored[i]), true, nil
 	}
-	a.key = append(append(a.key[:0], groupID...), d.ID...)
-	if !a.ids.mayContain(a.key) {
+	if !mayBe {
 		return content, false, nil
 	}
 	if a.layout >= layoutSegments {
@@ -209,24 +238,40 @@ func (m *Machine) knownIDs() (ids knownIDs, release func()) {
 	return ids, func() { _ = releaseAll(ids.segments) }
 }
 
-// mayContain takes the term of an id, of whatever tenant.
-func (k knownIDs) mayContain(term []byte) bool {
-	for _, h := range k.heads {
-		if g := h.byCode[term[0]]; g != nil {
-			if _, ok := g.find(term[1:]); ok {
-				return true
+// mayBeTaken asks the index, which knows the ids of all documents of earlier entries, about those of the
+// batch. Most ids are new, and reading a document to learn that is what would cost most of an apply. It asks
+// for all ids at once, head by head and segment by segment: then the processor waits for the memory of several
+// at the same time.
+func (a *applier) mayBeTaken() {
+	n := len(a.batch)
+	a.taken, a.hashes = slices.Grow(a.taken[:0], n)[:n], slices.Grow(a.hashes[:0], n)[:n]
+	clear(a.taken)
+	for i := range a.batch {
+		a.hashes[i] = maphash.String(headSeed, a.batch[i].ID)
+	}
+	for _, h := range a.ids.heads {
+		g := h.byCode[groupID[0]]
+		if g == nil {
+			continue
+		}
+		for i := range a.batch {
+			if g.mayHave(a.hashes[i]) {
+				n, _ := g.probe([]byte(a.batch[i].ID), a.hashes[i])
+				a.taken[i] = a.taken[i] || n > 0
 			}
 		}
 	}
-	hash := segment.TermHash(string(term))
-	for _, s := range k.segments {
-		if !s.MayContain(hash) {
-			continue
-		}
-		// With many segments a filter is often wrong, and to look is cheaper than to read the store.
-		if p, err := s.Lookup(string(term)); p.Len() > 0 || s.note(err) != nil {
-			return true
+	for i := range a.batch {
+		a.key = append(append(a.key[:0], groupID...), a.batch[i].ID...)
+		a.hashes[i] = segment.TermHash(string(a.key))
+	}
+	for _, s := range a.ids.segments {
+		for i := range a.batch {
+			if s.MayContain(a.hashes[i]) && !a.taken[i] {
+				// With many segments a filter is often wrong, and to look is cheaper than to read a document.
+				p, err := s.Lookup(groupID + a.batch[i].ID)
+				a.taken[i] = p.Len() > 0 || s.note(err) != nil
+			}
 		}
 	}
-	return false
 }

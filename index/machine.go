@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -56,8 +57,7 @@ type Machine struct {
 	// differing counts segments whose bytes were not the leader's.
 	differing atomic.Uint64
 
-	// buffers of Apply
-	row []byte
+	buffers buffers // of Apply
 }
 
 // NewMachine makes the machine of one shard. turns is called when the machine begins to load or to
@@ -123,18 +123,18 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 // rebuildHeads indexes the documents that no segment has.
 func (m *Machine) rebuildHeads(from, count uint64) error {
 	rest := m.turns()
-	return m.readRows(from, count, func(chunk []Document) error {
+	return m.readRows(from, count, func(chunk []Document, rows [][]byte) error {
 		rest()
 		if err := m.waitForSealer(); err != nil {
 			return err
 		}
-		m.publish(chunk)
+		m.publish(chunk, rows)
 		return nil
 	})
 }
 
-// readRows reads the documents [from, to), a few at a time.
-func (m *Machine) readRows(from, to uint64, use func(chunk []Document) error) (err error) {
+// readRows reads the documents [from, to) and their rows, a few at a time. use must not keep them.
+func (m *Machine) readRows(from, to uint64, use func(chunk []Document, rows [][]byte) error) (err error) {
 	it, err := m.store.NewIter(documentKey(from), documentKey(to))
 	if err != nil {
 		return err
@@ -142,6 +142,7 @@ func (m *Machine) readRows(from, to uint64, use func(chunk []Document) error) (e
 	defer func() { err = errors.Join(err, it.Close()) }()
 	next := from
 	var chunk []Document
+	var rows [][]byte
 	for ok := it.First(); ok; ok = it.Next() {
 		row, err := it.Value()
 		if err != nil {
@@ -152,11 +153,12 @@ func (m *Machine) readRows(from, to uint64, use func(chunk []Document) error) (e
 			return fmt.Errorf("index: document %d: %w", next, err)
 		}
 		next++
-		if chunk = append(chunk, d); len(chunk) == rebuildChunk {
-			if err := use(chunk); err != nil {
+		chunk, rows = append(chunk, d), append(rows, bytes.Clone(row))
+		if len(chunk) == rebuildChunk {
+			if err := use(chunk, rows); err != nil {
 				return err
 			}
-			chunk = chunk[:0]
+			chunk, rows = chunk[:0], rows[:0]
 		}
 	}
 	if err := it.Error(); err != nil {
@@ -165,7 +167,7 @@ func (m *Machine) readRows(from, to uint64, use func(chunk []Document) error) (e
 	if next != to {
 		return fmt.Errorf("index: documents %d to %d are counted, but those from %d on are not there", from, to, next)
 	}
-	return use(chunk)
+	return use(chunk, rows)
 }
 
 // Suspend ends the workers before a snapshot replaces the rows, or the replica is erased with
@@ -212,16 +214,20 @@ const (
 )
 
 // publish makes documents visible to searches; their rows are committed.
-func (m *Machine) publish(docs []Document) {
+func (m *Machine) publish(docs []Document, rows [][]byte) {
 	for len(docs) > 0 {
 		n := min(len(docs), publishChunk, m.headDocuments-len(m.active.docs))
-		m.active.add(docs[:n])
-		docs = docs[n:]
+		m.active.add(docs[:n], rows[:n])
+		docs, rows = docs[n:], rows[n:]
+		var next *head
+		if len(m.active.docs) == m.headDocuments {
+			next = m.active.next()
+		}
 		m.mu.Lock()
 		m.docs += uint64(n)
-		if len(m.active.docs) == m.headDocuments {
+		if next != nil {
 			m.frozen = append(m.frozen[:len(m.frozen):len(m.frozen)], m.active)
-			m.active = newHead(m.docs)
+			m.active = next
 			m.changed.Broadcast()
 		}
 		m.mu.Unlock()

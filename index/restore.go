@@ -38,7 +38,8 @@ func (m *Machine) RestoreRows(tx *raftfsm.Tx, _ raftfsm.Entry, rows []raftfsm.Ro
 	}
 	ids, release := m.knownIDs()
 	defer release()
-	a := applier{tx: tx, m: m, layout: m.layout, next: m.docs, ids: ids, fresh: map[documentID]int{}}
+	a := applier{tx: tx, m: m, layout: m.layout, next: m.docs, ids: ids, buffers: &m.buffers}
+	a.reset()
 	r := restorer{applier: &a}
 	defer func() {
 		if err != nil {
@@ -59,14 +60,16 @@ func (m *Machine) RestoreRows(tx *raftfsm.Tx, _ raftfsm.Entry, rows []raftfsm.Ro
 		if err != nil || !indexable(&d) {
 			return fmt.Errorf("%w: document %d cannot be read", raftfsm.ErrRestoreRefused, a.next)
 		}
-		_, found, err := a.lookup(&d)
+		a.batch = append(a.batch[:0], d)
+		a.mayBeTaken()
+		_, found, err := a.lookup(&d, a.taken[0])
 		if err != nil {
 			return err
 		}
 		if found {
 			return fmt.Errorf("%w: document %d has the id of an earlier one", raftfsm.ErrRestoreRefused, a.next)
 		}
-		if err := a.store(row.Value, d); err != nil {
+		if err := a.store(row.Value, &d); err != nil {
 			return err
 		}
 	}
@@ -76,7 +79,7 @@ func (m *Machine) RestoreRows(tx *raftfsm.Tx, _ raftfsm.Entry, rows []raftfsm.Ro
 	if err := r.finish(); err != nil {
 		return err
 	}
-	tx.OnCommit(func() { m.publish(a.stored) })
+	tx.OnCommit(func() { m.publish(a.stored, a.rows) })
 	return nil
 }
 
