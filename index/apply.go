@@ -64,8 +64,8 @@ type buffers struct {
 	rows   [][]byte
 	// fresh maps the ids of this entry's documents to their place in stored.
 	fresh map[documentID]int
-	// batch are the documents of a command; taken tells which ids some document may have.
-	batch []Document
+	// docs are the documents of a command; taken tells which of their ids some document may have.
+	docs  []Document
 	taken []bool
 
 	hashes     []uint64
@@ -75,8 +75,8 @@ type buffers struct {
 func (b *buffers) reset() {
 	clear(b.stored) // lets go of what they are made of
 	clear(b.rows)
-	clear(b.batch)
-	b.stored, b.rows, b.batch = b.stored[:0], b.rows[:0], b.batch[:0]
+	clear(b.docs)
+	b.stored, b.rows, b.docs = b.stored[:0], b.rows[:0], b.docs[:0]
 	if b.fresh == nil {
 		b.fresh = map[documentID]int{}
 	}
@@ -106,18 +106,26 @@ func (a *applier) ingest(command []byte) (result []byte, err error) {
 	if err != nil {
 		return nil, err // a newer build would execute it: going on would let replicas differ
 	}
-	a.batch = a.batch[:0]
+	a.docs = a.docs[:0]
 	for _, enc := range docs {
 		d, err := DecodeDocument(enc)
 		if err != nil || !indexable(&d) {
 			d = Document{} // has no id
 		}
-		a.batch = append(a.batch, d)
+		a.docs = append(a.docs, d)
 	}
 	a.mayBeTaken()
 	outcomes := make([]outcome, len(docs))
+	first, stored, whole := a.next, len(a.stored), true
 	for i := range docs {
 		if outcomes[i], err = a.document(i, docs[i]); err != nil {
+			return nil, err
+		}
+		// A stamp makes it longer.
+		whole = whole && outcomes[i] == outcomeIndexed && len(a.rows[len(a.rows)-1]) == len(docs[i])
+	}
+	if a.layout >= layoutBatches {
+		if err := a.storeBatch(command, whole, a.rows[stored:], first); err != nil {
 			return nil, err
 		}
 	}
@@ -126,7 +134,7 @@ func (a *applier) ingest(command []byte) (result []byte, err error) {
 
 // document decides about a document of the batch.
 func (a *applier) document(i int, enc []byte) (outcome, error) {
-	d := &a.batch[i]
+	d := &a.docs[i]
 	if d.ID == "" {
 		return outcomeMalformed, nil
 	}
@@ -153,7 +161,7 @@ func contentOf(d *Document) idHash {
 	return idHash(sum[:])
 }
 
-// store writes a document that is new.
+// store takes a document that is new, and writes its row unless those of the whole command are written.
 func (a *applier) store(enc []byte, d *Document) error {
 	a.fresh[documentID{d.Tenant, d.ID}] = len(a.stored)
 	if a.layout < layoutSegments {
@@ -164,8 +172,10 @@ func (a *applier) store(enc []byte, d *Document) error {
 			return err
 		}
 	}
-	if err := a.tx.Set(documentKey(a.next), enc); err != nil {
-		return err
+	if a.layout < layoutBatches {
+		if err := a.tx.Set(documentKey(a.next), enc); err != nil {
+			return err
+		}
 	}
 	a.next++
 	a.stored, a.rows = append(a.stored, *d), append(a.rows, enc)
@@ -243,33 +253,33 @@ func (m *Machine) knownIDs() (ids knownIDs, release func()) {
 // for all ids at once, head by head and segment by segment: then the processor waits for the memory of several
 // at the same time.
 func (a *applier) mayBeTaken() {
-	n := len(a.batch)
+	n := len(a.docs)
 	a.taken, a.hashes = slices.Grow(a.taken[:0], n)[:n], slices.Grow(a.hashes[:0], n)[:n]
 	clear(a.taken)
-	for i := range a.batch {
-		a.hashes[i] = maphash.String(headSeed, a.batch[i].ID)
+	for i := range a.docs {
+		a.hashes[i] = maphash.String(headSeed, a.docs[i].ID)
 	}
 	for _, h := range a.ids.heads {
 		g := h.byCode[groupID[0]]
 		if g == nil {
 			continue
 		}
-		for i := range a.batch {
+		for i := range a.docs {
 			if g.mayHave(a.hashes[i]) {
-				n, _ := g.probe([]byte(a.batch[i].ID), a.hashes[i])
+				n, _ := g.probe([]byte(a.docs[i].ID), a.hashes[i])
 				a.taken[i] = a.taken[i] || n > 0
 			}
 		}
 	}
-	for i := range a.batch {
-		a.key = append(append(a.key[:0], groupID...), a.batch[i].ID...)
+	for i := range a.docs {
+		a.key = append(append(a.key[:0], groupID...), a.docs[i].ID...)
 		a.hashes[i] = segment.TermHash(string(a.key))
 	}
 	for _, s := range a.ids.segments {
-		for i := range a.batch {
+		for i := range a.docs {
 			if s.MayContain(a.hashes[i]) && !a.taken[i] {
 				// With many segments a filter is often wrong, and to look is cheaper than to read a document.
-				p, err := s.Lookup(groupID + a.batch[i].ID)
+				p, err := s.Lookup(groupID + a.docs[i].ID)
 				a.taken[i] = p.Len() > 0 || s.note(err) != nil
 			}
 		}

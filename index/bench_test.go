@@ -105,7 +105,7 @@ func benchApply(b *testing.B, r *raftfsm.Replica, cmds [][]byte) {
 // BenchmarkApplyIngest is one replica's work for a document from its entry on: heads, segments, their moves and merges.
 func BenchmarkApplyIngest(b *testing.B) {
 	r, m := benchReplica(b)
-	if _, err := r.Apply(1, 1, raftfsm.EncodeEntry(1, 0, 0, []raftfsm.Command{{Data: encodeLayout()}})); err != nil {
+	if _, err := r.Apply(1, 1, raftfsm.EncodeEntry(1, 0, 0, []raftfsm.Command{{Data: encodeLayout(layoutNewest)}})); err != nil {
 		b.Fatal(err)
 	}
 	docs := make([]Document, b.N)
@@ -139,7 +139,7 @@ func BenchmarkApplyIngest(b *testing.B) {
 func (m *Machine) due() [][]byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.nextCommands()
+	return m.nextCommands(layoutNewest)
 }
 
 func processorTime(b *testing.B) time.Duration {

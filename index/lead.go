@@ -12,15 +12,16 @@ import (
 const leadPause = time.Second
 
 // Lead proposes, while this node leads the shard and until ctx ends, what the log has to say for all
-// replicas: the layout, once all members know it, and the move of each segment that is built here.
-func (m *Machine) Lead(ctx context.Context, known func() bool, propose func(ctx context.Context, command []byte) error) {
+// replicas: the newest layout that all members know, which known tells, and the move of each segment that is built here.
+func (m *Machine) Lead(ctx context.Context, known func() byte, propose func(ctx context.Context, command []byte) error) {
 	defer context.AfterFunc(ctx, func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.changed.Broadcast()
 	})()
 	for ctx.Err() == nil {
-		commands := m.decide(ctx, known())
+		layout := known()
+		commands := m.decide(ctx, layout)
 		var err error
 		for _, c := range commands {
 			if err = propose(ctx, c); err != nil {
@@ -28,7 +29,7 @@ func (m *Machine) Lead(ctx context.Context, known func() bool, propose func(ctx 
 			}
 		}
 		// Nothing is decided again at once when it had no effect: another leader may have come before.
-		if len(commands) == 0 || err != nil || m.decided(commands[0]) {
+		if len(commands) == 0 || err != nil || m.decided(layout, commands[0]) {
 			pause(ctx, leadPause)
 		}
 	}
@@ -46,13 +47,13 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// decide waits for something to propose. It is nil when the layout may not be changed yet, or ctx has
-// ended.
-func (m *Machine) decide(ctx context.Context, known bool) [][]byte {
+// decide waits for something to propose. It is nil when there is nothing and the layout may not be changed to
+// the newest yet, or when ctx has ended.
+func (m *Machine) decide(ctx context.Context, known byte) [][]byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for ctx.Err() == nil && (known || m.layout >= layoutSegments) {
-		if c := m.nextCommands(); c != nil {
+	for ctx.Err() == nil {
+		if c := m.nextCommands(known); c != nil || known < layoutNewest {
 			return c
 		}
 		m.changed.Wait()
@@ -61,21 +62,24 @@ func (m *Machine) decide(ctx context.Context, known bool) [][]byte {
 }
 
 // decided tells whether a command would be proposed again.
-func (m *Machine) decided(command []byte) bool {
+func (m *Machine) decided(known byte, command []byte) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c := m.nextCommands()
+	c := m.nextCommands(known)
 	return c != nil && string(c[0]) == string(command)
 }
 
 // nextCommands is what the state is to become next, as far as this node is ready for it. The caller
 // holds mu.
-func (m *Machine) nextCommands() [][]byte {
+func (m *Machine) nextCommands(known byte) [][]byte {
 	if m.stopping || m.active == nil {
 		return nil
 	}
+	if m.layout < known {
+		return [][]byte{encodeLayout(known)}
+	}
 	if m.layout < layoutSegments {
-		return [][]byte{encodeLayout()}
+		return nil
 	}
 	for _, s := range m.segments {
 		if !s.stored && s.Base() == m.moved && s.Len() == m.headDocuments && m.damaged != s.sealed {

@@ -1,11 +1,9 @@
 package index
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -79,7 +77,8 @@ func newMachine(headDocuments, mergedHeads int) *Machine {
 
 // Tables of the replicated state.
 const (
-	tableDocument = 'd' // number, 8 bytes -> encoded document
+	tableDocument = 'd' // number, 8 bytes -> encoded document; before layoutBatches
+	tableBatch    = 'b' // number of the first document, 8 bytes -> command that stores these documents
 	tableID       = 'i' // hash of tenant and id, 16 bytes -> number, hash of the content; before layoutSegments
 	tableCount    = 'n' // -> how many documents there are
 )
@@ -131,43 +130,6 @@ func (m *Machine) rebuildHeads(from, count uint64) error {
 		m.publish(chunk, rows)
 		return nil
 	})
-}
-
-// readRows reads the documents [from, to) and their rows, a few at a time. use must not keep them.
-func (m *Machine) readRows(from, to uint64, use func(chunk []Document, rows [][]byte) error) (err error) {
-	it, err := m.store.NewIter(documentKey(from), documentKey(to))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	next := from
-	var chunk []Document
-	var rows [][]byte
-	for ok := it.First(); ok; ok = it.Next() {
-		row, err := it.Value()
-		if err != nil {
-			return err
-		}
-		d, err := DecodeDocument(row)
-		if err != nil {
-			return fmt.Errorf("index: document %d: %w", next, err)
-		}
-		next++
-		chunk, rows = append(chunk, d), append(rows, bytes.Clone(row))
-		if len(chunk) == rebuildChunk {
-			if err := use(chunk, rows); err != nil {
-				return err
-			}
-			chunk, rows = chunk[:0], rows[:0]
-		}
-	}
-	if err := it.Error(); err != nil {
-		return err
-	}
-	if next != to {
-		return fmt.Errorf("index: documents %d to %d are counted, but those from %d on are not there", from, to, next)
-	}
-	return use(chunk, rows)
 }
 
 // Suspend ends the workers before a snapshot replaces the rows, or the replica is erased with

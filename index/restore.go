@@ -14,7 +14,7 @@ var _ raftfsm.Restorer = (*Machine)(nil)
 // documents that are not sealed. All else follows from them.
 func (m *Machine) BackupRanges() [][2][]byte {
 	return [][2][]byte{
-		{{tablePiece}, {tablePiece + 1}}, {{tableSegment}, {tableSegment + 1}}, {{tableDocument}, {tableDocument + 1}},
+		{{tablePiece}, {tablePiece + 1}}, {{tableSegment}, {tableSegment + 1}}, {{tableDocument}, {tableDocument + 1}}, {{tableBatch}, {tableBatch + 1}},
 	}
 }
 
@@ -48,28 +48,11 @@ func (m *Machine) RestoreRows(tx *raftfsm.Tx, _ raftfsm.Entry, rows []raftfsm.Ro
 	}()
 	for _, row := range rows {
 		if len(row.Key) > 0 && row.Key[0] != tableDocument {
-			if err := r.row(row); err != nil {
-				return err
-			}
-			continue
+			err = r.row(row)
+		} else {
+			err = r.ownRow(row)
 		}
-		if string(row.Key) != string(documentKey(a.next)) {
-			return fmt.Errorf("%w: the row %x is in the place of document %d", raftfsm.ErrRestoreRefused, row.Key, a.next)
-		}
-		d, err := DecodeDocument(row.Value)
-		if err != nil || !indexable(&d) {
-			return fmt.Errorf("%w: document %d cannot be read", raftfsm.ErrRestoreRefused, a.next)
-		}
-		a.batch = append(a.batch[:0], d)
-		a.mayBeTaken()
-		_, found, err := a.lookup(&d, a.taken[0])
 		if err != nil {
-			return err
-		}
-		if found {
-			return fmt.Errorf("%w: document %d has the id of an earlier one", raftfsm.ErrRestoreRefused, a.next)
-		}
-		if err := a.store(row.Value, &d); err != nil {
 			return err
 		}
 	}

@@ -14,24 +14,79 @@ import (
 type restorer struct {
 	*applier
 	opened []segmentSource
+	// Whether documents that are stored together have come; unless known, earlier steps may have brought some.
+	batches, known bool
 }
 
 func (r *restorer) row(row raftfsm.Row) error {
-	if r.layout < layoutSegments {
+	if r.layout < layoutNewest {
 		// A restore begins only when all members know this layout.
-		r.layout = layoutSegments
-		if err := setLayout(r.tx); err != nil {
+		if err := r.changeLayout(layoutNewest); err != nil {
 			return err
 		}
-		r.tx.OnCommit(r.m.layoutChanged)
 	}
 	switch {
 	case row.Key[0] == tablePiece && len(row.Key) == 17 && len(row.Value) > 0 && len(row.Value) <= pieceBytes:
 		return r.tx.Set(row.Key, row.Value)
 	case row.Key[0] == tableSegment && string(row.Key) == string(segmentKey(r.next)) && len(r.stored) == 0 && r.m.moved+r.openedDocuments() == r.next:
 		return r.segment(row)
+	case string(row.Key) == string(batchKey(r.next)):
+		return r.batch(row)
 	}
 	return fmt.Errorf("%w: the row %x is in the place of document %d", raftfsm.ErrRestoreRefused, row.Key, r.next)
+}
+
+// batch takes documents that are stored together.
+func (r *restorer) batch(row raftfsm.Row) error {
+	docs, err := decodeCommand(row.Value)
+	heads := uint64(r.m.headDocuments)
+	if err != nil || len(docs) == 0 || r.next/heads != (r.next+uint64(len(docs))-1)/heads {
+		return fmt.Errorf("%w: the documents from %d on cannot be read", raftfsm.ErrRestoreRefused, r.next)
+	}
+	for _, enc := range docs {
+		if err := r.document(enc); err != nil {
+			return err
+		}
+	}
+	r.batches, r.known = true, true
+	return r.tx.Set(row.Key, row.Value)
+}
+
+// ownRow takes a document that has a row of its own; none follows those that are stored together.
+func (r *restorer) ownRow(row raftfsm.Row) error {
+	if !r.known {
+		var err error
+		if r.batches, err = hasBatches(r.tx); err != nil {
+			return err
+		}
+		r.known = true
+	}
+	if r.batches || string(row.Key) != string(documentKey(r.next)) {
+		return fmt.Errorf("%w: the row %x is in the place of document %d", raftfsm.ErrRestoreRefused, row.Key, r.next)
+	}
+	if r.layout >= layoutBatches {
+		if err := r.tx.Set(row.Key, row.Value); err != nil {
+			return err
+		}
+	}
+	return r.document(row.Value)
+}
+
+func (r *restorer) document(enc []byte) error {
+	d, err := DecodeDocument(enc)
+	if err != nil || !indexable(&d) {
+		return fmt.Errorf("%w: document %d cannot be read", raftfsm.ErrRestoreRefused, r.next)
+	}
+	r.docs = append(r.docs[:0], d)
+	r.mayBeTaken()
+	_, found, err := r.lookup(&d, r.taken[0])
+	if err != nil {
+		return err
+	}
+	if found {
+		return fmt.Errorf("%w: document %d has the id of an earlier one", raftfsm.ErrRestoreRefused, r.next)
+	}
+	return r.store(enc, &d)
 }
 
 func (r *restorer) openedDocuments() (n uint64) {

@@ -23,8 +23,25 @@ const (
 // the segment takes one or two.
 const pieceBytes = 32 << 10
 
-// layoutSegments is the layout in which sealed documents are segments, and ids have no rows.
-const layoutSegments = 1
+// Layouts of the state. A shard goes from one to a later one, never back.
+const (
+	// layoutSegments is the layout in which sealed documents are segments, and ids have no rows.
+	layoutSegments = 1
+	// layoutBatches is the layout in which documents that are not sealed are stored as their commands.
+	layoutBatches = 2
+	layoutNewest  = layoutBatches
+)
+
+// LayoutAt is the newest layout that builds of a level of the protocol know; 0 is the first.
+func LayoutAt(level int) byte {
+	switch {
+	case level >= raftfsm.LevelBatches:
+		return layoutBatches
+	case level >= raftfsm.LevelSegments:
+		return layoutSegments
+	}
+	return 0
+}
 
 // segmentRow says what a segment of the state is.
 type segmentRow struct {
@@ -188,16 +205,16 @@ func readLayout(get func([]byte) ([]byte, error)) (byte, error) {
 	if err != nil {
 		return 0, err
 	}
-	if len(v) != 1 || v[0] == 0 || v[0] > layoutSegments {
-		return 0, fmt.Errorf("index: the state has layout %x, this build knows those up to %d", v, layoutSegments)
+	if len(v) != 1 || v[0] == 0 || v[0] > layoutNewest {
+		return 0, fmt.Errorf("index: the state has layout %x, this build knows those up to %d", v, layoutNewest)
 	}
 	return v[0], nil
 }
 
-// setLayout has new documents get no rows of ids, and removes those that are there: who has an id
-// is known from heads and segments.
-func setLayout(tx *raftfsm.Tx) error {
-	if err := tx.Set([]byte{tableLayout}, []byte{layoutSegments}); err != nil {
+// setLayout changes the layout. From layoutSegments on new documents get no rows of ids, and those that are
+// there are removed: who has an id is known from heads and segments.
+func setLayout(tx *raftfsm.Tx, from, to byte) error {
+	if err := tx.Set([]byte{tableLayout}, []byte{to}); err != nil || from >= layoutSegments {
 		return err
 	}
 	return tx.DeleteRange([]byte{tableID}, []byte{tableID + 1})
