@@ -62,12 +62,14 @@ type buffers struct {
 	// stored are the entry's new documents, and rows what is stored of them, most of it in the entry.
 	stored []Document
 	rows   [][]byte
-	// fresh maps the ids of this entry's documents to their place in stored.
-	fresh map[documentID]int
+	// fresh maps hashes of the ids of this entry's documents to their place in stored. One whose place another
+	// has is at the next number.
+	fresh map[uint64]int
 	// docs are the documents of a command; taken tells which of their ids some document may have.
 	docs  []Document
 	taken []bool
 
+	arena      arena
 	hashes     []uint64
 	key, value []byte
 }
@@ -78,13 +80,11 @@ func (b *buffers) reset() {
 	clear(b.docs)
 	b.stored, b.rows, b.docs = b.stored[:0], b.rows[:0], b.docs[:0]
 	if b.fresh == nil {
-		b.fresh = map[documentID]int{}
+		b.fresh = map[uint64]int{}
 	}
 	clear(b.fresh)
+	b.arena.reset()
 }
-
-// documentID is what is taken once.
-type documentID struct{ tenant, id string }
 
 func (a *applier) execute(command []byte) (result []byte, err error) {
 	if len(command) >= 2 && command[0] == commandVersion {
@@ -106,14 +106,7 @@ func (a *applier) ingest(command []byte) (result []byte, err error) {
 	if err != nil {
 		return nil, err // a newer build would execute it: going on would let replicas differ
 	}
-	a.docs = a.docs[:0]
-	for _, enc := range docs {
-		d, err := DecodeDocument(enc)
-		if err != nil || !indexable(&d) {
-			d = Document{} // has no id
-		}
-		a.docs = append(a.docs, d)
-	}
+	a.decode(command, docs)
 	a.mayBeTaken()
 	outcomes := make([]outcome, len(docs))
 	first, stored, whole := a.next, len(a.stored), true
@@ -130,6 +123,24 @@ func (a *applier) ingest(command []byte) (result []byte, err error) {
 		}
 	}
 	return encodeResult(outcomes), nil
+}
+
+// decode reads the documents of a command. One that cannot be read has no id.
+func (a *applier) decode(command []byte, docs [][]byte) {
+	a.docs = a.docs[:0]
+	text := string(command) // the fields are parts of it
+	a.arena.expect(len(text))
+	at := len(commandHeader())
+	for _, enc := range docs {
+		_, width := binary.Uvarint(command[at:])
+		at += width
+		d, ok := a.arena.decode(text[at : at+len(enc)])
+		if !ok || !indexable(&d) {
+			d = Document{}
+		}
+		a.docs = append(a.docs, d)
+		at += len(enc)
+	}
 }
 
 // document decides about a document of the batch.
@@ -163,7 +174,8 @@ func contentOf(d *Document) idHash {
 
 // store takes a document that is new, and writes its row unless those of the whole command are written.
 func (a *applier) store(enc []byte, d *Document) error {
-	a.fresh[documentID{d.Tenant, d.ID}] = len(a.stored)
+	_, slot := a.earlier(d)
+	a.fresh[slot] = len(a.stored)
 	if a.layout < layoutSegments {
 		id, content := hashID(d.Tenant, d.ID), contentOf(d)
 		a.key = append(append(a.key[:0], tableID), id[:]...)
@@ -206,8 +218,8 @@ func hashID(tenant, id string) idHash {
 
 // lookup finds the content stored under an id; mayBe is false when no document of an earlier entry has it.
 func (a *applier) lookup(d *Document, mayBe bool) (content idHash, found bool, err error) {
-	if i, ok := a.fresh[documentID{d.Tenant, d.ID}]; ok {
-		return contentOf(&a.stored[i]), true, nil
+	if known, _ := a.earlier(d); known != nil {
+		return contentOf(known), true, nil
 	}
 	if !mayBe {
 		return content, false, nil
@@ -228,6 +240,19 @@ func (a *applier) lookup(d *Document, mayBe bool) (content idHash, found bool, e
 		return content, false, err
 	}
 	return idHash(row[8:]), true, nil
+}
+
+// earlier is the document of this entry that has the id of d, or where it would be in fresh.
+func (a *applier) earlier(d *Document) (known *Document, slot uint64) {
+	for slot = maphash.String(headSeed, d.ID); ; slot++ {
+		i, ok := a.fresh[slot]
+		if !ok {
+			return nil, slot
+		}
+		if known = &a.stored[i]; known.ID == d.ID && known.Tenant == d.Tenant {
+			return known, slot
+		}
+	}
 }
 
 // knownIDs tells which ids no document has.

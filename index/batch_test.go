@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
+
+	"pgregory.net/rapid"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
 	"github.com/maestro-conductor/maestro/raftfsm/fsmtest"
@@ -138,4 +141,32 @@ func TestRestoreRefusesOtherBatches(t *testing.T) {
 	if err := d.Restore(single(0), row(1, docs(1, 4)...), row(4, docs(4, 6)...)); err != nil {
 		t.Error(err)
 	}
+}
+
+// What is decoded into memory that many documents share is what is decoded alone, refusals included.
+func TestArenaDecodesAlike(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		var a arena
+		a.reset()
+		var want, got []Document
+		for range rapid.IntRange(1, 20).Draw(rt, "documents") {
+			d := oddDocuments(rt)
+			enc := AppendDocument(nil, &d)
+			if at := rapid.IntRange(0, 3*len(enc)).Draw(rt, "damage"); at < len(enc) {
+				enc[at] ^= rapid.Byte().Draw(rt, "change")
+			}
+			a.expect(rapid.IntRange(0, len(enc)).Draw(rt, "expected"))
+			alone, err := DecodeDocument(enc)
+			shared, ok := a.decode(string(enc))
+			if ok != (err == nil) {
+				rt.Fatalf("%x: %v, but %v alone", enc, ok, err)
+			}
+			if ok {
+				want, got = append(want, alone), append(got, shared)
+			}
+		}
+		if !reflect.DeepEqual(got, want) { // after all, so that none has changed
+			rt.Fatalf("got %+v, want %+v", got, want)
+		}
+	})
 }

@@ -46,6 +46,7 @@ type head struct {
 	restEnds   []uint32
 	rows       rowArena
 	rooms      []groupRoom
+	ids        strings.Builder // of the youngest documents
 
 	scratch []byte
 }
@@ -124,11 +125,25 @@ func (h *head) addOne(d *Document, row []byte) {
 		h.tenants[tenant] = tenant
 	}
 	h.docs = append(h.docs, segment.Document{
-		Time: d.Time, ID: strings.Clone(d.ID), Tenant: tenant, Stamped: d.TimeStamped, Duration: d.DurationMs,
+		Time: d.Time, ID: h.keep(d.ID), Tenant: tenant, Stamped: d.TimeStamped, Duration: d.DurationMs,
 		Cost: max(d.CostMicros, costMin), HasCost: d.Currency != "",
 	})
 	h.rows.add(row)
 	h.newest, h.oldest = max(h.newest, d.Time), min(h.oldest, d.Time)
+}
+
+// idsPiece is how much memory for ids is taken at once.
+const idsPiece = 32 << 10
+
+// keep copies an id into memory that many share: the collector would have to look at each.
+func (h *head) keep(id string) string {
+	if h.ids.Len()+len(id) > h.ids.Cap() {
+		h.ids = strings.Builder{}
+		h.ids.Grow(idsPiece)
+	}
+	start := h.ids.Len()
+	h.ids.WriteString(id)
+	return h.ids.String()[start:]
 }
 
 // column indexes a field of documents.
