@@ -63,8 +63,8 @@ type group struct {
 	timeout atomic.Int64
 	// patience comes on top of it until the group has had a leader for the first time.
 	patience atomic.Int64
-	bulk    bool
-	guard   *groupGuard
+	bulk     bool
+	guard    *groupGuard
 	// replacing is the seat's.
 	replacing *sync.RWMutex
 

@@ -365,7 +365,7 @@ func (g *group) open(dir string, o opening) error {
 	}
 	g.cache = cache
 	g.stream = newStreamLayer(h.mux, g.id, h.locate)
-	hlog := raftLog(g.ctx, g.log, h.removed.Load)
+	hlog := raftLog(g.ctx, g.log, h.quiet)
 	g.trans = raft.NewNetworkTransportWithConfig(transportConfig(h.seams.streamOf(g.stream), h, hlog))
 	g.trans.TimeoutScale = installTimeoutScale
 	notify := make(chan bool, 16)
