@@ -365,7 +365,7 @@ func (g *group) open(dir string, o opening) error {
 	}
 	g.cache = cache
 	g.stream = newStreamLayer(h.mux, g.id, h.locate)
-	hlog := raftLog(g.ctx, g.log, h.removed.Load)
+	hlog := raftLog(g.ctx, g.log, h.quiet)
 	g.trans = raft.NewNetworkTransportWithConfig(transportConfig(h.seams.streamOf(g.stream), h, hlog))
 	g.trans.TimeoutScale = installTimeoutScale
 	notify := make(chan bool, 16)
@@ -413,6 +413,9 @@ func (g *group) bootstrap(conf *raft.Config, logs raft.LogStore, o opening) erro
 	case err != nil || has:
 		return err
 	case o.begin != nil:
+		first := time.Duration(g.seat.preference()) * firstPreferenceStep
+		conf.HeartbeatTimeout, conf.ElectionTimeout = conf.HeartbeatTimeout+first, conf.ElectionTimeout+first
+		g.patience.Store(int64(first))
 		return raft.BootstrapCluster(conf, logs, g.logs, g.snaps, g.trans, raft.Configuration{Servers: o.begin})
 	case o.waits:
 		return nil

@@ -36,6 +36,11 @@ const (
 	// preferenceStep is added to a node's timeouts for each place it stands behind in a
 	// group's order of preference, so that first elections spread leaders over the nodes.
 	preferenceStep = 100 * time.Millisecond
+	// firstPreferenceStep comes on top of it before a new group's first election, in which there is nobody to
+	// miss yet: more than what timeouts are drawn from, so that the preferred leader is the only one to
+	// ask unless it is not there. Smaller: leaders of a new region stand as chance will have it. Larger:
+	// a region that begins while a node is not there has to wait for longer.
+	firstPreferenceStep = time.Second
 	// commitTimeout is how often an idle leader tells followers its commit index. Smaller
 	// costs idle CPU in every group; larger makes bounded reads on followers older. Reads
 	// that must be fresh go to the leader and do not wait for it.
