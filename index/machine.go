@@ -114,6 +114,7 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 	m.failed, m.damaged, m.stopping = nil, nil, false
 	m.layout, m.moved = layout, storedEnd(segments)
 	m.mu.Unlock()
+	m.noteDeleted(segments)
 	m.workers.Add(2)
 	go m.seal()
 	go m.tend()

@@ -162,6 +162,7 @@ type Host struct {
 	pace       func() float64
 	told       func(ctx context.Context, group GroupID, message []byte)
 	backups    backupSessions
+	reclaim    *reclaimer
 	seams      seams
 
 	ctx    context.Context
@@ -229,7 +230,7 @@ func Open(o Options, groups []Group) (*Host, error) {
 		h.cancel()
 		return nil, fmt.Errorf("raftfsm: open state in %s: %w", path, err)
 	}
-	h.db = db
+	h.db, h.reclaim = db, &reclaimer{db: db}
 	if h.metrics, err = newHostMetrics(h, o.Registry); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
@@ -252,7 +253,8 @@ func Open(o Options, groups []Group) (*Host, error) {
 		go h.serveLink(c)
 		return true
 	})
-	h.wg.Add(5)
+	h.wg.Add(6)
+	go h.runReclaimer()
 	go h.runPulse()
 	go h.watchWrites()
 	go h.watchDisk()
@@ -387,7 +389,7 @@ func (g *group) open(dir string, o opening) error {
 	g.wg.Add(3)
 	go g.watchLeadership(notify)
 	go g.runProposer()
-	go g.snapshotWhenFull()
+	go g.tidyLog()
 	return nil
 }
 
