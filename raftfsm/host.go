@@ -88,6 +88,11 @@ type Options struct {
 	// it returns, or ctx ends. Nil ignores it.
 	Told func(ctx context.Context, group GroupID, message []byte)
 
+	// CacheBytes are for blocks of the state, MemTableBytes for one of its memtables, of which there are four
+	// at most; zero means 256 MiB and 32 MiB. Both are outside of Go's heap.
+	CacheBytes    int64
+	MemTableBytes uint64
+
 	// FS holds the state, the snapshots and everything else but the logs; nil means the file
 	// system of the machine.
 	FS vfs.FS
@@ -223,6 +228,12 @@ func Open(o Options, groups []Group) (*Host, error) {
 		stateFS = compactFS{h.fs, o.CompactionTurns}
 	}
 	h.pebble = pebbleOptions(stateFS, pebbleLog{o.Log}, o.Fatal)
+	if o.CacheBytes != 0 {
+		h.pebble.CacheSize = o.CacheBytes
+	}
+	if o.MemTableBytes != 0 {
+		h.pebble.MemTableSize = o.MemTableBytes
+	}
 	h.pebble.AddEventListener(pebble.EventListener{DiskSlow: h.writes.diskSlow})
 	path := filepath.Join(o.Dir, "state")
 	db, err := pebble.Open(path, h.pebble)

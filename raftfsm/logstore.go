@@ -235,7 +235,7 @@ func (s *logStore) fileBytes() int64 {
 
 // shrinkFrom is how much a log's file may take beside its entries before it is written anew: as much as half
 // of them, or this if that is more.
-const shrinkFrom = 8 << 20
+const shrinkFrom = 4 << 20
 
 // shrink writes the file anew if much of it is room that removed entries have left.
 func (s *logStore) shrink(rest func() error) error {

@@ -43,7 +43,7 @@ type Retention struct {
 var DefaultRetention = Retention{
 	SnapshotEntries: 8192, SnapshotBytes: 16 << 20, SnapshotInterval: 30 * time.Second,
 	TrailingEntries: 8192, TrailingBytes: 128 << 20, HeldBytes: 512 << 20,
-	TrailingTime: time.Minute, LeastBytes: 8 << 20, LeastShare: 16, TidyInterval: 10 * time.Second,
+	TrailingTime: time.Minute, LeastBytes: 8 << 20, LeastShare: 32, TidyInterval: 10 * time.Second,
 }
 
 // withDefaults fills what is zero.
