@@ -62,7 +62,7 @@ func newFailing(t *testing.T) *failing {
 		started++
 		var groups []raftfsm.Group
 		for _, s := range f.shards {
-			groups = append(groups, raftfsm.Group{ID: s.Group, Name: s.Name, Machine: stuck{NewMachine(nil), &f.held[i], &f.broken[i]}})
+			groups = append(groups, raftfsm.Group{ID: s.Group, Name: s.Name, Machine: stuck{NewMachine(nil, nil), &f.held[i], &f.broken[i]}})
 		}
 		return groups
 	})

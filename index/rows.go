@@ -196,6 +196,21 @@ func (m *Machine) openRows(count uint64) (open []segmentSource, end uint64, err 
 	return open, end, it.Error()
 }
 
+// noteDeleted says where rows were, perhaps in an earlier process, of documents that are in segments of the state, and
+// of segments that others have replaced.
+func (m *Machine) noteDeleted(segments []segmentSource) {
+	end := storedEnd(segments)
+	if end == 0 {
+		return
+	}
+	m.store.Deleted(documentKey(0), documentKey(end))
+	for _, s := range segments {
+		if s.stored && s.Len() > m.headDocuments {
+			m.store.Deleted(pieceKey(s.Base()+1, 0, 0), pieceKey(s.Base()+uint64(s.Len()), 0, 0))
+		}
+	}
+}
+
 // readLayout reads what the state consists of.
 func readLayout(get func([]byte) ([]byte, error)) (byte, error) {
 	v, err := get([]byte{tableLayout})

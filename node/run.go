@@ -124,6 +124,7 @@ func newNode(cfg Config, log *slog.Logger) (*Node, error) {
 	n.services = &services{node: n}
 	n.pacer = newPacer(n)
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+	n.registry.MustRegister(memoryGauges(cfg.Memory)...)
 	return n, nil
 }
 
@@ -175,6 +176,7 @@ func (n *Node) runCluster(ctx context.Context, drain func()) error {
 	var jobs sync.WaitGroup
 	jobs.Go(func() { fresh.run(freshCtx) })
 	jobs.Go(func() { n.pacer.Run(freshCtx) })
+	jobs.Go(func() { n.holdHeap(freshCtx) })
 	removed, err := n.follow(ctx)
 	switch {
 	case removed:
@@ -203,12 +205,13 @@ func (n *Node) start(rec *record) error {
 	}
 	n.boot.mux.Join(id, func(name string) bool { return n.boot.current().has(name) })
 	tables := meta.NewMachine()
+	memory := n.cfg.Memory.shares()
 	options := raftfsm.Options{
 		Dir: n.cfg.DataDir, Self: n.boot.self(), Members: raftMembers(rec.membership()), Mux: n.boot.mux,
 		Clock: n.clock, Log: n.log, Fatal: n.fatal, Registry: n.registry,
 		Stop: n.stop, DiskLow: n.cfg.Disk.LowBytes, ClockOffsetMax: n.cfg.Clock.OffsetMax,
 		Turns: n.pacer.Turns, CompactionTurns: n.pacer.CompactionTurns, Pace: n.pacer.Pace, Told: n.services.told,
-		Started: n.boot.identity().Started,
+		Started: n.boot.identity().Started, CacheBytes: memory.blocks, MemTableBytes: memory.memtable,
 		// Who learns of the region from a record that follows meta comes to groups that run.
 		Join: rec.NodesVersion > 0,
 	}

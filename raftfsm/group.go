@@ -303,22 +303,6 @@ func (g *group) close() error {
 	return nil
 }
 
-// snapshotWhenFull takes a snapshot whenever enough bytes were written; Raft itself counts
-// entries only, which may have half a megabyte each.
-func (g *group) snapshotWhenFull() {
-	defer g.wg.Done()
-	for {
-		select {
-		case <-g.logs.sizes.full:
-			if err := await(g.ctx, g.raft.Snapshot()); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && g.ctx.Err() == nil {
-				g.log.Warn("no snapshot taken", "err", err)
-			}
-		case <-g.ctx.Done():
-			return
-		}
-	}
-}
-
 // handOver gives leadership to another node before a shutdown.
 func (g *group) handOver() {
 	if g.raft.State() != raft.Leader {

@@ -215,6 +215,17 @@ func boltOptions() *bbolt.Options {
 	}
 }
 
+// deleteAtOnce removes obsolete files as Pebble does by itself, but keeps no logs of memtables. Pebble keeps five to
+// write over them, as large as they became, since that makes a sync of them cheaper, and these are synced now and
+// then only. For a cleaner that reads what it removes it keeps none.
+type deleteAtOnce struct {
+	pebble.DeleteCleaner
+	readsFiles
+}
+
+// readsFiles is embedded for its unexported method; DeleteCleaner, which is less deep, has the others.
+type readsFiles struct{ pebble.ArchiveCleaner }
+
 func pebbleOptions(fs vfs.FS, logger pebble.Logger, fatal func(reason string, err error)) *pebble.Options {
 	o := &pebble.Options{
 		FS: fs,
@@ -237,6 +248,7 @@ func pebbleOptions(fs vfs.FS, logger pebble.Logger, fatal func(reason string, er
 		// Spreads the sync of a large log over its writes, so that a snapshot's sync is short.
 		WALBytesPerSync: 512 << 10,
 		BytesPerSync:    512 << 10,
+		Cleaner:         deleteAtOnce{},
 		Logger:          logger,
 	}
 	for i := range o.Levels {
