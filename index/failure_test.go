@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -124,6 +125,13 @@ func TestSearchWithANodeDeadAndAShardWithoutQuorum(t *testing.T) {
 		}
 		if !f.fresh(r) {
 			t.Errorf("node %d answers from before the documents were acknowledged: %+v, %+v", node, r.Shards, f.token)
+		}
+		f.Await("the second shard to be known as missing, and the first not to be", func() bool {
+			r, err = f.search(node, false)
+			return err == nil && slices.Equal(f.services[node].missing.lost(), []bool{false, true})
+		})
+		if !f.fresh(r) {
+			t.Errorf("node %d, which knows that a shard is missing, answers from before: %+v, %+v", node, r.Shards, f.token)
 		}
 		if r.Complete || r.TotalExact || r.Total != first || len(r.Items) != first {
 			t.Errorf("node %d: complete %v, total %d (exact %v), %d documents; want %d, a part", node, r.Complete, r.Total, r.TotalExact, len(r.Items), first)

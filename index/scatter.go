@@ -2,6 +2,7 @@ package index
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -45,16 +46,26 @@ type shardReply struct {
 }
 
 // scatter asks all shards at once, but those with an error in failed, which is their reply. It
-// waits for all of them when the caller wants all, else for shardGrace after the first answer.
+// waits for all of them when the caller wants all, else for shardGrace after the first answer, and not
+// for those that are known to be missing.
 func (s *Service) scatter(ctx context.Context, q shardQuery, start *cursor, failed []error, all bool) []reply {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	replies := make([]reply, len(s.shards))
 	c := &scattered{s: s, queries: make([][]byte, len(s.shards)), done: make(chan shardReply, 2*len(s.shards)), begun: time.Now()}
 	groups := make([]raftfsm.GroupID, 0, len(s.shards))
+	var lost []bool
+	if !all {
+		lost = s.missing.lost()
+	}
 	for n, shard := range s.shards {
-		if replies[n].err = errNoAnswer; failed != nil && failed[n] != nil {
+		replies[n].err = errNoAnswer
+		switch {
+		case failed != nil && failed[n] != nil:
 			replies[n].err = failed[n]
+			continue
+		case lost != nil && lost[n]:
+			replies[n].err = errMissing
 			continue
 		}
 		mine := q
@@ -75,6 +86,11 @@ func (s *Service) scatter(ctx context.Context, q shardQuery, start *cursor, fail
 		}
 	}
 	c.gather(ctx, replies, len(groups), all)
+	for n, query := range c.queries {
+		if query != nil && errors.Is(replies[n].err, errNoAnswer) && ctx.Err() == nil {
+			s.suspect(n)
+		}
+	}
 	return replies
 }
 
