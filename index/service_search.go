@@ -11,13 +11,6 @@ import (
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-// shardGrace is how long a search waits for the other shards once one has answered. A shard
-// that lost its leader takes longer than that; the answer then says what is missing.
-const shardGrace = 400 * time.Millisecond
-
-// errNoAnswer is the state of a shard that is not waited for any longer.
-var errNoAnswer = fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
-
 // Search returns one page. It asks every shard for its first documents, as fresh as all
 // writes acknowledged before, and merges them. A page may hold less than the limit when its
 // documents are large; the last page alone has no Next.
@@ -127,67 +120,6 @@ func check(r SearchRequest) (query.Node, conditions, error) {
 	}
 	_, err = compile(n, c)
 	return n, c, err
-}
-
-// reply is what came of asking one shard.
-type reply struct {
-	answer  *shardAnswer
-	applied uint64
-	err     error
-}
-
-// scatter asks all shards at once, but those with an error in missing, which is their reply. It
-// waits for all of them when the caller wants all, else for shardGrace after the first answer.
-func (s *Service) scatter(ctx context.Context, q shardQuery, start *cursor, missing []error, all bool) []reply {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	type numbered struct {
-		n int
-		reply
-	}
-	done := make(chan numbered, len(s.shards))
-	replies := make([]reply, len(s.shards))
-	asked := 0
-	for n, shard := range s.shards {
-		if replies[n].err = errNoAnswer; missing != nil && missing[n] != nil {
-			replies[n].err = missing[n]
-			continue
-		}
-		asked++
-		mine := q
-		mine.since = start.since[n]
-		if start.bounds[n] > 0 {
-			bound := start.bounds[n] - 1
-			mine.bound = &bound
-		}
-		go func() { done <- numbered{n, s.ask(ctx, shard, &mine)} }()
-	}
-	var grace <-chan time.Time
-	for range asked {
-		select {
-		case r := <-done:
-			replies[r.n] = r.reply
-			if grace == nil && r.err == nil && !all {
-				timer := time.NewTimer(shardGrace)
-				defer timer.Stop()
-				grace = timer.C
-			}
-		case <-grace:
-			return replies
-		case <-ctx.Done():
-			return replies
-		}
-	}
-	return replies
-}
-
-func (s *Service) ask(ctx context.Context, shard Shard, q *shardQuery) reply {
-	a, err := s.query(ctx, shard, q.encode())
-	if err != nil {
-		return reply{err: err}
-	}
-	answer, err := decodeShardAnswer(a.Data)
-	return reply{answer: answer, applied: a.Applied, err: err}
 }
 
 // gather turns the replies into shard states and a total.

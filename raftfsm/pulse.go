@@ -35,6 +35,9 @@ const (
 	LevelFailure = 6
 	// LevelBatches is the level from which on documents that are not sealed are stored in batches.
 	LevelBatches = 7
+	// LevelReadings is the level from which on members say how their replicas stand, so that any
+	// of them can answer a linearizable read.
+	LevelReadings = 7
 
 	// pulseInterval is how often a node asks each peer how it is. Smaller costs idle CPU;
 	// larger lets a leader judge its followers by old news.

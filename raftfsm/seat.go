@@ -212,6 +212,11 @@ func (s *seat) finishErase() error {
 func (s *seat) queryLocal(ctx context.Context, query []byte, of *group) (Answer, error) {
 	s.replacing.RLock()
 	defer s.replacing.RUnlock()
+	return s.queryLoaded(ctx, query, of)
+}
+
+// queryLoaded is queryLocal for who holds replacing.
+func (s *seat) queryLoaded(ctx context.Context, query []byte, of *group) (Answer, error) {
 	g := s.current.Load()
 	if !s.loaded || g == nil || of != nil && of != g {
 		return Answer{}, s.fail("query", OutcomeDefinite, ErrNoLeader)
