@@ -448,6 +448,40 @@ func TestLeadMovesWhatIsSealed(t *testing.T) {
 	})
 }
 
+// While some members know an earlier layout, the leader keeps to it, and moves what is sealed; it changes to the
+// newest when all know that, though nothing else happens.
+func TestLeadFollowsWhatMembersKnow(t *testing.T) {
+	d := fsmtest.New(t, testMachine(8))
+	for _, c := range numbered(t, 0, 20) {
+		d.Apply(c)
+	}
+	m := d.Machine().(*Machine)
+	m.settle(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	asked := 0
+	var proposed []string
+	m.Lead(ctx, func() byte {
+		if asked++; asked <= 4 { // for the layout, two segments, and nothing
+			return layoutSegments
+		}
+		return layoutNewest
+	}, func(_ context.Context, c []byte) error {
+		if got := d.Apply(c)[0]; !bytes.Equal(got, resultDone) {
+			t.Errorf("refused: %v", got)
+		}
+		proposed = append(proposed, fmt.Sprint(c[1:3]))
+		if m.layout == layoutNewest {
+			cancel()
+		}
+		return nil
+	})
+	layout := func(to byte) string { return fmt.Sprint(encodeLayout(to)[1:]) }
+	want := []string{layout(layoutSegments), fmt.Sprint([]byte{commandMove, 0}), fmt.Sprint([]byte{commandMove, 8}), layout(layoutNewest)}
+	if !slices.Equal(proposed, want) {
+		t.Errorf("proposed %v, want %v", proposed, want)
+	}
+}
+
 // A restored shard has the same segments; a backup whose segments are not whole is refused.
 func TestRestoreSegments(t *testing.T) {
 	from := fsmtest.New(t, testMachine(8))
