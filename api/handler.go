@@ -36,8 +36,8 @@ type Deps struct {
 	Tokens  TokenAdmin
 	Cluster ClusterAdmin
 	Backups Backups
-	// Load is told of checks that were answered; nil means nobody.
-	Load CheckLoad
+	// Load is told of checks and searches that were answered; nil means nobody.
+	Load Load
 
 	// Region is the region of documents that name none.
 	Region string

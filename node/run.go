@@ -25,6 +25,7 @@ import (
 	"github.com/maestro-conductor/maestro/api/envoymap"
 	"github.com/maestro-conductor/maestro/index"
 	"github.com/maestro-conductor/maestro/internal/busiest"
+	"github.com/maestro-conductor/maestro/internal/certs"
 	"github.com/maestro-conductor/maestro/internal/clock"
 	"github.com/maestro-conductor/maestro/internal/elastic"
 	"github.com/maestro-conductor/maestro/internal/version"
@@ -147,6 +148,7 @@ func (n *Node) run(ctx context.Context) error {
 		return api.Serve(apiCtx, apiLn, n.apiTLS(), api.NewHandler(n.deps()), n.log)
 	})
 	all.Go(func() error { return serveAdmin(adminSrv, adminLn) })
+	all.Go(func() error { runCollector(ctx); return nil })
 	all.Go(func() error {
 		err := n.runCluster(ctx, func() { endAPI(); <-apiEnded })
 		endAPI()
@@ -335,7 +337,7 @@ func loadTLS(files TLSFiles, name string) (*tls.Config, error) {
 		return nil, fmt.Errorf("node: tls.ca: no certificate in %s", files.CA)
 	}
 	if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
-		return nil, fmt.Errorf("node: tls.cert is not usable with tls.ca: %w", err)
+		return nil, fmt.Errorf("node: tls.cert is not usable with tls.ca: %w", certs.Explain(err, files.Cert))
 	}
 	return &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: pool, ClientCAs: pool, MinVersion: tls.VersionTLS13}, nil
 }
