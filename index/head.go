@@ -65,7 +65,7 @@ func (h *head) next() *head {
 	n.digests, n.digestEnds = roomOf(h.digests), roomOf(h.digestEnds)
 	n.rests, n.restEnds = roomOf(h.rests), roomOf(h.restEnds)
 	n.rows.ends = roomOf(h.rows.ends)
-	for name, g := range h.groups {
+	for name, g := range h.groups { // any order: each is found by its name
 		if len(g.list) > roomMin {
 			n.rooms = append(n.rooms, groupRoom{name, len(g.list), len(g.slots)})
 		}
