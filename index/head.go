@@ -18,6 +18,9 @@ const headDocumentsMax = 1 << 16
 // listMax is how many documents a posting lists before it becomes a bitmap.
 const listMax = 128
 
+// headChunk is after how many documents a search looks whether older ones can be among the newest.
+const headChunk = 256
+
 // head is the index of the youngest documents, in memory. One goroutine adds to it; readers
 // hold mu. A frozen head changes no more.
 type head struct {
@@ -27,7 +30,9 @@ type head struct {
 	docs   []segment.Document
 	newest int64
 	oldest int64
-	groups map[string]*termGroup
+	// newestTo is the newest time of each headChunk documents and of all before them.
+	newestTo []int64
+	groups   map[string]*termGroup
 	// byCode are the groups with a one-byte name, to find them without hashing.
 	byCode [256]*termGroup
 	// postings are count<<32 | ref. The ref of one document is its local number; up to
@@ -105,6 +110,10 @@ func (h *head) addOne(d *Document) {
 	h.scratch = AppendDocument(h.scratch[:0], d)
 	h.rows.add(h.scratch)
 	h.newest, h.oldest = max(h.newest, d.Time), min(h.oldest, d.Time)
+	if int(local)%headChunk == 0 {
+		h.newestTo = append(h.newestTo, h.newest)
+	}
+	h.newestTo[local/headChunk] = h.newest
 }
 
 // text indexes a field's value unless it is empty.

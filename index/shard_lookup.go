@@ -89,7 +89,7 @@ func (s headSource) lookup(p *plan, prefixes map[*plan][]string, terms lookupTer
 			bm = roaring.And(bm, interval(uint32(lo), uint32(hi)))
 		}
 		if count := bm.GetCardinality(); count > 0 {
-			all = append(all, sourceFound{digest: n, count: count, locals: topOf(docs, bm, w)})
+			all = append(all, sourceFound{digest: n, count: count, locals: s.topOf(bm, w)})
 		}
 		return nil
 	})

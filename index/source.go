@@ -162,7 +162,7 @@ func (s headSource) search(p *plan, prefixes map[*plan][]string, w window) (*roa
 	} else {
 		bm = bm.Clone() // it may be a posting, which grows
 	}
-	return bm, &run{next: eachOf(topOf(docs, bm, w)), hitReader: &headReader{docs: docs, rows: s.rows}}, nil
+	return bm, &run{next: eachOf(s.topOf(bm, w)), hitReader: &headReader{docs: docs, rows: s.rows}}, nil
 }
 
 // headReader reads those of a head as it was at some time.
@@ -180,9 +180,10 @@ func (h *headReader) identify(local uint32) (id, tenant string, err error) {
 func (h *headReader) row(local uint32) ([]byte, error) { return h.rows.row(local), nil }
 
 // topOf returns the first w.limit documents of bm after w.after. Documents mostly arrive in
-// the order of their times, so it looks at the youngest first and soon has the best.
-func topOf(docs []segment.Document, bm *roaring.Bitmap, w window) []uint32 {
-	t := worstFirst{docs: docs, order: w.order}
+// the order of their times, so it looks at the youngest first, soon has the best, and ends where
+// all that arrived earlier is older. The caller holds the lock.
+func (h *head) topOf(bm *roaring.Bitmap, w window) []uint32 {
+	t := worstFirst{docs: h.docs, order: w.order}
 	if w.limit == 0 {
 		return nil
 	}
@@ -196,9 +197,12 @@ func topOf(docs []segment.Document, bm *roaring.Bitmap, w window) []uint32 {
 	}
 	for it.HasNext() {
 		n := it.Next()
-		d := &docs[n]
+		d := &h.docs[n]
 		full := len(t.locals) == w.limit
-		if full && w.order.key(d) < w.order.key(&docs[t.locals[0]]) {
+		if full && w.order.key(d) < w.order.key(&h.docs[t.locals[0]]) {
+			if w.order == OrderNewest && h.newestTo[n/headChunk] < h.docs[t.locals[0]].Time {
+				break
+			}
 			continue
 		}
 		if after != nil && w.order.compare(d, after) <= 0 {
@@ -206,12 +210,12 @@ func topOf(docs []segment.Document, bm *roaring.Bitmap, w window) []uint32 {
 		}
 		if !full {
 			heap.Push(&t, n)
-		} else if w.order.compare(d, &docs[t.locals[0]]) < 0 {
+		} else if w.order.compare(d, &h.docs[t.locals[0]]) < 0 {
 			t.locals[0] = n
 			heap.Fix(&t, 0)
 		}
 	}
-	sort.Slice(t.locals, func(i, j int) bool { return w.order.compare(&docs[t.locals[i]], &docs[t.locals[j]]) < 0 })
+	sort.Slice(t.locals, func(i, j int) bool { return w.order.compare(&t.docs[t.locals[i]], &t.docs[t.locals[j]]) < 0 })
 	return t.locals
 }
 
