@@ -256,8 +256,11 @@ func (s *aloneShard) deepCursor(b *testing.B, q *corpus.Query) string {
 		page := *q
 		page.Limit = min(left, cursorPage)
 		got, next, err := s.ask(&page, cursor)
-		if err != nil || next == "" {
-			b.Fatalf("%s has no page %d: %v", q.Text(), corpus.PageNumber, err)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if next == "" {
+			b.Skipf("a shard of so few documents has no page %d of %s", corpus.PageNumber, q.Text())
 		}
 		left -= len(got.ids)
 		cursor = next
