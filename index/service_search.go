@@ -48,6 +48,7 @@ func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, er
 	// What a missing shard has for this page would never be found later.
 	r.RequireComplete = r.RequireComplete || r.Follow
 	begun := time.Now()
+	q.limit = shareOf(r.Limit, len(s.shards))
 	replies := s.scatter(ctx, q, start, nil, r.RequireComplete)
 	result, err := s.gather(replies, r)
 	if err != nil {
@@ -59,6 +60,9 @@ func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, er
 	}
 	m := merger{replies: replies, limit: r.Limit, order: r.Order}
 	if err := m.run(); err != nil {
+		return SearchResult{}, err
+	}
+	if err := s.refill(ctx, q, start, &m); err != nil {
 		return SearchResult{}, err
 	}
 	result.Items = m.items
@@ -186,16 +190,24 @@ type merger struct {
 	limit   int
 	order   Order
 	heads   []*Document // the next document of each shard, nil at its end
+	last    []*Document // the one before
+	taken   []int       // documents of each shard so far
 	items   []Document
 	// more is set when documents follow the last item.
 	more bool
+	// dry is the shard that has more, but not at hand, and so ended the page; -1 for none.
+	dry int
 }
 
+// run merges what is at hand. It goes on when there is more of the shard that was dry.
 func (m *merger) run() error {
-	m.heads = make([]*Document, len(m.replies))
-	for i := range m.replies {
-		if err := m.advance(i); err != nil {
-			return err
+	m.more, m.dry = false, -1
+	if m.heads == nil {
+		m.heads, m.last, m.taken = make([]*Document, len(m.replies)), make([]*Document, len(m.replies)), make([]int, len(m.replies))
+		for i := range m.replies {
+			if err := m.advance(i); err != nil {
+				return err
+			}
 		}
 	}
 	for {
@@ -204,7 +216,7 @@ func (m *merger) run() error {
 			if d == nil {
 				// Beyond the last row of a shard that has more, nobody knows what comes next.
 				if a := m.replies[i].answer; a != nil && a.more {
-					m.more = true
+					m.more, m.dry = true, i
 					return nil
 				}
 				continue
@@ -229,6 +241,9 @@ func (m *merger) run() error {
 
 func (m *merger) advance(i int) error {
 	a := m.replies[i].answer
+	if m.heads[i] != nil {
+		m.last[i] = m.heads[i]
+	}
 	if m.heads[i] = nil; a == nil || len(a.rows) == 0 {
 		return nil
 	}
@@ -237,6 +252,7 @@ func (m *merger) advance(i int) error {
 		return fmt.Errorf("search: answer of a shard: %w", err)
 	}
 	m.heads[i], a.rows = &d, a.rows[1:]
+	m.taken[i]++
 	return nil
 }
 

@@ -22,7 +22,7 @@ func TestTopOfAHead(t *testing.T) {
 			at += rng.Int64N(3)
 		}
 		d := normal(t, Document{ID: string(rune('a'+rng.IntN(26))) + string(rune('a'+i%26)), Time: at})
-		h.add([]Document{d})
+		h.add([]Document{d}, [][]byte{AppendDocument(nil, &d)})
 	}
 	for range 300 {
 		bm := roaring.New()
