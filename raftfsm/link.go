@@ -102,7 +102,7 @@ func (l *link) send(ctx context.Context, c *linkConn, kind byte, group GroupID, 
 	if !ok {
 		return response{}, fmt.Errorf("%w: link to %s closed", errNotSent, l.peer.Name)
 	}
-	defer c.forget(id)
+	defer func() { _ = c.forget(id) }()
 	left := 10 * time.Second
 	if d, ok := ctx.Deadline(); ok {
 		left = time.Until(d)
