@@ -108,6 +108,9 @@ func (s *Service) NewLeases(o LeaseOptions) (*Leases, error) {
 	for _, m := range o.Machines { // any order
 		m.credited.Store(&forget)
 	}
+	for id, g := range l.table.groups { // any order
+		g.covers = o.Machines[id].covers
+	}
 	l.metrics = newLeaseMetrics(l.table, o.Registry)
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.look()
@@ -186,9 +189,11 @@ func (l *Leases) run() {
 		}
 		l.look()
 		wait = tickIdle
-		if l.table.tick(l.options.Clock.Sync()) {
+		now := l.options.Clock.Sync()
+		if l.table.tick(now) {
 			wait = tickBusy
 		}
+		l.askBlankets(now)
 		timer.Reset(wait)
 	}
 }

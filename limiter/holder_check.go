@@ -211,6 +211,9 @@ func (t *holderTable) lack(s *holderShard, c *heldCheck, now int64) {
 	r, cost := c.route, c.request.Cost
 	r.used = moment(now)
 	if !r.central {
+		if !c.only {
+			t.adoptAll(s, r, now)
+		}
 		var decided bool
 		if decided, now = t.retry(s, c, now); decided {
 			return
@@ -240,6 +243,22 @@ func (t *holderTable) lack(s *holderShard, c *heldCheck, now int64) {
 		}
 		if b := l.flight.batch; c.batch == nil || b.number > c.batch.number {
 			c.batch = b
+		}
+	}
+}
+
+// adoptAll opens what leases of the route blankets can.
+func (t *holderTable) adoptAll(s *holderShard, r *route, now int64) {
+	for i := 0; ; i++ {
+		l := r.lease(i)
+		if l == nil {
+			return
+		}
+		if l.epoch != 0 && !l.live(now) && l.silent && l.flight == nil {
+			s.counts.unspent += l.end() // nobody was told of it
+		}
+		if l.epoch == 0 && l.flight == nil {
+			t.adopt(s, l, now)
 		}
 	}
 }
