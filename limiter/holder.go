@@ -270,8 +270,9 @@ func (l *Leases) await(ctx context.Context, b *renewals) error {
 
 // checkMany decides what it can of the requests at places, and returns where the others are.
 func (l *Leases) checkMany(ctx context.Context, all []Request, places []int, out []Outcome) (others []int) {
-	checks := make([]heldCheck, len(places))
-	open := make([]*heldCheck, 0, len(places))
+	many := heldMany.Get().(*heldChecks)
+	defer many.free()
+	checks, open := many.room(len(places))
 	for i, place := range places {
 		if c := &checks[i]; leasable(&all[place]) {
 			c.request, c.decision, c.place = &all[place], &out[place].Decision, place
