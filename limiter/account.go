@@ -337,7 +337,7 @@ func (m *Machine) renewLease(tx *raftfsm.Tx, now int64, h Holder, ahead bool, r 
 	if err != nil {
 		return Grant{}, fmt.Errorf("limiter: counter of %s: %w", limit.ID, err)
 	}
-	c = limit.present(c, found, now, m.set.emptied)
+	c = m.set.present(limit, c, found, now)
 	g, changed := c.renew(limit, limit.leaseSpan() > 0 && !limit.over(m.set.wall.passed), ahead, h, r)
 	if !changed {
 		return g, nil

@@ -268,7 +268,7 @@ func (m *Machine) roll(tx *raftfsm.Tx, now int64, c rollCommand) ([]byte, error)
 		return nil, fmt.Errorf("limiter: wall clock: %w", err)
 	}
 	set := newLimitSet(m.set.version, sorted, m.set.emptied, clock)
-	set.plans = m.set.plans
+	set.plans, set.blankets = m.set.plans, m.set.blankets
 	m.set = set
 	return binary.AppendUvarint([]byte{codecLimits, byte(outcomeRolled)}, uint64(changed)), nil
 }

@@ -22,6 +22,8 @@ const (
 	codecAhead  = 4
 	// codecFailure is of limits with OnFailure, and of the changes that put them.
 	codecFailure = 5
+	// codecBlankets is of commands that ask for blankets, from raftfsm.LevelBlankets on.
+	codecBlankets = 6
 )
 
 const (
@@ -45,6 +47,7 @@ const (
 
 	opWatched  = 23 // and another command, or query, which every limit only watches
 	opTogether = 24
+	opBlanket  = 25
 )
 
 // outcome is the second byte of a result.
@@ -73,6 +76,7 @@ const (
 	outcomeUnknown       outcome = 20 // there is nothing under the id
 	outcomeFull          outcome = 21 // the tenant holds too much already
 	outcomeTogether      outcome = 23 // the results of its parts follow
+	outcomeBlanket       outcome = 24 // how many tokens and for how long follow
 )
 
 // batchCommandMax bounds the checks in one command, so that their results stay within some
@@ -195,6 +199,7 @@ type command struct {
 	batch     []Request
 	recalls   bool // checks name the leases in their way
 	lease     leaseCommand
+	blanket   blanketCommand
 	hold      holdCommand
 	parts     []Part
 	// watched means that every limit is a shadow for it.
@@ -207,8 +212,8 @@ func decodeCommand(b []byte) (command, error) {
 	r := wire.NewReader(b)
 	version := r.Byte(math.MaxUint8)
 	switch {
-	case version > codecFailure:
-		return command{}, fmt.Errorf("%w: version %d, this build knows %d", errNewer, version, codecFailure)
+	case version > codecBlankets:
+		return command{}, fmt.Errorf("%w: version %d, this build knows %d", errNewer, version, codecBlankets)
 	case version < codecFirst:
 		return command{}, fmt.Errorf("%w: version %d", errCodec, version)
 	}
@@ -258,6 +263,9 @@ func decodeCommand(b []byte) (command, error) {
 	case opTogether:
 		spoken = codecLeases
 		c.parts = readParts(r)
+	case opBlanket:
+		spoken = codecBlankets
+		c.blanket = readBlanket(r)
 	case opWatched:
 		if version != codecLeases {
 			return command{}, fmt.Errorf("%w: operation %d in version %d", errCodec, c.op, version)
@@ -435,6 +443,7 @@ type result struct {
 	periods  []period
 	grants   []Grant
 	recalls  []Recall
+	blanket  blanketGrant
 	hold     holdResult
 }
 
@@ -488,6 +497,8 @@ func decodeResult(b []byte) (result, error) {
 		res.periods = readPeriods(r)
 	case outcomeReserved, outcomeSettled, outcomeRefunded, outcomeAcquired, outcomeReleased, outcomeUnknown, outcomeFull:
 		readHeld(r, &res)
+	case outcomeBlanket:
+		res.blanket = readBlanketGrant(r)
 	case outcomeMalformed:
 		res.message = string(r.Rest())
 	default:

@@ -41,7 +41,7 @@ func FuzzCommand(f *testing.F) {
 	f.Add([]byte{codecLeases, opWatched, codecLeases, opWatched, codecFirst, opSweep})
 	f.Add(appendLease(nil, leaseCommand{holder: 1, renewals: []Renewal{{Limit: 1, Tenant: "acme", Epoch: 1, Seq: 1, Want: 300}}, ahead: true}))
 	f.Add([]byte{codecAhead, opRoll, 5, 0})
-	f.Add([]byte{codecFailure + 1, opCheck})
+	f.Add([]byte{codecBlankets + 1, opCheck})
 	f.Add(appendConfigure(nil, configureCommand{last: true, Change: Change{To: 2, Puts: []Limit{onFailure(windowed("a", "acme", 5, "1h"), OnFailureOpen)}, Leavers: []string{"b"}}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if c, err := decodeCommand(data); err == nil {
@@ -206,6 +206,9 @@ func TestBytesStayTheSame(t *testing.T) {
 		"limit":             {string(encodeLimitRow(newLimitState(limit("a", ScopeKey, "acme/*", "1/s", 5), 3, 1, []generation{{start: 9, rate: rate{1, 1_000_000}}}))), "\x01\x01a\x02\x06acme/*\x031/s\x05\x03\x01\x01\x09\x01\xc0\x84\x3d"},
 		"limit on failure":  {string(encodeLimitRow(newLimitState(onFailure(limit("a", ScopeKey, "acme/*", "1/s", 5), OnFailureOpen), 3, 1, []generation{{start: 9, rate: rate{1, 1_000_000}}}))), "\x05\x01a\x02\x06acme/*\x81\x08\x031/s\x05\x01\x03\x01\x01\x09\x01\xc0\x84\x3d\x00\x00\x00\x00\x00\x00"},
 		"on failure":        {string(appendConfigure(nil, configureCommand{last: true, Change: Change{From: 1, To: 2, Puts: []Limit{onFailure(windowed("a", "acme", 5, "1h"), OnFailureDeny)}, Leavers: []string{"b"}}})), "\x05\x02\x01\x02\x00\x01\x01\x01a\x00\x04acme\x82\x08\x05\x021h\x00\x00\x00\x01\x01b"},
+		"blanket":           {string(appendBlanketRow(blanketKey(2, 3, 4), blanket{tokens: 5, at: 6, deadline: 300})), "d\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x04\x01\x05\x06\xac\x02"},
+		"ask for a blanket": {string(appendBlanket(nil, blanketCommand{holder: 3, limit: 2, epoch: 4})), "\x06\x19\x00\x00\x00\x00\x00\x00\x00\x03\x02\x04"},
+		"blanket is lent":   {string(appendBlanketGrant(nil, blanketGrant{tokens: 5, ttl: 300 * time.Microsecond})), "\x03\x18\x05\xac\x02"},
 		"config":            {string(encodeConfig(config{version: 4, nextUID: 5})), "\x01\x04\x05"},
 		"staged":            {string(encodeStaged(staged{from: 1, to: 2, parts: 3})), "\x01\x01\x02\x03"},
 	} {
@@ -219,7 +222,7 @@ func TestBytesStayTheSame(t *testing.T) {
 // let the replicas of a newer build, which execute it, differ.
 func TestNewerCommandsStopTheMachine(t *testing.T) {
 	m := NewMachine()
-	for _, data := range [][]byte{{codecFailure + 1, opCheck}, {codecFirst, 200}} {
+	for _, data := range [][]byte{{codecBlankets + 1, opCheck}, {codecFirst, 200}} {
 		if _, err := m.execute(nil, 0, 0, data); !errors.Is(err, errNewer) {
 			t.Errorf("command %x: %v", data, err)
 		}

@@ -136,3 +136,21 @@ func readRecalls(r *wire.Reader) []Recall {
 	}
 	return all
 }
+
+func appendBlanket(b []byte, c blanketCommand) []byte {
+	b = binary.BigEndian.AppendUint64(append(b, codecBlankets, opBlanket), uint64(c.holder))
+	return binary.AppendUvarint(binary.AppendUvarint(b, c.limit), c.epoch)
+}
+
+func readBlanket(r *wire.Reader) blanketCommand {
+	return blanketCommand{holder: Holder(binary.BigEndian.Uint64(r.Fixed(8))), limit: r.Uvarint(math.MaxUint64), epoch: r.Uvarint(math.MaxUint64)}
+}
+
+func appendBlanketGrant(b []byte, g blanketGrant) []byte {
+	b = binary.AppendUvarint(append(b, codecLeases, byte(outcomeBlanket)), uint64(g.tokens))
+	return binary.AppendUvarint(b, uint64(g.ttl.Microseconds()))
+}
+
+func readBlanketGrant(r *wire.Reader) blanketGrant {
+	return blanketGrant{tokens: uint32(r.Uvarint(chunkMax)), ttl: readMicros(r, leaseSpans*leaseSpanMax)}
+}

@@ -129,6 +129,9 @@ func (m *Machine) change(tx *raftfsm.Tx, now int64, c Change) ([]byte, error) {
 			return nil, err
 		}
 		set = *newLimitSet(next.version, sorted, m.set.emptied, m.set.wall)
+		if err := m.keepBlankets(tx, &set); err != nil {
+			return nil, err
+		}
 	}
 	set.version, set.plans = next.version, plans
 	if err := tx.Set([]byte{tableConfig}, encodeConfig(next)); err != nil {

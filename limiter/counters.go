@@ -28,6 +28,13 @@ func (m *Machine) loadKnown() error {
 	return nil
 }
 
+// showRowless shows others which counters have no row, before what the entry has written is.
+func (m *Machine) showRowless() {
+	if !m.known.isView(m.rowless.Load()) {
+		m.rowless.Store(m.known.view())
+	}
+}
+
 func (m *Machine) hash(key []byte) uint64 { return maphash.Bytes(m.seed, key) }
 
 // read finds a counter among those of this entry, in the cache, or in its row.

@@ -111,6 +111,9 @@ func (s *Service) NewLeases(o LeaseOptions) (*Leases, error) {
 	for _, m := range o.Machines { // any order
 		m.credited.Store(&forget)
 	}
+	for id, g := range l.table.groups { // any order
+		g.covers = o.Machines[id].covers
+	}
 	l.metrics = newLeaseMetrics(l.table, o.Registry)
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.look()
@@ -189,9 +192,11 @@ func (l *Leases) run() {
 		}
 		l.look()
 		wait = tickIdle
-		if l.table.tick(l.options.Clock.Sync()) {
+		now := l.options.Clock.Sync()
+		if l.table.tick(now) {
 			wait = tickBusy
 		}
+		l.askBlankets(now)
 		timer.Reset(wait)
 	}
 }
@@ -268,8 +273,9 @@ func (l *Leases) await(ctx context.Context, b *renewals) error {
 
 // checkMany decides what it can of the requests at places, and returns where the others are.
 func (l *Leases) checkMany(ctx context.Context, all []Request, places []int, out []Outcome) (others []int) {
-	checks := make([]heldCheck, len(places))
-	open := make([]*heldCheck, 0, len(places))
+	many := heldMany.Get().(*heldChecks)
+	defer many.free()
+	checks, open := many.room(len(places))
 	for i, place := range places {
 		if c := &checks[i]; leasable(&all[place]) {
 			c.request, c.decision, c.place = &all[place], &out[place].Decision, place

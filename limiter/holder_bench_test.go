@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"testing"
@@ -134,6 +135,54 @@ func BenchmarkBatchOnLeases(b *testing.B) {
 			b.Fatal(batch[0].answer)
 		}
 	}
+}
+
+// Batches of 1,000 checks by Zipf's law over a million keys and a thousand tenants, at three nodes whose group is
+// one machine without a log; with blankets, and without. One operation is a check.
+func BenchmarkZipfBatches(b *testing.B) {
+	b.Run("blankets", func(b *testing.B) { zipfBatches(b, raftfsm.LevelBlankets) })
+	b.Run("none", func(b *testing.B) { zipfBatches(b, raftfsm.LevelBlankets-1) })
+}
+
+func zipfBatches(b *testing.B, level int) {
+	const keys, size, nodes = 1_000_000, 1000, 3
+	r := startRegionWith(b, cacheCounters, nodes, limit("key", ScopeKey, "*/key-*", "100/s", 3_000), limit("tenant", ScopeTenant, "*", "100000/s", 100_000))
+	defer func() {
+		for _, n := range r.nodes {
+			n.leases.Close(b.Context())
+		}
+	}()
+	r.mu.Lock()
+	r.level = level
+	r.mu.Unlock()
+	all := make([]Request, keys)
+	for k := range all {
+		all[k] = Request{Tenant: fmt.Sprint("zipf-", k%1000), Key: fmt.Sprint("key-", k), Cost: 1, Brief: true}
+	}
+	zipf := rand.NewZipf(rand.New(rand.NewPCG(1, 2)), 1.1, 1, keys-1)
+	batch, out := make([]Request, size), make([]Outcome, size)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for n := 0; b.Loop(); n++ {
+		if n%size != 0 {
+			continue
+		}
+		for i := range batch {
+			batch[i] = all[zipf.Uint64()]
+		}
+		if err := r.nodes[n/size%nodes].CheckBatchInto(b.Context(), batch, out); err != nil {
+			b.Fatal(err)
+		}
+	}
+	var renewals, adopted uint64
+	for _, n := range r.nodes {
+		sum, _ := n.leases.table.sum()
+		renewals, adopted = renewals+sum.renewals, adopted+sum.adopted
+	}
+	b.ReportMetric(float64(renewals)/float64(b.N), "renewals/op")
+	b.ReportMetric(float64(adopted)/float64(b.N), "blanket-leases/op")
+	b.ReportMetric(float64(r.count())/float64(b.N), "commands/op")
+	b.ReportMetric(float64(r.counters())/float64(b.N), "rows/op")
 }
 
 // What a key costs in memory that has a lease of its own: 260 bytes, and more under the race detector.

@@ -1,6 +1,9 @@
 package limiter
 
-import "math"
+import (
+	"math"
+	"sync"
+)
 
 // Sources of a decision: who decided.
 const (
@@ -215,6 +218,9 @@ func (t *holderTable) lack(s *holderShard, c *heldCheck, now int64) {
 	r, cost := c.route, c.request.Cost
 	r.used = moment(now)
 	if !r.central {
+		if !c.only {
+			t.adoptAll(s, r, now)
+		}
 		var decided bool
 		if decided, now = t.retry(s, c, now); decided {
 			return
@@ -244,6 +250,22 @@ func (t *holderTable) lack(s *holderShard, c *heldCheck, now int64) {
 		}
 		if b := l.flight.batch; c.batch == nil || b.number > c.batch.number {
 			c.batch = b
+		}
+	}
+}
+
+// adoptAll opens what leases of the route blankets can.
+func (t *holderTable) adoptAll(s *holderShard, r *route, now int64) {
+	for i := 0; ; i++ {
+		l := r.lease(i)
+		if l == nil {
+			return
+		}
+		if l.epoch != 0 && !l.live(now) && l.silent && l.flight == nil {
+			s.counts.unspent += l.end() // nobody was told of it
+		}
+		if l.epoch == 0 && l.flight == nil {
+			t.adopt(s, l, now)
 		}
 	}
 }
@@ -315,7 +337,9 @@ func (t *holderTable) checkMany(all []*heldCheck) {
 	for i := range holderShards {
 		begin[i+1] += begin[i]
 	}
-	sorted := make([]*heldCheck, len(all))
+	many := heldMany.Get().(*heldChecks)
+	defer many.free()
+	sorted := many.sort(len(all))
 	at := begin
 	for _, c := range all {
 		sorted[at[c.shard()]] = c
@@ -331,6 +355,40 @@ func (t *holderTable) checkMany(all []*heldCheck) {
 	for _, c := range all { // only now, so that messages say all that is lacking
 		c.poke()
 	}
+}
+
+// heldChecks is the memory of a batch on its way through the table, which is used again.
+type heldChecks struct {
+	checks []heldCheck
+	refs   []*heldCheck
+	used   int
+}
+
+var heldMany = sync.Pool{New: func() any { return &heldChecks{} }}
+
+// room is for n checks, and references to some of them.
+func (h *heldChecks) room(n int) (checks []heldCheck, refs []*heldCheck) {
+	if len(h.checks) < n {
+		h.checks = make([]heldCheck, n)
+	}
+	h.used = n
+	return h.checks[:n], h.sort(n)[:0]
+}
+
+// sort is for references to n checks.
+func (h *heldChecks) sort(n int) []*heldCheck {
+	if len(h.refs) < n {
+		h.refs = make([]*heldCheck, n)
+	}
+	return h.refs[:n]
+}
+
+// free gives it back, and lets go of what it refers to.
+func (h *heldChecks) free() {
+	clear(h.checks[:h.used])
+	clear(h.refs)
+	h.used = 0
+	heldMany.Put(h)
 }
 
 func (c *heldCheck) shard() int { return shardNumber(c.tenantHash) }

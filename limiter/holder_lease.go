@@ -20,6 +20,8 @@ const (
 	chunkParts = 32
 	// smallParts is of how many equal parts of a limit one may idle with a holder.
 	smallParts = 64
+	// blanketLow is when more is asked for of what a blanket has lent.
+	blanketLow = 4
 	// scarceMin is the least time for which nothing is asked for a lease that was recalled, so that
 	// its group alone decides about tokens that are scarce everywhere; otherwise that is the limit's span, up
 	// to scarceMax: one recall must not keep a counter from being lent for long.
@@ -99,6 +101,8 @@ type lease struct {
 	scarce bool
 	// dirty is set while something was spent that no message has reported.
 	dirty bool
+	// silent is set until something is told of an epoch that a blanket has opened.
+	silent bool
 
 	seq    uint32
 	folded uint32
@@ -109,6 +113,8 @@ type lease struct {
 	// epoch is 0 while none is open.
 	epoch             uint64
 	granted, returned uint64
+	// adopted is the last epoch that was opened by a blanket.
+	adopted uint64
 	// coming is nil unless something is lent ahead.
 	coming *coming
 }
@@ -146,7 +152,7 @@ func (l *lease) unspent() uint64 { return uint64(l.left) + l.coming.total() }
 // end drops everything: the epoch is over. It returns how much was not spent.
 func (l *lease) end() (unspent uint64) {
 	unspent, l.coming = l.unspent(), nil
-	l.epoch, l.granted, l.returned, l.deadline, l.left, l.pending, l.seq, l.dirty = 0, 0, 0, 0, 0, 0, 0, false
+	l.epoch, l.granted, l.returned, l.deadline, l.left, l.pending, l.seq, l.dirty, l.silent = 0, 0, 0, 0, 0, 0, 0, false, false
 	if l.flight != nil {
 		l.flight.first = 0
 	}
@@ -192,6 +198,9 @@ func (l *lease) low(now int64) bool {
 	}
 	if l.coming != nil {
 		return l.ending(now)
+	}
+	if l.silent {
+		return l.left < blanketLow // what its blanket has lent suffices for most
 	}
 	return l.left < l.target()/4 || l.deadline-now < l.limit.terms.ttl/4
 }
@@ -261,7 +270,7 @@ func (l *lease) report(s *holderShard, now int64) (Renewal, bool) {
 		l.seq++
 		f.first, f.limit, f.denials = now, l.limit, l.tenant.denials
 	}
-	f.sent, f.asks, f.lack, l.dirty = true, false, 0, false
+	f.sent, f.asks, f.lack, l.dirty, l.silent = true, false, 0, false, false
 	return Renewal{
 		Limit: l.limit.uid, Tenant: l.tenant.name, Subject: l.subject, Epoch: l.epoch, Seq: uint64(l.seq),
 		Spent: l.spent(), Returned: l.returned, Want: want,

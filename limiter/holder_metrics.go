@@ -20,6 +20,7 @@ var (
 	descRefused  = prometheus.NewDesc("mc_rl_lease_refused_total", "Reports that were refused: nothing to lend, or too late.", nil, nil)
 	descTokens   = prometheus.NewDesc("mc_rl_lease_tokens_total", "Tokens lent to this node: granted, given back unspent, or expired unspent.", []string{"state"}, nil)
 	descLeases   = prometheus.NewDesc("mc_rl_leases", "Leases that this node knows, of one counter each.", nil, nil)
+	descBlankets = prometheus.NewDesc("mc_rl_leases_by_blanket_total", "Leases that began without a message, by what this node was lent of all counters without a row.", nil, nil)
 	descReturned = prometheus.NewDesc("mc_rl_lease_recalled_total", "Requests to this node to give leases back.", nil, nil)
 )
 
@@ -43,7 +44,7 @@ func newLeaseMetrics(t *holderTable, r prometheus.Registerer) *leaseMetrics {
 
 // Describe implements prometheus.Collector.
 func (m *leaseMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descChecks, descRenewals, descRefused, descTokens, descLeases, descReturned} {
+	for _, d := range []*prometheus.Desc{descChecks, descRenewals, descRefused, descTokens, descLeases, descBlankets, descReturned} {
 		ch <- d
 	}
 }
@@ -63,6 +64,7 @@ func (m *leaseMetrics) Collect(ch chan<- prometheus.Metric) {
 	counter(descTokens, sum.returned, "returned")
 	counter(descTokens, sum.unspent, "expired")
 	counter(descReturned, sum.recalls)
+	counter(descBlankets, sum.adopted)
 	ch <- prometheus.MustNewConstMetric(descLeases, prometheus.GaugeValue, float64(leases))
 }
 
@@ -81,6 +83,7 @@ func (t *holderTable) sum() (sum holderCounts, leases int) {
 		sum.returned += c.returned
 		sum.unspent += c.unspent
 		sum.recalls += c.recalls
+		sum.adopted += c.adopted
 		for class := range s.leases {
 			leases += s.leases[class].n
 		}

@@ -46,6 +46,9 @@ type holderGroup struct {
 	shut atomic.Bool
 	// kick wakes who sends messages.
 	kick chan struct{}
+	// covers is Machine.covers of the replica; nil where nothing is opened by blankets.
+	covers   func(limit uint64, h Holder, epoch uint64, key []byte) bool
+	blankets sync.Map // uid of a limit -> *limitBlankets
 }
 
 type holderShard struct {
@@ -63,6 +66,7 @@ type holderShard struct {
 	counts        holderCounts
 	matched       []*limitState // scratch of resolve
 	settled       chan struct{} // closed when pending tokens are settled; nil while nobody waits for that
+	key           []byte        // scratch of adopt
 	warmed        int           // keeps warm from being left out
 	_             [64]byte      // keeps locks apart
 }
@@ -373,16 +377,18 @@ type holderCounts struct {
 	returned, unspent uint64 // tokens given back, and those that ran out or were refused
 	recalls           uint64 // requests to give back
 	granted           uint64 // tokens
+	adopted           uint64 // leases that were opened by blankets
 }
 
 // leaseClasses sorts leases by how long they last, so that short ones can be looked at often.
-const leaseClasses = 3
+const leaseClasses = 4
 
 // leaseClass are a class's shortest time to live, and how often its leases are looked at.
 var leaseClass = [leaseClasses]struct{ ttl, every int64 }{
 	{0, int64(10 * time.Millisecond)},
 	{int64(500 * time.Millisecond), int64(60 * time.Millisecond)},
 	{int64(5 * time.Second), int64(600 * time.Millisecond)},
+	{int64(20 * time.Second), int64(2400 * time.Millisecond)},
 }
 
 func classOf(ttl int64) int {

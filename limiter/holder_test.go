@@ -43,7 +43,12 @@ type node struct {
 }
 
 func startRegion(t testing.TB, nodes int, limits ...Limit) *region {
-	r := &region{driven: drive(t, 64), t: t, began: time.Now(), level: raftfsm.LevelCurrent}
+	return startRegionWith(t, 64, nodes, limits...)
+}
+
+// startRegionWith has a cache for so many counters.
+func startRegionWith(t testing.TB, counters, nodes int, limits ...Limit) *region {
+	r := &region{driven: drive(t, counters), t: t, began: time.Now(), level: raftfsm.LevelCurrent}
 	r.set(limits...)
 	system, err := clock.System()
 	if err != nil {

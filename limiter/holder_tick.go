@@ -46,7 +46,7 @@ func (t *holderTable) tickLeases(s *holderShard, class int, now int64) {
 			continue
 		}
 		t.tickLease(s, l, now, leaseClass[class].every)
-		if l.refs == 0 && l.epoch == 0 && l.flight == nil {
+		if l.refs == 0 && l.epoch == 0 && l.flight == nil && !t.adopting(l, now) {
 			s.forgetLease(class, l) // another one may now stand at i
 			continue
 		}
@@ -68,6 +68,9 @@ func (t *holderTable) tickLease(s *holderShard, l *lease, now, every int64) {
 	}
 	used := l.fresh > 0
 	l.fold(now)
+	if l.silent && l.live(now) && !l.scarce {
+		return // nobody waits for what is left
+	}
 	// A message that failed has said something that may be in force, so it is said again.
 	due := l.flight != nil && l.flight.first != 0 && now < l.flight.first+usable(l.limit.terms.ttl)
 	switch {
@@ -116,7 +119,8 @@ func (s *holderShard) tickRoutes(now int64) {
 // follows with the next call, once these are answered, and with tick. settled, if not nil, is closed once some
 // of what checks have taken, but may not need, is settled.
 func (t *holderTable) recall(tenant string, all []Recall, now int64) (out []*renewals, settled <-chan struct{}) {
-	s := t.shardOf(hashString(t.seed, tenant))
+	hash := hashString(t.seed, tenant)
+	s := t.shardOf(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range all {
@@ -124,6 +128,9 @@ func (t *holderTable) recall(tenant string, all []Recall, now int64) (out []*ren
 			continue
 		}
 		l := s.anyLease(s.tenants[tenant], r.Limit, r.Subject)
+		if l == nil || l.epoch == 0 {
+			l = t.disown(s, hash, tenant, &r, now)
+		}
 		if l == nil || l.epoch == 0 {
 			continue
 		}
@@ -165,7 +172,7 @@ func (t *holderTable) giveAllBack(now int64) {
 		s.mu.Lock()
 		for class := range s.leases {
 			for _, l := range s.leases[class].slots {
-				if l == nil || !l.live(now) {
+				if l == nil || !l.live(now) || l.silent {
 					continue
 				}
 				if l.unspent() > 0 {

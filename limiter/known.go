@@ -1,6 +1,10 @@
 package limiter
 
-import "math/bits"
+import (
+	"math/bits"
+	"slices"
+	"sync/atomic"
+)
 
 // knownRows is a set that holds every counter that has a row, so that the first touch of another one reads
 // nothing. It may hold some that have none, which costs a look at the rows: those that the sweep has
@@ -76,11 +80,31 @@ func (k *knownRows) mayHave(hash uint64) bool {
 	return k.full
 }
 
+// view is k for goroutines other than the one that adds, as long as isView is true.
+func (k *knownRows) view() *knownRows {
+	return &knownRows{filters: slices.Clone(k.filters), full: k.full}
+}
+
+// isView tells whether v, which may be nil, is a view of all of k.
+func (k *knownRows) isView(v *knownRows) bool {
+	if v == nil || v.full != k.full || len(v.filters) != len(k.filters) {
+		return false
+	}
+	for i := range k.filters {
+		if &v.filters[i].blocks[0] != &k.filters[i].blocks[0] {
+			return false
+		}
+	}
+	return true
+}
+
 func (f *rowFilter) add(hash uint64) {
 	f.room--
 	block, h := f.block(hash)
 	for range knownProbes {
-		block[h>>61] |= 1 << (h >> 55 & 63)
+		if word, bit := &block[h>>61], uint64(1)<<(h>>55&63); *word&bit == 0 {
+			atomic.OrUint64(word, bit) // others read: see view
+		}
 		h = bits.RotateLeft64(h, 9)
 	}
 }
@@ -88,7 +112,7 @@ func (f *rowFilter) add(hash uint64) {
 func (f *rowFilter) mayHave(hash uint64) bool {
 	block, h := f.block(hash)
 	for range knownProbes {
-		if block[h>>61]&(1<<(h>>55&63)) == 0 {
+		if atomic.LoadUint64(&block[h>>61])&(1<<(h>>55&63)) == 0 {
 			return false
 		}
 		h = bits.RotateLeft64(h, 9)

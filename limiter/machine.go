@@ -37,10 +37,11 @@ type Machine struct {
 
 	// Readers use these.
 	store     *raftfsm.Store
-	time      atomic.Int64             // group time of the last applied entry, in microseconds
-	wall      atomic.Int64             // wall clock of the leader at that entry, in milliseconds
-	published atomic.Pointer[limitSet] // the limits of the last commit
-	restoring atomic.Bool              // a restore writes limits that are not in force yet
+	time      atomic.Int64              // group time of the last applied entry, in microseconds
+	wall      atomic.Int64              // wall clock of the leader at that entry, in milliseconds
+	published atomic.Pointer[limitSet]  // the limits of the last commit
+	rowless   atomic.Pointer[knownRows] // a view of known: see covers
+	restoring atomic.Bool               // a restore writes limits that are not in force yet
 	// credited is called with a tenant whose limits got tokens back, once that is committed.
 	credited atomic.Pointer[func(tenant string)]
 }
@@ -60,6 +61,7 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 	m.slots = slotMemo{after: m.slots.after}
 	m.time.Store(0)
 	m.wall.Store(0)
+	m.rowless.Store(nil)
 	m.restoring.Store(false)
 	m.config = config{nextUID: 1}
 	v, err := store.Get([]byte{tableConfig})
@@ -87,9 +89,13 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 	if m.set.plans, err = loadPlans(store); err != nil {
 		return err
 	}
+	if m.set.blankets, err = loadBlankets(store); err != nil {
+		return err
+	}
 	if err := m.loadKnown(); err != nil {
 		return err
 	}
+	m.showRowless()
 	m.published.Store(m.set)
 	return nil
 }
@@ -139,6 +145,7 @@ func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 	if err := m.flush(tx); err != nil {
 		return nil, err
 	}
+	m.showRowless()
 	if after := m.set; after != before {
 		tx.OnCommit(func() { m.published.Store(after) })
 	}
@@ -169,6 +176,8 @@ func (m *Machine) execute(tx *raftfsm.Tx, now, wall int64, data []byte) ([]byte,
 		return m.batch(tx, now, wall, c.batch, c.recalls)
 	case opLease:
 		return m.lease(tx, now, c.lease)
+	case opBlanket:
+		return m.blanket(tx, now, c.blanket)
 	case opTogether:
 		return m.together(tx, now, wall, c.parts)
 	case opRoll:
@@ -255,7 +264,7 @@ func (m *Machine) gather(r Request, now int64, read func(key []byte) (counter, b
 	}
 	m.levels = m.levels[:len(m.matched)]
 	for i, limit := range m.matched {
-		if err := m.levels[i].load(limit, r, now, m.set.emptied, read); err != nil {
+		if err := m.levels[i].load(limit, r, now, m.set, read); err != nil {
 			return err
 		}
 		m.levels[i].shadow = m.levels[i].shadow || m.watched
@@ -264,7 +273,7 @@ func (m *Machine) gather(r Request, now int64, read func(key []byte) (counter, b
 }
 
 // load finds the counter of limit for a request and settles it to now.
-func (l *level) load(limit *limitState, r Request, now, emptied int64, read func(key []byte) (counter, bool, error)) error {
+func (l *level) load(limit *limitState, r Request, now int64, set *limitSet, read func(key []byte) (counter, bool, error)) error {
 	l.limit, l.shadow, l.subject = limit, limit.shadows(r.asker()), limit.subject(r.Token, r.Key)
 	if !limit.counts() {
 		return nil
@@ -274,6 +283,6 @@ func (l *level) load(limit *limitState, r Request, now, emptied int64, read func
 	if err != nil {
 		return fmt.Errorf("limiter: counter of %s: %w", limit.ID, err)
 	}
-	l.counter = limit.present(c, ok, now, emptied)
+	l.counter = set.present(limit, c, ok, now)
 	return nil
 }

@@ -61,14 +61,16 @@ type limitSet struct {
 	version uint32
 	emptied int64 // when a restore emptied all counters, in group time; 0 for never
 	wall    wallState
-	related bool          // some limits say something about others: see narrow
-	slots   bool          // some limits have a concurrency
-	covered bool          // some limits say what becomes of checks without their group
-	sorted  []*limitState // by id
-	byID    map[string]*limitState
-	byUID   map[uint64]*limitState
-	tenants map[string]*tenantLimits // by owner: * and plans included
-	plans   planSet
+	// blankets are those of each limit, in the order of time.
+	blankets map[uint64][]blanket
+	related  bool          // some limits say something about others: see narrow
+	slots    bool          // some limits have a concurrency
+	covered  bool          // some limits say what becomes of checks without their group
+	sorted   []*limitState // by id
+	byID     map[string]*limitState
+	byUID    map[uint64]*limitState
+	tenants  map[string]*tenantLimits // by owner: * and plans included
+	plans    planSet
 	// index tells apart sets whose limits may differ: those that a change of plans alone made share
 	// the limits of the set before.
 	index   *byte

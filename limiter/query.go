@@ -59,7 +59,7 @@ func (m *Machine) peek(ctx context.Context, c command, match matcher, encode fun
 	}
 	levels := make([]level, len(matched))
 	for i, limit := range matched {
-		err := levels[i].load(limit, r, now, set.emptied, func(key []byte) (counter, bool, error) { return readRow(rows, key, decodeCounter) })
+		err := levels[i].load(limit, r, now, set, func(key []byte) (counter, bool, error) { return readRow(rows, key, decodeCounter) })
 		if err == nil && limit.hasConcurrency() {
 			err = levels[i].loadSlots(rows, r, now, set.emptied, 0, 0, nil) // and until nothing is held
 		}

@@ -13,6 +13,7 @@ const (
 	tableWall    byte = 'a' // nothing -> what is known of the wall clocks
 	tableCounter byte = 'b' // uid of the limit, tenant, subject -> counter
 	tableConfig  byte = 'c' // nothing -> version of the limits, next uid
+	tableBlanket byte = 'd' // uid of the limit, holder, epoch -> blanket
 	tableEmpty   byte = 'e' // nothing -> when a restore emptied all counters
 	tableSlot    byte = 'h' // uid, tenant, subject -> weight held; and with deadline and id -> weight
 	tableHeld    byte = 'k' // tenant, id -> slots that were acquired together

@@ -30,6 +30,10 @@ type simWaiter struct {
 func (s *sim) start(i int, id Holder) *simHolder {
 	h := &simHolder{sim: s, latest: map[*lease]int64{}, rate: s.skew(), offset: s.random.Int64N(int64(time.Hour))}
 	h.table = newHolderTable(id, 1, h.clock, func(string) raftfsm.GroupID { return testGroup }, map[raftfsm.GroupID]limitSource{testGroup: s.group.published()})
+	if s.plan.blankets {
+		h.table.groups[testGroup].covers = h.covers
+		h.askBlanket()
+	}
 	h.tick()
 	if s.plan.demand > 0 {
 		s.after(s.between(0, time.Second/time.Duration(s.plan.demand)), func() { h.demand(i) })
@@ -56,6 +60,9 @@ func (h *simHolder) tick() {
 		return
 	}
 	h.table.tick(h.local())
+	if h.flaw == flawForgetsAdopted {
+		h.forgetAdopted()
+	}
 	h.pump()
 	h.after(10*time.Millisecond, h.tick)
 }
@@ -75,7 +82,14 @@ func (h *simHolder) demand(i int) {
 		return
 	}
 	key := fmt.Sprint("k", h.random.IntN(max(1, h.plan.keys)))
-	if cost := 1 + h.random.Uint32N(h.plan.cost); h.plan.globals {
+	cost := 1 + h.random.Uint32N(h.plan.cost)
+	if h.plan.blankets {
+		key = fmt.Sprint("k", h.sim.now/int64(400*time.Millisecond)*2+h.random.Int64N(2))
+		if h.random.IntN(2) == 0 {
+			cost = 1
+		}
+	}
+	if h.plan.globals {
 		h.stats.checks++
 		h.askGlobally(Request{Tenant: globalTenant, Cost: cost}, 0, 0)
 	} else {
@@ -133,6 +147,7 @@ func (h *simHolder) central(r Request, again bool) {
 	sent := h.local()
 	h.after(h.between(300*time.Microsecond, 3*time.Millisecond), func() {
 		d, recalls := h.group.check(h.groupTime(), r)
+		h.noteRows(r.Tenant, "", r.Key)
 		if d.Allow {
 			h.passed(r) // the tokens are gone, whether the answer arrives or not
 		}
@@ -206,6 +221,9 @@ func (h *simHolder) transmit(b *renewals, all []Renewal) {
 		}
 		h.after(fly(), func() {
 			grants := h.group.renew(h.groupTime(), h.table.holder, all)
+			for i := range all {
+				h.noteRows(all[i].Tenant, all[i].Subject)
+			}
 			for range 1 + h.random.IntN(1+boolInt(h.chance(5))) {
 				if h.chance(h.plan.loss) {
 					continue

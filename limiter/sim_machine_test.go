@@ -53,8 +53,8 @@ func (g *machineGroup) published() limitSource { return &g.Machine().(*Machine).
 func (g *machineGroup) lent(now int64, e simEpoch) uint64 {
 	m := g.Machine().(*Machine)
 	c, ok := m.cached(appendCounterKey(nil, e.uid, e.tenant, e.subject))
-	if !ok {
-		return 0
+	if l := m.set.byUID[e.uid]; !ok && l != nil {
+		c = m.set.present(l, counter{}, false, now)
 	}
 	for _, a := range c.accounts {
 		if a.holder == e.holder && a.epoch == e.epoch && !a.ended && now < a.deadline {

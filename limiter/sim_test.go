@@ -31,6 +31,8 @@ type simPlan struct {
 	upgrade time.Duration
 	// breaks are made by demand now and then, this long at most.
 	breaks time.Duration
+	// blankets is set if holders ask for blankets, and who asks moves from one pair of keys to the next.
+	blankets bool
 	// globals is set if all limits are of the scope global: see sim_globals_test.go.
 	globals bool
 }
@@ -76,7 +78,10 @@ type sim struct {
 	taken map[simCounter][]passed
 	// what was spent of each epoch, as the messages must report it, and what is pending
 	spent, pending map[simEpoch]uint64
-	stats          struct{ allowed, denied, cached, local, messages, checks int }
+	// born is when counters got their rows, and lentAt when blankets were lent.
+	born   map[string]int64
+	lentAt map[blanketCommand]int64
+	stats  struct{ allowed, denied, cached, local, messages, checks int }
 	// denied checks with their advice, for those who look at it
 	advice []simAdvice
 }
@@ -114,10 +119,13 @@ const (
 	flawDelayFromSending
 	flawSettlesOldEpoch
 	flawPassedGoesBack
+	flawAdoptsAnyCounter
+	flawAdoptsUnseenBlanket
+	flawForgetsAdopted
 )
 
 func newSim(t testing.TB, seed uint64, plan simPlan, flaw simFlaw) *sim {
-	s := &sim{plan: plan, random: rand.New(rand.NewPCG(seed, 0)), now: int64(time.Second), rate: 1, flaw: flaw, taken: map[simCounter][]passed{}, spent: map[simEpoch]uint64{}, pending: map[simEpoch]uint64{}}
+	s := &sim{plan: plan, random: rand.New(rand.NewPCG(seed, 0)), now: int64(time.Second), rate: 1, flaw: flaw, taken: map[simCounter][]passed{}, spent: map[simEpoch]uint64{}, pending: map[simEpoch]uint64{}, born: map[string]int64{}, lentAt: map[blanketCommand]int64{}}
 	s.stamp, s.from = 1_000_000, s.now
 	s.group = newMachineGroup(t, plan.limits...)
 	for i := range plan.holders {

@@ -141,14 +141,6 @@ type counter struct {
 	accounts []account
 }
 
-// present is a counter as it is now, whether it was found in a row or has none.
-func (l *limitState) present(c counter, found bool, now, emptied int64) counter {
-	if !found {
-		return l.fresh(now, emptied)
-	}
-	return l.settle(c, now)
-}
-
 // fresh is a counter without a row: one that nothing was taken from. In a group whose counters
 // were all emptied at a time it is one that has recovered since.
 func (l *limitState) fresh(now, emptied int64) counter {

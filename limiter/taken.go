@@ -89,7 +89,7 @@ func (m *Machine) eachFrom(tx *raftfsm.Tx, now int64, tenant string, t *taken, f
 		}
 		var at level
 		read := func(key []byte) (counter, bool, error) { return m.read(tx, key) }
-		if err := at.load(l, Request{Tenant: tenant, Token: t.token, Key: t.key}, now, m.set.emptied, read); err != nil {
+		if err := at.load(l, Request{Tenant: tenant, Token: t.token, Key: t.key}, now, m.set, read); err != nil {
 			return err
 		}
 		if !f(l, from, &at.counter) {

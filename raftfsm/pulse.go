@@ -38,6 +38,8 @@ const (
 	// LevelReadings is the level from which on members say how their replicas stand, so that any
 	// of them can answer a linearizable read.
 	LevelReadings = 7
+	// LevelBlankets is the level from which on tokens are lent of all counters without a row at once.
+	LevelBlankets = 7
 
 	// pulseInterval is how often a node asks each peer how it is. Smaller costs idle CPU;
 	// larger lets a leader judge its followers by old news.

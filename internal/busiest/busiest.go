@@ -20,7 +20,7 @@ const (
 	// with every pause.
 	halfLife = 20 * time.Second
 	// sampledMost is how many observations a second are counted; of more, a random share is.
-	sampledMost = 20_000
+	sampledMost = 4_000
 	// rateLeast is the least rate, per second, that is shown: one in a few minutes.
 	rateLeast = 0.005
 	// exponentMost keeps the growing weights of forward decay far from the end of float64.

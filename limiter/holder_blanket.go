@@ -1,0 +1,217 @@
+package limiter
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/maestro-conductor/maestro/raftfsm"
+)
+
+const (
+	// blanketWorth is how many counters must be asked for the first time within blanketLook for a blanket
+	// to be worth its entry in the log.
+	blanketWorth = 64
+	blanketLook  = time.Second
+	// blanketAgain is how long before the end of a blanket the next one is asked for: enough for a slow
+	// commit. While both last, counters that get rows are short of both.
+	blanketAgain = time.Second
+	// blanketRest is for how long none is asked for after there was none.
+	blanketRest = 5 * time.Second
+)
+
+// limitBlankets is what a node does about the blankets of a limit.
+type limitBlankets struct {
+	mu sync.Mutex
+	// held may be over; nil for none.
+	held *heldBlanket
+	// first counts the counters that were asked for the first time since began.
+	first int
+	began int64
+	// asking is set while a command is under way, and no other one is sent before rests.
+	asking bool
+	rests  int64
+}
+
+// heldBlanket is a blanket that this node was lent.
+type heldBlanket struct {
+	epoch    uint64
+	tokens   uint32
+	deadline int64 // by the holder's clock
+}
+
+// blanketsOf finds what is known of the blankets of a limit.
+func (g *holderGroup) blanketsOf(limit uint64) *limitBlankets {
+	if b, ok := g.blankets.Load(limit); ok {
+		return b.(*limitBlankets)
+	}
+	b, _ := g.blankets.LoadOrStore(limit, &limitBlankets{})
+	return b.(*limitBlankets)
+}
+
+// touch counts the first touch of a counter and returns the blanket that lasts.
+func (b *limitBlankets) touch(now int64) (heldBlanket, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.first++
+	if b.held == nil || now >= b.held.deadline {
+		return heldBlanket{}, false
+	}
+	return *b.held, true
+}
+
+// due tells whether it is time to ask for a blanket, and notes that it is asked for.
+func (b *limitBlankets) due(now int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	worth := b.first >= blanketWorth
+	if now-b.began >= int64(blanketLook) {
+		b.first, b.began = 0, now
+	}
+	if !worth || b.asking || now < b.rests || b.held != nil && now < b.held.deadline-int64(blanketAgain) {
+		return false
+	}
+	b.asking = true
+	return true
+}
+
+// asked notes what a command that was sent at a time has brought; nil when nobody knows.
+func (b *limitBlankets) asked(epoch uint64, g *blanketGrant, sent, now int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.asking = false
+	if g == nil || g.tokens == 0 {
+		b.rests = now + int64(blanketRest)
+		return
+	}
+	b.held = &heldBlanket{epoch: epoch, tokens: g.tokens, deadline: sent + usable(int64(g.ttl))}
+}
+
+// newEpoch is an epoch that no lease has had or will have.
+func (t *holderTable) newEpoch() uint64 {
+	raise := func(to uint64) (most uint64) {
+		for i := range t.shards {
+			s := &t.shards[i]
+			s.mu.Lock()
+			most = max(most, s.epochs)
+			s.epochs = max(s.epochs, to)
+			s.mu.Unlock()
+		}
+		return most
+	}
+	epoch := raise(0) + 1
+	for most := raise(epoch); most >= epoch; most = raise(epoch) { // some shard has opened that many meanwhile
+		epoch = most + 1
+	}
+	return epoch
+}
+
+// adopt opens a lease by a blanket, if its counter has no row where this node's replica is. From there on
+// whoever makes the row finds the blanket's account, so there is nothing to tell.
+func (t *holderTable) adopt(s *holderShard, l *lease, now int64) bool {
+	g := l.tenant.group
+	if g.covers == nil || l.limit.blanketTokens() == 0 {
+		return false
+	}
+	b, ok := g.blanketsOf(l.limit.uid).touch(now)
+	if !ok || l.adopted == b.epoch {
+		return false
+	}
+	s.key = appendCounterKey(s.key[:0], l.limit.uid, l.tenant.name, l.subject)
+	if !g.covers(l.limit.uid, t.holder, b.epoch, s.key) {
+		return false
+	}
+	l.openSilently(b)
+	l.folded = moment(now)
+	s.counts.adopted++
+	s.counts.granted += uint64(b.tokens)
+	return true
+}
+
+// openSilently begins an epoch as if its first message were answered.
+func (l *lease) openSilently(b heldBlanket) {
+	l.epoch, l.adopted, l.seq, l.silent = b.epoch, b.epoch, 1, true
+	l.granted, l.left, l.deadline = uint64(b.tokens), b.tokens, b.deadline
+}
+
+// disown opens the lease of a counter by a blanket only to give it back: others have made its row and lack
+// what it withholds.
+func (t *holderTable) disown(s *holderShard, tenantHash uint64, tenant string, r *Recall, now int64) *lease {
+	owner := t.tenantOf(s, tenantHash, tenant)
+	if owner == nil {
+		return nil
+	}
+	defer func() { s.drop(owner) }()
+	limit := owner.set.byUID[r.Limit]
+	if limit == nil || limit.Scope == ScopeGlobal {
+		return nil
+	}
+	held, ok := owner.group.blankets.Load(r.Limit)
+	if !ok || t.full(s) {
+		return nil
+	}
+	b, ok := held.(*limitBlankets).touch(now)
+	if !ok {
+		return nil
+	}
+	l := s.leaseOf(owner, limit, r.Subject, moment(now))
+	if l.epoch != 0 || l.adopted == b.epoch {
+		return l
+	}
+	l.openSilently(b)
+	return l
+}
+
+// adopting tells whether the blanket that the lease was opened by may last: then the lease must not be
+// forgotten, or it would be opened once more.
+func (t *holderTable) adopting(l *lease, now int64) bool {
+	if l.adopted == 0 {
+		return false
+	}
+	b := l.tenant.group.blanketsOf(l.limit.uid)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.held != nil && b.held.epoch == l.adopted && now < b.held.deadline
+}
+
+// dueBlankets calls ask for each limit of which a blanket is wanted.
+func (t *holderTable) dueBlankets(now int64, ask func(g *holderGroup, limit uint64, b *limitBlankets)) {
+	for _, g := range t.groups { // any order
+		g.blankets.Range(func(limit, known any) bool {
+			if b := known.(*limitBlankets); b.due(now) {
+				ask(g, limit.(uint64), b)
+			}
+			return true
+		})
+	}
+}
+
+// askBlankets asks for the blankets that are wanted.
+func (l *Leases) askBlankets(now int64) {
+	if l.options.Groups.Level() < raftfsm.LevelBlankets {
+		return
+	}
+	l.table.dueBlankets(now, func(g *holderGroup, limit uint64, b *limitBlankets) {
+		if !l.goes(func() { l.askBlanket(g, limit, b) }) {
+			b.asked(0, nil, now, now)
+		}
+	})
+}
+
+func (l *Leases) askBlanket(g *holderGroup, limit uint64, b *limitBlankets) {
+	ctx, cancel := context.WithTimeout(l.ctx, sendTimeout)
+	defer cancel()
+	c := blanketCommand{holder: l.table.holder, limit: limit, epoch: l.table.newEpoch()}
+	sent := l.options.Clock.Sync()
+	var grant *blanketGrant
+	r, err := l.options.Groups.Propose(ctx, g.id, raftfsm.Command{Data: appendBlanket(nil, c)})
+	if err == nil {
+		if res, decodeErr := decodeResult(r.Data); decodeErr == nil && res.outcome == outcomeBlanket {
+			grant = &res.blanket
+		}
+	}
+	if grant == nil {
+		l.metrics.failed.Inc()
+	}
+	b.asked(c.epoch, grant, sent, l.options.Clock.Steady())
+}
