@@ -25,13 +25,30 @@ func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 	ids, release := m.knownIDs()
 	defer release()
 	a := applier{tx: tx, m: m, layout: m.layout, wall: e.Wall, before: before, next: before, row: m.row, ids: ids, fresh: map[documentID]int{}}
+	now := e.Time + m.clock.ahead
+	if err := a.mark(now); err != nil {
+		return nil, err
+	}
 	results := make([][]byte, len(e.Commands))
 	for i, c := range e.Commands {
 		var err error
+		if disposes(c) {
+			continue
+		}
 		if results[i], err = a.execute(c); err != nil {
 			return nil, err
 		}
 	}
+	for i, c := range e.Commands {
+		var err error
+		if !disposes(c) {
+			continue
+		}
+		if results[i], err = a.retention(c, now); err != nil {
+			return nil, err
+		}
+	}
+	m.now.Store(now)
 	m.row = a.row[:0]
 	if a.next == before {
 		return results, nil
@@ -49,11 +66,13 @@ type applier struct {
 	m      *Machine
 	layout byte
 	moved  bool // the entry has moved a segment
-	wall   int64
-	before uint64 // documents before the entry
-	next   uint64 // number of the next document
-	stored []Document
-	ids    knownIDs
+	// disposed says that the entry has begun or ended to dispose of something.
+	disposed bool
+	wall     int64
+	before   uint64 // documents before the entry
+	next     uint64 // number of the next document
+	stored   []Document
+	ids      knownIDs
 	// fresh maps the ids of this entry's documents to their place in stored.
 	fresh map[documentID]int
 

@@ -21,13 +21,17 @@ const listMax = 128
 // head is the index of the youngest documents, in memory. One goroutine adds to it; readers
 // hold mu. A frozen head changes no more.
 type head struct {
-	base uint64 // number of the first document
+	base uint64 // from which numbers count
 
-	mu     sync.RWMutex
-	docs   []segment.Document
-	newest int64
-	oldest int64
-	groups map[string]*termGroup
+	mu   sync.RWMutex
+	docs []segment.Document
+	// numbers are the documents', from base on; nil when there is no gap. span is how many numbers
+	// there are, gaps included.
+	numbers []uint32
+	span    uint32
+	newest  int64
+	oldest  int64
+	groups  map[string]*termGroup
 	// byCode are the groups with a one-byte name, to find them without hashing.
 	byCode [256]*termGroup
 	// postings are count<<32 | ref. The ref of one document is its local number; up to
@@ -63,6 +67,10 @@ func (h *head) add(docs []Document) {
 }
 
 func (h *head) addOne(d *Document) {
+	if d.ID == "" {
+		h.skip()
+		return
+	}
 	local := uint16(len(h.docs))
 	h.text(groupID, d.ID, local)
 	tenant, ok := h.tenants[d.Tenant]
@@ -102,6 +110,7 @@ func (h *head) addOne(d *Document) {
 		Time: d.Time, ID: strings.Clone(d.ID), Tenant: tenant, Stamped: d.TimeStamped, Duration: d.DurationMs,
 		Cost: max(d.CostMicros, costMin), HasCost: d.Currency != "",
 	})
+	h.counted()
 	h.scratch = AppendDocument(h.scratch[:0], d)
 	h.rows.add(h.scratch)
 	h.newest, h.oldest = max(h.newest, d.Time), min(h.oldest, d.Time)

@@ -7,20 +7,21 @@ import (
 	"github.com/maestro-conductor/maestro/index/internal/segment"
 )
 
-// leadPause is how long the leader waits before it looks again whether all members know the layout, or
+// leadPause is how long the leader waits before it looks again which layout all members know, or
 // proposes again what failed.
 const leadPause = time.Second
 
 // Lead proposes, while this node leads the shard and until ctx ends, what the log has to say for all
-// replicas: the layout, once all members know it, and the move of each segment that is built here.
-func (m *Machine) Lead(ctx context.Context, known func() bool, propose func(ctx context.Context, command []byte) error) {
+// replicas: the layout, once all members know it, and the move of each segment that is built here. level is the
+// region's.
+func (m *Machine) Lead(ctx context.Context, level func() int, propose func(ctx context.Context, command []byte) error) {
 	defer context.AfterFunc(ctx, func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.changed.Broadcast()
 	})()
 	for ctx.Err() == nil {
-		commands := m.decide(ctx, known())
+		commands := m.decide(ctx, layoutOf(level()))
 		var err error
 		for _, c := range commands {
 			if err = propose(ctx, c); err != nil {
@@ -46,13 +47,14 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// decide waits for something to propose. It is nil when the layout may not be changed yet, or ctx has
-// ended.
-func (m *Machine) decide(ctx context.Context, known bool) [][]byte {
+// decide waits for something to propose. It is nil while members do not know the newest layout, or when ctx
+// has ended.
+func (m *Machine) decide(ctx context.Context, known byte) [][]byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for ctx.Err() == nil && (known || m.layout >= layoutSegments) {
-		if c := m.nextCommands(); c != nil {
+	m.known = known
+	for ctx.Err() == nil {
+		if c := m.nextCommands(); c != nil || m.layout < layoutRetention {
 			return c
 		}
 		m.changed.Wait()
@@ -74,11 +76,14 @@ func (m *Machine) nextCommands() [][]byte {
 	if m.stopping || m.active == nil {
 		return nil
 	}
+	if m.layout < m.known {
+		return [][]byte{encodeLayout(m.known)}
+	}
 	if m.layout < layoutSegments {
-		return [][]byte{encodeLayout()}
+		return nil
 	}
 	for _, s := range m.segments {
-		if !s.stored && s.Base() == m.moved && s.Len() == m.headDocuments && m.damaged != s.sealed {
+		if !s.stored && s.Base() == m.moved && int(s.width) == m.headDocuments && m.damaged != s.sealed {
 			return movesOf(s.sealed)
 		}
 	}
@@ -91,11 +96,15 @@ func (m *Machine) nextCommands() [][]byte {
 // movesOf are the commands that move a segment.
 func movesOf(s *sealed) [][]byte {
 	c := moveCommand{
-		first: s.Base(), docs: uint32(s.Len()), format: segment.Version, digest: s.Digest(),
+		first: s.Base(), docs: uint32(s.width), format: segment.Version, digest: s.Digest(),
 		parts: uint32(1 + s.file.Size()/movePartBytes),
 	}
-	var all [][]byte
-	for ; c.part < c.parts; c.part++ {
+	return c.all()
+}
+
+// all are the commands of all parts.
+func (c moveCommand) all() (all [][]byte) {
+	for c.part = 0; c.part < c.parts; c.part++ {
 		all = append(all, c.encode())
 	}
 	return all

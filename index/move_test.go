@@ -86,7 +86,7 @@ func TestMovedDocumentsAreFound(t *testing.T) {
 		t.Fatalf("%d rows of ids before the layout changes", n)
 	}
 	for range 2 {
-		d.Apply(encodeLayout())
+		d.Apply(encodeLayout(layoutSegments))
 		settled(t, d)
 		for table, n := range map[byte]int{tableDocument: 4, tableID: 0, tableSegment: 4, tablePiece: 4, tableSealing: 0} {
 			if got := rowsOf(t, d, table); got != n {
@@ -178,13 +178,13 @@ func TestReplicasAgreeOnMoves(t *testing.T) {
 // The order in which layout and segments came does not show in the state.
 func TestStateOfAnUpgradedShardIsThatOfANewOne(t *testing.T) {
 	old, young := fsmtest.New(t, testMachine(8)), fsmtest.New(t, testMachine(8))
-	young.Apply(encodeLayout())
+	young.Apply(encodeLayout(layoutSegments))
 	for _, c := range numbered(t, 0, 75) {
 		old.Apply(c)
 		young.Apply(c)
 	}
 	old.Machine().(*Machine).settle(t)
-	old.Apply(encodeLayout())
+	old.Apply(encodeLayout(layoutSegments))
 	settled(t, old)
 	settled(t, young)
 	if old.StateHash() != young.StateHash() {
@@ -197,7 +197,7 @@ func TestStateOfAnUpgradedShardIsThatOfANewOne(t *testing.T) {
 func TestMovesInParts(t *testing.T) {
 	fill := func() (*fsmtest.Driver, []moveCommand) {
 		d := fsmtest.New(t, testMachine(2000))
-		d.Apply(encodeLayout())
+		d.Apply(encodeLayout(layoutSegments))
 		var docs []Document
 		for i := range 4000 {
 			docs = append(docs, normal(t, benchDocument(i)))
@@ -271,7 +271,7 @@ func TestMovesThatDoNotFitAreRefused(t *testing.T) {
 		}
 	}
 	try("before the layout", move.encode())
-	d.Apply(encodeLayout())
+	d.Apply(encodeLayout(layoutSegments))
 	before = d.StateHash()
 	for what, c := range map[string]moveCommand{
 		"gap": {first: 4, docs: 4, format: segment.Version, parts: 1}, "size": {docs: 8, format: segment.Version, parts: 1},
@@ -291,7 +291,7 @@ func TestMovesThatDoNotFitAreRefused(t *testing.T) {
 	}
 	before = d.StateHash()
 	try("beyond the documents", moveCommand{first: 8, docs: 4, format: segment.Version, parts: 1}.encode())
-	for _, c := range [][]byte{{commandVersion, commandLayout, layoutSegments + 1}, moveCommand{first: 8, docs: 4, format: segment.Version + 1, parts: 1}.encode()} {
+	for _, c := range [][]byte{{commandVersion, commandLayout, layoutRetention + 1}, moveCommand{first: 8, docs: 4, format: segment.Version + 1, parts: 1}.encode()} {
 		a := applier{m: d.Machine().(*Machine), layout: layoutSegments}
 		if _, err := a.execute(c); !errors.Is(err, errCommandVersion) {
 			t.Errorf("of a newer build: %v", err)
@@ -307,7 +307,7 @@ func TestDamagedPieces(t *testing.T) {
 		docs = append(docs, normal(t, benchDocument(i)))
 	}
 	d.Apply(command(docs...))
-	d.Apply(encodeLayout())
+	d.Apply(encodeLayout(layoutSegments))
 	settled(t, d)
 	q := shardQuery{text: "decision:allow", limit: PageMax, exact: true}
 	want := d.Query(q.encode())
@@ -361,7 +361,7 @@ func TestDamagedFilesAreNotMoved(t *testing.T) {
 		damage(t, bad, at)
 		bad.Restart()
 		for _, d := range []*fsmtest.Driver{good, bad} {
-			d.Apply(encodeLayout())
+			d.Apply(encodeLayout(layoutSegments))
 			if got := outcomes(t, d.Apply(command(normal(t, Document{ID: "3"})))[0], 1); got[0] != outcomeConflict {
 				t.Errorf("%s: an id in the file: %v", what, got)
 			}
@@ -379,7 +379,7 @@ func TestDamagedFilesAreNotMoved(t *testing.T) {
 // Searches beside moves see every document once.
 func TestSearchBesideMoves(t *testing.T) {
 	d := fsmtest.New(t, testMachine(64))
-	d.Apply(encodeLayout())
+	d.Apply(encodeLayout(layoutSegments))
 	m := d.Machine().(*Machine)
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -424,7 +424,7 @@ func TestLeadMovesWhatIsSealed(t *testing.T) {
 	m := d.Machine().(*Machine)
 	ctx, cancel := context.WithCancel(context.Background())
 	moved := 0
-	m.Lead(ctx, func() bool { return true }, func(_ context.Context, c []byte) error {
+	m.Lead(ctx, func() int { return raftfsm.LevelCurrent }, func(_ context.Context, c []byte) error {
 		if got := d.Apply(c)[0]; !bytes.Equal(got, resultDone) {
 			t.Errorf("refused: %v", got)
 		}
@@ -433,12 +433,12 @@ func TestLeadMovesWhatIsSealed(t *testing.T) {
 		}
 		return nil
 	})
-	if moved != 3 || m.layout != layoutSegments {
+	if moved != 3 || m.layout != layoutRetention {
 		t.Errorf("%d segments moved, layout %d", moved, m.layout)
 	}
 	young := newMachine(8, 4) // as long as a member does not know the layout, nothing is proposed
 	ctx, cancel = context.WithCancel(context.Background())
-	young.Lead(ctx, func() bool { cancel(); return false }, func(context.Context, []byte) error {
+	young.Lead(ctx, func() int { cancel(); return 0 }, func(context.Context, []byte) error {
 		t.Error("proposed")
 		return nil
 	})
@@ -447,7 +447,8 @@ func TestLeadMovesWhatIsSealed(t *testing.T) {
 // A restored shard has the same segments; a backup whose segments are not whole is refused.
 func TestRestoreSegments(t *testing.T) {
 	from := fsmtest.New(t, testMachine(8))
-	from.Apply(encodeLayout())
+	from.Apply(encodeLayout(layoutSegments))
+	from.Machine().(*Machine).known = layoutSegments
 	for _, c := range numbered(t, 0, 45) {
 		from.Apply(c)
 	}
@@ -511,7 +512,7 @@ func TestLoadPrefersTheState(t *testing.T) {
 	d.Machine().(*Machine).settle(t)
 	d.Restart() // ends what still removes files
 	old := files(t, d)
-	d.Apply(encodeLayout())
+	d.Apply(encodeLayout(layoutSegments))
 	settled(t, d)
 	want := answersOf(d)
 	for name, b := range old {

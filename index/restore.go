@@ -11,10 +11,11 @@ import (
 var _ raftfsm.Restorer = (*Machine)(nil)
 
 // BackupRanges implements raftfsm.Restorer: segments, each directory row behind its pieces, then the
-// documents that are not sealed. All else follows from them.
+// documents that are not sealed, then what tells when they arrived. All else follows from them.
 func (m *Machine) BackupRanges() [][2][]byte {
 	return [][2][]byte{
 		{{tablePiece}, {tablePiece + 1}}, {{tableSegment}, {tableSegment + 1}}, {{tableDocument}, {tableDocument + 1}},
+		{{tableMark}, {tableMark + 1}},
 	}
 }
 
@@ -55,6 +56,12 @@ func (m *Machine) RestoreRows(tx *raftfsm.Tx, _ raftfsm.Entry, rows []raftfsm.Ro
 		if string(row.Key) != string(documentKey(a.next)) {
 			return fmt.Errorf("%w: the row %x is in the place of document %d", raftfsm.ErrRestoreRefused, row.Key, a.next)
 		}
+		if len(row.Value) == 0 {
+			if err := r.disposed(row.Key); err != nil {
+				return err
+			}
+			continue
+		}
 		d, err := DecodeDocument(row.Value)
 		if err != nil || !indexable(&d) {
 			return fmt.Errorf("%w: document %d cannot be read", raftfsm.ErrRestoreRefused, a.next)
@@ -81,4 +88,4 @@ func (m *Machine) RestoreRows(tx *raftfsm.Tx, _ raftfsm.Entry, rows []raftfsm.Ro
 }
 
 // RestoreEnd implements raftfsm.Restorer.
-func (m *Machine) RestoreEnd(*raftfsm.Tx, raftfsm.Entry) error { return nil }
+func (m *Machine) RestoreEnd(tx *raftfsm.Tx, e raftfsm.Entry) error { return m.resumeClock(tx, e) }

@@ -14,31 +14,47 @@ import (
 type restorer struct {
 	*applier
 	opened []segmentSource
+	rows   []segmentRow
+	width  uint64 // numbers of these segments, and of those of which nothing is left
 }
 
 func (r *restorer) row(row raftfsm.Row) error {
-	if r.layout < layoutSegments {
-		// A restore begins only when all members know this layout.
-		r.layout = layoutSegments
-		if err := setLayout(r.tx); err != nil {
-			return err
-		}
-		r.tx.OnCommit(r.m.layoutChanged)
+	layout := byte(layoutSegments)
+	if row.Key[0] == tableMark || row.Key[0] == tableSegment && len(row.Value) > 0 && row.Value[0] == segmentRowRetention {
+		layout = layoutRetention
+	}
+	if err := r.raise(layout); err != nil {
+		return err
 	}
 	switch {
+	case row.Key[0] == tableMark:
+		if _, err := decodeMark(row.Key, row.Value); err != nil {
+			return fmt.Errorf("%w: %w", raftfsm.ErrRestoreRefused, err)
+		}
+		return r.tx.Set(row.Key, row.Value)
 	case row.Key[0] == tablePiece && len(row.Key) == 17 && len(row.Value) > 0 && len(row.Value) <= pieceBytes:
 		return r.tx.Set(row.Key, row.Value)
-	case row.Key[0] == tableSegment && string(row.Key) == string(segmentKey(r.next)) && len(r.stored) == 0 && r.m.moved+r.openedDocuments() == r.next:
+	case row.Key[0] == tableSegment && string(row.Key) == string(segmentKey(r.next)) && len(r.stored) == 0 && r.m.moved+r.width == r.next:
 		return r.segment(row)
 	}
 	return fmt.Errorf("%w: the row %x is in the place of document %d", raftfsm.ErrRestoreRefused, row.Key, r.next)
 }
 
-func (r *restorer) openedDocuments() (n uint64) {
-	for _, s := range r.opened {
-		n += uint64(s.Len())
+// raise sets the layout that a row is of. A restore begins only when all members know it.
+func (r *restorer) raise(layout byte) error {
+	if r.layout >= layout {
+		return nil
 	}
-	return n
+	r.layout = layout
+	r.tx.OnCommit(func() { r.m.layoutChanged(layout) })
+	return setLayout(r.tx, layout)
+}
+
+// disposed takes the place of a document that was disposed of.
+func (r *restorer) disposed(key []byte) error {
+	r.stored = append(r.stored, Document{})
+	r.next++
+	return errors.Join(r.raise(layoutRetention), r.tx.Set(key, nil))
 }
 
 // segment takes a segment whose pieces are there.
@@ -46,6 +62,10 @@ func (r *restorer) segment(row raftfsm.Row) error {
 	what, err := decodeSegmentRow(row.Value)
 	if err != nil {
 		return fmt.Errorf("%w: %w", raftfsm.ErrRestoreRefused, err)
+	}
+	if what.size == 0 {
+		r.next, r.width = r.next+uint64(what.docs), r.width+uint64(what.docs)
+		return r.tx.Set(row.Key, row.Value)
 	}
 	read := func(key []byte, use func([]byte) error) error {
 		v, err := r.tx.Get(key)
@@ -58,7 +78,8 @@ func (r *restorer) segment(row raftfsm.Row) error {
 	s, err := r.m.openData(data, r.next, int(what.docs))
 	if err == nil {
 		s.stored = true
-		r.opened = append(r.opened, segmentSource{s})
+		r.opened, r.width = append(r.opened, segmentSource{s}), r.width+s.width
+		r.rows = append(r.rows, what)
 		if err = s.Verify(); err == nil && s.Digest() != what.digest {
 			err = fmt.Errorf("%w: it has another digest", segment.ErrCorrupt)
 		}
@@ -75,15 +96,14 @@ func (r *restorer) segment(row raftfsm.Row) error {
 
 // finish lists the segments when they are committed.
 func (r *restorer) finish() error {
-	if len(r.opened) == 0 {
+	if r.width == 0 {
 		return nil
 	}
-	for _, s := range r.opened {
-		row := segmentRow{docs: uint32(s.Len()), size: uint64(s.file.Size()), digest: s.Digest()}
-		first := s.Base()
+	for i, s := range r.opened {
+		row, first := r.rows[i], s.Base()
 		r.tx.OnCommit(func() { _ = s.file.move(row.reader(first, r.m.store.Read)) }) // there is no file to close
 	}
-	end := r.m.moved + r.openedDocuments()
+	end := r.m.moved + r.width
 	r.tx.OnCommit(func() { r.m.restored(r.opened, end) })
 	return r.tx.Set([]byte{tableCount}, binary.BigEndian.AppendUint64(nil, r.next))
 }

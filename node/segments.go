@@ -28,7 +28,7 @@ func (n *Node) keepSegments(ctx context.Context, id raftfsm.GroupID, m *index.Ma
 	if !n.awaitStarted(ctx) {
 		return
 	}
-	m.Lead(ctx, func() bool { return n.host.Level() >= raftfsm.LevelSegments }, func(ctx context.Context, command []byte) error {
+	m.Lead(ctx, n.host.Level, func(ctx context.Context, command []byte) error {
 		_, err := n.host.Propose(ctx, id, raftfsm.Command{Data: command})
 		return err
 	})

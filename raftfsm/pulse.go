@@ -15,7 +15,7 @@ import (
 const (
 	// LevelFirst is spoken by builds that know nothing of levels; LevelCurrent by this one.
 	LevelFirst   = 1
-	LevelCurrent = 6
+	LevelCurrent = 7
 	// levelCopyFiles is from when on a peer takes transfers of the state by files.
 	levelCopyFiles = 2
 	// LevelMembers is the level from which on members and replicas can change.
@@ -33,6 +33,8 @@ const (
 	LevelSegments = 6
 	// LevelFailure is the level from which on limits say what becomes of checks without their group.
 	LevelFailure = 6
+	// LevelRetention is the level from which on documents are disposed of.
+	LevelRetention = 7
 
 	// pulseInterval is how often a node asks each peer how it is. Smaller costs idle CPU;
 	// larger lets a leader judge its followers by old news.
