@@ -312,6 +312,7 @@ func cursorsFor(ctx context.Context, c *client.Client, class string, queries []*
 			ctx, cancel := context.WithTimeout(ctx, callTimeout)
 			resp, err := c.Provenance().Search(ctx, connect.NewRequest(&provenancev1.SearchRequest{
 				Query: q.Text(), Tenant: q.Tenant(), Limit: uint32(min(left, cursorPage)), Cursor: cursor,
+				RequireComplete: true, // a page without a shard's documents would put the next one elsewhere
 			}))
 			cancel()
 			if err != nil {

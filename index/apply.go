@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"strings"
 
@@ -24,7 +25,8 @@ func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 	before := m.docs // only Apply and Load write it, both on this goroutine
 	ids, release := m.knownIDs()
 	defer release()
-	a := applier{tx: tx, m: m, layout: m.layout, wall: e.Wall, before: before, next: before, row: m.row, ids: ids, fresh: map[documentID]int{}}
+	a := applier{tx: tx, m: m, layout: m.layout, wall: e.Wall, before: before, next: before, ids: ids, buffers: &m.buffers}
+	a.reset()
 	now := e.Time + m.clock.ahead
 	if err := a.mark(now); err != nil {
 		return nil, err
@@ -49,14 +51,13 @@ func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 		}
 	}
 	m.now.Store(now)
-	m.row = a.row[:0]
 	if a.next == before {
 		return results, nil
 	}
 	if err := tx.Set([]byte{tableCount}, binary.BigEndian.AppendUint64(nil, a.next)); err != nil {
 		return nil, err
 	}
-	tx.OnCommit(func() { m.publish(a.stored) })
+	tx.OnCommit(func() { m.publish(a.stored, a.rows) })
 	return results, nil
 }
 
@@ -71,16 +72,38 @@ type applier struct {
 	wall     int64
 	before   uint64 // documents before the entry
 	next     uint64 // number of the next document
-	stored   []Document
 	ids      knownIDs
-	// fresh maps the ids of this entry's documents to their place in stored.
-	fresh map[documentID]int
-
-	row, key, value []byte
+	*buffers
 }
 
-// documentID is what is taken once.
-type documentID struct{ tenant, id string }
+// buffers are what one entry after the other is applied in.
+type buffers struct {
+	// stored are the entry's new documents, and rows what is stored of them, most of it in the entry.
+	stored []Document
+	rows   [][]byte
+	// fresh maps hashes of the ids of this entry's documents to their place in stored. One whose place another
+	// has is at the next number.
+	fresh map[uint64]int
+	// docs are the documents of a command; taken tells which of their ids some document may have.
+	docs  []Document
+	taken []bool
+
+	arena      arena
+	hashes     []uint64
+	key, value []byte
+}
+
+func (b *buffers) reset() {
+	clear(b.stored) // lets go of what they are made of
+	clear(b.rows)
+	clear(b.docs)
+	b.stored, b.rows, b.docs = b.stored[:0], b.rows[:0], b.docs[:0]
+	if b.fresh == nil {
+		b.fresh = map[uint64]int{}
+	}
+	clear(b.fresh)
+	b.arena.reset()
+}
 
 func (a *applier) execute(command []byte) (result []byte, err error) {
 	if len(command) >= 2 && command[0] == commandVersion {
@@ -102,31 +125,59 @@ func (a *applier) ingest(command []byte) (result []byte, err error) {
 	if err != nil {
 		return nil, err // a newer build would execute it: going on would let replicas differ
 	}
+	a.decode(command, docs)
+	a.mayBeTaken()
 	outcomes := make([]outcome, len(docs))
-	for i, enc := range docs {
-		if outcomes[i], err = a.document(enc); err != nil {
+	first, stored, whole := a.next, len(a.stored), true
+	for i := range docs {
+		if outcomes[i], err = a.document(i, docs[i]); err != nil {
+			return nil, err
+		}
+		// A stamp makes it longer.
+		whole = whole && outcomes[i] == outcomeIndexed && len(a.rows[len(a.rows)-1]) == len(docs[i])
+	}
+	if a.layout >= layoutBatches {
+		if err := a.storeBatch(command, whole, a.rows[stored:], first); err != nil {
 			return nil, err
 		}
 	}
 	return encodeResult(outcomes), nil
 }
 
-func (a *applier) document(enc []byte) (outcome, error) {
-	d, err := DecodeDocument(enc)
-	if err != nil || !indexable(&d) {
+// decode reads the documents of a command. One that cannot be read has no id.
+func (a *applier) decode(command []byte, docs [][]byte) {
+	a.docs = a.docs[:0]
+	text := string(command) // the fields are parts of it
+	a.arena.expect(len(text))
+	at := len(commandHeader())
+	for _, enc := range docs {
+		_, width := binary.Uvarint(command[at:])
+		at += width
+		d, ok := a.arena.decode(text[at : at+len(enc)])
+		if !ok || !indexable(&d) {
+			d = Document{}
+		}
+		a.docs = append(a.docs, d)
+		at += len(enc)
+	}
+}
+
+// document decides about a document of the batch.
+func (a *applier) document(i int, enc []byte) (outcome, error) {
+	d := &a.docs[i]
+	if d.ID == "" {
 		return outcomeMalformed, nil
 	}
 	// One that another region stamped, or this one before, keeps that stamp.
 	if d.TimeStamped && d.Time == 0 {
 		d.Time = a.wall
-		a.row = AppendDocument(a.row[:0], &d)
-		enc = a.row
+		enc = AppendDocument(nil, d)
 	}
-	known, found, err := a.lookup(&d)
+	known, found, err := a.lookup(d, a.taken[i])
 	switch {
 	case err != nil:
 		return 0, err
-	case found && known == contentOf(&d):
+	case found && known == contentOf(d):
 		return outcomeExisting, nil
 	case found:
 		return outcomeConflict, nil
@@ -140,22 +191,25 @@ func contentOf(d *Document) idHash {
 	return idHash(sum[:])
 }
 
-// store writes a document that is new.
-func (a *applier) store(enc []byte, d Document) error {
-	a.fresh[documentID{d.Tenant, d.ID}] = len(a.stored)
+// store takes a document that is new, and writes its row unless those of the whole command are written.
+func (a *applier) store(enc []byte, d *Document) error {
+	_, slot := a.earlier(d)
+	a.fresh[slot] = len(a.stored)
 	if a.layout < layoutSegments {
-		id, content := hashID(d.Tenant, d.ID), contentOf(&d)
+		id, content := hashID(d.Tenant, d.ID), contentOf(d)
 		a.key = append(append(a.key[:0], tableID), id[:]...)
 		a.value = append(binary.BigEndian.AppendUint64(a.value[:0], a.next), content[:]...)
 		if err := a.tx.Set(a.key, a.value); err != nil {
 			return err
 		}
 	}
-	if err := a.tx.Set(documentKey(a.next), enc); err != nil {
-		return err
+	if a.layout < layoutBatches {
+		if err := a.tx.Set(documentKey(a.next), enc); err != nil {
+			return err
+		}
 	}
 	a.next++
-	a.stored = append(a.stored, d)
+	a.stored, a.rows = append(a.stored, *d), append(a.rows, enc)
 	return nil
 }
 
@@ -181,15 +235,12 @@ func hashID(tenant, id string) idHash {
 	return idHash(sum[:])
 }
 
-// lookup finds the content stored under an id. Most ids are new, and reading the store to
-// learn that is what costs most of an apply; so it asks the index first, which knows the ids
-// of all documents of earlier entries.
-func (a *applier) lookup(d *Document) (content idHash, found bool, err error) {
-	if i, ok := a.fresh[documentID{d.Tenant, d.ID}]; ok {
-		return contentOf(&a.stored[i]), true, nil
+// lookup finds the content stored under an id; mayBe is false when no document of an earlier entry has it.
+func (a *applier) lookup(d *Document, mayBe bool) (content idHash, found bool, err error) {
+	if known, _ := a.earlier(d); known != nil {
+		return contentOf(known), true, nil
 	}
-	a.key = append(append(a.key[:0], groupID...), d.ID...)
-	if !a.ids.mayContain(a.key) {
+	if !mayBe {
 		return content, false, nil
 	}
 	if a.layout >= layoutSegments {
@@ -210,6 +261,19 @@ func (a *applier) lookup(d *Document) (content idHash, found bool, err error) {
 	return idHash(row[8:]), true, nil
 }
 
+// earlier is the document of this entry that has the id of d, or where it would be in fresh.
+func (a *applier) earlier(d *Document) (known *Document, slot uint64) {
+	for slot = maphash.String(headSeed, d.ID); ; slot++ {
+		i, ok := a.fresh[slot]
+		if !ok {
+			return nil, slot
+		}
+		if known = &a.stored[i]; known.ID == d.ID && known.Tenant == d.Tenant {
+			return known, slot
+		}
+	}
+}
+
 // knownIDs tells which ids no document has.
 type knownIDs struct {
 	heads    []*head
@@ -228,24 +292,40 @@ func (m *Machine) knownIDs() (ids knownIDs, release func()) {
 	return ids, func() { _ = releaseAll(ids.segments) }
 }
 
-// mayContain takes the term of an id, of whatever tenant.
-func (k knownIDs) mayContain(term []byte) bool {
-	for _, h := range k.heads {
-		if g := h.byCode[term[0]]; g != nil {
-			if _, ok := g.find(term[1:]); ok {
-				return true
+// mayBeTaken asks the index, which knows the ids of all documents of earlier entries, about those of the
+// batch. Most ids are new, and reading a document to learn that is what would cost most of an apply. It asks
+// for all ids at once, head by head and segment by segment: then the processor waits for the memory of several
+// at the same time.
+func (a *applier) mayBeTaken() {
+	n := len(a.docs)
+	a.taken, a.hashes = slices.Grow(a.taken[:0], n)[:n], slices.Grow(a.hashes[:0], n)[:n]
+	clear(a.taken)
+	for i := range a.docs {
+		a.hashes[i] = maphash.String(headSeed, a.docs[i].ID)
+	}
+	for _, h := range a.ids.heads {
+		g := h.byCode[groupID[0]]
+		if g == nil {
+			continue
+		}
+		for i := range a.docs {
+			if g.mayHave(a.hashes[i]) {
+				n, _ := g.probe([]byte(a.docs[i].ID), a.hashes[i])
+				a.taken[i] = a.taken[i] || n > 0
 			}
 		}
 	}
-	hash := segment.TermHash(string(term))
-	for _, s := range k.segments {
-		if !s.MayContain(hash) {
-			continue
-		}
-		// With many segments a filter is often wrong, and to look is cheaper than to read the store.
-		if p, err := s.Lookup(string(term)); p.Len() > 0 || s.note(err) != nil {
-			return true
+	for i := range a.docs {
+		a.key = append(append(a.key[:0], groupID...), a.docs[i].ID...)
+		a.hashes[i] = segment.TermHash(string(a.key))
+	}
+	for _, s := range a.ids.segments {
+		for i := range a.docs {
+			if s.MayContain(a.hashes[i]) && !a.taken[i] {
+				// With many segments a filter is often wrong, and to look is cheaper than to read a document.
+				p, err := s.Lookup(groupID + a.docs[i].ID)
+				a.taken[i] = p.Len() > 0 || s.note(err) != nil
+			}
 		}
 	}
-	return false
 }

@@ -6,7 +6,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -97,21 +102,110 @@ func benchApply(b *testing.B, r *raftfsm.Replica, cmds [][]byte) {
 	}
 }
 
-// BenchmarkApplyIngest is one replica's work for a document, sealing included.
+// BenchmarkApplyIngest is one replica's work for a document from its entry on: heads, segments, their moves and merges.
 func BenchmarkApplyIngest(b *testing.B) {
-	const each = 1000
 	r, m := benchReplica(b)
-	cmds := benchCommands(0, (b.N+each-1)/each*each, each)
-	bytes := 0
-	for _, c := range cmds {
-		bytes += len(c)
+	if _, err := r.Apply(1, 1, raftfsm.EncodeEntry(1, 0, 0, []raftfsm.Command{{Data: encodeLayout(layoutNewest)}})); err != nil {
+		b.Fatal(err)
 	}
+	docs := make([]Document, b.N)
+	for n := range docs {
+		docs[n] = smallDocument(n)
+	}
+	entries, bytes := benchEntries(b, docs)
+	docs = nil
 	b.ReportAllocs()
 	b.ResetTimer()
-	benchApply(b, r, cmds)
+	began := processorTime(b)
+	index := uint64(1)
+	apply := func(data []byte) {
+		index++
+		if _, err := r.Apply(index, 1, data); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, e := range entries {
+		apply(e)
+		for _, c := range m.due() {
+			apply(raftfsm.EncodeEntry(1, 0, 0, []raftfsm.Command{{Data: c}}))
+		}
+	}
 	m.settle(b)
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "docs/s")
-	b.ReportMetric(float64(bytes)/float64(len(cmds)*each), "B/doc")
+	b.ReportMetric(float64((processorTime(b)-began).Nanoseconds())/float64(b.N), "cpu-ns/doc")
+	b.ReportMetric(float64(bytes)/float64(b.N), "B/doc")
+}
+
+// due is what the leader would propose now.
+func (m *Machine) due() [][]byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.nextCommands(layoutNewest)
+}
+
+func processorTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// benchEntries are the log entries of an ingest at full speed.
+func benchEntries(b *testing.B, docs []Document) (entries [][]byte, bytes int) {
+	const batch, perEntry = 333, 8
+	s := &Service{shards: []Shard{{Name: "index-0"}}, router: newRouter([]Shard{{Name: "index-0"}}), groups: benchLevel{}}
+	var waiting []raftfsm.Command
+	for chunk := range slices.Chunk(docs, batch) {
+		for i, p := range s.split(chunk, newTally(chunk))[0] {
+			bytes += len(p.command)
+			waiting = append(waiting, raftfsm.Command{Data: p.command, RequestID: raftfsm.NewRequestID(chunk[0].ID, strconv.Itoa(i))})
+			if len(waiting) == perEntry {
+				entries = append(entries, raftfsm.EncodeEntry(1, 0, 0, waiting))
+				waiting = waiting[:0]
+			}
+		}
+	}
+	return append(entries, raftfsm.EncodeEntry(1, 0, 0, waiting)), bytes
+}
+
+type benchLevel struct{ Groups }
+
+func (benchLevel) Level() int { return raftfsm.LevelCurrent }
+
+// smallDocument has the shape of those of make bench-index.
+func smallDocument(n int) Document {
+	hash := func(kind string, n int) string {
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", kind, n))
+		return hex.EncodeToString(sum[:])
+	}
+	e, place := n/4, n%4
+	zipf := int(math.Exp(float64(e*7919%1000) / 1000 * math.Log(1000)))
+	d := Document{
+		ID: hash("id", n)[:16], Tenant: fmt.Sprintf("t-%04d", zipf), Time: 1_767_225_600_000_000_000 + int64(n)*777_600_000 + int64(n*7919%60_000)*1_000_000,
+		Execution: hash("execution", e)[:16], Task: hash("task", n/2)[:16], DurationMs: uint32(n * 7919 % 100_000),
+	}
+	artifact := func(direction string, n int) {
+		d.Digests = append(d.Digests, Digest{Algorithm: "sha256", Value: hash("digest", n), Direction: direction})
+	}
+	switch place {
+	case 0, 2:
+		d.Kind, d.Pack, d.Runner = KindReceipt, fmt.Sprintf("pack-%04d@1.%d", n*31%2000, n%7), fmt.Sprintf("runner-%04d", n*37%4096)
+		artifact(DirectionInput, max(0, 2*e-n*31%4096))
+		if place == 0 || e%5 < 3 {
+			artifact(DirectionOutput, 2*e+place/2)
+		}
+		d.CostMicros, d.Currency = int64(1+n*31%50_000), "EUR"
+	case 1:
+		d.Kind, d.Rule, d.Decision = KindDecision, fmt.Sprintf("rule-%02d", n*31%40), "allow"
+		artifact(DirectionSubject, 2*e)
+		if n*31%1000 < 100 {
+			d.Decision, d.Reason = "deny", "over the budget of "+d.Rule
+		}
+		d.Attributes = []Attribute{{Name: "zone", Value: "zone-" + strconv.Itoa(n*31%4)}}
+	default:
+		d.Kind, d.Attributes = KindEvent, []Attribute{{Name: "zone", Value: "zone-" + strconv.Itoa(n*31%4)}}
+	}
+	return d
 }
 
 func BenchmarkSearch(b *testing.B) {
@@ -226,7 +320,8 @@ func BenchmarkLoad(b *testing.B) {
 func BenchmarkSeal(b *testing.B) {
 	h := newHead(0)
 	for n := range headDocumentsMax {
-		h.add([]Document{benchDocument(n)})
+		d := benchDocument(n)
+		h.add([]Document{d}, [][]byte{AppendDocument(nil, &d)})
 	}
 	_, m := benchReplica(b)
 	b.ReportAllocs()

@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"math"
 	"math/bits"
+	"slices"
+	"strings"
 )
 
 // codecVersion is the first byte of an encoded document. Version 1:
@@ -96,15 +98,54 @@ func DecodeDocument(b []byte) (Document, error) {
 		return Document{}, refuse(ReasonDocumentCorrupt, "", "an encoded document has version %d; this program reads version %d", b[0], codecVersion)
 	}
 	r := reader{rest: string(b[1:])}
-	var d Document
-	r.body(&d)
-	if !r.failed && r.rest != "" {
-		r.failed = true
-	}
-	if r.failed {
+	d, ok := r.document()
+	if !ok {
 		return Document{}, refuse(ReasonDocumentCorrupt, "", "an encoded document of %d bytes is damaged near byte %d", len(b), len(b)-len(r.rest))
 	}
 	return d, nil
+}
+
+// document reads one that ends where the bytes do.
+func (r *reader) document() (d Document, ok bool) {
+	r.body(&d)
+	return d, !r.failed && r.rest == ""
+}
+
+// arena is memory for what is decoded of many documents: a piece for each is what costs most of decoding.
+type arena struct {
+	// texts only grows, so that what it gave out stays.
+	texts      strings.Builder
+	digests    []Digest
+	attributes []Attribute
+}
+
+// decode reads a document whose encoding is a part of a longer text, like DecodeDocument. What it gives out is
+// valid until reset.
+func (a *arena) decode(text string) (d Document, ok bool) {
+	if text == "" || text[0] != codecVersion {
+		return Document{}, false
+	}
+	r := reader{rest: text[1:], arena: a}
+	return r.document()
+}
+
+// expect prepares for encodings of so many bytes.
+func (a *arena) expect(bytes int) {
+	a.texts = strings.Builder{}
+	a.texts.Grow(2 * bytes) // hex is what takes room
+}
+
+func (a *arena) reset() {
+	a.texts = strings.Builder{}
+	a.digests, a.attributes = a.digests[:0], a.attributes[:0]
+}
+
+// grown appends n elements to s, and returns them apart too.
+func grown[T any](s []T, n int) (all, added []T) {
+	all = slices.Grow(s, n)[:len(s)+n]
+	added = all[len(s):len(all):len(all)]
+	clear(added)
+	return all, added
 }
 
 func appendBody(b []byte, d *Document) []byte {
@@ -257,6 +298,7 @@ func isLowerHex(s string) bool {
 type reader struct {
 	rest   string
 	failed bool
+	arena  *arena // nil for memory of its own
 }
 
 func (r *reader) body(d *Document) {
@@ -374,10 +416,29 @@ func (r *reader) hex() string {
 	s := r.take(length >> 1)
 	if length&1 == 1 {
 		r.failed = r.failed || s == "" // the empty text is written as text
-		return hex.EncodeToString([]byte(s))
+		return r.hexOf(s)
 	}
 	r.failed = r.failed || len(s)%2 == 0 && isLowerHex(s)
 	return s
+}
+
+func (r *reader) hexOf(s string) string {
+	if r.arena == nil {
+		return hex.EncodeToString([]byte(s))
+	}
+	const digits = "0123456789abcdef"
+	texts := &r.arena.texts
+	start := texts.Len()
+	var some [64]byte
+	for len(s) > 0 {
+		n := min(len(s), len(some)/2)
+		for i := range n {
+			some[2*i], some[2*i+1] = digits[s[i]>>4], digits[s[i]&15]
+		}
+		texts.Write(some[:2*n])
+		s = s[n:]
+	}
+	return texts.String()[start:]
 }
 
 func (r *reader) time() int64 {
@@ -418,7 +479,7 @@ func (r *reader) count(least int) int {
 }
 
 func (r *reader) digests() []Digest {
-	digests := make([]Digest, r.count(minDigestBytes))
+	digests := r.digestRoom(r.count(minDigestBytes))
 	for i := range digests {
 		if r.failed {
 			return nil
@@ -431,6 +492,22 @@ func (r *reader) digests() []Digest {
 		}
 	}
 	return digests
+}
+
+func (r *reader) digestRoom(n int) (room []Digest) {
+	if r.arena == nil {
+		return make([]Digest, n)
+	}
+	r.arena.digests, room = grown(r.arena.digests, n)
+	return room
+}
+
+func (r *reader) attributeRoom(n int) (room []Attribute) {
+	if r.arena == nil {
+		return make([]Attribute, n)
+	}
+	r.arena.attributes, room = grown(r.arena.attributes, n)
+	return room
 }
 
 func (r *reader) algorithm() string {
@@ -448,7 +525,7 @@ func (r *reader) algorithm() string {
 }
 
 func (r *reader) attributes() []Attribute {
-	attributes := make([]Attribute, r.count(minAttributeBytes))
+	attributes := r.attributeRoom(r.count(minAttributeBytes))
 	for i := range attributes {
 		attributes[i] = Attribute{Name: r.text(), Value: r.text()}
 	}

@@ -200,12 +200,27 @@ func (a *applier) proven(d *disposal, version uint64, p *proof) (bool, error) {
 		}
 	}
 	a.tx.OnCommit(func() { a.m.gone.Add(d.documents.GetCardinality()) })
-	for _, doc := range d.records(p.by, version, payloads, p.signatures) {
-		if err := a.store(AppendDocument(nil, &doc), doc); err != nil {
-			return false, err
+	return true, a.storeRecords(d.records(p.by, version, payloads, p.signatures))
+}
+
+// recordsBytes is from how many bytes on a batch of records takes no more of them. Replicas must agree on it.
+const recordsBytes = 16 << 10
+
+func (a *applier) storeRecords(records []Document) error {
+	for len(records) > 0 {
+		first, stored := a.next, len(a.stored)
+		for size := 0; len(records) > 0 && size < recordsBytes; records = records[1:] {
+			enc := AppendDocument(nil, &records[0])
+			size += len(enc)
+			if err := a.store(enc, &records[0]); err != nil {
+				return err
+			}
+		}
+		if err := a.storeBatch(nil, false, a.rows[stored:], first); err != nil {
+			return err
 		}
 	}
-	return true, nil
+	return nil
 }
 
 // finishDisposal replaces a segment by what is left of it.
@@ -363,8 +378,8 @@ func (m *Machine) finishDisposal(list func(at int) []segmentSource) {
 	m.changed.Broadcast()
 }
 
-// disposeOfHead disposes of documents that are not sealed: their rows stay, without content, until the
-// segment of their head has the gaps. It has no effect while a head is being sealed.
+// disposeOfHead disposes of documents that are not sealed: their places stay in the rows, without content, until
+// the segment of their head has the gaps. It has no effect while a head is being sealed.
 func (a *applier) disposeOfHead(policy *boundPolicy, p *proof) (bool, error) {
 	m := a.m
 	if a.disposed || a.moved || a.next-m.moved >= uint64(m.headDocuments) {
@@ -381,11 +396,12 @@ func (a *applier) disposeOfHead(policy *boundPolicy, p *proof) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	var numbers []uint64
 	for it := d.documents.Iterator(); it.HasNext(); {
-		number := m.active.base + uint64(m.active.number(it.Next()))
-		if err := a.tx.Set(documentKey(number), nil); err != nil {
-			return false, err
-		}
+		numbers = append(numbers, m.active.base+uint64(m.active.number(it.Next())))
+	}
+	if err := a.emptyRows(numbers); err != nil {
+		return false, err
 	}
 	a.disposed = true
 	a.tx.OnCommit(func() {
@@ -421,23 +437,25 @@ func (m *Machine) expiredInHead(policy *boundPolicy, s iterating) (*disposal, er
 func (h *head) without(d *disposal) (*head, error) {
 	fresh := newHead(h.base)
 	local := uint32(0)
-	chunk := make([]Document, 0, rebuildChunk)
+	chunk, rows := make([]Document, 0, rebuildChunk), make([][]byte, 0, rebuildChunk)
 	for n := range h.span {
 		var doc Document
+		var row []byte
 		if int(local) < len(h.docs) && h.number(local) == n {
 			if !d.documents.Contains(local) {
 				var err error
-				if doc, err = DecodeDocument(h.rows.row(local)); err != nil {
+				row = h.rows.row(local)
+				if doc, err = DecodeDocument(row); err != nil {
 					return nil, err
 				}
 			}
 			local++
 		}
-		if chunk = append(chunk, doc); len(chunk) == cap(chunk) {
-			fresh.add(chunk)
-			chunk = chunk[:0]
+		if chunk, rows = append(chunk, doc), append(rows, row); len(chunk) == rebuildChunk {
+			fresh.add(chunk, rows)
+			chunk, rows = chunk[:0], rows[:0]
 		}
 	}
-	fresh.add(chunk)
+	fresh.add(chunk, rows)
 	return fresh, nil
 }

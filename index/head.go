@@ -3,6 +3,7 @@ package index
 import (
 	"hash/maphash"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"unicode"
@@ -49,6 +50,8 @@ type head struct {
 	rests      []byte
 	restEnds   []uint32
 	rows       rowArena
+	rooms      []groupRoom
+	ids        strings.Builder // of the youngest documents
 
 	scratch []byte
 }
@@ -57,72 +60,142 @@ func newHead(base uint64) *head {
 	return &head{base: base, newest: math.MinInt64, oldest: math.MaxInt64, groups: map[string]*termGroup{}, tenants: map[string]string{}}
 }
 
-// add indexes documents, which follow those that are there.
-func (h *head) add(docs []Document) {
+// next is the head that follows a full one. It is made as large as that one became: growing step by step
+// copies everything twice, and touches twice the memory.
+func (h *head) next() *head {
+	n := newHead(h.base + uint64(h.span))
+	n.docs = make([]segment.Document, 0, len(h.docs))
+	n.postings = roomOf(h.postings)
+	n.lists.cells = roomOf(h.lists.cells)
+	n.digests, n.digestEnds = roomOf(h.digests), roomOf(h.digestEnds)
+	n.rests, n.restEnds = roomOf(h.rests), roomOf(h.restEnds)
+	n.rows.ends = roomOf(h.rows.ends)
+	for name, g := range h.groups { // any order: each is found by its name
+		if len(g.list) > roomMin {
+			n.rooms = append(n.rooms, groupRoom{name, len(g.list), len(g.slots)})
+		}
+	}
+	return n
+}
+
+// roomMin is how many terms a group must have had to get room before it needs it.
+const roomMin = 1 << 10
+
+// groupRoom is how large a group of the head before became.
+type groupRoom struct {
+	name         string
+	terms, slots int
+}
+
+// roomOf is an empty slice that takes some more than s has.
+func roomOf[T any](s []T) []T { return make([]T, 0, len(s)+len(s)/16) }
+
+// add indexes documents, which follow those that are there, and keeps their rows. One without an id is the place
+// of a document that was disposed of.
+func (h *head) add(docs []Document, rows [][]byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for i := range docs {
-		h.addOne(&docs[i])
+	for len(docs) > 0 {
+		n := slices.IndexFunc(docs, func(d Document) bool { return d.ID == "" })
+		if n == 0 {
+			h.skip()
+			n = 1
+		} else {
+			if n < 0 {
+				n = len(docs)
+			}
+			h.addRun(docs[:n], rows[:n])
+		}
+		docs, rows = docs[n:], rows[n:]
 	}
 }
 
-func (h *head) addOne(d *Document) {
-	if d.ID == "" {
-		h.skip()
-		return
+// addRun goes field by field: the terms of one are in the same memory, and most of what it costs is waiting for
+// memory.
+func (h *head) addRun(docs []Document, rows [][]byte) {
+	h.column(groupID, docs, func(d *Document) string { return d.ID })
+	h.column(groupTenant, docs, func(d *Document) string { return d.Tenant })
+	h.column(groupKind, docs, func(d *Document) string { return d.Kind })
+	h.column(groupRegion, docs, func(d *Document) string { return d.Region })
+	h.column(groupExecution, docs, func(d *Document) string { return d.Execution })
+	h.column(groupTask, docs, func(d *Document) string { return d.Task })
+	h.column(groupPack, docs, func(d *Document) string { return d.Pack })
+	h.column(groupRule, docs, func(d *Document) string { return d.Rule })
+	h.column(groupDecision, docs, func(d *Document) string { return d.Decision })
+	h.column(groupRunner, docs, func(d *Document) string { return d.Runner })
+	h.column(groupCurrency, docs, func(d *Document) string { return d.Currency })
+	for i := range docs {
+		d, local := &docs[i], uint16(len(h.docs)+i)
+		h.reason(d.Reason, local)
+		h.addDigests(d, local)
+		for k := range d.Attributes {
+			a := &d.Attributes[k]
+			h.scratch = appendValue(h.scratch[:0], a.Value)
+			h.term(h.attribute(a.Name), h.scratch, local)
+		}
+		h.rests = appendRest(h.rests, d)
+		h.restEnds = append(h.restEnds, uint32(len(h.rests)))
 	}
-	local := uint16(len(h.docs))
-	h.text(groupID, d.ID, local)
+	for i := range docs {
+		h.addOne(&docs[i], rows[i])
+	}
+}
+
+func (h *head) addOne(d *Document, row []byte) {
 	tenant, ok := h.tenants[d.Tenant]
 	if !ok {
 		tenant = strings.Clone(d.Tenant)
 		h.tenants[tenant] = tenant
 	}
-	h.text(groupTenant, d.Tenant, local)
-	h.text(groupKind, d.Kind, local)
-	h.text(groupRegion, d.Region, local)
-	h.text(groupExecution, d.Execution, local)
-	h.text(groupTask, d.Task, local)
-	h.text(groupPack, d.Pack, local)
-	h.text(groupRule, d.Rule, local)
-	h.text(groupDecision, d.Decision, local)
-	h.text(groupRunner, d.Runner, local)
-	h.text(groupCurrency, d.Currency, local)
-	h.reason(d.Reason, local)
+	h.docs = append(h.docs, segment.Document{
+		Time: d.Time, ID: h.keep(d.ID), Tenant: tenant, Stamped: d.TimeStamped, Duration: d.DurationMs,
+		Cost: max(d.CostMicros, costMin), HasCost: d.Currency != "",
+	})
+	h.counted()
+	h.rows.add(row)
+	h.newest, h.oldest = max(h.newest, d.Time), min(h.oldest, d.Time)
+}
+
+// idsPiece is how much memory for ids is taken at once.
+const idsPiece = 32 << 10
+
+// keep copies an id into memory that many share: the collector would have to look at each.
+func (h *head) keep(id string) string {
+	if h.ids.Len()+len(id) > h.ids.Cap() {
+		h.ids = strings.Builder{}
+		h.ids.Grow(idsPiece)
+	}
+	start := h.ids.Len()
+	h.ids.WriteString(id)
+	return h.ids.String()[start:]
+}
+
+// column indexes a field of documents.
+func (h *head) column(group string, docs []Document, of func(*Document) string) {
+	g := h.byCode[group[0]]
+	for i := range docs {
+		value := of(&docs[i])
+		if value == "" {
+			continue
+		}
+		if g == nil {
+			g = h.code(group) // a term follows, so that no group is empty
+		}
+		h.scratch = appendValue(h.scratch[:0], value)
+		h.term(g, h.scratch, uint16(len(h.docs)+i))
+	}
+}
+
+func (h *head) addDigests(d *Document, local uint16) {
 	for i := range d.Digests {
 		g := &d.Digests[i]
 		h.scratch = appendDigestValue(h.scratch[:0], g.Algorithm, g.Value)
 		if len(h.scratch) > valueBytesMax {
 			h.scratch = appendValue(nil, string(h.scratch))
 		}
-		n, _ := h.term(h.code(directionGroup(g.Direction)), local)
-		h.digests = append(h.digests, n)
+		h.digests = append(h.digests, h.term(h.code(directionGroup(g.Direction)), h.scratch, local))
 	}
 	h.digestEnds = append(h.digestEnds, uint32(len(h.digests)))
-	h.rests = appendRest(h.rests, d)
-	h.restEnds = append(h.restEnds, uint32(len(h.rests)))
-	for i := range d.Attributes {
-		a := &d.Attributes[i]
-		h.scratch = appendValue(h.scratch[:0], a.Value)
-		h.term(h.attribute(a.Name), local)
-	}
-	h.docs = append(h.docs, segment.Document{
-		Time: d.Time, ID: strings.Clone(d.ID), Tenant: tenant, Stamped: d.TimeStamped, Duration: d.DurationMs,
-		Cost: max(d.CostMicros, costMin), HasCost: d.Currency != "",
-	})
-	h.counted()
-	h.scratch = AppendDocument(h.scratch[:0], d)
-	h.rows.add(h.scratch)
-	h.newest, h.oldest = max(h.newest, d.Time), min(h.oldest, d.Time)
-}
-
-// text indexes a field's value unless it is empty.
-func (h *head) text(group, value string, local uint16) {
-	if value == "" {
-		return
-	}
-	h.scratch = appendValue(h.scratch[:0], value)
-	h.term(h.code(group), local)
 }
 
 func (h *head) reason(text string, local uint16) {
@@ -131,7 +204,7 @@ func (h *head) reason(text string, local uint16) {
 			word = strings.ToLower(word)
 		}
 		h.scratch = appendValue(h.scratch[:0], word)
-		h.term(h.code(groupReason), local)
+		h.term(h.code(groupReason), h.scratch, local)
 	}
 }
 
@@ -139,8 +212,8 @@ func (h *head) reason(text string, local uint16) {
 func (h *head) code(name string) *termGroup {
 	g := h.byCode[name[0]]
 	if g == nil {
-		g = &termGroup{name: name}
-		h.byCode[name[0]], h.groups[name] = g, g
+		g = h.group(name)
+		h.byCode[name[0]] = g
 	}
 	return g
 }
@@ -151,22 +224,32 @@ func (h *head) attribute(name string) *termGroup {
 	key := append(append(append(buf[:0], groupAttribute...), name...), 0)
 	g := h.groups[string(key)]
 	if g == nil {
-		g = &termGroup{name: string(key)}
-		h.groups[g.name] = g
+		g = h.group(string(key))
 	}
 	return g
 }
 
-// term adds the document to the posting of the value in scratch. It returns the posting's
-// number, and whether the value is new.
-func (h *head) term(g *termGroup, local uint16) (n uint32, fresh bool) {
-	hash := maphash.Bytes(headSeed, h.scratch)
-	found, slot := g.probe(h.scratch, hash)
+// group makes a group.
+func (h *head) group(name string) *termGroup {
+	g := &termGroup{name: name}
+	for _, r := range h.rooms {
+		if r.name == name {
+			g.list, g.slots = make([]headTerm, 0, r.terms+r.terms/16), make([]uint64, r.slots)
+		}
+	}
+	h.groups[name] = g
+	return g
+}
+
+// term adds the document to the posting of a value, and returns its number.
+func (h *head) term(g *termGroup, value []byte, local uint16) (n uint32) {
+	hash := maphash.Bytes(headSeed, value)
+	found, slot := g.probe(value, hash)
 	if found == 0 {
 		n = uint32(len(h.postings))
-		g.insert(h.scratch, hash, slot, n)
+		g.insert(value, hash, slot, n)
 		h.postings = append(h.postings, 1<<32|uint64(local))
-		return n, true
+		return n
 	}
 	n = g.list[found-1].posting
 	p := h.postings[n]
@@ -195,7 +278,7 @@ func (h *head) term(g *termGroup, local uint16) (n uint32, fresh bool) {
 			h.postings[n] = p + 1<<32
 		}
 	}
-	return n, false
+	return n
 }
 
 func listBitmap(list []uint16) *roaring.Bitmap {

@@ -72,6 +72,12 @@ func (g *termGroup) probe(value []byte, hash uint64) (n uint32, slot uint64) {
 	}
 }
 
+// mayHave is false when no value has this hash.
+func (g *termGroup) mayHave(hash uint64) bool {
+	mask := uint64(len(g.slots) - 1)
+	return len(g.slots) > 0 && g.slots[hash>>32&mask] != 0
+}
+
 // insert adds a value that probe did not find.
 func (g *termGroup) insert(value []byte, hash, slot uint64, posting uint32) {
 	if 2*len(g.list) >= len(g.slots) {

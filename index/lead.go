@@ -12,16 +12,16 @@ import (
 const leadPause = time.Second
 
 // Lead proposes, while this node leads the shard and until ctx ends, what the log has to say for all
-// replicas: the layout, once all members know it, and the move of each segment that is built here. level is the
-// region's.
-func (m *Machine) Lead(ctx context.Context, level func() int, propose func(ctx context.Context, command []byte) error) {
+// replicas: the newest layout that all members know, which known tells, and the move of each segment that is built here.
+func (m *Machine) Lead(ctx context.Context, known func() byte, propose func(ctx context.Context, command []byte) error) {
 	defer context.AfterFunc(ctx, func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.changed.Broadcast()
 	})()
 	for ctx.Err() == nil {
-		commands := m.decide(ctx, layoutOf(level()))
+		layout := known()
+		commands := m.decide(ctx, layout)
 		var err error
 		for _, c := range commands {
 			if err = propose(ctx, c); err != nil {
@@ -29,7 +29,7 @@ func (m *Machine) Lead(ctx context.Context, level func() int, propose func(ctx c
 			}
 		}
 		// Nothing is decided again at once when it had no effect: another leader may have come before.
-		if len(commands) == 0 || err != nil || m.decided(commands[0]) {
+		if len(commands) == 0 || err != nil || m.decided(layout, commands[0]) {
 			pause(ctx, leadPause)
 		}
 	}
@@ -47,14 +47,13 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// decide waits for something to propose. It is nil while members do not know the newest layout, or when ctx
-// has ended.
+// decide waits for something to propose. It is nil when there is nothing and the layout may not be changed to
+// the newest yet, or when ctx has ended.
 func (m *Machine) decide(ctx context.Context, known byte) [][]byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.known = known
 	for ctx.Err() == nil {
-		if c := m.nextCommands(); c != nil || m.layout < layoutRetention {
+		if c := m.nextCommands(known); c != nil || known < layoutNewest {
 			return c
 		}
 		m.changed.Wait()
@@ -63,21 +62,21 @@ func (m *Machine) decide(ctx context.Context, known byte) [][]byte {
 }
 
 // decided tells whether a command would be proposed again.
-func (m *Machine) decided(command []byte) bool {
+func (m *Machine) decided(known byte, command []byte) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c := m.nextCommands()
+	c := m.nextCommands(known)
 	return c != nil && string(c[0]) == string(command)
 }
 
 // nextCommands is what the state is to become next, as far as this node is ready for it. The caller
 // holds mu.
-func (m *Machine) nextCommands() [][]byte {
+func (m *Machine) nextCommands(known byte) [][]byte {
 	if m.stopping || m.active == nil {
 		return nil
 	}
-	if m.layout < m.known {
-		return [][]byte{encodeLayout(m.known)}
+	if m.layout < known {
+		return [][]byte{encodeLayout(known)}
 	}
 	if m.layout < layoutSegments {
 		return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -44,7 +43,6 @@ type Machine struct {
 	damaged  *sealed
 	stopping bool
 	layout   byte   // of the state
-	known    byte   // the layout that all members know; only a leader asks
 	moved    uint64 // documents that are in segments of the state; only Apply and Load write it
 	// merged is the file of the next merge of segments of the state; nil until it is there.
 	merged *sealed
@@ -66,8 +64,7 @@ type Machine struct {
 	clock retentionClock // only Apply and Load write it, under mu
 	now   atomic.Int64   // the retention time of the last entry
 
-	// buffers of Apply
-	row []byte
+	buffers buffers // of Apply
 }
 
 // NewMachine makes the machine of one shard. turns is called when the machine begins to load or to
@@ -82,14 +79,15 @@ func NewMachine(turns func() func()) *Machine {
 }
 
 func newMachine(headDocuments, mergedHeads int) *Machine {
-	m := &Machine{headDocuments: headDocuments, mergedHeads: mergedHeads, known: layoutRetention, turns: func() func() { return func() {} }}
+	m := &Machine{headDocuments: headDocuments, mergedHeads: mergedHeads, turns: func() func() { return func() {} }}
 	m.changed = sync.NewCond(&m.mu)
 	return m
 }
 
 // Tables of the replicated state.
 const (
-	tableDocument = 'd' // number, 8 bytes -> encoded document
+	tableDocument = 'd' // number, 8 bytes -> encoded document; before layoutBatches
+	tableBatch    = 'b' // number of the first document, 8 bytes -> command that stores these documents
 	tableID       = 'i' // hash of tenant and id, 16 bytes -> number, hash of the content; before layoutSegments
 	tableCount    = 'n' // -> how many documents there are
 )
@@ -145,51 +143,14 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 // rebuildHeads indexes the documents that no segment has.
 func (m *Machine) rebuildHeads(from, count uint64) error {
 	rest := m.turns()
-	return m.readRows(from, count, func(chunk []Document) error {
+	return m.readRows(from, count, func(chunk []Document, rows [][]byte) error {
 		rest()
 		if err := m.waitForSealer(); err != nil {
 			return err
 		}
-		m.publish(chunk)
+		m.publish(chunk, rows)
 		return nil
 	})
-}
-
-// readRows reads the documents [from, to), a few at a time.
-func (m *Machine) readRows(from, to uint64, use func(chunk []Document) error) (err error) {
-	it, err := m.store.NewIter(documentKey(from), documentKey(to))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	next := from
-	var chunk []Document
-	for ok := it.First(); ok; ok = it.Next() {
-		row, err := it.Value()
-		if err != nil {
-			return err
-		}
-		var d Document // without an id, in the place of one that was disposed of
-		if len(row) > 0 {
-			if d, err = DecodeDocument(row); err != nil {
-				return fmt.Errorf("index: document %d: %w", next, err)
-			}
-		}
-		next++
-		if chunk = append(chunk, d); len(chunk) == rebuildChunk {
-			if err := use(chunk); err != nil {
-				return err
-			}
-			chunk = chunk[:0]
-		}
-	}
-	if err := it.Error(); err != nil {
-		return err
-	}
-	if next != to {
-		return fmt.Errorf("index: documents %d to %d are counted, but those from %d on are not there", from, to, next)
-	}
-	return use(chunk)
 }
 
 // Suspend ends the workers before a snapshot replaces the rows, or the replica is erased with
@@ -240,16 +201,20 @@ const (
 )
 
 // publish makes documents visible to searches; their rows are committed.
-func (m *Machine) publish(docs []Document) {
+func (m *Machine) publish(docs []Document, rows [][]byte) {
 	for len(docs) > 0 {
 		n := min(len(docs), publishChunk, m.headDocuments-int(m.active.span))
-		m.active.add(docs[:n])
-		docs = docs[n:]
+		m.active.add(docs[:n], rows[:n])
+		docs, rows = docs[n:], rows[n:]
+		var next *head
+		if int(m.active.span) == m.headDocuments {
+			next = m.active.next()
+		}
 		m.mu.Lock()
 		m.docs += uint64(n)
-		if int(m.active.span) == m.headDocuments {
+		if next != nil {
 			m.frozen = append(m.frozen[:len(m.frozen):len(m.frozen)], m.active)
-			m.active = newHead(m.docs)
+			m.active = next
 			m.changed.Broadcast()
 		}
 		m.mu.Unlock()

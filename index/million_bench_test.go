@@ -132,7 +132,7 @@ func mixReplica(b *testing.B, count int) (m *Machine, sample []Document) {
 	lead := func() {
 		for {
 			m.mu.Lock()
-			next := m.nextCommands()
+			next := m.nextCommands(layoutNewest)
 			m.mu.Unlock()
 			if next == nil {
 				return

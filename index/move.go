@@ -67,8 +67,8 @@ func decodeMove(b []byte) (moveCommand, error) {
 	return c, nil
 }
 
-// encodeLayout is the command after which sealed documents are segments of the state.
-func encodeLayout(layout byte) []byte { return []byte{commandVersion, commandLayout, layout} }
+// encodeLayout is the command that changes the layout of the state.
+func encodeLayout(to byte) []byte { return []byte{commandVersion, commandLayout, to} }
 
 // resultDone answers a command of the leader that had its effect, resultRefused one that does not fit.
 var resultDone = []byte{resultVersion}
@@ -78,25 +78,29 @@ func (a *applier) setLayout(b []byte) ([]byte, error) {
 	if len(b) != 1 {
 		return resultRefused, nil
 	}
-	if b[0] > layoutRetention {
+	if b[0] > layoutNewest {
 		return nil, fmt.Errorf("%w: layout %d", errCommandVersion, b[0])
 	}
 	if b[0] <= a.layout {
 		return resultDone, nil
 	}
-	a.layout = b[0]
-	if err := setLayout(a.tx, b[0]); err != nil {
-		return nil, err
+	return resultDone, a.changeLayout(b[0])
+}
+
+func (a *applier) changeLayout(to byte) error {
+	if err := setLayout(a.tx, a.layout, to); err != nil {
+		return err
 	}
-	a.tx.OnCommit(func() { a.m.layoutChanged(b[0]) })
-	return resultDone, nil
+	a.layout = to
+	a.tx.OnCommit(func() { a.m.layoutChanged(to) })
+	return nil
 }
 
 // layoutChanged begins to keep the segments of single heads only, as they are moved.
-func (m *Machine) layoutChanged(layout byte) {
+func (m *Machine) layoutChanged(to byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.layout = layout
+	m.layout = to
 	m.changed.Broadcast()
 }
 
@@ -257,6 +261,9 @@ func (a *applier) finishMove(s *sealed, row segmentRow, first uint64) error {
 		return a.forgetMerged(row, first, end)
 	}
 	if err := a.tx.DeleteRange(documentKey(first), documentKey(end)); err != nil {
+		return err
+	}
+	if err := a.tx.DeleteRange(batchKey(first), batchKey(end)); err != nil {
 		return err
 	}
 	a.tx.OnCommit(func() { a.m.finishMove(s, row, first) })

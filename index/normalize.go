@@ -123,21 +123,32 @@ func checkCost(d *Document) error {
 	return nil
 }
 
+// fewDigests are compared with each other sooner than put into a map.
+const fewDigests = 8
+
 func normalizeDigests(d *Document) error {
 	if len(d.Digests) > MaxDigests {
 		return refuse(ReasonDigestsTooMany, "digests", "%d digests are more than the %d a document may have", len(d.Digests), MaxDigests)
 	}
-	seen := make(map[Digest]struct{}, len(d.Digests))
+	var seen map[Digest]struct{}
+	if len(d.Digests) > fewDigests {
+		seen = make(map[Digest]struct{}, len(d.Digests))
+	}
 	kept := d.Digests[:0]
 	for i, digest := range d.Digests {
 		if err := normalizeDigest(&digest); err != nil {
 			err.Field = fmt.Sprintf("digests[%d]%s", i, err.Field)
 			return err
 		}
-		if _, repeated := seen[digest]; repeated {
+		if seen == nil && slices.Contains(kept, digest) {
 			continue
 		}
-		seen[digest] = struct{}{}
+		if seen != nil {
+			if _, repeated := seen[digest]; repeated {
+				continue
+			}
+			seen[digest] = struct{}{}
+		}
 		kept = append(kept, digest)
 	}
 	d.Digests = kept

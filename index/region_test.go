@@ -64,7 +64,7 @@ func lead(d *fsmtest.Driver) {
 	m := d.Machine().(*Machine)
 	for {
 		m.mu.Lock()
-		next := m.nextCommands()
+		next := m.nextCommands(layoutNewest)
 		m.mu.Unlock()
 		if next == nil {
 			return

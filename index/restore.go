@@ -14,7 +14,7 @@ var _ raftfsm.Restorer = (*Machine)(nil)
 // documents that are not sealed, then what tells when they arrived. All else follows from them.
 func (m *Machine) BackupRanges() [][2][]byte {
 	return [][2][]byte{
-		{{tablePiece}, {tablePiece + 1}}, {{tableSegment}, {tableSegment + 1}}, {{tableDocument}, {tableDocument + 1}},
+		{{tablePiece}, {tablePiece + 1}}, {{tableSegment}, {tableSegment + 1}}, {{tableDocument}, {tableDocument + 1}}, {{tableBatch}, {tableBatch + 1}},
 		{{tableMark}, {tableMark + 1}},
 	}
 }
@@ -39,7 +39,8 @@ func (m *Machine) RestoreRows(tx *raftfsm.Tx, _ raftfsm.Entry, rows []raftfsm.Ro
 	}
 	ids, release := m.knownIDs()
 	defer release()
-	a := applier{tx: tx, m: m, layout: m.layout, next: m.docs, ids: ids, fresh: map[documentID]int{}}
+	a := applier{tx: tx, m: m, layout: m.layout, next: m.docs, ids: ids, buffers: &m.buffers}
+	a.reset()
 	r := restorer{applier: &a}
 	defer func() {
 		if err != nil {
@@ -48,32 +49,11 @@ func (m *Machine) RestoreRows(tx *raftfsm.Tx, _ raftfsm.Entry, rows []raftfsm.Ro
 	}()
 	for _, row := range rows {
 		if len(row.Key) > 0 && row.Key[0] != tableDocument {
-			if err := r.row(row); err != nil {
-				return err
-			}
-			continue
+			err = r.row(row)
+		} else {
+			err = r.ownRow(row)
 		}
-		if string(row.Key) != string(documentKey(a.next)) {
-			return fmt.Errorf("%w: the row %x is in the place of document %d", raftfsm.ErrRestoreRefused, row.Key, a.next)
-		}
-		if len(row.Value) == 0 {
-			if err := r.disposed(row.Key); err != nil {
-				return err
-			}
-			continue
-		}
-		d, err := DecodeDocument(row.Value)
-		if err != nil || !indexable(&d) {
-			return fmt.Errorf("%w: document %d cannot be read", raftfsm.ErrRestoreRefused, a.next)
-		}
-		_, found, err := a.lookup(&d)
 		if err != nil {
-			return err
-		}
-		if found {
-			return fmt.Errorf("%w: document %d has the id of an earlier one", raftfsm.ErrRestoreRefused, a.next)
-		}
-		if err := a.store(row.Value, d); err != nil {
 			return err
 		}
 	}
@@ -83,7 +63,7 @@ func (m *Machine) RestoreRows(tx *raftfsm.Tx, _ raftfsm.Entry, rows []raftfsm.Ro
 	if err := r.finish(); err != nil {
 		return err
 	}
-	tx.OnCommit(func() { m.publish(a.stored) })
+	tx.OnCommit(func() { m.publish(a.stored, a.rows) })
 	return nil
 }
 

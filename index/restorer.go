@@ -14,21 +14,24 @@ import (
 type restorer struct {
 	*applier
 	opened []segmentSource
-	rows   []segmentRow
-	width  uint64 // numbers of these segments, and of those of which nothing is left
+	// directory are the rows of those that are opened.
+	directory []segmentRow
+	width     uint64 // numbers of these segments, and of those of which nothing is left
+	// Whether documents that are stored together have come; unless known, earlier steps may have brought some.
+	batches, known bool
 }
 
 func (r *restorer) row(row raftfsm.Row) error {
-	layout := byte(layoutSegments)
-	if row.Key[0] == tableMark || row.Key[0] == tableSegment && len(row.Value) > 0 && row.Value[0] == segmentRowRetention {
-		layout = layoutRetention
-	}
-	if err := r.raise(layout); err != nil {
+	if err := r.raise(); err != nil {
 		return err
 	}
 	switch {
 	case row.Key[0] == tableMark:
-		if _, err := decodeMark(row.Key, row.Value); err != nil {
+		k, err := decodeMark(row.Key, row.Value)
+		if err == nil && k.number > r.next {
+			err = fmt.Errorf("index: a mark of arrivals is of document %d, which is not there", k.number)
+		}
+		if err != nil {
 			return fmt.Errorf("%w: %w", raftfsm.ErrRestoreRefused, err)
 		}
 		return r.tx.Set(row.Key, row.Value)
@@ -36,25 +39,82 @@ func (r *restorer) row(row raftfsm.Row) error {
 		return r.tx.Set(row.Key, row.Value)
 	case row.Key[0] == tableSegment && string(row.Key) == string(segmentKey(r.next)) && len(r.stored) == 0 && r.m.moved+r.width == r.next:
 		return r.segment(row)
+	case string(row.Key) == string(batchKey(r.next)):
+		return r.batch(row)
 	}
 	return fmt.Errorf("%w: the row %x is in the place of document %d", raftfsm.ErrRestoreRefused, row.Key, r.next)
 }
 
-// raise sets the layout that a row is of. A restore begins only when all members know it.
-func (r *restorer) raise(layout byte) error {
-	if r.layout >= layout {
+// raise sets the newest layout. A restore begins only when all members know it.
+func (r *restorer) raise() error {
+	if r.layout >= layoutNewest {
 		return nil
 	}
-	r.layout = layout
-	r.tx.OnCommit(func() { r.m.layoutChanged(layout) })
-	return setLayout(r.tx, layout)
+	return r.changeLayout(layoutNewest)
 }
 
-// disposed takes the place of a document that was disposed of.
-func (r *restorer) disposed(key []byte) error {
-	r.stored = append(r.stored, Document{})
-	r.next++
-	return errors.Join(r.raise(layoutRetention), r.tx.Set(key, nil))
+// batch takes documents that are stored together.
+func (r *restorer) batch(row raftfsm.Row) error {
+	docs, err := decodeCommand(row.Value)
+	heads := uint64(r.m.headDocuments)
+	if err != nil || len(docs) == 0 || r.next/heads != (r.next+uint64(len(docs))-1)/heads {
+		return fmt.Errorf("%w: the documents from %d on cannot be read", raftfsm.ErrRestoreRefused, r.next)
+	}
+	for _, enc := range docs {
+		if err := r.document(enc); err != nil {
+			return err
+		}
+	}
+	r.batches, r.known = true, true
+	return r.tx.Set(row.Key, row.Value)
+}
+
+// ownRow takes a document that has a row of its own; none follows those that are stored together.
+func (r *restorer) ownRow(row raftfsm.Row) error {
+	if !r.known {
+		var err error
+		if r.batches, err = hasBatches(r.tx); err != nil {
+			return err
+		}
+		r.known = true
+	}
+	if r.batches || string(row.Key) != string(documentKey(r.next)) {
+		return fmt.Errorf("%w: the row %x is in the place of document %d", raftfsm.ErrRestoreRefused, row.Key, r.next)
+	}
+	if len(row.Value) == 0 {
+		if err := r.raise(); err != nil {
+			return err
+		}
+	}
+	if r.layout >= layoutBatches {
+		if err := r.tx.Set(row.Key, row.Value); err != nil {
+			return err
+		}
+	}
+	return r.document(row.Value)
+}
+
+// document takes one, or without bytes the place of one that was disposed of.
+func (r *restorer) document(enc []byte) error {
+	if len(enc) == 0 {
+		r.stored, r.rows = append(r.stored, Document{}), append(r.rows, nil)
+		r.next++
+		return nil
+	}
+	d, err := DecodeDocument(enc)
+	if err != nil || !indexable(&d) {
+		return fmt.Errorf("%w: document %d cannot be read", raftfsm.ErrRestoreRefused, r.next)
+	}
+	r.docs = append(r.docs[:0], d)
+	r.mayBeTaken()
+	_, found, err := r.lookup(&d, r.taken[0])
+	if err != nil {
+		return err
+	}
+	if found {
+		return fmt.Errorf("%w: document %d has the id of an earlier one", raftfsm.ErrRestoreRefused, r.next)
+	}
+	return r.store(enc, &d)
 }
 
 // segment takes a segment whose pieces are there.
@@ -79,7 +139,7 @@ func (r *restorer) segment(row raftfsm.Row) error {
 	if err == nil {
 		s.stored = true
 		r.opened, r.width = append(r.opened, segmentSource{s}), r.width+s.width
-		r.rows = append(r.rows, what)
+		r.directory = append(r.directory, what)
 		if err = s.Verify(); err == nil && s.Digest() != what.digest {
 			err = fmt.Errorf("%w: it has another digest", segment.ErrCorrupt)
 		}
@@ -100,7 +160,7 @@ func (r *restorer) finish() error {
 		return nil
 	}
 	for i, s := range r.opened {
-		row, first := r.rows[i], s.Base()
+		row, first := r.directory[i], s.Base()
 		r.tx.OnCommit(func() { _ = s.file.move(row.reader(first, r.m.store.Read)) }) // there is no file to close
 	}
 	end := r.m.moved + r.width

@@ -42,6 +42,9 @@ type kept struct {
 	gone    map[string]uint64 // of each tenant and kind, as the model knows
 }
 
+// documentID is what is taken once.
+type documentID struct{ tenant, id string }
+
 // keptDocument is what the model knows of a document.
 type keptDocument struct {
 	Document
@@ -93,7 +96,7 @@ func (k *kept) lead() {
 			}
 			m.changed.Wait()
 		}
-		next := m.nextCommands()
+		next := m.nextCommands(layoutNewest)
 		m.mu.Unlock()
 		if next == nil {
 			return
@@ -104,10 +107,13 @@ func (k *kept) lead() {
 	}
 }
 
-func (k *kept) store(d Document) {
+// store stores documents with one command.
+func (k *kept) store(docs ...Document) {
 	k.t.Helper()
-	k.apply(command(d))
-	k.docs = append(k.docs, keptDocument{d, k.replicas[0].Time})
+	k.apply(command(docs...))
+	for _, d := range docs {
+		k.docs = append(k.docs, keptDocument{d, k.replicas[0].Time})
+	}
 }
 
 // pass lets time pass, in which a leader marks what has arrived.
@@ -303,12 +309,18 @@ func TestRetentionKeepsAndDisposes(t *testing.T) {
 			case 5:
 				k.replicas[0].Restart()
 			default:
+				var docs []Document
 				for i := range rapid.IntRange(1, 6).Draw(rt, "documents") {
-					k.store(normal(t, Document{
+					docs = append(docs, normal(t, Document{
 						ID: fmt.Sprint(n, "-", i), Tenant: rapid.SampledFrom([]string{"acme", "beta", "gamma"}).Draw(rt, "of"),
 						Kind: rapid.SampledFrom(RetentionKinds).Draw(rt, "kind"), Time: rapid.Int64Range(0, 50).Draw(rt, "time"), Task: "build",
 						Digests: []Digest{sha(byte(n), DirectionOutput)},
 					}))
+				}
+				for len(docs) > 0 {
+					n := rapid.IntRange(1, len(docs)).Draw(rt, "of a command")
+					k.store(docs[:n]...)
+					docs = docs[n:]
 				}
 			}
 			disturb()
@@ -529,14 +541,31 @@ func TestRetentionOverBackupAndRestore(t *testing.T) {
 // Documents of the head that were disposed of leave their places, in a backup too.
 func TestRetentionOfTheHead(t *testing.T) {
 	k := newKept(t, t, 2, 40)
-	k.lead()
+	k.apply(encodeLayout(layoutSegments))
+	var docs []Document
 	for n := range 30 {
-		k.store(normal(t, Document{ID: fmt.Sprint(n), Tenant: []string{"acme", "beta"}[n%2], Time: int64(n % 7)}))
+		docs = append(docs, normal(t, Document{ID: fmt.Sprint(n), Tenant: []string{"acme", "beta"}[n%2], Time: int64(n % 7)}))
 	}
+	k.store(docs[:6]...) // with rows of their own
+	k.lead()
+	k.store(docs[6:19]...)
+	k.store(docs[19:20]...)
+	k.store(docs[20:]...)
 	k.policy = RetentionPolicy{Version: 1, Rules: []RetentionRule{{Tenant: "acme", Age: time.Minute}}}
 	k.pass(time.Hour)
 	k.retain()
 	k.check()
+	left := commandHeader()
+	for i := range docs[6:19] {
+		var enc []byte
+		if i%2 == 1 {
+			enc = AppendDocument(nil, &docs[6+i])
+		}
+		left = appendCommandDocument(left, enc)
+	}
+	if rows := batchesOf(t, k.replicas[0]); len(rows) != 4 || !bytes.Equal(rows[6], left) || !bytes.Equal(rows[19], command(docs[19])) {
+		t.Errorf("what is left of the batches: %x", rows)
+	}
 	cut := uint64(9) // half of a search that began before: what it bounds are numbers
 	if a := ask(t, k.replicas[0], shardQuery{limit: 100, bound: &cut}); len(a.rows) != 4 {
 		t.Errorf("%d documents with numbers below 9, want 4", len(a.rows))
@@ -561,8 +590,8 @@ func TestRetentionOfTheHead(t *testing.T) {
 	if a, b := len(k.query("NOT kind:disposition")), len(to.query("NOT kind:disposition")); a != 35 || b != 35 {
 		t.Errorf("%d and %d documents, want 35", a, b)
 	}
-	if got := rowsOf(t, k.replicas[0], tableDocument); got != 11 {
-		t.Errorf("%d rows of documents, want 11", got)
+	if single, batches := rowsOf(t, k.replicas[0], tableDocument), rowsOf(t, k.replicas[0], tableBatch); single != 0 || batches != 11 {
+		t.Errorf("%d and %d rows of documents, want none and 11", single, batches)
 	}
 }
 

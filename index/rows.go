@@ -23,18 +23,22 @@ const (
 // the segment takes one or two.
 const pieceBytes = 32 << 10
 
+// Layouts of the state. A shard goes from one to a later one, never back.
 const (
 	// layoutSegments is the layout in which sealed documents are segments, and ids have no rows.
 	layoutSegments = 1
+	// layoutBatches is the layout in which documents that are not sealed are stored as their commands.
+	layoutBatches = 2
 	// layoutRetention is that in which documents may be disposed of, and their arrival is marked.
 	layoutRetention = 2
+	layoutNewest    = 2
 )
 
-// layoutOf is the newest layout that builds of a level know.
-func layoutOf(level int) byte {
+// LayoutAt is the newest layout that builds of a level of the protocol know; 0 is the first.
+func LayoutAt(level int) byte {
 	switch {
-	case level >= raftfsm.LevelRetention:
-		return layoutRetention
+	case level >= raftfsm.LevelBatches:
+		return layoutBatches
 	case level >= raftfsm.LevelSegments:
 		return layoutSegments
 	}
@@ -231,16 +235,16 @@ func readLayout(get func([]byte) ([]byte, error)) (byte, error) {
 	if err != nil {
 		return 0, err
 	}
-	if len(v) != 1 || v[0] == 0 || v[0] > layoutRetention {
-		return 0, fmt.Errorf("index: the state has layout %x, this build knows those up to %d", v, layoutRetention)
+	if len(v) != 1 || v[0] == 0 || v[0] > layoutNewest {
+		return 0, fmt.Errorf("index: the state has layout %x, this build knows those up to %d", v, layoutNewest)
 	}
 	return v[0], nil
 }
 
-// setLayout has new documents get no rows of ids, and removes those that are there: who has an id
-// is known from heads and segments.
-func setLayout(tx *raftfsm.Tx, layout byte) error {
-	if err := tx.Set([]byte{tableLayout}, []byte{layout}); err != nil {
+// setLayout changes the layout. From layoutSegments on new documents get no rows of ids, and those that are
+// there are removed: who has an id is known from heads and segments.
+func setLayout(tx *raftfsm.Tx, from, to byte) error {
+	if err := tx.Set([]byte{tableLayout}, []byte{to}); err != nil || from >= layoutSegments {
 		return err
 	}
 	return tx.DeleteRange([]byte{tableID}, []byte{tableID + 1})

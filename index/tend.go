@@ -195,12 +195,12 @@ func (m *Machine) rebuild(old segmentSource) (fresh []segmentSource, err error) 
 	for from, end := old.Base(), old.Base()+old.width; from < end; {
 		h := newHead(from)
 		to := min(from+uint64(m.headDocuments), end)
-		if err := m.readRows(from, to, func(chunk []Document) error {
+		if err := m.readRows(from, to, func(chunk []Document, rows [][]byte) error {
 			if m.isStopping() {
 				return errStopping
 			}
 			rest()
-			h.add(chunk)
+			h.add(chunk, rows)
 			return nil
 		}); err != nil {
 			return fresh, err

@@ -28,7 +28,7 @@ func (n *Node) keepSegments(ctx context.Context, id raftfsm.GroupID, m *index.Ma
 	if !n.awaitStarted(ctx) {
 		return
 	}
-	m.Lead(ctx, n.host.Level, func(ctx context.Context, command []byte) error {
+	m.Lead(ctx, func() byte { return index.LayoutAt(n.host.Level()) }, func(ctx context.Context, command []byte) error {
 		_, err := n.host.Propose(ctx, id, raftfsm.Command{Data: command})
 		return err
 	})

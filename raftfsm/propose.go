@@ -208,7 +208,6 @@ func (h *Host) Propose(ctx context.Context, id GroupID, cmd Command) (Result, er
 	if len(cmd.Data) > CommandBytesMax {
 		return Result{}, s.fail("propose", OutcomeDefinite, ErrTooLarge)
 	}
-	payload := append(append(make([]byte, 0, len(cmd.RequestID)+len(cmd.Data)), cmd.RequestID[:]...), cmd.Data...)
 	retryUnknown := cmd.RequestID != RequestID{}
 	var res Result
 	start := time.Now()
@@ -217,6 +216,7 @@ func (h *Host) Propose(ctx context.Context, id GroupID, cmd Command) (Result, er
 		res = r
 		return err
 	}, func(ctx context.Context, l *link) error {
+		payload := append(append(make([]byte, 0, len(cmd.RequestID)+len(cmd.Data)), cmd.RequestID[:]...), cmd.Data...)
 		r, err := s.ask(ctx, l, "propose", kindPropose, payload)
 		if err != nil {
 			return err

@@ -33,6 +33,8 @@ const (
 	LevelSegments = 6
 	// LevelFailure is the level from which on limits say what becomes of checks without their group.
 	LevelFailure = 6
+	// LevelBatches is the level from which on documents that are not sealed are stored in batches.
+	LevelBatches = 7
 	// LevelRetention is the level from which on documents are disposed of.
 	LevelRetention = 7
 

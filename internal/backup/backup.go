@@ -25,7 +25,7 @@ import (
 
 const (
 	// Format is the version of the format that this build writes, and the newest it reads.
-	Format = 2
+	Format = 3
 
 	manifestName = "MANIFEST.json"
 	sumsName     = "SHA256SUMS"
