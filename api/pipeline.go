@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/maestro-conductor/maestro/internal/stack"
 )
 
 // call is one request on its way through the steps.
@@ -53,6 +55,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.metrics.unknownRoute.Inc()
 		s.writeFault(w, r, nil, refuse(reasonRouteUnknown, "there is nothing at %s", shortPath(r)))
 		return
+	}
+	if !rt.stream { // streams are many, and stay
+		stack.Grow()
 	}
 	c := &call{route: rt, start: time.Now()}
 	ctx, leave, f := s.admit(c, w, r)

@@ -119,7 +119,7 @@ func measureIndexLoad(ctx context.Context, b *bench) error {
 		fmt.Fprintf(os.Stderr, "  %d documents are there already\n", had.Stored)
 	}
 	b.idx = idx
-	if err := b.weigh(idx); err != nil {
+	if err := b.weigh(ctx, idx); err != nil {
 		return err
 	}
 	return b.growthTable(idx)
@@ -340,10 +340,24 @@ func (b *bench) diskParts() (diskParts, error) {
 	return parts, nil
 }
 
-// weigh reports bytes a document of one replica.
-func (b *bench) weigh(idx *indexed) error {
+// reclaimWait is how long a region that rests takes to give back what it kept for a while: logs, for nodes that are
+// started again, and what moves and merges have replaced.
+const reclaimWait = 100 * time.Second
+
+// weigh reports bytes a document of one replica, at once and after a rest.
+func (b *bench) weigh(ctx context.Context, idx *indexed) error {
 	parts, err := b.diskParts()
 	if err != nil {
+		return err
+	}
+	b.report.scalar("index.disk.at_once", parts.sum()/float64(idx.n), "bytes/document, one replica", with(b.corpusConfig(), "documents", idx.n))
+	progress("resting for %v before the disks are weighed", reclaimWait)
+	select {
+	case <-time.After(reclaimWait):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if parts, err = b.diskParts(); err != nil {
 		return err
 	}
 	digests, ids := idx.c.Entropy(idx.n)

@@ -53,7 +53,8 @@ func measureIndexSearch(ctx context.Context, b *bench) error {
 		b.reportClasses(t, "index.search", results, func(class string) (p95, p99 float64) { return reachOf(class), reached.p99 })
 	}
 	for node, rss := range watch.stop() {
-		b.report.scalar("index.rss."+node, float64(rss)/(1<<20), "MiB while searched", with(b.corpusConfig(), "documents", b.idx.n))
+		b.report.scalar("index.rss."+node, float64(rss)/(1<<20), "MiB while searched", with(b.corpusConfig(), "documents", b.idx.n,
+			"mapped_files_mib", format(float64(watch.mapped[node])/(1<<20))))
 	}
 	return b.report.print(t)
 }
@@ -87,22 +88,27 @@ func (b *bench) reportClasses(t *table, name string, results []*asked, wanted fu
 
 // memoryWatch notes the most that each node has resident.
 type memoryWatch struct {
-	most map[string]int64
+	// most is what a node had resident at most, mapped how much of that were pages of files.
+	most, mapped map[string]int64
+
 	done chan struct{}
 	end  sync.Once
 	all  sync.WaitGroup
 }
 
 func (b *bench) watchMemory() *memoryWatch {
-	w := &memoryWatch{most: map[string]int64{}, done: make(chan struct{})}
+	w := &memoryWatch{most: map[string]int64{}, mapped: map[string]int64{}, done: make(chan struct{})}
 	w.all.Go(func() {
 		tick := time.NewTicker(500 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			for _, n := range b.nodes() {
-				if rss, err := rssOf(n.PID); err == nil { // a node that is down has none
-					w.most[n.ID] = max(w.most[n.ID], rss)
+				rss, err := rssOf(n.PID)
+				if err != nil || rss <= w.most[n.ID] { // a node that is down has none
+					continue
 				}
+				w.most[n.ID] = rss
+				w.mapped[n.ID], _ = statusOf(n.PID, "RssFile")
 			}
 			select {
 			case <-w.done:

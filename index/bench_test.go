@@ -75,7 +75,7 @@ func benchReplica(b *testing.B) (*raftfsm.Replica, *Machine) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	m := NewMachine(nil)
+	m := NewMachine(nil, nil)
 	r := raftfsm.NewReplica(db, raftfsm.NewFolder(o.FS, "derived"), 1, m)
 	if err := r.Open(); err != nil {
 		b.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -62,7 +63,7 @@ func newFailing(t *testing.T) *failing {
 		started++
 		var groups []raftfsm.Group
 		for _, s := range f.shards {
-			groups = append(groups, raftfsm.Group{ID: s.Group, Name: s.Name, Machine: stuck{NewMachine(nil), &f.held[i], &f.broken[i]}})
+			groups = append(groups, raftfsm.Group{ID: s.Group, Name: s.Name, Machine: stuck{NewMachine(nil, nil), &f.held[i], &f.broken[i]}})
 		}
 		return groups
 	})
@@ -72,7 +73,7 @@ func newFailing(t *testing.T) *failing {
 	}
 	f.Await("the shards to answer, and the second to have one replica", func() bool {
 		for i := range 2 {
-			if _, err := f.Host(i).QueryReplica(context.Background(), 2, 0, nil); !errors.Is(err, raftfsm.ErrNoLeader) {
+			if f.Host(i).Status()[1].Hosted {
 				return false
 			}
 		}
@@ -125,6 +126,13 @@ func TestSearchWithANodeDeadAndAShardWithoutQuorum(t *testing.T) {
 		if !f.fresh(r) {
 			t.Errorf("node %d answers from before the documents were acknowledged: %+v, %+v", node, r.Shards, f.token)
 		}
+		f.Await("the second shard to be known as missing, and the first not to be", func() bool {
+			r, err = f.search(node, false)
+			return err == nil && slices.Equal(f.services[node].missing.lost(), []bool{false, true})
+		})
+		if !f.fresh(r) {
+			t.Errorf("node %d, which knows that a shard is missing, answers from before: %+v, %+v", node, r.Shards, f.token)
+		}
 		if r.Complete || r.TotalExact || r.Total != first || len(r.Items) != first {
 			t.Errorf("node %d: complete %v, total %d (exact %v), %d documents; want %d, a part", node, r.Complete, r.Total, r.TotalExact, len(r.Items), first)
 		}
@@ -143,10 +151,12 @@ func TestSearchWithANodeDeadAndAShardWithoutQuorum(t *testing.T) {
 	f.Start(2)
 	f.services[2] = NewService(f.Host(2), f.shards, func() ([]byte, bool) { return testKey, true }, unpaced{})
 	for node := range 3 {
-		f.Await("complete answers", func() bool {
-			r, err := f.search(node, true)
-			return err == nil && r.Complete && r.TotalExact && r.Total == 60
-		})
+		for _, all := range []bool{false, true} {
+			f.Await("complete answers", func() bool {
+				r, err := f.search(node, all)
+				return err == nil && r.Complete && r.TotalExact && r.Total == 60
+			})
+		}
 	}
 }
 
@@ -171,26 +181,17 @@ func TestSearchTellsErrorsFromAbsence(t *testing.T) {
 	}
 }
 
-// While the leader's replica hangs, another one answers in its place, as fresh and complete; it is
-// counted.
+// While the replica that was asked hangs, another one answers in its place, as fresh and complete; it
+// is counted. That is the node's own, or the leader's.
 func TestSlowReplicaIsHedged(t *testing.T) {
 	f := newFailing(t)
-	leader := f.AwaitLeader("index-0")
-	if leader == 2 { // the only replica of the other shard is there, and cannot be hedged
-		must(t, f.Host(2).Transfer(context.Background(), 1, f.Members()[0].ID))
-		f.Await("another leader", func() bool { return f.AwaitLeader("index-0") != 2 })
-		leader = f.AwaitLeader("index-0")
-	}
-	for range hedgeShare * 4 {
-		_, err := f.search(leader, false)
-		must(t, err)
-	}
-	f.ingest(leader, 30)
-	f.held[leader].Store(true)
-	for node := range 3 {
-		for range hedgeShare * 2 { // the budget of a node
-			f.services[node].hedger.begin()
-		}
+	f.ingest(0, 30)
+	for node := range 2 { // the only replica of the other shard is on node 2, and cannot be hedged
+		f.Await("the node's replica to have the documents, so that it is asked", func() bool {
+			return f.Host(node).Status()[0].AppliedIndex >= f.token[0].Applied
+		})
+		f.held[node].Store(true)
+		f.services[node].hedger.begin(hedgeShare * 2) // its budget
 		before := f.services[node].Hedges()
 		r, err := f.search(node, true)
 		if err != nil || !r.Complete || r.Total != 30 || !f.fresh(r) {
@@ -199,36 +200,37 @@ func TestSlowReplicaIsHedged(t *testing.T) {
 		if after := f.services[node].Hedges(); after.Won <= before.Won || after.Sent <= before.Sent {
 			t.Errorf("node %d: hedges %+v, before %+v", node, after, before)
 		}
+		f.held[node].Store(false)
 	}
 }
 
 // The delay is learned from what queries take, within bounds, and hedges are a part of the queries.
 func TestHedgeDelayAndBudget(t *testing.T) {
 	var h hedger
-	if got := h.begin(); got != hedgeFirst {
+	if got := h.begin(1); got != hedgeFirst {
 		t.Errorf("at first %v", got)
 	}
 	for i := range 100 {
 		h.answered(time.Duration(i)*time.Millisecond, false)
 	}
-	if got := h.begin(); got < 85*time.Millisecond || got > 99*time.Millisecond {
+	if got := h.begin(1); got < 85*time.Millisecond || got > 99*time.Millisecond {
 		t.Errorf("after 0 to 99 ms: %v", got)
 	}
 	for range hedgeSamples {
 		h.answered(time.Microsecond, false)
 	}
-	if got := h.begin(); got != hedgeLeast {
+	if got := h.begin(1); got != hedgeLeast {
 		t.Errorf("after fast ones: %v", got)
 	}
 	for range hedgeSamples {
 		h.answered(time.Minute, true)
 	}
-	if got := h.begin(); got != hedgeMost {
+	if got := h.begin(1); got != hedgeMost {
 		t.Errorf("after slow ones: %v", got)
 	}
 	sent := 0
 	for range 10_000 {
-		h.begin()
+		h.begin(1)
 		if h.spend() {
 			sent++
 		}

@@ -16,6 +16,10 @@ import (
 // headDocumentsMax is how many documents a head takes before it is frozen and sealed.
 const headDocumentsMax = 1 << 16
 
+// headStride is for how many documents a head remembers the newest time. A search reads so many more than it
+// has to at most; fewer would only cost more memory.
+const headStride = 1 << 10
+
 // listMax is how many documents a posting lists before it becomes a bitmap.
 const listMax = 128
 
@@ -32,7 +36,10 @@ type head struct {
 	span    uint32
 	newest  int64
 	oldest  int64
-	groups  map[string]*termGroup
+	// newestBy is the newest time among the first headStride documents, the first two times as many,
+	// and so on.
+	newestBy []int64
+	groups   map[string]*termGroup
 	// byCode are the groups with a one-byte name, to find them without hashing.
 	byCode [256]*termGroup
 	// postings are count<<32 | ref. The ref of one document is its local number; up to
@@ -154,6 +161,9 @@ func (h *head) addOne(d *Document, row []byte) {
 	h.counted()
 	h.rows.add(row)
 	h.newest, h.oldest = max(h.newest, d.Time), min(h.oldest, d.Time)
+	if len(h.docs)%headStride == 0 {
+		h.newestBy = append(h.newestBy, h.newest)
+	}
 }
 
 // idsPiece is how much memory for ids is taken at once.

@@ -1,25 +1,15 @@
 package index
 
 import (
-	"context"
-	"errors"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/maestro-conductor/maestro/raftfsm"
 )
-
-// Replicas is what Groups may be able to do besides: read from replicas that do not lead.
-type Replicas interface {
-	// QueryReplica reads from a replica that does not lead and has applied the entry at least.
-	QueryReplica(ctx context.Context, group raftfsm.GroupID, least uint64, query []byte) (raftfsm.Answer, error)
-}
 
 // A search is answered when its slowest shard is, and a leader may be slow alone: its disk hangs, or
 // it merges segments. So a query that takes longer than most is sent to another replica too, and the
 // first answer counts (J. Dean, L. A. Barroso: The Tail at Scale, 2013). The other replica is as
-// fresh: it answers once it has applied what the leader says is committed after the query began.
+// fresh: it answers once it has applied what the leader had committed when the search began.
 const (
 	// hedgeFirst is the delay while there are few samples, hedgeLeast and hedgeMost bound what is
 	// learned from them: a hedge costs two messages, and shardGrace ends the wait for a shard.
@@ -56,11 +46,11 @@ func (s *Service) Hedges() HedgeCounts {
 	return s.hedger.counts
 }
 
-// begin counts a query and returns how long to wait for it before another replica is asked.
-func (h *hedger) begin() time.Duration {
+// begin counts queries and returns how long to wait for them before other replicas are asked.
+func (h *hedger) begin(queries int) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.budget = min(h.budget+1, hedgeBurst*hedgeShare)
+	h.budget = min(h.budget+queries, hedgeBurst*hedgeShare)
 	if h.after == 0 {
 		return hedgeFirst
 	}
@@ -92,64 +82,4 @@ func (h *hedger) answered(took time.Duration, hedged bool) {
 		slices.Sort(all)
 		h.after = min(max(all[len(all)*95/100], hedgeLeast), hedgeMost)
 	}
-}
-
-// query asks a shard's leader, and another replica when that takes too long. The error is the
-// leader's.
-func (s *Service) query(ctx context.Context, shard Shard, query []byte) (raftfsm.Answer, error) {
-	replicas, ok := s.groups.(Replicas)
-	if !ok {
-		return s.groups.Query(ctx, shard.Group, query, raftfsm.Linearizable)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	type result struct {
-		answer raftfsm.Answer
-		err    error
-		hedged bool
-	}
-	start, done := time.Now(), make(chan result, 2)
-	go func() {
-		a, err := s.groups.Query(ctx, shard.Group, query, raftfsm.Linearizable)
-		done <- result{a, err, false}
-	}()
-	timer := time.NewTimer(s.hedger.begin())
-	defer timer.Stop()
-	under := 1
-	var failure error
-	for {
-		select {
-		case <-timer.C:
-			if !s.hedger.spend() {
-				continue
-			}
-			under++
-			go func() {
-				a, err := s.askReplica(ctx, replicas, shard, query)
-				done <- result{a, err, true}
-			}()
-		case r := <-done:
-			if r.err == nil {
-				s.hedger.answered(time.Since(start), r.hedged)
-				return r.answer, nil
-			}
-			if !r.hedged {
-				failure = r.err
-			}
-			if under--; under == 0 {
-				return raftfsm.Answer{}, failure
-			}
-		}
-	}
-}
-
-// askReplica reads from a replica that has applied what the leader has now.
-func (s *Service) askReplica(ctx context.Context, replicas Replicas, shard Shard, query []byte) (raftfsm.Answer, error) {
-	var nothing uint64
-	probe := shardQuery{limit: 1, bound: &nothing} // of no documents: what counts is the applied index
-	now, err := s.groups.Query(ctx, shard.Group, probe.encode(), raftfsm.Linearizable)
-	if err != nil {
-		return raftfsm.Answer{}, errors.Join(errors.New("hedge"), err)
-	}
-	return replicas.QueryReplica(ctx, shard.Group, now.Applied, query)
 }

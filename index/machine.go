@@ -14,7 +14,7 @@ import (
 const (
 	// frozenMax is how many frozen heads wait to be sealed before Apply waits for them.
 	frozenMax = 4
-	// cacheBytes is how much of the segments' terms and postings a shard keeps in memory.
+	// cacheBytes is how much was read of segments a machine without a shared cache keeps in memory.
 	cacheBytes = 48 << 20
 )
 
@@ -69,17 +69,26 @@ type Machine struct {
 
 // NewMachine makes the machine of one shard. turns is called when the machine begins to load or to
 // build a segment, and the function it returns every so often meanwhile, so that it can rest for
-// the sake of others. nil means never.
-func NewMachine(turns func() func()) *Machine {
+// the sake of others; nil means never. cache may be shared; nil means one of its own.
+func NewMachine(turns func() func(), cache *Cache) *Machine {
 	m := newMachine(headDocumentsMax, mergedHeads)
 	if turns != nil {
 		m.turns = turns
 	}
+	if cache != nil {
+		m.cache = cache
+	}
 	return m
 }
 
+// Cache is what was read of segments. The shards of a node share one.
+type Cache = segment.Cache
+
+// NewCache makes a cache of at most so many bytes.
+func NewCache(bytes int) *Cache { return segment.NewCache(bytes) }
+
 func newMachine(headDocuments, mergedHeads int) *Machine {
-	m := &Machine{headDocuments: headDocuments, mergedHeads: mergedHeads, turns: func() func() { return func() {} }}
+	m := &Machine{headDocuments: headDocuments, mergedHeads: mergedHeads, cache: segment.NewCache(cacheBytes), turns: func() func() { return func() {} }}
 	m.changed = sync.NewCond(&m.mu)
 	return m
 }
@@ -122,7 +131,6 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 	m.setClock(clock)
 	m.now.Store(clock.last.time)
 	m.store = store
-	m.cache = segment.NewCache(cacheBytes)
 	segments, moved, end, err := m.openSegments(count, layout)
 	if err != nil {
 		return err
@@ -133,6 +141,7 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 	m.layout, m.moved = layout, moved
 	m.pending, m.disposal = pending, nil
 	m.mu.Unlock()
+	m.noteDeleted(segments, moved)
 	m.workers.Add(3)
 	go m.seal()
 	go m.dispose()

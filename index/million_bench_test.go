@@ -105,7 +105,7 @@ func mixReplica(b *testing.B, count int) (m *Machine, sample []Document) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	m = NewMachine(nil)
+	m = NewMachine(nil, nil)
 	r := raftfsm.NewReplica(db, raftfsm.NewFolder(vfs.Default, dir+"/derived"), 1, m)
 	if err := r.Open(); err != nil {
 		b.Fatal(err)

@@ -89,20 +89,42 @@ func columnar(d *Document) bool {
 type rowReader struct {
 	*segment.Reader
 	row segment.Row
+	buf []byte
 }
 
+// read returns a document's row, which must not be changed: a document costs a read for each of its
+// random texts, and those that are asked for are often asked for again.
 func (r *rowReader) read(local uint32) ([]byte, error) {
-	if err := r.Row(local, &r.row); err != nil {
+	if row := r.Kept(local); row != nil {
+		return row, nil
+	}
+	row, err := r.write(local)
+	if err != nil {
 		return nil, fmt.Errorf("index: document %d of a segment: %w", local, err)
+	}
+	if len(row) <= keptRowMax {
+		r.Keep(local, row)
+	}
+	return row, nil
+}
+
+// keptRowMax is how large a row is that is kept.
+const keptRowMax = 4 << 10
+
+// write writes a document again.
+func (r *rowReader) write(local uint32) ([]byte, error) {
+	if err := r.Row(local, &r.row); err != nil {
+		return nil, err
 	}
 	if rest := r.row.Rest; len(rest) > 0 && rest[0] == restWhole {
 		return append([]byte(nil), rest[1:]...), nil
 	}
 	d, err := r.document()
 	if err != nil {
-		return nil, fmt.Errorf("index: document %d of a segment: %w", local, err)
+		return nil, err
 	}
-	return AppendDocument(make([]byte, 0, 512), &d), nil
+	r.buf = AppendDocument(r.buf[:0], &d)
+	return append([]byte(nil), r.buf...), nil
 }
 
 // document is the row as a document.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/maestro-conductor/maestro/index/internal/segment"
@@ -127,23 +128,54 @@ func (r rowReaderAt) ReadAt(b []byte, at int64) (int, error) {
 		if pos >= r.row.size {
 			return done, io.EOF
 		}
-		n := uint32(pos / pieceBytes)
-		want := min(pieceBytes, int(r.row.size-uint64(n)*pieceBytes))
-		err := r.read(pieceKey(r.first, r.row.tag(), n), func(v []byte) error {
-			if len(v) != want {
-				return fmt.Errorf("%w: piece %d has %d bytes, not %d", segment.ErrCorrupt, n, len(v), want)
-			}
+		err := r.piece(uint32(pos/pieceBytes), func(v []byte) error {
 			done += copy(b[done:], v[pos%pieceBytes:])
 			return nil
 		})
-		if errors.Is(err, raftfsm.ErrNotFound) {
-			err = fmt.Errorf("%w: piece %d is not there", segment.ErrCorrupt, n)
-		}
 		if err != nil {
 			return done, err
 		}
 	}
 	return done, nil
+}
+
+// lend calls use with bytes of the segment, which Pebble has checked: without a copy when they are of one
+// piece, as of most blocks they are.
+func (r rowReaderAt) lend(at int64, size int, use func([]byte) error) error {
+	pos, from := uint64(at)/pieceBytes, int(uint64(at)%pieceBytes)
+	if from+size > pieceBytes {
+		buf := lendBuffers.Get().(*[]byte)
+		defer lendBuffers.Put(buf)
+		*buf = slices.Grow((*buf)[:0], size)[:size]
+		if _, err := r.ReadAt(*buf, at); err != nil {
+			return err
+		}
+		return use(*buf)
+	}
+	return r.piece(uint32(pos), func(v []byte) error {
+		if from+size > len(v) {
+			return io.EOF
+		}
+		return use(v[from : from+size])
+	})
+}
+
+// lendBuffers are for blocks of more than one piece.
+var lendBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// piece calls use with a whole piece.
+func (r rowReaderAt) piece(n uint32, use func([]byte) error) error {
+	want := min(pieceBytes, int(r.row.size-uint64(n)*pieceBytes))
+	err := r.read(pieceKey(r.first, r.row.tag(), n), func(v []byte) error {
+		if len(v) != want {
+			return fmt.Errorf("%w: piece %d has %d bytes, not %d", segment.ErrCorrupt, n, len(v), want)
+		}
+		return use(v)
+	})
+	if errors.Is(err, raftfsm.ErrNotFound) {
+		err = fmt.Errorf("%w: piece %d is not there", segment.ErrCorrupt, n)
+	}
+	return err
 }
 
 // segmentData is where the bytes of an open segment are: first in a file of this node, then in rows
@@ -163,6 +195,23 @@ func (d *segmentData) ReadAt(b []byte, at int64) (int, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.r.ReadAt(b, at)
+}
+
+// Checks implements segment.Lender: Pebble checks rows, nobody else a file.
+func (d *segmentData) Checks() bool {
+	_, rows := d.reader().(rowReaderAt)
+	return rows
+}
+
+// Lend implements segment.Lender for rows, which stay rows.
+func (d *segmentData) Lend(at int64, n int, use func([]byte) error) error {
+	return d.reader().(rowReaderAt).lend(at, n, use)
+}
+
+func (d *segmentData) reader() io.ReaderAt {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.r
 }
 
 // move goes on with the same bytes elsewhere.
@@ -224,6 +273,32 @@ func (m *Machine) openRows(count uint64) (open []segmentSource, end uint64, err 
 		end += uint64(row.docs)
 	}
 	return open, end, it.Error()
+}
+
+// noteDeleted says where rows were, perhaps in an earlier process, of documents that are in segments of the state, which
+// have numbers below end, and of segments that others have replaced or of which nothing is left.
+func (m *Machine) noteDeleted(segments []segmentSource, end uint64) {
+	if end == 0 {
+		return
+	}
+	m.store.Deleted(documentKey(0), documentKey(end))
+	m.store.Deleted(batchKey(0), batchKey(end))
+	next := uint64(0)
+	for _, s := range segments {
+		if !s.stored {
+			break
+		}
+		if s.Base() > next {
+			m.store.Deleted(pieceKey(next, 0, 0), pieceKey(s.Base(), 0, 0))
+		}
+		next = s.Base() + s.width
+		if int(s.width) > m.headDocuments {
+			m.store.Deleted(pieceKey(s.Base()+1, 0, 0), pieceKey(next, 0, 0))
+		}
+	}
+	if next < end {
+		m.store.Deleted(pieceKey(next, 0, 0), pieceKey(end, 0, 0))
+	}
 }
 
 // readLayout reads what the state consists of.

@@ -145,7 +145,8 @@ type Pacer interface {
 }
 
 // Service stores and finds documents across the shards of a region. It is safe for
-// concurrent use and has no goroutines of its own.
+// concurrent use. Its only goroutines are those that look for a shard without a leader while
+// searches want it.
 type Service struct {
 	groups    Groups
 	shards    []Shard
@@ -154,6 +155,7 @@ type Service struct {
 	proposals chan struct{}
 	pacer     Pacer
 	hedger    hedger
+	missing   missing
 }
 
 // NewService serves the region's shards, which are fixed when it is created. cursorKey
@@ -166,5 +168,6 @@ func NewService(groups Groups, shards []Shard, cursorKey func() ([]byte, bool), 
 		cursorKey: cursorKey,
 		proposals: make(chan struct{}, proposalsMax),
 		pacer:     pacer,
+		missing:   missing{shards: make([]missingShard, len(shards))},
 	}
 }

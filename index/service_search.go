@@ -11,13 +11,6 @@ import (
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
-// shardGrace is how long a search waits for the other shards once one has answered. A shard
-// that lost its leader takes longer than that; the answer then says what is missing.
-const shardGrace = 400 * time.Millisecond
-
-// errNoAnswer is the state of a shard that is not waited for any longer.
-var errNoAnswer = fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
-
 // Search returns one page. It asks every shard for its first documents, as fresh as all
 // writes acknowledged before, and merges them. A page may hold less than the limit when its
 // documents are large; the last page alone has no Next.
@@ -55,6 +48,7 @@ func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, er
 	// What a missing shard has for this page would never be found later.
 	r.RequireComplete = r.RequireComplete || r.Follow
 	begun := time.Now()
+	q.limit = shareOf(r.Limit, len(s.shards))
 	replies := s.scatter(ctx, q, start, nil, r.RequireComplete)
 	result, err := s.gather(replies, r)
 	if err != nil {
@@ -66,6 +60,9 @@ func (s *Service) Search(ctx context.Context, r SearchRequest) (SearchResult, er
 	}
 	m := merger{replies: replies, limit: r.Limit, order: r.Order}
 	if err := m.run(); err != nil {
+		return SearchResult{}, err
+	}
+	if err := s.refill(ctx, q, start, &m); err != nil {
 		return SearchResult{}, err
 	}
 	result.Items = m.items
@@ -127,67 +124,6 @@ func check(r SearchRequest) (query.Node, conditions, error) {
 	}
 	_, err = compile(n, c)
 	return n, c, err
-}
-
-// reply is what came of asking one shard.
-type reply struct {
-	answer  *shardAnswer
-	applied uint64
-	err     error
-}
-
-// scatter asks all shards at once, but those with an error in missing, which is their reply. It
-// waits for all of them when the caller wants all, else for shardGrace after the first answer.
-func (s *Service) scatter(ctx context.Context, q shardQuery, start *cursor, missing []error, all bool) []reply {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	type numbered struct {
-		n int
-		reply
-	}
-	done := make(chan numbered, len(s.shards))
-	replies := make([]reply, len(s.shards))
-	asked := 0
-	for n, shard := range s.shards {
-		if replies[n].err = errNoAnswer; missing != nil && missing[n] != nil {
-			replies[n].err = missing[n]
-			continue
-		}
-		asked++
-		mine := q
-		mine.since = start.since[n]
-		if start.bounds[n] > 0 {
-			bound := start.bounds[n] - 1
-			mine.bound = &bound
-		}
-		go func() { done <- numbered{n, s.ask(ctx, shard, &mine)} }()
-	}
-	var grace <-chan time.Time
-	for range asked {
-		select {
-		case r := <-done:
-			replies[r.n] = r.reply
-			if grace == nil && r.err == nil && !all {
-				timer := time.NewTimer(shardGrace)
-				defer timer.Stop()
-				grace = timer.C
-			}
-		case <-grace:
-			return replies
-		case <-ctx.Done():
-			return replies
-		}
-	}
-	return replies
-}
-
-func (s *Service) ask(ctx context.Context, shard Shard, q *shardQuery) reply {
-	a, err := s.query(ctx, shard, q.encode())
-	if err != nil {
-		return reply{err: err}
-	}
-	answer, err := decodeShardAnswer(a.Data)
-	return reply{answer: answer, applied: a.Applied, err: err}
 }
 
 // gather turns the replies into shard states and a total.
@@ -254,16 +190,24 @@ type merger struct {
 	limit   int
 	order   Order
 	heads   []*Document // the next document of each shard, nil at its end
+	last    []*Document // the one before
+	taken   []int       // documents of each shard so far
 	items   []Document
 	// more is set when documents follow the last item.
 	more bool
+	// dry is the shard that has more, but not at hand, and so ended the page; -1 for none.
+	dry int
 }
 
+// run merges what is at hand. It goes on when there is more of the shard that was dry.
 func (m *merger) run() error {
-	m.heads = make([]*Document, len(m.replies))
-	for i := range m.replies {
-		if err := m.advance(i); err != nil {
-			return err
+	m.more, m.dry = false, -1
+	if m.heads == nil {
+		m.heads, m.last, m.taken = make([]*Document, len(m.replies)), make([]*Document, len(m.replies)), make([]int, len(m.replies))
+		for i := range m.replies {
+			if err := m.advance(i); err != nil {
+				return err
+			}
 		}
 	}
 	for {
@@ -272,7 +216,7 @@ func (m *merger) run() error {
 			if d == nil {
 				// Beyond the last row of a shard that has more, nobody knows what comes next.
 				if a := m.replies[i].answer; a != nil && a.more {
-					m.more = true
+					m.more, m.dry = true, i
 					return nil
 				}
 				continue
@@ -297,6 +241,9 @@ func (m *merger) run() error {
 
 func (m *merger) advance(i int) error {
 	a := m.replies[i].answer
+	if m.heads[i] != nil {
+		m.last[i] = m.heads[i]
+	}
 	if m.heads[i] = nil; a == nil || len(a.rows) == 0 {
 		return nil
 	}
@@ -305,6 +252,7 @@ func (m *merger) advance(i int) error {
 		return fmt.Errorf("search: answer of a shard: %w", err)
 	}
 	m.heads[i], a.rows = &d, a.rows[1:]
+	m.taken[i]++
 	return nil
 }
 

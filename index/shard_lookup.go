@@ -86,7 +86,7 @@ func (s headSource) lookup(p *plan, prefixes map[*plan][]string, terms lookupTer
 	err = lookupIn(&e, p, terms, func(n int, bm *roaring.Bitmap) error {
 		bm = s.inWindow(bm, &w)
 		if count := bm.GetCardinality(); count > 0 {
-			all = append(all, sourceFound{digest: n, count: count, locals: topOf(docs, bm, w)})
+			all = append(all, sourceFound{digest: n, count: count, locals: topOf(docs, s.newestBy, bm, w)})
 		}
 		return nil
 	})

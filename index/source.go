@@ -157,7 +157,7 @@ func (s headSource) search(p *plan, prefixes map[*plan][]string, w window) (*roa
 	}
 	docs := s.docs
 	bm = s.inWindow(bm, &w)
-	return bm, &run{next: eachOf(topOf(docs, bm, w)), hitReader: &headReader{docs: docs, rows: s.rows}}, nil
+	return bm, &run{next: eachOf(topOf(docs, s.newestBy, bm, w)), hitReader: &headReader{docs: docs, rows: s.rows}}, nil
 }
 
 // headReader reads those of a head as it was at some time.
@@ -175,8 +175,9 @@ func (h *headReader) identify(local uint32) (id, tenant string, err error) {
 func (h *headReader) row(local uint32) ([]byte, error) { return h.rows.row(local), nil }
 
 // topOf returns the first w.limit documents of bm after w.after. Documents mostly arrive in
-// the order of their times, so it looks at the youngest first and soon has the best.
-func topOf(docs []segment.Document, bm *roaring.Bitmap, w window) []uint32 {
+// the order of their times, so it looks at the youngest first, soon has the best, and stops where newestBy
+// (see head) says that nothing before is as new.
+func topOf(docs []segment.Document, newestBy []int64, bm *roaring.Bitmap, w window) []uint32 {
 	t := worstFirst{docs: docs, order: w.order}
 	if w.limit == 0 {
 		return nil
@@ -193,6 +194,9 @@ func topOf(docs []segment.Document, bm *roaring.Bitmap, w window) []uint32 {
 		n := it.Next()
 		d := &docs[n]
 		full := len(t.locals) == w.limit
+		if block := int(n / headStride); full && w.order == OrderNewest && block < len(newestBy) && newestBy[block] < docs[t.locals[0]].Time {
+			break
+		}
 		if full && w.order.key(d) < w.order.key(&docs[t.locals[0]]) {
 			continue
 		}

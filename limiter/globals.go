@@ -127,6 +127,10 @@ type globalPart struct {
 	// apart the tries that the tenant's group takes for different requests.
 	named bool
 	life  uint64
+	// looked is set once the tenant's limits were looked at first; denied if they deny, by the decision own;
+	// ownFirst if they should decide before global limits.
+	looked, denied, ownFirst bool
+	own                      Decision
 }
 
 var globalParts = sync.Pool{New: func() any { return &globalPart{} }}
@@ -141,8 +145,14 @@ func (g *globalPart) begin(op string, r *Request, canaries bool) {
 	g.held = heldCheck{request: &g.request, decision: &g.decision, holds: true}
 }
 
-// takeGlobal decides the global part of a check. What it takes must be settled.
+// takeGlobal decides the global part of a check, unless g.denied tells that its tenant's limits deny it. What it takes
+// must be settled.
 func (s *Service) takeGlobal(ctx context.Context, mode Mode, r *Request, g *globalPart) error {
+	if s.smallGlobals() {
+		if denied, err := s.lookFirst(ctx, mode, r, g); denied || err != nil {
+			return err
+		}
+	}
 	if l := s.holding(); l != nil && mode == ModeEnforce && leasable(r) {
 		decided, err := l.decide(ctx, &g.held)
 		if err != nil {
@@ -152,6 +162,10 @@ func (s *Service) takeGlobal(ctx context.Context, mode Mode, r *Request, g *glob
 			g.leased = g.held.answer == heldSpent
 			return nil
 		}
+	}
+	// This node has no tokens, so there may be few.
+	if denied, err := s.lookFirst(ctx, mode, r, g); denied || err != nil {
+		return err
 	}
 	return s.askGlobal(ctx, mode, r, g)
 }
@@ -272,8 +286,8 @@ func (g *globalPart) keeps(allow, guessed bool, err error) bool {
 	return raftfsm.OutcomeOf(err) != raftfsm.OutcomeDefinite
 }
 
-// withGlobals decides what op names; decide decides the tenant's part.
-func (s *Service) withGlobals(ctx context.Context, op string, mode Mode, r *Request, d *Decision, canaries bool, decide func() error) error {
+// withGlobals decides what op names; decide decides the tenant's part, and undo gives back what that took.
+func (s *Service) withGlobals(ctx context.Context, op string, mode Mode, r *Request, d *Decision, canaries bool, decide func() error, undo func(context.Context)) error {
 	if err := validRequest(*r); err != nil {
 		return err
 	}
@@ -281,6 +295,13 @@ func (s *Service) withGlobals(ctx context.Context, op string, mode Mode, r *Requ
 	defer globalParts.Put(g)
 	g.begin(op, r, canaries)
 	if g.named {
+		if _, err := s.lookFirst(ctx, mode, r, g); err != nil {
+			return err
+		}
+		if g.ownFirst {
+			g.ownFirst = false
+			return s.ownThenGlobal(ctx, mode, r, g, d, decide, undo)
+		}
 		var err error
 		if g.life, err = s.lifeOf(ctx, op, r); err != nil {
 			return err
@@ -288,6 +309,10 @@ func (s *Service) withGlobals(ctx context.Context, op string, mode Mode, r *Requ
 	}
 	if err := s.takeGlobalAway(ctx, mode, r, g); err != nil {
 		return err
+	}
+	if g.denied {
+		*d = g.own
+		return nil
 	}
 	if !g.decision.Allow {
 		return s.denyGlobally(ctx, mode, r, g, d)
@@ -308,10 +333,7 @@ func (s *Service) denyGlobally(ctx context.Context, mode Mode, r *Request, g *gl
 		own := *r
 		own.RequestID = ""
 		if p, err := s.peekTenant(ctx, mode, own); err == nil { // without it, the advice is that of the global limits
-			p.Levels = slices.DeleteFunc(p.Levels, func(l Level) bool { return l.Kind == KindConcurrency })
-			for i := range p.Levels {
-				p.Levels[i].Used, p.Levels[i].ResetMs = 0, 0
-			}
+			asChecked(&p)
 			*d = p
 		}
 	}

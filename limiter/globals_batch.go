@@ -14,10 +14,15 @@ func (s *Service) batchWithGlobals(ctx context.Context, mode Mode, all []Request
 	for _, i := range places {
 		parts[i].begin(opNameCheck, &all[i], canaries)
 	}
+	if s.smallGlobals() {
+		places = s.lookFirstAll(ctx, mode, all, places, parts, out)
+	}
 	denied := s.takeGlobals(ctx, mode, all, places, parts, out)
 	passed := make([]int, 0, len(places))
 	for _, i := range places {
-		if out[i].Err == nil && parts[i].decision.Allow {
+		if parts[i].denied {
+			out[i].Decision = parts[i].own
+		} else if out[i].Err == nil && parts[i].decision.Allow {
 			passed = append(passed, i)
 		}
 	}
@@ -58,7 +63,7 @@ func (s *Service) takeGlobals(ctx context.Context, mode Mode, all []Request, pla
 	}
 	atOnce(others, func(i int) { out[i].Err = s.takeGlobalAway(ctx, mode, &all[i], &parts[i]) })
 	for _, i := range places {
-		if out[i].Err == nil && !parts[i].decision.Allow {
+		if out[i].Err == nil && !parts[i].decision.Allow && !parts[i].denied {
 			denied = append(denied, i)
 		}
 	}
@@ -144,7 +149,12 @@ func (s *Service) togetherWithGlobals(ctx context.Context, mode Mode, parts []Pa
 		looks[i], allow = &d, allow && d.Allow
 	}
 	g := &globalPart{}
+	if out, err := s.lookTogether(ctx, mode, parts, &whole, &g.decision); out != nil || err != nil {
+		joinParts(out, looks, &g.decision)
+		return out, err
+	}
 	g.begin(opNameCheck, &whole, canaries)
+	g.looked = true // at the parts: whole is no request
 	if err := s.takeGlobalAway(ctx, mode, &whole, g); err != nil {
 		return nil, err
 	}
@@ -161,14 +171,19 @@ func (s *Service) togetherWithGlobals(ctx context.Context, mode Mode, parts []Pa
 	if g.decision.Allow {
 		s.settleGlobal(ctx, g, g.keeps(allow, guessed(out), err))
 	}
+	joinParts(out, looks, &g.decision)
+	return out, err
+}
+
+// joinParts adds to the decisions about parts what global limits say of all of them together, or of one that only looks.
+func joinParts(out []Decision, looks []*Decision, whole *Decision) {
 	for i := range out {
-		global := &g.decision
+		global := whole
 		if looks[i] != nil {
 			global = looks[i]
 		}
 		out[i].join(global)
 	}
-	return out, err
 }
 
 // guessed tells whether no group has decided.

@@ -56,6 +56,9 @@ func (s *Service) Reserve(ctx context.Context, r Request, ttl time.Duration) (Ho
 	err = s.withGlobals(ctx, opNameReserve, mode, &r, &h.Decision, canaries, func() (err error) {
 		h, err = s.take(ctx, opReserve, opNameReserve, r, ttl)
 		return err
+	}, func(ctx context.Context) {
+		_, _ = s.Cancel(ctx, r.Tenant, h.ID) // else it stays spent, which admits less
+		h.ID, h.TTL = "", 0
 	})
 	return h, err
 }
@@ -155,6 +158,18 @@ func (s *Service) Refund(ctx context.Context, tenant, requestID string, cost uin
 	if err := validRequest(Request{Tenant: tenant, RequestID: requestID}); err != nil {
 		return 0, err
 	}
+	if refunded, err = s.refundTenant(ctx, tenant, requestID, cost); err != nil {
+		return 0, err
+	}
+	some, _, err := s.globals(ctx)
+	if some && err == nil {
+		err = s.refundGlobal(ctx, globalID(opNameCheck, &Request{Tenant: tenant, RequestID: requestID}), cost)
+	}
+	return refunded, err
+}
+
+// refundTenant is Refund of what a check took from its tenant's limits.
+func (s *Service) refundTenant(ctx context.Context, tenant, requestID string, cost uint32) (refunded uint32, err error) {
 	c := holdCommand{Request: Request{Tenant: tenant, Cost: cost}, id: checkID(tenant, requestID)}
 	res, err := s.proposeHold(ctx, opRefund, "limiter.refund", c, raftfsm.RequestID{}, ModeEnforce)
 	switch {
@@ -165,11 +180,7 @@ func (s *Service) Refund(ctx context.Context, tenant, requestID string, cost uin
 	case res.outcome != outcomeRefunded:
 		return 0, unexpected(res)
 	}
-	some, _, err := s.globals(ctx)
-	if some && err == nil {
-		err = s.refundGlobal(ctx, globalID(opNameCheck, &Request{Tenant: tenant, RequestID: requestID}), cost)
-	}
-	return res.hold.settlement.Refunded, err
+	return res.hold.settlement.Refunded, nil
 }
 
 // checkID is under which a check with a request id is remembered.

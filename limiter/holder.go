@@ -81,8 +81,10 @@ type Leases struct {
 	begins sync.Mutex // orders goes and Close
 
 	recalls recallLog
-	outside outside
-	mode    func() Mode
+	// pendingWait is that constant, but in tests.
+	pendingWait time.Duration
+	outside     outside
+	mode        func() Mode
 }
 
 // NewLeases begins to hold leases for s, once the level of the region allows it.
@@ -97,9 +99,10 @@ func (s *Service) NewLeases(o LeaseOptions) (*Leases, error) {
 	}
 	holder, seed := binary.LittleEndian.Uint64(random[:8]), binary.LittleEndian.Uint64(random[8:])
 	l := &Leases{
-		options: o,
-		mode:    func() Mode { return s.mode() },
-		table:   newHolderTable(Holder(holder), seed, o.Clock.Steady, s.Group, sources),
+		options:     o,
+		mode:        func() Mode { return s.mode() },
+		pendingWait: pendingWait,
+		table:       newHolderTable(Holder(holder), seed, o.Clock.Steady, s.Group, sources),
 	}
 	if own := slices.Sorted(maps.Keys(l.table.groups)); len(own) > 0 {
 		l.globals = l.table.groups[own[0]] // that of their counters, if it has a replica here

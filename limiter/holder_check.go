@@ -39,8 +39,9 @@ type heldCheck struct {
 	debited    bool
 	told       bool // some lease has something to tell at once
 
-	// only keeps the check from asking for tokens: what is here decides it, or nothing does.
-	only bool
+	// only keeps the check from asking for tokens: what is here decides it, or nothing does. looks keeps it from
+	// taking any.
+	only, looks bool
 	// holds keeps what the check takes pending until settle; epochs tells which epochs it took it from.
 	holds  bool
 	epochs uint64
@@ -175,7 +176,10 @@ func (r *route) live(now int64) bool {
 func (t *holderTable) spend(s *holderShard, c *heldCheck, now int64) {
 	r, cost := c.route, c.request.Cost
 	c.answer = heldSpent
-	r.used = moment(now)
+	if r.used = moment(now); c.looks {
+		r.undo(cost)
+		return
+	}
 	d := c.decision
 	*d = Decision{Allow: true, Version: r.tenant.set.version, Source: SourceLease, Levels: d.Levels[:0]}
 	c.epochs = s.epochs

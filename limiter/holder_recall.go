@@ -16,6 +16,8 @@ const (
 	// recallWait is how long a check waits for what other holders give back: a commit and two messages
 	// between nodes, on a busy machine.
 	recallWait = 10 * time.Millisecond
+	// pendingWait is the same for tokens of global limits, which may be pending: until another group has decided too.
+	pendingWait = 50 * time.Millisecond
 	// recallsMax bounds how many counters are remembered as recalled lately.
 	recallsMax = 4096
 	// recallVersion is the layout of what holders tell each other.
@@ -66,7 +68,11 @@ func (r *recallLog) begin(tenant string, all []Recall, now int64) (mine []Recall
 // recall asks all holders for what a denied request lacks, and waits a bounded time. It tells whether
 // to ask the group again.
 func (l *Leases) recall(ctx context.Context, group raftfsm.GroupID, tenant string, all []Recall) (again bool) {
-	ctx, cancel := context.WithTimeout(ctx, recallWait)
+	wait := recallWait
+	if tenant == globalTenant {
+		wait = l.pendingWait
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	mine, own, others := l.recalls.begin(tenant, all, l.options.Clock.Steady())
 	if len(mine) > 0 {
@@ -128,14 +134,22 @@ func (l *Leases) giveBack(ctx context.Context, tenant string, all []Recall) {
 	var outside sync.WaitGroup
 	outside.Go(func() { l.outside.recall(ctx, tenant, all) })
 	defer outside.Wait()
-	for range 2 { // what is under way brings more
-		batches := l.table.recall(tenant, all, l.options.Clock.Steady())
+	for tries := 0; tries < 2; tries++ { // what is under way brings more
+		batches, settled := l.table.recall(tenant, all, l.options.Clock.Steady())
 		for _, b := range batches {
 			if l.await(ctx, b) != nil {
 				return
 			}
 		}
-		if len(batches) == 0 {
+		switch {
+		case settled != nil:
+			select {
+			case <-settled:
+				tries = -1
+			case <-ctx.Done():
+				return
+			}
+		case len(batches) == 0:
 			return
 		}
 	}

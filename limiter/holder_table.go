@@ -62,6 +62,7 @@ type holderShard struct {
 	routesChecked int64
 	counts        holderCounts
 	matched       []*limitState // scratch of resolve
+	settled       chan struct{} // closed when pending tokens are settled; nil while nobody waits for that
 	warmed        int           // keeps warm from being left out
 	_             [64]byte      // keeps locks apart
 }

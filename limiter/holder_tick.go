@@ -113,9 +113,9 @@ func (s *holderShard) tickRoutes(now int64) {
 
 // recall gives back what is held of counters of a tenant whose group lacks it elsewhere, and asks for
 // nothing more for a while. It returns the messages that tell the group. What is on its way here
-// follows with the next call, once these are answered, and with tick.
-func (t *holderTable) recall(tenant string, all []Recall, now int64) []*renewals {
-	var out []*renewals
+// follows with the next call, once these are answered, and with tick. settled, if not nil, is closed once some
+// of what checks have taken, but may not need, is settled.
+func (t *holderTable) recall(tenant string, all []Recall, now int64) (out []*renewals, settled <-chan struct{}) {
 	s := t.shardOf(hashString(t.seed, tenant))
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,13 +134,19 @@ func (t *holderTable) recall(tenant string, all []Recall, now int64) []*renewals
 		if l.dirty {
 			t.tell(l)
 		}
+		if l.pending > 0 {
+			if s.settled == nil {
+				s.settled = make(chan struct{})
+			}
+			settled = s.settled
+		}
 		if f := l.flight; f != nil && f.batch != nil && !slices.Contains(out, f.batch) {
 			out = append(out, f.batch)
 		}
 	}
 	s.counts.recalls++
 	t.pokeAll()
-	return out
+	return out, settled
 }
 
 // pokeAll wakes the senders of all groups that have something to send.

@@ -75,6 +75,8 @@ type limitSet struct {
 	globals []*limitState // of the scope global, which only their own group counts
 	// canaries is set if the tenant matters to some of them.
 	canaries bool
+	// small is set if some of them are lent to one check at a time.
+	small bool
 }
 
 type tenantLimits struct {
@@ -115,6 +117,7 @@ func newLimitSet(version uint32, sorted []*limitState, emptied int64, wall wallS
 		if l.Scope == ScopeGlobal {
 			s.globals = append(s.globals, l)
 			s.canaries = s.canaries || l.Canary != 0
+			s.small = s.small || l.single()
 			continue
 		}
 		t := s.tenants[l.Owner()]

@@ -23,7 +23,8 @@ func (s *Service) CheckInto(ctx context.Context, r Request, d *Decision) error {
 		return err
 	}
 	if some {
-		return s.withGlobals(ctx, opNameCheck, mode, &r, d, canaries, func() error { return s.checkTenant(ctx, mode, r, d) })
+		return s.withGlobals(ctx, opNameCheck, mode, &r, d, canaries, func() error { return s.checkTenant(ctx, mode, r, d) },
+			func(ctx context.Context) { _, _ = s.refundTenant(ctx, r.Tenant, r.RequestID, 0) }) // else it stays spent, which admits less
 	}
 	return s.checkTenant(ctx, mode, r, d)
 }

@@ -98,7 +98,7 @@ func restorer(c *client.Client) *backup.Region {
 	return backup.NewRegion(c, patience, func(string, backup.Group) {})
 }
 
-// A region of three nodes is backed up and restored into regions of one and of three nodes with
+// A region of three nodes is backed up and restored into regions of one and of five nodes with
 // other names: the same documents, limits and tokens; counters begin empty and refill.
 func TestBackupIsRestoredIntoNewRegions(t *testing.T) {
 	old := newRegion(t)
@@ -139,7 +139,7 @@ func TestBackupIsRestoredIntoNewRegions(t *testing.T) {
 		old.Stop(i)
 	}
 
-	for _, nodes := range []int{1, 3} {
+	for _, nodes := range []int{1, 5} {
 		r := newRegionNamed(t, nodes, 10)
 		r.run()
 		restored, err := restorer(r.client("")).Restore(patiently(t), dir)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/maestro-conductor/maestro/api"
 	"github.com/maestro-conductor/maestro/internal/busiest"
+	"github.com/maestro-conductor/maestro/internal/certs"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
@@ -87,7 +88,11 @@ func (b *bootstrap) await(ctx context.Context) (*record, error) {
 		}
 		for _, s := range b.others() {
 			h, err := b.ask(ctx, s, "hello")
-			if err != nil || h.Record == nil {
+			switch {
+			case errors.Is(err, certs.ErrRefused):
+				b.sayOnce(s.Name, err) // it would wait for ever
+				continue
+			case err != nil || h.Record == nil:
 				continue
 			}
 			if err := b.adopt(h.Record); err != nil {
@@ -104,7 +109,7 @@ func (b *bootstrap) sayOnce(from string, err error) {
 	b.said = err.Error()
 	b.mu.Unlock()
 	if said != err.Error() {
-		b.log.Warn("not part of the running region", "from", from, "err", err)
+		b.log.Warn("not part of a running region", "from", from, "err", err)
 	}
 }
 

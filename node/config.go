@@ -67,6 +67,8 @@ type Config struct {
 	Groups GroupCounts `yaml:"groups"`
 	// Disk is how much room the node keeps on its disk.
 	Disk DiskConfig `yaml:"disk"`
+	// Memory is how much memory the node takes.
+	Memory MemoryConfig `yaml:"memory"`
 	// Clock is how exact the node's wall clock must be.
 	Clock ClockConfig `yaml:"clock"`
 	// Log is where and how much the node reports.
@@ -119,6 +121,13 @@ type DiskConfig struct {
 	// LowBytes is how much must be free for the node to take what fills its disk; it stops in
 	// order below a quarter of that. Default 0, which means 2 GiB, at most a tenth of the disk.
 	LowBytes uint64 `yaml:"low_bytes"`
+}
+
+// MemoryConfig is how much memory the node takes.
+type MemoryConfig struct {
+	// BudgetBytes is what the node is to keep resident at most; caches are parts of it, and the heap is
+	// collected more often before it exceeds its part. At least 256 MiB. Default 768 MiB.
+	BudgetBytes uint64 `yaml:"budget_bytes"`
 }
 
 // ClockConfig is how exact the node's wall clock must be.
@@ -187,6 +196,7 @@ func DefaultConfig() Config {
 		Services: []string{ServiceLimiter, ServiceIndex},
 		Groups:   GroupCounts{Limiter: 3, Index: 3},
 		Disk:     DiskConfig{BallastBytes: 256 << 20},
+		Memory:   MemoryConfig{BudgetBytes: 768 << 20},
 		Clock:    ClockConfig{OffsetMax: 500 * time.Millisecond},
 		Log:      LogConfig{Level: "info", Format: "text"},
 	}
@@ -306,6 +316,9 @@ func (c Config) problems() []string {
 		}
 	}
 	c.checkServices(&p)
+	if b := c.Memory.BudgetBytes; b < memoryLeast || b > 1<<50 {
+		p.add("memory.budget_bytes is %d; write a number from %d (256 MiB) on", b, memoryLeast)
+	}
 	// A pulse over a busy network is not more exact; a token's life is not counted in minutes.
 	if m := c.Clock.OffsetMax; m < 50*time.Millisecond || m > time.Minute {
 		p.add("clock.offset_max is %v; write a duration from 50ms to 1m", m)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 
+	"github.com/maestro-conductor/maestro/internal/certs"
 	"github.com/maestro-conductor/maestro/internal/disk"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
@@ -47,10 +48,12 @@ func (n *Node) stop(reason string, err error) {
 
 // warnings are what should be mended although the node serves.
 func (n *Node) warnings() []string {
-	select {
-	case <-n.started:
-		return n.host.Warnings()
-	default:
-		return nil
+	var out []string
+	if w := certs.Warning(n.tls.Certificates[0].Leaf, n.clock.Now()); w != "" {
+		out = append(out, w)
 	}
+	if n.isStarted() {
+		out = append(out, n.host.Warnings()...)
+	}
+	return out
 }

@@ -101,8 +101,9 @@ func (n *Node) groups(r *record, tables *meta.Machine) []raftfsm.Group {
 	}
 	if n.cfg.Runs(ServiceIndex) {
 		var shards []*index.Machine
+		cache := index.NewCache(int(n.cfg.Memory.shares().segments))
 		for _, s := range indexShards(r.Index) {
-			m := index.NewMachine(n.turnsOf(s.Group))
+			m := index.NewMachine(n.turnsOf(s.Group), cache)
 			groups = append(groups, raftfsm.Group{
 				ID: s.Group, Name: s.Name, Machine: m, Bulk: true,
 				OnLeader: func(ctx context.Context) {

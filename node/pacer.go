@@ -32,7 +32,7 @@ func newPacer(n *Node) *elastic.Pacer {
 	gauge := func(name, help string, value func(elastic.State) float64) {
 		n.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return value(p.State()) }))
 	}
-	gauge("mc_ingest_pace_bytes_per_second", "What ingest through this node is held to so that checks do not suffer; +Inf when it is not.",
+	gauge("mc_ingest_pace_bytes_per_second", "What ingest through this node is held to so that checks and searches, here and at peers, do not suffer; +Inf when it is not.",
 		func(s elastic.State) float64 { return s.Rate })
 	gauge("mc_ingest_queued_bytes", "Bytes of the batches that have been admitted here and are not yet proposed.",
 		func(s elastic.State) float64 { return float64(s.Queued) })
@@ -44,6 +44,10 @@ func newPacer(n *Node) *elastic.Pacer {
 		func(s elastic.State) float64 { return s.Felt.Seconds() })
 	gauge("mc_check_felt_base_seconds", "The same while nothing is ingested, as far as known; 0 when not.",
 		func(s elastic.State) float64 { return s.FeltBase.Seconds() })
+	gauge("mc_search_felt_seconds", "A high percentile of the time to answer a search here lately, those that count apart; 0 when few were.",
+		func(s elastic.State) float64 { return s.Search.Seconds() })
+	gauge("mc_search_felt_base_seconds", "The same while nothing is ingested, as far as known; 0 when not.",
+		func(s elastic.State) float64 { return s.SearchBase.Seconds() })
 	n.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "mc_ingest_refused_total", Help: "Batches refused because those before them would take too long at the pace.",
 	}, func() float64 { return float64(p.State().Refused) }))

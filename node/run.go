@@ -26,6 +26,7 @@ import (
 	"github.com/maestro-conductor/maestro/api/envoymap"
 	"github.com/maestro-conductor/maestro/index"
 	"github.com/maestro-conductor/maestro/internal/busiest"
+	"github.com/maestro-conductor/maestro/internal/certs"
 	"github.com/maestro-conductor/maestro/internal/clock"
 	"github.com/maestro-conductor/maestro/internal/elastic"
 	"github.com/maestro-conductor/maestro/internal/version"
@@ -131,6 +132,7 @@ func newNode(cfg Config, log *slog.Logger) (*Node, error) {
 	n.services = &services{node: n}
 	n.pacer = newPacer(n)
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+	n.registry.MustRegister(memoryGauges(cfg.Memory)...)
 	return n, nil
 }
 
@@ -153,6 +155,7 @@ func (n *Node) run(ctx context.Context) error {
 		return api.Serve(apiCtx, apiLn, n.apiTLS(), api.NewHandler(n.deps()), n.log)
 	})
 	all.Go(func() error { return serveAdmin(adminSrv, adminLn) })
+	all.Go(func() error { runCollector(ctx); return nil })
 	all.Go(func() error {
 		err := n.runCluster(ctx, func() { endAPI(); <-apiEnded })
 		endAPI()
@@ -182,6 +185,7 @@ func (n *Node) runCluster(ctx context.Context, drain func()) error {
 	var jobs sync.WaitGroup
 	jobs.Go(func() { fresh.run(freshCtx) })
 	jobs.Go(func() { n.pacer.Run(freshCtx) })
+	jobs.Go(func() { n.holdHeap(freshCtx) })
 	removed, err := n.follow(ctx)
 	switch {
 	case removed:
@@ -210,12 +214,13 @@ func (n *Node) start(rec *record) error {
 	}
 	n.boot.mux.Join(id, func(name string) bool { return n.boot.current().has(name) })
 	tables := meta.NewMachine()
+	memory := n.cfg.Memory.shares()
 	options := raftfsm.Options{
 		Dir: n.cfg.DataDir, Self: n.boot.self(), Members: raftMembers(rec.membership()), Mux: n.boot.mux,
 		Clock: n.clock, Log: n.log, Fatal: n.fatal, Registry: n.registry,
 		Stop: n.stop, DiskLow: n.cfg.Disk.LowBytes, ClockOffsetMax: n.cfg.Clock.OffsetMax,
 		Turns: n.pacer.Turns, CompactionTurns: n.pacer.CompactionTurns, Pace: n.pacer.Pace, Told: n.services.told,
-		Started: n.boot.identity().Started,
+		Started: n.boot.identity().Started, CacheBytes: memory.blocks, MemTableBytes: memory.memtable,
 		// Who learns of the region from a record that follows meta comes to groups that run.
 		Join: rec.NodesVersion > 0,
 	}
@@ -339,7 +344,7 @@ func loadTLS(files TLSFiles, name string) (*tls.Config, error) {
 		return nil, fmt.Errorf("node: tls.ca: no certificate in %s", files.CA)
 	}
 	if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
-		return nil, fmt.Errorf("node: tls.cert is not usable with tls.ca: %w", err)
+		return nil, fmt.Errorf("node: tls.cert is not usable with tls.ca: %w", certs.Explain(err, files.Cert))
 	}
 	return &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: pool, ClientCAs: pool, MinVersion: tls.VersionTLS13}, nil
 }

@@ -97,3 +97,6 @@ func AppendToLog(path string, last, term uint64, n int, command []byte) error {
 	}
 	return errors.Join(s.StoreLogs(logs), s.close())
 }
+
+// Quiet tells whether a line of the library is for debugging only.
+func (h *Host) Quiet(line string) bool { return h.quiet(line) }

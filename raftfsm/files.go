@@ -6,11 +6,9 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 )
 
 // Everything that a host stores goes through one seam: files through Options.FS, the groups'
@@ -23,19 +21,6 @@ type LogFile interface {
 	raft.LogStore
 	raft.StableStore
 	io.Closer
-}
-
-// logName is the bolt file in a group's folder.
-const logName = "log.bolt"
-
-// openBolt opens or creates a group's log in its folder dir.
-func openBolt(dir string, _ GroupID) (LogFile, error) {
-	path := filepath.Join(dir, logName)
-	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: boltOptions(), MsgpackUseNewTimeFormat: true})
-	if err != nil {
-		return nil, fmt.Errorf("raftfsm: open log %s: %w", path, err)
-	}
-	return bolt, nil
 }
 
 // makeDir creates dir and the folders above it that are missing, each for this user alone and

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"time"
 )
 
@@ -32,6 +31,8 @@ const (
 	kindBackup  byte = 10
 	// Those of level 4.
 	kindTell byte = 11
+	// Those of level 7.
+	kindStandings byte = 12
 )
 
 // Statuses of an answer. The errors travel as codes, so that the caller can test for them.
@@ -159,33 +160,4 @@ func readFrame(r *bufio.Reader) ([]byte, error) {
 	b := make([]byte, size)
 	_, err := io.ReadFull(r, b)
 	return b, err
-}
-
-// writeFrames sends frames until stop closes or a write fails; frames that wait together go
-// out in one write.
-func writeFrames(c net.Conn, frames <-chan []byte, stop <-chan struct{}) error {
-	w := bufio.NewWriterSize(c, 64<<10)
-	for {
-		select {
-		case <-stop:
-			return nil
-		case f := <-frames:
-			if err := c.SetWriteDeadline(time.Now().Add(linkWriteTimeout)); err != nil {
-				return err
-			}
-			for more := true; more; {
-				if _, err := w.Write(f); err != nil {
-					return err
-				}
-				select {
-				case f = <-frames:
-				default:
-					more = false
-				}
-			}
-			if err := w.Flush(); err != nil {
-				return err
-			}
-		}
-	}
 }

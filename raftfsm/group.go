@@ -61,8 +61,10 @@ type group struct {
 	commitTimeout time.Duration
 	// timeout is the heartbeat timeout of this node as a follower, in nanoseconds.
 	timeout atomic.Int64
-	bulk    bool
-	guard   *groupGuard
+	// patience comes on top of it until the group has had a leader for the first time.
+	patience atomic.Int64
+	bulk     bool
+	guard    *groupGuard
 	// replacing is the seat's.
 	replacing *sync.RWMutex
 
@@ -141,13 +143,22 @@ func (g *group) adaptHeartbeats() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	c := g.raft.ReloadableConfig()
-	own := time.Duration(g.timeout.Load())
+	own := time.Duration(g.timeout.Load() + g.patience.Load())
 	c.HeartbeatTimeout, c.ElectionTimeout = own, own
 	if g.raft.State() == raft.Leader {
 		c.HeartbeatTimeout, c.ElectionTimeout = leaderHeartbeatTimeout, leaderHeartbeatTimeout
 	}
 	if err := g.raft.ReloadConfig(c); err != nil {
 		g.log.Error("heartbeats not adapted", "err", err)
+	}
+}
+
+// noteFirstLeader ends the patience that a group begins with, once a leader has written something
+// behind the membership with which every log begins.
+func (g *group) noteFirstLeader() {
+	if g.patience.Load() != 0 && g.raft.LastIndex() > 1 {
+		g.patience.Store(0)
+		g.adaptHeartbeats()
 	}
 }
 
@@ -290,22 +301,6 @@ func (g *group) close() error {
 		return fmt.Errorf("raftfsm: close group %s: %w", g.name, errors.Join(errs...))
 	}
 	return nil
-}
-
-// snapshotWhenFull takes a snapshot whenever enough bytes were written; Raft itself counts
-// entries only, which may have half a megabyte each.
-func (g *group) snapshotWhenFull() {
-	defer g.wg.Done()
-	for {
-		select {
-		case <-g.logs.sizes.full:
-			if err := await(g.ctx, g.raft.Snapshot()); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && g.ctx.Err() == nil {
-				g.log.Warn("no snapshot taken", "err", err)
-			}
-		case <-g.ctx.Done():
-			return
-		}
-	}
 }
 
 // handOver gives leadership to another node before a shutdown.

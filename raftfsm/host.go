@@ -88,6 +88,11 @@ type Options struct {
 	// it returns, or ctx ends. Nil ignores it.
 	Told func(ctx context.Context, group GroupID, message []byte)
 
+	// CacheBytes are for blocks of the state, MemTableBytes for one of its memtables, of which there are four
+	// at most; zero means 256 MiB and 32 MiB. Both are outside of Go's heap.
+	CacheBytes    int64
+	MemTableBytes uint64
+
 	// FS holds the state, the snapshots and everything else but the logs; nil means the file
 	// system of the machine.
 	FS vfs.FS
@@ -162,6 +167,7 @@ type Host struct {
 	pace       func() float64
 	told       func(ctx context.Context, group GroupID, message []byte)
 	backups    backupSessions
+	reclaim    *reclaimer
 	seams      seams
 
 	ctx    context.Context
@@ -222,6 +228,12 @@ func Open(o Options, groups []Group) (*Host, error) {
 		stateFS = compactFS{h.fs, o.CompactionTurns}
 	}
 	h.pebble = pebbleOptions(stateFS, pebbleLog{o.Log}, o.Fatal)
+	if o.CacheBytes != 0 {
+		h.pebble.CacheSize = o.CacheBytes
+	}
+	if o.MemTableBytes != 0 {
+		h.pebble.MemTableSize = o.MemTableBytes
+	}
 	h.pebble.AddEventListener(pebble.EventListener{DiskSlow: h.writes.diskSlow})
 	path := filepath.Join(o.Dir, "state")
 	db, err := pebble.Open(path, h.pebble)
@@ -229,7 +241,7 @@ func Open(o Options, groups []Group) (*Host, error) {
 		h.cancel()
 		return nil, fmt.Errorf("raftfsm: open state in %s: %w", path, err)
 	}
-	h.db = db
+	h.db, h.reclaim = db, &reclaimer{db: db}
 	if h.metrics, err = newHostMetrics(h, o.Registry); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
@@ -252,7 +264,8 @@ func Open(o Options, groups []Group) (*Host, error) {
 		go h.serveLink(c)
 		return true
 	})
-	h.wg.Add(5)
+	h.wg.Add(6)
+	go h.runReclaimer()
 	go h.runPulse()
 	go h.watchWrites()
 	go h.watchDisk()
@@ -365,7 +378,7 @@ func (g *group) open(dir string, o opening) error {
 	}
 	g.cache = cache
 	g.stream = newStreamLayer(h.mux, g.id, h.locate)
-	hlog := raftLog(g.ctx, g.log, h.removed.Load)
+	hlog := raftLog(g.ctx, g.log, h.quiet)
 	g.trans = raft.NewNetworkTransportWithConfig(transportConfig(h.seams.streamOf(g.stream), h, hlog))
 	g.trans.TimeoutScale = installTimeoutScale
 	notify := make(chan bool, 16)
@@ -387,7 +400,7 @@ func (g *group) open(dir string, o opening) error {
 	g.wg.Add(3)
 	go g.watchLeadership(notify)
 	go g.runProposer()
-	go g.snapshotWhenFull()
+	go g.tidyLog()
 	return nil
 }
 
@@ -413,6 +426,9 @@ func (g *group) bootstrap(conf *raft.Config, logs raft.LogStore, o opening) erro
 	case err != nil || has:
 		return err
 	case o.begin != nil:
+		first := time.Duration(g.seat.preference()) * firstPreferenceStep
+		conf.HeartbeatTimeout, conf.ElectionTimeout = conf.HeartbeatTimeout+first, conf.ElectionTimeout+first
+		g.patience.Store(int64(first))
 		return raft.BootstrapCluster(conf, logs, g.logs, g.snaps, g.trans, raft.Configuration{Servers: o.begin})
 	case o.waits:
 		return nil

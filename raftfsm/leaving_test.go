@@ -31,3 +31,23 @@ func TestLeavingMembersAreHandedNoLeadership(t *testing.T) {
 		t.Errorf("all others leave, and the successor is %s", got)
 	}
 }
+
+// What Raft says of a member that leaves, or has left, is for debugging; what it says of others is not.
+func TestRaftIsQuietAboutLeavingMembers(t *testing.T) {
+	c := hosttest.Start(t, 3, twoGroups)
+	h, members := c.Host(0), slices.Clone(c.Members())
+	about := func(m raftfsm.Member) string {
+		return `failed to heartbeat to: peer=` + m.ID + `.3 error="connection refused"`
+	}
+	if h.Quiet(about(members[1])) || h.Quiet(about(members[2])) {
+		t.Error("quiet about members that stay")
+	}
+	members[1].Leaving = true
+	h.SetMembers(members)
+	if !h.Quiet(about(members[1])) || h.Quiet(about(members[2])) {
+		t.Errorf("one leaves; quiet about it: %v, about another: %v", h.Quiet(about(members[1])), h.Quiet(about(members[2])))
+	}
+	if !h.Quiet(`failed to appendEntries to: error="raftfsm: replica "n.1" belongs to no member"`) {
+		t.Error("not quiet about a member that has left")
+	}
+}

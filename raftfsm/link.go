@@ -42,20 +42,22 @@ type link struct {
 	lastErr  error
 	closed   bool
 	dialing  chan struct{} // closed when the attempt under way ends; nil when there is none
+
+	questions questions
 }
 
 // linkConn is one connection of a link.
 type linkConn struct {
 	net.Conn
 	// level is the protocol level of the peer's build.
-	level  int
-	frames chan []byte
-	stop   chan struct{}
-	once   sync.Once
+	level int
+	out   *frameWriter
+	stop  chan struct{}
+	once  sync.Once
 
 	mu      sync.Mutex
 	next    uint64
-	pending map[uint64]chan response
+	pending map[uint64]func(response, bool)
 	dead    bool
 }
 
@@ -77,6 +79,8 @@ func (l *link) call(ctx context.Context, kind byte, group GroupID, payload []byt
 // levelOfKind is from when on a peer knows a kind of request.
 func levelOfKind(kind byte) int {
 	switch {
+	case kind >= kindStandings:
+		return LevelReadings
 	case kind >= kindTell:
 		return LevelLeases
 	case kind >= kindRestore:
@@ -89,18 +93,23 @@ func levelOfKind(kind byte) int {
 
 // send is call on a connection.
 func (l *link) send(ctx context.Context, c *linkConn, kind byte, group GroupID, payload []byte) (response, error) {
-	id, answer, ok := c.register()
+	answer := make(chan response, 1)
+	id, ok := c.register(func(r response, ok bool) {
+		if ok {
+			answer <- r
+		}
+	})
 	if !ok {
 		return response{}, fmt.Errorf("%w: link to %s closed", errNotSent, l.peer.Name)
 	}
-	defer c.forget(id)
+	defer func() { _ = c.forget(id) }()
 	left := 10 * time.Second
 	if d, ok := ctx.Deadline(); ok {
 		left = time.Until(d)
 	}
 	frame := request{id: id, kind: kind, group: group, left: left, payload: payload}.append(nil)
 	select {
-	case c.frames <- frame:
+	case c.out.frames <- frame:
 	case <-c.stop:
 		return response{}, fmt.Errorf("%w: link to %s closed", errNotSent, l.peer.Name)
 	case <-ctx.Done():
@@ -148,6 +157,16 @@ func (l *link) connect(ctx context.Context) (*linkConn, error) {
 	}
 }
 
+// ready is the open connection; nil when there is none.
+func (l *link) ready() *linkConn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.conn == nil || l.conn.closed() {
+		return nil
+	}
+	return l.conn
+}
+
 // dial makes one attempt to connect.
 func (l *link) dial() {
 	defer l.mux.wg.Done()
@@ -171,7 +190,8 @@ func (l *link) dial() {
 		c.Close()
 		return
 	}
-	l.conn = &linkConn{Conn: c, level: level, frames: make(chan []byte, linkQueue), stop: make(chan struct{}), pending: map[uint64]chan response{}}
+	l.conn = &linkConn{Conn: c, level: level, stop: make(chan struct{}), pending: map[uint64]func(response, bool){}}
+	l.conn.out = newFrameWriter(c, l.conn.stop)
 	l.mux.wg.Add(2)
 	go l.conn.write(&l.mux.wg)
 	go l.conn.read(&l.mux.wg)
@@ -186,22 +206,26 @@ func (l *link) close() {
 	l.closed = true
 }
 
-func (c *linkConn) register() (uint64, chan response, bool) {
+// register has answered called once with the answer to a request, or false when the connection ends, unless the
+// request is forgotten before. It must be quick.
+func (c *linkConn) register(answered func(response, bool)) (uint64, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.dead {
-		return 0, nil, false
+		return 0, false
 	}
 	c.next++
-	ch := make(chan response, 1)
-	c.pending[c.next] = ch
-	return c.next, ch, true
+	c.pending[c.next] = answered
+	return c.next, true
 }
 
-func (c *linkConn) forget(id uint64) {
+// forget returns what would have been called; nil when it was.
+func (c *linkConn) forget(id uint64) func(response, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	answered := c.pending[id]
 	delete(c.pending, id)
+	return answered
 }
 
 func (c *linkConn) closed() bool {
@@ -214,16 +238,21 @@ func (c *linkConn) end() {
 	c.once.Do(func() {
 		c.mu.Lock()
 		c.dead = true
+		pending := c.pending
+		c.pending = nil
 		c.mu.Unlock()
 		close(c.stop)
 		c.Close()
+		for _, answered := range pending { // any order
+			answered(response{}, false)
+		}
 	})
 }
 
 func (c *linkConn) write(wg *sync.WaitGroup) {
 	defer wg.Done()
 	defer c.end()
-	_ = writeFrames(c, c.frames, c.stop) // the reader and the callers learn of it by end
+	_ = c.out.run() // the reader and the callers learn of it by end
 }
 
 func (c *linkConn) read(wg *sync.WaitGroup) {
@@ -239,12 +268,8 @@ func (c *linkConn) read(wg *sync.WaitGroup) {
 		if err != nil {
 			return
 		}
-		c.mu.Lock()
-		ch := c.pending[resp.id]
-		delete(c.pending, resp.id)
-		c.mu.Unlock()
-		if ch != nil {
-			ch <- resp
+		if answered := c.forget(resp.id); answered != nil {
+			answered(resp, true)
 		}
 	}
 }
@@ -254,13 +279,13 @@ func (h *Host) serveLink(conn net.Conn) {
 	defer h.wg.Done()
 	ctx, cancel := context.WithCancel(h.ctx)
 	var running sync.WaitGroup
-	frames := make(chan []byte, linkQueue)
 	stop := make(chan struct{})
+	out := newFrameWriter(conn, stop)
 	running.Add(1)
 	go func() {
 		defer running.Done()
 		defer conn.Close()
-		_ = writeFrames(conn, frames, stop)
+		_ = out.run()
 		cancel()
 	}()
 	var room linkRoom
@@ -276,10 +301,14 @@ func (h *Host) serveLink(conn net.Conn) {
 			break
 		}
 		if !room.take(req) {
-			select {
-			case frames <- refusal(req).append(nil):
-			case <-ctx.Done():
+			out.send(ctx, refusal(req).append(nil))
+			continue
+		}
+		if quick(req.kind) {
+			if frame := h.answer(ctx, req).append(nil); !out.now(frame) {
+				out.send(ctx, frame)
 			}
+			room.give(req)
 			continue
 		}
 		running.Add(1)
@@ -288,16 +317,18 @@ func (h *Host) serveLink(conn net.Conn) {
 			defer room.give(req)
 			rctx, done := context.WithTimeout(ctx, req.left)
 			defer done()
-			select {
-			case frames <- h.answer(rctx, req).append(nil):
-			case <-ctx.Done():
-			}
+			out.send(ctx, h.answer(rctx, req).append(nil))
 		}()
 	}
 	cancel()
 	close(stop)
 	conn.Close()
 	running.Wait()
+}
+
+// quick tells whether a request is answered from memory, so that a goroutine for it would only cost time.
+func quick(kind byte) bool {
+	return kind == kindTerms || kind == kindReplicaTerms || kind == kindStandings
 }
 
 // answer executes one forwarded request on this node, and only here: a request that came
@@ -322,6 +353,13 @@ func (h *Host) answer(ctx context.Context, req request) response {
 			return fail(err)
 		}
 		resp.payload = terms
+		return resp
+	case kindStandings:
+		said, err := h.encodeStandings(req.payload)
+		if err != nil {
+			return fail(err)
+		}
+		resp.payload = said
 		return resp
 	case kindPulse:
 		own, err := json.Marshal(h.ownPulse())

@@ -14,7 +14,7 @@ type linkRoom struct {
 func (r *linkRoom) take(q request) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	bounded := q.kind == kindPropose || q.kind == kindQuery || q.kind == kindTell
+	bounded := q.kind == kindPropose || q.kind == kindQuery || q.kind == kindBounded || q.kind == kindTell
 	if bounded && (r.requests >= linkInFlightMax || r.bytes+len(q.payload) > linkInFlightBytesMax) {
 		return false
 	}

@@ -4,10 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/maestro-conductor/maestro/internal/disk"
 )
 
 // logStore is a group's Raft log and stable store in one file. It keeps this replica's
@@ -27,7 +28,7 @@ type logStore struct {
 
 func newLogStore(file LogFile, path string, retain Retention, keep *timekeeper, fatal func(string, error), wrote func(int, time.Duration)) *logStore {
 	none := func() uint64 { return 0 }
-	return &logStore{file: file, path: path, keep: keep, sizes: newLogSizes(retain), fatal: fatal, wrote: wrote, applied: none, covered: none}
+	return &logStore{file: file, path: path, keep: keep, sizes: newLogSizes(retain, keep.clock.Steady), fatal: fatal, wrote: wrote, applied: none, covered: none}
 }
 
 // StoreLogs appends entries durably.
@@ -74,6 +75,17 @@ func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 func (s *logStore) FirstIndex() (uint64, error) { return s.file.FirstIndex() }
 func (s *logStore) LastIndex() (uint64, error)  { return s.file.LastIndex() }
 
+// bounds are the first and the last index of the log, 0 when it is empty.
+func (s *logStore) bounds() (first, last uint64, err error) {
+	if first, err = s.file.FirstIndex(); err != nil {
+		return 0, 0, fmt.Errorf("raftfsm: first log index: %w", err)
+	}
+	if last, err = s.file.LastIndex(); err != nil {
+		return 0, 0, fmt.Errorf("raftfsm: last log index: %w", err)
+	}
+	return first, last, nil
+}
+
 // hold keeps the entries after index, within bounds, until release is called.
 func (s *logStore) hold(index uint64) (release func()) { return s.sizes.hold(index) }
 
@@ -81,13 +93,9 @@ func (s *logStore) hold(index uint64) (release func()) { return s.sizes.hold(ind
 // prefix it leaves what Retention says: Raft asks for all that the snapshot covers, and copes
 // with any log that reaches further back.
 func (s *logStore) DeleteRange(lo, hi uint64) error {
-	end, err := s.file.LastIndex()
+	first, end, err := s.bounds()
 	if err != nil {
-		return fmt.Errorf("raftfsm: last log index: %w", err)
-	}
-	first, err := s.file.FirstIndex()
-	if err != nil {
-		return fmt.Errorf("raftfsm: first log index: %w", err)
+		return err
 	}
 	// Compaction begins at the first entry and ends within a snapshot; the rest are conflicts.
 	if conflict := hi >= end && (lo > first || hi > s.covered()); conflict && lo <= s.applied() {
@@ -144,13 +152,9 @@ func (s *logStore) compact(end, hi uint64) error {
 
 // measure learns the sizes of entries that an earlier process wrote, as far back as can matter.
 func (s *logStore) measure() error {
-	first, err := s.file.FirstIndex()
+	first, last, err := s.bounds()
 	if err != nil {
-		return fmt.Errorf("raftfsm: first log index: %w", err)
-	}
-	last, err := s.file.LastIndex()
-	if err != nil {
-		return fmt.Errorf("raftfsm: last log index: %w", err)
+		return err
 	}
 	for {
 		index, more := s.sizes.unknown(last)
@@ -171,13 +175,9 @@ func sizeOf(l *raft.Log) int64 { return int64(len(l.Data)) + entryOverhead }
 
 // lastNote finds the youngest stamped entry of the log; index is 0 when there is none.
 func (s *logStore) lastNote() (note, error) {
-	first, err := s.file.FirstIndex()
+	first, last, err := s.bounds()
 	if err != nil {
-		return note{}, fmt.Errorf("raftfsm: first log index: %w", err)
-	}
-	last, err := s.file.LastIndex()
-	if err != nil {
-		return note{}, fmt.Errorf("raftfsm: last log index: %w", err)
+		return note{}, err
 	}
 	for i := last; i >= first && i > 0; i-- {
 		var l raft.Log
@@ -224,13 +224,31 @@ func (s *logStore) GetUint64(key []byte) (uint64, error) { return s.file.GetUint
 
 func (s *logStore) close() error { return s.file.Close() }
 
-// fileBytes is how large the file has become; 0 when there is none.
+// fileBytes is how much of the disk the file takes; 0 when there is none.
 func (s *logStore) fileBytes() int64 {
-	info, err := os.Stat(s.path)
+	n, err := disk.FileBytes(s.path)
 	if err != nil {
 		return 0
 	}
-	return info.Size()
+	return n
+}
+
+// shrinkFrom is how much a log's file may take beside its entries before it is written anew: as much as half
+// of them, or this if that is more.
+const shrinkFrom = 4 << 20
+
+// shrink writes the file anew if much of it is room that removed entries have left.
+func (s *logStore) shrink(rest func() error) error {
+	f, ok := s.file.(shrinker)
+	kept := s.sizes.bytes()
+	if !ok || s.fileBytes()-kept <= max(shrinkFrom, kept/2) {
+		return nil
+	}
+	done, err := f.shrink(rest)
+	if done && err != nil {
+		s.fatal("log_write_failed", err)
+	}
+	return err
 }
 
 func stampOf(l *raft.Log) (int64, bool) {

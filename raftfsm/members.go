@@ -102,8 +102,11 @@ func (h *Host) locate(a raft.ServerAddress) (Member, error) {
 	if m, ok := h.roster.Load().members[MemberOf(string(a))]; ok {
 		return m, nil
 	}
-	return Member{}, fmt.Errorf("raftfsm: replica %q belongs to no member", a)
+	return Member{}, fmt.Errorf("raftfsm: replica %q %s", a, noMember)
 }
+
+// noMember is what errors say of replicas whose member has left.
+const noMember = "belongs to no member"
 
 // hosts tells whether this node has exactly that replica open.
 func (h *Host) hosts(id GroupID, replica string) bool {

@@ -39,7 +39,7 @@ var (
 	descApplied = groupDesc("mc_raft_applied_index", "Highest index applied to the state.")
 	descLast    = groupDesc("mc_raft_last_log_index", "Highest index in the log.")
 	descFirst   = groupDesc("mc_raft_first_log_index", "Lowest index in the log; a follower that is further behind gets the state.")
-	descLogFile = groupDesc("mc_raft_log_file_bytes", "Size of the log's file, which never shrinks.")
+	descLogFile = groupDesc("mc_raft_log_file_bytes", "What the log's file takes on the disk.")
 	descLogKept = groupDesc("mc_raft_log_bytes", "Bytes of the entries in the log, as far as this process has counted them.")
 	descVoters  = groupDesc("mc_raft_voters", "Voting replicas of the group, as this node's replica knows them.")
 	descLearner = groupDesc("mc_raft_learners", "Replicas of the group that follow and do not vote.")
@@ -53,6 +53,7 @@ var (
 	descFree    = prometheus.NewDesc("mc_disk_free_bytes", "Free bytes of the file system of the data folder.", nil, nil)
 	descLow     = prometheus.NewDesc("mc_disk_low_bytes", "Below so many free bytes, what fills the disk is refused; below a quarter of it, the node stops.", nil, nil)
 	descState   = prometheus.NewDesc("mc_disk_state", "1 for the state that the disk is in: good, slow or low.", []string{"state"}, nil)
+	descGarbage = prometheus.NewDesc("mc_state_garbage_bytes", "Bytes of deleted ranges that were on the disk when the state was at rest last; they are compacted away then.", nil, nil)
 	descDebt    = prometheus.NewDesc("mc_state_compaction_debt_bytes", "Bytes that wait for compaction.", nil, nil)
 )
 
@@ -165,7 +166,7 @@ func (m *hostMetrics) acted(group, reason string) {
 
 // Describe lists what Collect reads.
 func (m *hostMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descLeader, descTerm, descCommit, descApplied, descLast, descFirst, descLogFile, descLogKept, descQueue, descQBytes, descVoters, descLearner, descDisk, descL0, descDebt, descOffset, descAge, descClock, descFree, descLow, descState} {
+	for _, d := range []*prometheus.Desc{descLeader, descTerm, descCommit, descApplied, descLast, descFirst, descLogFile, descLogKept, descQueue, descQBytes, descVoters, descLearner, descDisk, descL0, descDebt, descGarbage, descOffset, descAge, descClock, descFree, descLow, descState} {
 		ch <- d
 	}
 }
@@ -205,6 +206,7 @@ func (m *hostMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(descDisk, float64(p.DiskSpaceUsage()))
 	gauge(descL0, float64(p.Levels[0].Sublevels))
 	gauge(descDebt, float64(p.Compact.EstimatedDebt))
+	gauge(descGarbage, float64(m.host.reclaim.garbage.Load()))
 }
 
 // collectGuard reads what the watchdogs know of this node.

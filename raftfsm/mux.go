@@ -222,7 +222,7 @@ func (m *Mux) welcome(raw net.Conn) error {
 	}
 	c := tls.Server(raw, m.tls)
 	if err := c.HandshakeContext(m.ctx); err != nil {
-		return fmt.Errorf("TLS handshake: %w", err)
+		return fmt.Errorf("TLS handshake: %w", certs.Explain(err, "the caller"))
 	}
 	peer, err := PeerName(c.ConnectionState())
 	if err != nil {
@@ -405,15 +405,17 @@ func (m *Mux) greet(ctx context.Context, raw net.Conn, name string, h header) (n
 	conf.InsecureSkipVerify = true
 	conf.VerifyConnection = func(cs tls.ConnectionState) error { return verifyPeer(cs, conf.RootCAs, name) }
 	c := tls.Client(raw, conf)
+	peer := fmt.Sprintf("node %q", name)
 	if err := c.HandshakeContext(ctx); err != nil {
-		return nil, 0, fmt.Errorf("TLS handshake: %w", err)
+		return nil, 0, fmt.Errorf("TLS handshake: %w", certs.Explain(err, peer))
 	}
 	if _, err := c.Write(h.encode()); err != nil {
 		return nil, 0, fmt.Errorf("header: %w", err)
 	}
 	answer, level, err := h.readAnswer(c)
 	if err != nil {
-		return nil, 0, fmt.Errorf("header answer: %w", err)
+		// Where the peer refuses this node's certificate, that is its first word.
+		return nil, 0, fmt.Errorf("header answer: %w", certs.Explain(err, peer))
 	}
 	if answer != answerOK {
 		return nil, 0, answerError(answer)

@@ -36,6 +36,11 @@ const (
 	// preferenceStep is added to a node's timeouts for each place it stands behind in a
 	// group's order of preference, so that first elections spread leaders over the nodes.
 	preferenceStep = 100 * time.Millisecond
+	// firstPreferenceStep comes on top of it before a new group's first election, in which there is nobody to
+	// miss yet: more than what timeouts are drawn from, so that the preferred leader is the only one to
+	// ask unless it is not there. Smaller: leaders of a new region stand as chance will have it. Larger:
+	// a region that begins while a node is not there has to wait for longer.
+	firstPreferenceStep = time.Second
 	// commitTimeout is how often an idle leader tells followers its commit index. Smaller
 	// costs idle CPU in every group; larger makes bounded reads on followers older. Reads
 	// that must be fresh go to the leader and do not wait for it.
@@ -210,6 +215,17 @@ func boltOptions() *bbolt.Options {
 	}
 }
 
+// deleteAtOnce removes obsolete files as Pebble does by itself, but keeps no logs of memtables. Pebble keeps five to
+// write over them, as large as they became, since that makes a sync of them cheaper, and these are synced now and
+// then only. For a cleaner that reads what it removes it keeps none.
+type deleteAtOnce struct {
+	pebble.DeleteCleaner
+	readsFiles
+}
+
+// readsFiles is embedded for its unexported method; DeleteCleaner, which is less deep, has the others.
+type readsFiles struct{ pebble.ArchiveCleaner }
+
 func pebbleOptions(fs vfs.FS, logger pebble.Logger, fatal func(reason string, err error)) *pebble.Options {
 	o := &pebble.Options{
 		FS: fs,
@@ -232,6 +248,7 @@ func pebbleOptions(fs vfs.FS, logger pebble.Logger, fatal func(reason string, er
 		// Spreads the sync of a large log over its writes, so that a snapshot's sync is short.
 		WALBytesPerSync: 512 << 10,
 		BytesPerSync:    512 << 10,
+		Cleaner:         deleteAtOnce{},
 		Logger:          logger,
 	}
 	for i := range o.Levels {

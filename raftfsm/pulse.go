@@ -37,6 +37,9 @@ const (
 	LevelBatches = 7
 	// LevelRetention is the level from which on documents are disposed of.
 	LevelRetention = 7
+	// LevelReadings is the level from which on members say how their replicas stand, so that any
+	// of them can answer a linearizable read.
+	LevelReadings = 7
 
 	// pulseInterval is how often a node asks each peer how it is. Smaller costs idle CPU;
 	// larger lets a leader judge its followers by old news.

@@ -82,7 +82,7 @@ func TestLevel(t *testing.T) {
 func TestLevelOfKinds(t *testing.T) {
 	for kind, want := range map[byte]int{
 		kindPropose: LevelFirst, kindPulse: LevelFirst, kindReplicaTerms: LevelMembers, kindBounded: LevelMembers,
-		kindRestore: LevelBackups, kindBackup: LevelBackups,
+		kindRestore: LevelBackups, kindBackup: LevelBackups, kindTell: LevelLeases, kindStandings: LevelReadings,
 	} {
 		if got := levelOfKind(kind); got != want {
 			t.Errorf("kind %d: level %d, want %d", kind, got, want)

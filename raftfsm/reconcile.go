@@ -62,6 +62,7 @@ func (h *Host) runReconciler() {
 func (s *seat) reconcile(ctx context.Context) error {
 	g := s.current.Load()
 	if g != nil {
+		g.noteFirstLeader()
 		if err := s.noteFirstEntry(g); err != nil {
 			return err
 		}

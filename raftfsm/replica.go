@@ -257,7 +257,7 @@ func (r *Replica) execute(b *pebble.Batch, e Entry, cmds []Command) ([]Applied, 
 	}
 	var tx Tx
 	if len(fresh) > 0 {
-		tx = Tx{b: b, prefix: r.store.state}
+		tx = Tx{b: b, prefix: r.store.state, deleted: r.store.deleted}
 		results, err := r.machine.Apply(&tx, e)
 		if err != nil {
 			return nil, nil, err

@@ -215,7 +215,7 @@ func (r *Replica) restore(b *pebble.Batch, e Entry, data []byte) (Applied, []fun
 	if err != nil {
 		return Applied{}, nil, err
 	}
-	tx := &Tx{b: b, prefix: r.store.state}
+	tx := &Tx{b: b, prefix: r.store.state, deleted: r.store.deleted}
 	next, err := r.step(tx, e, s)
 	if err == nil && next != nil {
 		err = b.Set(join(r.host, rowRestore), encodeRestore(*next), nil)

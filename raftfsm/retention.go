@@ -9,8 +9,8 @@ import (
 // Retention is how much of a group's log is kept. Fields that are zero take the value of
 // DefaultRetention.
 //
-// The log file never shrinks, so it becomes as large as the log once was: what is written
-// until a snapshot, what stays behind it, and what a transfer to a follower holds back.
+// While much is written, a log's file becomes as large as what is written until a snapshot, what stays
+// behind it, and what a transfer to a follower holds back. Afterwards it is written anew without the rest.
 type Retention struct {
 	// SnapshotEntries and SnapshotBytes are how much may follow the last snapshot. A local
 	// snapshot is only a marker and one Pebble sync, so they can be small; they bound the
@@ -24,6 +24,14 @@ type Retention struct {
 	// state transfers.
 	TrailingEntries uint64
 	TrailingBytes   int64
+	// TrailingTime is for how long entries stay, within TrailingBytes: as long as a node takes to be
+	// restarted. Older ones stay up to LeastBytes, or a LeastShare of the group's state if that is more: who
+	// was away for longer gets the state, and that costs the less the smaller it is.
+	TrailingTime time.Duration
+	LeastBytes   int64
+	LeastShare   int64
+	// TidyInterval is how often a log is looked at for what need not stay any more.
+	TidyInterval time.Duration
 	// HeldBytes is how much more stays while the state is on its way to a follower, which will
 	// need what was written meanwhile.
 	HeldBytes int64
@@ -33,8 +41,9 @@ type Retention struct {
 // minute or so of the heaviest ingest of one group, and much more of anything else. A gigabyte
 // is on its way for about a minute (the step catchup of the bench), and ingest may go on meanwhile.
 var DefaultRetention = Retention{
-	SnapshotEntries: 8192, SnapshotBytes: 64 << 20, SnapshotInterval: 30 * time.Second,
+	SnapshotEntries: 8192, SnapshotBytes: 16 << 20, SnapshotInterval: 30 * time.Second,
 	TrailingEntries: 8192, TrailingBytes: 128 << 20, HeldBytes: 512 << 20,
+	TrailingTime: time.Minute, LeastBytes: 8 << 20, LeastShare: 32, TidyInterval: 10 * time.Second,
 }
 
 // withDefaults fills what is zero.
@@ -55,6 +64,18 @@ func (r Retention) withDefaults() Retention {
 	if r.TrailingBytes == 0 {
 		r.TrailingBytes = d.TrailingBytes
 	}
+	if r.TrailingTime == 0 {
+		r.TrailingTime = d.TrailingTime
+	}
+	if r.LeastBytes == 0 {
+		r.LeastBytes = d.LeastBytes
+	}
+	if r.LeastShare == 0 {
+		r.LeastShare = d.LeastShare
+	}
+	if r.TidyInterval == 0 {
+		r.TidyInterval = d.TidyInterval
+	}
 	if r.HeldBytes == 0 {
 		r.HeldBytes = d.HeldBytes
 	}
@@ -65,6 +86,7 @@ func (r Retention) withDefaults() Retention {
 // must stay. It is safe for use by several goroutines.
 type logSizes struct {
 	keep Retention
+	now  func() int64 // a steady clock, in nanoseconds
 	// full is sent to when SnapshotBytes have been written since the last snapshot; it never
 	// blocks.
 	full chan struct{}
@@ -77,13 +99,60 @@ type logSizes struct {
 	// written are the bytes since the last request for a snapshot.
 	written int64
 	held    map[*uint64]struct{} // entries after these indexes stay
+	// marks say when the entries from an index on began to be written, oldest first: those before the next mark
+	// within a marksEach of TrailingTime.
+	marks []timeMark
+	least int64 // what stays however old
 }
+
+// timeMark is the first entry that was written at a moment or later.
+type timeMark struct {
+	index uint64
+	at    int64
+}
+
+// marksEach is how many marks there are for TrailingTime.
+const marksEach = 8
 
 // entryOverhead is what bolt and the encoding add to an entry: key, page share, field names.
 const entryOverhead = 128
 
-func newLogSizes(keep Retention) *logSizes {
-	return &logSizes{keep: keep.withDefaults(), full: make(chan struct{}, 1), held: map[*uint64]struct{}{}}
+func newLogSizes(keep Retention, now func() int64) *logSizes {
+	keep = keep.withDefaults()
+	return &logSizes{keep: keep, now: now, full: make(chan struct{}, 1), held: map[*uint64]struct{}{}, least: keep.LeastBytes}
+}
+
+// stateIs notes how large the group's state is.
+func (s *logSizes) stateIs(bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.least = max(s.keep.LeastBytes, bytes/s.keep.LeastShare)
+}
+
+// mark notes when an entry is written; the caller holds mu.
+func (s *logSizes) mark(index uint64) {
+	now := s.now()
+	if n := len(s.marks); n == 0 || now-s.marks[n-1].at >= int64(s.keep.TrailingTime/marksEach) {
+		s.marks = append(s.marks, timeMark{index, now})
+	}
+	s.dropMarks(now)
+}
+
+// dropMarks forgets those of entries that are old; the caller holds mu.
+func (s *logSizes) dropMarks(now int64) {
+	for len(s.marks) > 0 && now-s.marks[0].at >= int64(s.keep.TrailingTime+s.keep.TrailingTime/marksEach) {
+		s.marks = s.marks[1:]
+	}
+}
+
+// youngFrom is the first entry of a log that ends at last that was written not longer than TrailingTime ago,
+// or a little more; the caller holds mu.
+func (s *logSizes) youngFrom(last uint64) uint64 {
+	s.dropMarks(s.now())
+	if len(s.marks) == 0 {
+		return last + 1
+	}
+	return s.marks[0].index
 }
 
 // appended notes an entry of size bytes that was just written.
@@ -99,6 +168,7 @@ func (s *logSizes) appended(index uint64, size int64) {
 	}
 	s.sizes = append(s.sizes, size)
 	s.total += size
+	s.mark(index)
 	if s.written += size; s.written >= s.keep.SnapshotBytes {
 		s.written = 0
 		select {
@@ -137,6 +207,9 @@ func (s *logSizes) unknown(last uint64) (index uint64, more bool) {
 
 // forgetFrom drops the entries from index on; the caller holds mu.
 func (s *logSizes) forgetFrom(index uint64) {
+	for len(s.marks) > 0 && s.marks[len(s.marks)-1].index >= index {
+		s.marks = s.marks[:len(s.marks)-1]
+	}
 	for len(s.sizes) > 0 && s.first+uint64(len(s.sizes)) > index {
 		s.total -= s.sizes[len(s.sizes)-1]
 		s.sizes = s.sizes[:len(s.sizes)-1]
@@ -176,7 +249,7 @@ func (s *logSizes) hold(index uint64) (release func()) {
 func (s *logSizes) keepFrom(last uint64) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	from := s.fits(last, s.keep.TrailingBytes)
+	from := max(min(s.youngFrom(last), s.fits(last, s.least)), s.fits(last, s.keep.TrailingBytes))
 	if last >= s.keep.TrailingEntries {
 		from = max(from, last-s.keep.TrailingEntries+1)
 	}
@@ -199,6 +272,17 @@ func (s *logSizes) fits(last uint64, bytes int64) uint64 {
 		from--
 	}
 	return from
+}
+
+// surplus is what the known entries take that need not stay in a log that ends at last.
+func (s *logSizes) surplus(last uint64) (bytes int64) {
+	from := s.keepFrom(last)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := s.first; i < from && i-s.first < uint64(len(s.sizes)); i++ {
+		bytes += s.sizes[i-s.first]
+	}
+	return bytes
 }
 
 // bytes is what the known entries take.

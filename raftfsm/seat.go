@@ -56,6 +56,7 @@ type opening struct {
 func (h *Host) newSeat(conf Group) *seat {
 	s := &seat{conf: conf, host: h, log: h.log.With("group", conf.Name)}
 	s.replica = NewReplica(h.db, NewFolder(h.fs, filepath.Join(s.dir(), folderName)), conf.ID, conf.Machine)
+	s.replica.store.deleted = h.reclaim.add
 	return s
 }
 
@@ -196,6 +197,7 @@ func (s *seat) finishErase() error {
 	if err := s.host.db.DeleteRange(lower, upper, pebble.Sync); err != nil {
 		return fmt.Errorf("raftfsm: erase group %s: rows: %w", s.conf.Name, err)
 	}
+	s.host.reclaim.add(lower, upper)
 	if err := s.host.fs.RemoveAll(s.dir()); err != nil {
 		return fmt.Errorf("raftfsm: erase group %s: %w", s.conf.Name, err)
 	}
@@ -210,6 +212,11 @@ func (s *seat) finishErase() error {
 func (s *seat) queryLocal(ctx context.Context, query []byte, of *group) (Answer, error) {
 	s.replacing.RLock()
 	defer s.replacing.RUnlock()
+	return s.queryLoaded(ctx, query, of)
+}
+
+// queryLoaded is queryLocal for who holds replacing.
+func (s *seat) queryLoaded(ctx context.Context, query []byte, of *group) (Answer, error) {
 	g := s.current.Load()
 	if !s.loaded || g == nil || of != nil && of != g {
 		return Answer{}, s.fail("query", OutcomeDefinite, ErrNoLeader)

@@ -44,6 +44,8 @@ type Store struct {
 	state   []byte
 	derived *Derived
 	folder  *Folder
+	// deleted is told of ranges in which there is nothing any more.
+	deleted func(lower, upper []byte)
 }
 
 func newStore(db *pebble.DB, group GroupID, folder *Folder) *Store {
@@ -53,6 +55,7 @@ func newStore(db *pebble.DB, group GroupID, folder *Folder) *Store {
 		state:   keyPrefix(group, spaceState),
 		derived: &Derived{db: db, prefix: keyPrefix(group, spaceDerived)},
 		folder:  folder,
+		deleted: func(_, _ []byte) {},
 	}
 }
 
@@ -75,6 +78,12 @@ func (s *Store) Read(key []byte, use func(value []byte) error) error {
 // It sees the state as it is now, whatever is written meanwhile.
 func (s *Store) NewIter(lower, upper []byte) (*Iter, error) {
 	return newIter(s.db, s.state, lower, upper)
+}
+
+// Deleted says that there are no rows in [lower, upper) and were some, perhaps in an earlier process: what they
+// take on the disk can be given back. Ranges that Apply deletes are known.
+func (s *Store) Deleted(lower, upper []byte) {
+	s.deleted(join(s.state, lower), upperBound(s.state, upper))
 }
 
 // Derived returns the group's node-local data: what can be rebuilt from the state and is
@@ -137,6 +146,7 @@ type Tx struct {
 	prefix   []byte
 	buf      []byte
 	onCommit []func()
+	deleted  func(lower, upper []byte)
 }
 
 // Get returns a copy of the value at key as of this moment in the entry, or ErrNotFound.
@@ -161,7 +171,9 @@ func (t *Tx) Delete(key []byte) error {
 
 // DeleteRange removes the rows in [lower, upper).
 func (t *Tx) DeleteRange(lower, upper []byte) error {
-	return t.b.DeleteRange(join(t.prefix, lower), upperBound(t.prefix, upper), nil)
+	lower, upper = join(t.prefix, lower), upperBound(t.prefix, upper)
+	t.OnCommit(func() { t.deleted(lower, upper) })
+	return t.b.DeleteRange(lower, upper, nil)
 }
 
 // OnCommit calls f once the entry's writes are visible to readers and before any proposer

@@ -39,6 +39,7 @@ type process struct {
 	exits  int
 	last   error
 	held   chan struct{} // closed by release; nil while the node is not held
+	said   *output       // of the latest process
 }
 
 func startProcess(name, binary, dir string, onPID func(pid int) error, report func(line string)) *process {
@@ -67,7 +68,7 @@ func (p *process) supervise() {
 		case <-p.quit:
 			return
 		default:
-			p.report(fmt.Sprintf("%s ended (%v); starting it again", p.name, err))
+			p.report(fmt.Sprintf("%s ended (%v); starting it again; it said last:\n  %s", p.name, err, p.saidLast(2)))
 		}
 		select {
 		case <-p.quit:
@@ -86,7 +87,11 @@ func (p *process) runOnce() error {
 	}
 	defer log.Close()
 	cmd := exec.Command(p.nextBinary(), "node", "--config", filepath.Join(p.dir, "node.yaml"))
-	cmd.Stdout, cmd.Stderr = log, log
+	said := &output{log: log}
+	cmd.Stdout, cmd.Stderr = said, said
+	p.mu.Lock()
+	p.said = said
+	p.mu.Unlock()
 	cmd.Dir = p.dir
 	cmd.Env = nodeEnvironment(os.Environ())
 	cmd.SysProcAttr = nodeAttributes()
@@ -160,12 +165,23 @@ func (p *process) signal(sig syscall.Signal) error {
 	return p.cmd.Process.Signal(sig)
 }
 
-// failure says why the node does not stay, with the end of its log.
-func (p *process) failure() error {
+// saidLast is the end of what the latest process said.
+func (p *process) saidLast(lines int) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return fmt.Errorf("%w: %s exited %d times, at last with %w; the end of %s:\n%s",
-		ErrStart, p.name, p.exits, p.last, filepath.Join(p.dir, "log"), tail(filepath.Join(p.dir, "log"), 5))
+	if p.said == nil {
+		return "nothing"
+	}
+	return p.said.end(lines)
+}
+
+// failure says why the node does not stay, with the end of its log.
+func (p *process) failure() error {
+	said := p.saidLast(5)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return fmt.Errorf("%w: %s exited %d times, at last with %w; the end of %s:\n  %s",
+		ErrStart, p.name, p.exits, p.last, filepath.Join(p.dir, "log"), said)
 }
 
 // nodeEnvironment leaves out what would override a node's own file.
@@ -177,14 +193,4 @@ func nodeEnvironment(env []string) []string {
 		}
 	}
 	return out
-}
-
-// tail returns the last lines of a file.
-func tail(path string, lines int) string {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err.Error()
-	}
-	all := strings.Split(strings.TrimRight(string(data), "\n"), "\n")
-	return "  " + strings.Join(all[max(0, len(all)-lines):], "\n  ")
 }

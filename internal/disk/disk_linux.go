@@ -24,3 +24,12 @@ func allocate(f *os.File, size int64) error {
 	}
 	return err
 }
+
+// FileBytes is how much of its disk a file takes: a file may be longer than what was ever written.
+func FileBytes(path string) (int64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, fmt.Errorf("disk: size of %s: %w", path, err)
+	}
+	return st.Blocks * 512, nil // the unit of st_blocks, whatever the file system's
+}

@@ -14,3 +14,12 @@ func SpaceOf(string) (Space, error) {
 }
 
 func allocate(f *os.File, size int64) error { return write(f, size) }
+
+// FileBytes is how long a file is.
+func FileBytes(path string) (int64, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}

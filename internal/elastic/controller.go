@@ -10,12 +10,14 @@ const (
 	// percentile; larger lets ingest hurt checks for longer before it gives way.
 	Interval = 100 * time.Millisecond
 
-	// RateMin is what elastic work may always do, in bytes a second on one node: some six
-	// hundred documents. Smaller lets batches reach their deadlines; larger hurts checks where
-	// three nodes share two cores.
-	RateMin = 160 << 10
-	// rateStep is added at each interval in which checks do not suffer: from the least to ten
-	// times as much in some twenty seconds. Larger overshoots before the checks show it.
+	// RateMin is what elastic work may always do, in bytes a second on one node: some three
+	// hundred documents. Smaller lets batches reach their deadlines, for which a thousand documents take
+	// four seconds; larger hurts checks where three nodes share two cores.
+	RateMin = 64 << 10
+	// rateBegin is the rate beside checks that were there before.
+	rateBegin = 4 * RateMin
+	// rateStep is added at each interval in which nobody suffers: from the least to twenty
+	// times as much in some fifteen seconds. Larger overshoots before the checks show it.
 	rateStep = 8 << 10
 	// rateUnpaced is a rate that no node reaches; from there on nothing is paced.
 	rateUnpaced = 64 << 20
@@ -24,10 +26,16 @@ const (
 	// is below the factor 2 that is to be kept for the slowest in a hundred, because the slow
 	// ones grow faster than the usual ones and because the controller is always a little late.
 	suffering = 1.4
+	// searchWell is how long searches may take whatever they take without elastic work: a fifth of what a
+	// list may take at worst. Less would cost ingest what nobody notices.
+	searchWell = 4 * time.Millisecond
 	// giveWay is what remains of the rate at an interval in which checks suffer.
-	giveWay = 0.7
+	giveWay = 0.6
 	// baseWeight is the weight of a new observation of the latency without elastic work.
 	baseWeight = 0.2
+	// cutPause is how many intervals the pace stays after giving way, because samples count in two: a moment
+	// in which checks suffered must not count twice.
+	cutPause = 1
 	// l0Max is how many sublevels the state's top level may have: each makes every read dearer,
 	// and a compaction that never catches up ends in a disk that is full.
 	l0Max = 16
@@ -44,8 +52,10 @@ type Observation struct {
 	Felt time.Duration
 	// Commit is a high percentile of the checks that groups decided; 0 when too few were.
 	Commit time.Duration
-	// Checks is true while there are any, so that there is somebody to give way to.
-	Checks bool
+	// Search is a high percentile of the time to answer a search; 0 when too few were.
+	Search time.Duration
+	// Checks and Searches are true while there are any, so that there is somebody to give way to.
+	Checks, Searches bool
 	// Done is how many bytes of elastic work this node did in the interval.
 	Done int
 	// Idle is true when no node of the region has done elastic work lately: Felt and Commit are then
@@ -64,8 +74,9 @@ type Observation struct {
 type Controller struct {
 	paced bool
 	rate  float64
-	// felt and commit are the signals' values without elastic work.
-	felt, commit base
+	// felt, commit and search are the signals' values without elastic work.
+	felt, commit, search base
+	pause                int // intervals in which the pace stays
 }
 
 // base is a signal's value without elastic work; 0 while unknown.
@@ -82,12 +93,13 @@ func (b *base) learn(seen time.Duration) {
 	}
 }
 
-// suffers judges a value seen beside elastic work. One below the base shows that the base has fallen.
-func (b *base) suffers(seen time.Duration) bool {
+// suffers judges a value seen beside elastic work, of which one up to well is never too much. One below
+// the base shows that the base has fallen.
+func (b *base) suffers(seen, well time.Duration) bool {
 	if *b == 0 || base(seen) < *b {
 		b.learn(seen)
 	}
-	return base(seen) > suffering**b
+	return base(seen) > max(suffering**b, base(well))
 }
 
 // Rate is how many bytes a second may be done; +Inf when nothing is paced.
@@ -101,8 +113,9 @@ func (c *Controller) Rate() float64 {
 // Observe takes the next interval's observation.
 func (c *Controller) Observe(o Observation) {
 	crowded := o.L0 > l0Max
+	urgent := o.Checks || o.Searches
 	switch {
-	case !o.Checks && !crowded:
+	case !urgent && !crowded:
 		// Nobody to give way to. Not at once: checks may only have paused.
 		if c.paced {
 			if c.rate *= 1.5; c.rate > rateUnpaced {
@@ -110,22 +123,24 @@ func (c *Controller) Observe(o Observation) {
 			}
 		}
 		return
-	case !o.Checks:
-	case o.Idle:
-		// Begin gently beside checks that are there already.
+	case !urgent:
+	case o.Idle || o.Probe:
 		c.felt.learn(o.Felt)
 		c.commit.learn(o.Commit)
-		c.paced, c.rate = true, 2*RateMin
-		return
-	case o.Probe:
-		c.felt.learn(o.Felt)
-		c.commit.learn(o.Commit)
+		c.search.learn(o.Search)
+		if o.Idle && o.Checks {
+			// Begin gently beside checks that are there already.
+			c.paced, c.rate = true, rateBegin
+		}
 		return
 	}
-	// Both are asked, so that both learn.
-	felt, commit := c.felt.suffers(o.Felt), c.commit.suffers(o.Commit)
+	// All are asked, so that all learn.
+	felt, commit, search := c.felt.suffers(o.Felt, 0), c.commit.suffers(o.Commit, 0), c.search.suffers(o.Search, searchWell)
 	switch {
-	case crowded || felt || commit:
+	case c.pause > 0:
+		c.pause--
+	case crowded || felt || commit || search:
+		c.pause = cutPause
 		if !c.paced {
 			c.paced, c.rate = true, float64(o.Done)*float64(time.Second/Interval)
 		}

@@ -206,8 +206,12 @@ func TestBackgroundWorkRests(t *testing.T) {
 		{own: 4 * turnsFade, peers: inf, want: turnRest * turn / 4},
 		{own: RateMin, peers: RateMin, ended: true},
 	} {
-		p, _ := hand(c.own)
+		p, _ := watched()
 		p.from.Peers = func() float64 { return c.peers }
+		if p.control.paced = !math.IsInf(c.own, 1); p.control.paced {
+			p.control.rate = c.own / 1.5 // it grows by as much while there are no checks
+		}
+		p.observe()
 		if c.ended {
 			p.end()
 		}

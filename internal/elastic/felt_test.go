@@ -99,6 +99,64 @@ func TestFeltIsAnswersAndWakes(t *testing.T) {
 	}
 }
 
+// Ingest obeys the node whose checks bear least, and each node tells what its own bear.
+func TestIngestObeysPeers(t *testing.T) {
+	p, _ := watched()
+	p.from.Peers = func() float64 { return 3 * RateMin }
+	p.observe()
+	if got := p.State().Rate; got != 3*RateMin {
+		t.Errorf("without checks here: %v", got)
+	}
+	if got := p.Pace(); got != 0 {
+		t.Errorf("it tells a pace of %v without checks of its own", got)
+	}
+	p.control.paced, p.control.rate = true, 4*RateMin
+	p.from.Peers = func() float64 { return math.Inf(1) }
+	p.observe()
+	if got := p.State().Rate; got != p.Pace() || got < 4*RateMin {
+		t.Errorf("a rate of %v, told %v", got, p.Pace())
+	}
+}
+
+// Searches alone do not hold ingest up while they are answered in time, and slow it down when they are not.
+func TestSearchesThatSuffer(t *testing.T) {
+	p, now := watched()
+	work := uint64(0)
+	p.from.Work = func() uint64 { work++; return work }
+	search := func(took time.Duration) float64 {
+		for range samplesWanted {
+			p.Searched(took)
+		}
+		p.done = 1 << 20
+		p.observe()
+		*now += int64(Interval)
+		return p.State().Rate
+	}
+	if got := search(time.Millisecond); !math.IsInf(got, 1) {
+		t.Errorf("searches of the first moment: %v", got)
+	}
+	if got := search(searchWell); !math.IsInf(got, 1) {
+		t.Errorf("searches that take four times as long, and are quick: %v", got)
+	}
+	slow := search(10 * searchWell)
+	if slow != giveWay*10<<20 {
+		t.Errorf("slow searches: %v", slow)
+	}
+	for range 50 {
+		slow = search(10 * searchWell)
+	}
+	if slow != RateMin {
+		t.Errorf("searches that stay slow: %v", slow)
+	}
+	*now += 2 * int64(samplesAge)
+	for range 50 {
+		p.observe()
+	}
+	if got := p.State().Rate; !math.IsInf(got, 1) {
+		t.Errorf("after them: %v", got)
+	}
+}
+
 // Few samples are no percentile.
 func TestFewSamplesSayNothing(t *testing.T) {
 	p, now := hand(1)

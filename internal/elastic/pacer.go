@@ -55,11 +55,14 @@ type Pacer struct {
 
 	mu         sync.Mutex
 	control    Controller
-	rate       float64 // in force: the controller's, or the least while probing
+	own        float64 // the controller's rate, or the least while probing
+	rate       float64 // in force: own, or that of a peer whose checks bear less
 	answers    samples // checks that the API answered
+	searches   samples // searches that the API answered
 	commits    samples // checks that groups decided
 	wakes      samples // how late the probe woke
 	checked    int64   // when the last check was decided; 0 before the first
+	searched   int64   // when the last search was answered; 0 before the first
 	seen       Observation
 	next       int64 // when the next byte may be done
 	queued     int   // bytes of batches that have entered and are not yet done
@@ -75,7 +78,7 @@ type Pacer struct {
 
 // NewPacer makes a pacer that lets everything through until Run has something to say.
 func NewPacer(from Sources) *Pacer {
-	return &Pacer{from: from, rate: math.Inf(1), begun: make(chan struct{}, 1)}
+	return &Pacer{from: from, own: math.Inf(1), rate: math.Inf(1), begun: make(chan struct{}, 1)}
 }
 
 // Answered notes that a check was answered, and the time since it had arrived.
@@ -87,6 +90,15 @@ func (p *Pacer) AnsweredMany() { p.note(nil, 0) }
 
 // Checked notes that a group decided a check, and how long that took.
 func (p *Pacer) Checked(took time.Duration) { p.note(&p.commits, took) }
+
+// Searched notes that a search was answered, and how long that took.
+func (p *Pacer) Searched(took time.Duration) {
+	now := p.from.Steady()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.searches.add(now, took)
+	p.searched = now
+}
 
 func (p *Pacer) note(s *samples, took time.Duration) {
 	now := p.from.Steady()
@@ -105,9 +117,9 @@ func (p *Pacer) note(s *samples, took time.Duration) {
 }
 
 // hasChecks tells whether there are checks to give way to.
-func (p *Pacer) hasChecks(now int64) bool {
-	return p.checked != 0 && now-p.checked <= int64(samplesAge)
-}
+func (p *Pacer) hasChecks(now int64) bool { return lately(now, p.checked) }
+
+func lately(now, at int64) bool { return at != 0 && now-at <= int64(samplesAge) }
 
 // Enter admits a batch of so many bytes, or returns a *BusyError at once. Leave must be
 // called with what Wait has not let through.
@@ -186,11 +198,11 @@ func (p *Pacer) Run(ctx context.Context) {
 func (p *Pacer) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.ended, p.rate = true, math.Inf(1)
+	p.ended, p.own, p.rate = true, math.Inf(1), math.Inf(1)
 }
 
 func (p *Pacer) observe() {
-	now, work, l0 := p.from.Steady(), p.from.Work(), p.from.L0()
+	now, work, l0, peers := p.from.Steady(), p.from.Work(), p.from.L0(), p.from.Peers()
 	phase := time.Duration(p.from.Wall().UnixNano() % int64(probeEvery))
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -198,20 +210,22 @@ func (p *Pacer) observe() {
 		p.work, p.workedLast = work, now
 	}
 	o := Observation{
-		Felt: p.felt(now), Commit: p.commits.percentile(now, samplesWanted), Checks: p.hasChecks(now),
+		Felt: p.felt(now), Commit: p.commits.percentile(now, samplesWanted), Search: p.searches.percentile(now, samplesWanted),
+		Checks: p.hasChecks(now), Searches: lately(now, p.searched),
 		Done: p.done, Idle: now-p.workedLast > int64(samplesAge),
 		Probe: phase >= probeSettles && phase < probeFor, L0: l0,
 	}
 	p.seen = o
 	p.done = 0
 	probing := phase < probeFor
-	if !probing || o.Probe || o.Idle || !o.Checks {
+	if !probing || o.Probe || o.Idle || !o.Checks && !o.Searches {
 		p.control.Observe(o)
 	}
-	p.rate = p.control.Rate()
-	if probing && !math.IsInf(p.rate, 1) {
-		p.rate = RateMin
+	p.own = p.control.Rate()
+	if probing && !math.IsInf(p.own, 1) {
+		p.own = RateMin
 	}
+	p.rate = min(p.own, peers)
 }
 
 // felt adds up what a check has to pass. Without single checks it is how late goroutines wake.
@@ -229,7 +243,7 @@ type State struct {
 	Rate float64
 	// Felt and Commit are what was seen last, FeltBase and CommitBase the same without elastic work; 0
 	// when not known.
-	Felt, FeltBase, Commit, CommitBase time.Duration
+	Felt, FeltBase, Commit, CommitBase, Search, SearchBase time.Duration
 	// Queued are the bytes of the batches that have entered and are not yet done.
 	Queued int
 	// Refused counts the batches that were refused.
@@ -243,6 +257,7 @@ func (p *Pacer) State() State {
 	return State{
 		Rate: p.rate, Felt: p.seen.Felt, FeltBase: time.Duration(p.control.felt),
 		Commit: p.seen.Commit, CommitBase: time.Duration(p.control.commit),
+		Search: p.seen.Search, SearchBase: time.Duration(p.control.search),
 		Queued: p.queued, Refused: p.refused,
 	}
 }
@@ -259,18 +274,18 @@ const (
 	turnRest = 3
 	// turnsFade is the pace from which on rests become shorter, in proportion: checks have then been
 	// well for some fifteen seconds, so the machine has room.
-	turnsFade = 8 * RateMin
+	turnsFade = 20 * RateMin
 )
 
-// Pace is what ingest is held to here, in bytes a second, so that peers know that checks need
-// room; 0 when it is not.
+// Pace is what checks and searches of this node bear, in bytes a second, so that peers give way to
+// them too; 0 when they bear anything. It does not hold what peers tell, or they would hold each other down.
 func (p *Pacer) Pace() float64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if math.IsInf(p.rate, 1) {
+	if math.IsInf(p.own, 1) {
 		return 0
 	}
-	return p.rate
+	return p.own
 }
 
 // Turns is for background work that takes long, such as building a segment or sending a copy of
@@ -303,15 +318,13 @@ func (p *Pacer) CompactionTurns() (rest func()) {
 
 // turned takes note of work that was done and says how long to rest.
 func (p *Pacer) turned(worked time.Duration) time.Duration {
-	peers := p.from.Peers()
 	now := p.from.Steady()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	pace := min(p.rate, peers)
-	if p.ended || math.IsInf(pace, 1) {
+	if p.ended || math.IsInf(p.rate, 1) {
 		return 0
 	}
-	rest := turnRest * min(1, turnsFade/pace) * float64(worked)
+	rest := turnRest * min(1, turnsFade/p.rate) * float64(worked)
 	p.nextTurn = max(p.nextTurn, now) + int64(rest)
 	return time.Duration(p.nextTurn - now)
 }

@@ -50,6 +50,8 @@ func widthOf(most uint64) uint { return uint(bits.Len64(most)) }
 type cursor struct {
 	b   []byte
 	bad bool
+	// checked spares a second look at every value of a block that was found well-formed.
+	checked bool
 }
 
 func (c *cursor) take(n uint64) []byte {

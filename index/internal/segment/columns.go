@@ -63,7 +63,10 @@ const listValuesMax = 1 << 13
 func (c *cursor) lists(n int) lists {
 	l := lists{ends: c.ints(n)}
 	last := uint64(0)
-	for i := 0; i < n && !c.bad; i++ {
+	if c.checked && !c.bad {
+		last = l.ends.at(n - 1)
+	}
+	for i := 0; i < n && !c.bad && !c.checked; i++ {
 		end := l.ends.at(i)
 		c.bad = end < last || end-last > listValuesMax
 		last = end
@@ -88,11 +91,11 @@ func (s *Segment) inBlock(n uint32) int {
 }
 
 func (s *Segment) numbers(n uint32) (*numbers, error) {
-	return opened(s, blockNumbers, n, func(b []byte) (*numbers, error) { return s.openNumbers(n, b) })
+	return opened(s, blockNumbers, n, func(b []byte, checked bool) (*numbers, error) { return s.openNumbers(n, b, checked) })
 }
 
-func (s *Segment) openNumbers(n uint32, b []byte) (*numbers, error) {
-	r, count := cursor{b: b}, s.inBlock(n)
+func (s *Segment) openNumbers(n uint32, b []byte, checked bool) (*numbers, error) {
+	r, count := cursor{b: b, checked: checked}, s.inBlock(n)
 	out := &numbers{newest: s.zones[n].newest, size: len(b)}
 	for _, col := range []*ints{&out.age, &out.arrival, &out.stamped, &out.cost, &out.duration} {
 		*col = r.ints(count)
@@ -104,11 +107,11 @@ func (s *Segment) openNumbers(n uint32, b []byte) (*numbers, error) {
 }
 
 func (s *Segment) ordinals(n uint32) (*ordinals, error) {
-	return opened(s, blockOrdinals, n, func(b []byte) (*ordinals, error) { return s.openOrdinals(n, b) })
+	return opened(s, blockOrdinals, n, func(b []byte, checked bool) (*ordinals, error) { return s.openOrdinals(n, b, checked) })
 }
 
-func (s *Segment) openOrdinals(n uint32, b []byte) (*ordinals, error) {
-	r, count := cursor{b: b}, s.inBlock(n)
+func (s *Segment) openOrdinals(n uint32, b []byte, checked bool) (*ordinals, error) {
+	r, count := cursor{b: b, checked: checked}, s.inBlock(n)
 	out := &ordinals{size: len(b)}
 	for i := range out.texts {
 		out.texts[i] = r.ints(count)

@@ -253,7 +253,11 @@ func (c *cursor) ints(n int) ints {
 			return ints{}
 		}
 		set := 0
-		for i := 0; i < len(col.nulls); i += 10 {
+		if c.checked && n > 0 {
+			group := col.nulls[len(col.nulls)-10:]
+			set = int(binary.LittleEndian.Uint16(group[8:])) + bits.OnesCount64(binary.LittleEndian.Uint64(group))
+		}
+		for i := 0; i < len(col.nulls) && !c.checked; i += 10 {
 			word := binary.LittleEndian.Uint64(col.nulls[i:])
 			c.bad = c.bad || int(binary.LittleEndian.Uint16(col.nulls[i+8:])) != set
 			set += bits.OnesCount64(word)
@@ -277,7 +281,7 @@ func (c *cursor) ints(n int) ints {
 		words := c.count(col.n)
 		col.wordWidth, col.words = c.packed(words)
 		col.width, col.data = c.packed(col.n)
-		for i := 0; i < col.n && !c.bad; i++ {
+		for i := 0; i < col.n && !c.bad && !c.checked; i++ {
 			c.bad = unpack(col.data, col.width, i) >= uint64(words)
 		}
 	default:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -42,11 +43,24 @@ const (
 
 var crcTable = crc32.MakeTable(crc32.Castagnoli)
 
+// Lender reads without a copy where it can.
+type Lender interface {
+	io.ReaderAt
+	// Checks tells whether what is read is compared with checksums of its own.
+	Checks() bool
+	// Lend calls use with the n bytes at at, which are valid during the call only. It is called when
+	// Checks is true.
+	Lend(at int64, n int, use func(b []byte) error) error
+}
+
 // blockEntry is where a block is.
 type blockEntry struct {
 	offset int64
 	length uint32
 	crc    uint32
+	// checked is set once the block was compared with its checksum and found well-formed. Who reads
+	// it again need not, as long as the lender checks what it reads.
+	checked atomic.Bool
 }
 
 // meta is what the directory says of the whole segment.
@@ -109,8 +123,9 @@ func (f *fileWriter) finish(base uint64, docs uint32) error {
 // file is an open segment's blocks.
 type file struct {
 	r      io.ReaderAt
+	lender Lender // r, if it is one
 	meta   meta
-	blocks map[byte][]blockEntry
+	blocks map[byte][]*blockEntry
 }
 
 func damaged(format string, args ...any) error {
@@ -151,7 +166,8 @@ func openFile(r io.ReaderAt, size int64) (*file, error) {
 	if crc32.Checksum(directory, crcTable) != crc {
 		return nil, damaged("checksum of the directory")
 	}
-	f := &file{r: r, meta: meta{digest: digest}, blocks: map[byte][]blockEntry{}}
+	f := &file{r: r, meta: meta{digest: digest}, blocks: map[byte][]*blockEntry{}}
+	f.lender, _ = r.(Lender)
 	return f, f.readDirectory(directory, at)
 }
 
@@ -168,7 +184,7 @@ func (f *file) readDirectory(b []byte, end int64) error {
 		if length > uint64(end-at) {
 			return damaged("the directory has a block beyond the end")
 		}
-		f.blocks[kind] = append(f.blocks[kind], blockEntry{offset: at, length: uint32(length), crc: crc})
+		f.blocks[kind] = append(f.blocks[kind], &blockEntry{offset: at, length: uint32(length), crc: crc})
 		at += int64(length)
 	}
 	if c.bad || at != end {
@@ -191,6 +207,24 @@ func (f *file) read(kind byte, n uint32) ([]byte, error) {
 		return nil, damaged("checksum of block %c%d", kind, n)
 	}
 	return b, nil
+}
+
+// again reads a block, and tells whether it was checked before.
+func (f *file) again(kind byte, n uint32) (b []byte, checked bool, err error) {
+	if e := f.known(kind, n); e != nil {
+		b = make([]byte, e.length)
+		return b, true, readAt(f.r, b, e.offset)
+	}
+	b, err = f.read(kind, n)
+	return b, false, err
+}
+
+// known is the entry of a block that was checked, and that need not be again.
+func (f *file) known(kind byte, n uint32) *blockEntry {
+	if f.lender == nil || int64(n) >= int64(len(f.blocks[kind])) || !f.blocks[kind][n].checked.Load() || !f.lender.Checks() {
+		return nil
+	}
+	return f.blocks[kind][n]
 }
 
 func readAt(r io.ReaderAt, b []byte, at int64) error {

@@ -390,7 +390,7 @@ func (p *part) numberAt(local uint32) (number, error) {
 		if err != nil {
 			return number{}, err
 		}
-		if p.n, err = p.openNumbers(uint32(block), b); err != nil {
+		if p.n, err = p.openNumbers(uint32(block), b, false); err != nil {
 			return number{}, err
 		}
 		p.numbersAt = block
@@ -409,7 +409,7 @@ func (p *part) ordinalsOf(local uint32) (*ordinals, int, error) {
 		if err != nil {
 			return nil, 0, err
 		}
-		if p.o, err = p.openOrdinals(uint32(block), b); err != nil {
+		if p.o, err = p.openOrdinals(uint32(block), b, false); err != nil {
 			return nil, 0, err
 		}
 		p.ordinalsAt = block

@@ -88,7 +88,7 @@ func (s *Segment) restOf(local uint32) ([]byte, error) {
 	if n < 0 {
 		return nil, damaged("no rest of document %d", local)
 	}
-	b, err := opened(s, blockRest, uint32(n), func(b []byte) (*restBlock, error) { return openRest(s.cache.zstd, b) })
+	b, err := opened(s, blockRest, uint32(n), func(b []byte, _ bool) (*restBlock, error) { return openRest(s.cache.zstd, b) })
 	if err != nil {
 		return nil, err
 	}

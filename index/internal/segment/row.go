@@ -85,6 +85,23 @@ func (r *Reader) Text(local uint32, t int) (string, error) {
 	return r.value(TextGroups[t], ord-1)
 }
 
+// documentRow is the cache's name for a document as somebody wrote it again, which is no block of the
+// file.
+const documentRow = 'd'
+
+// Kept returns what Keep was given of a document, as long as the cache has it.
+func (r *Reader) Kept(local uint32) []byte {
+	if v, ok := r.s.cache.get(cacheKey{segment: r.s.key, kind: documentRow, n: local}); ok && r.s.stats == nil {
+		return v.([]byte)
+	}
+	return nil
+}
+
+// Keep has the cache keep bytes, which must not change, of a document.
+func (r *Reader) Keep(local uint32, b []byte) {
+	r.s.cache.put(cacheKey{segment: r.s.key, kind: documentRow, n: local}, b, len(b))
+}
+
 // Row reads a document into row, whose slices are used again.
 func (r *Reader) Row(local uint32, row *Row) error {
 	r.s.noteExamined(1)

@@ -169,26 +169,28 @@ func (s *Segment) Verify() error {
 
 // rawBlock reads a block that is used as it is stored.
 func (s *Segment) rawBlock(kind byte, n uint32) ([]byte, error) {
-	return opened(s, kind, n, func(b []byte) ([]byte, error) { return b, nil })
+	return opened(s, kind, n, func(b []byte, _ bool) ([]byte, error) { return b, nil })
 }
 
-// opened reads a block through the cache, which has it as open makes it.
-func opened[T any](s *Segment, kind byte, n uint32, open func([]byte) (T, error)) (T, error) {
+// opened reads a block through the cache, which has it as open makes it. open need not look whether a
+// block is well-formed that was found so before.
+func opened[T any](s *Segment, kind byte, n uint32, open func(b []byte, checked bool) (T, error)) (T, error) {
 	key := cacheKey{segment: s.key, kind: kind, n: n}
 	if v, ok := s.cache.get(key); ok {
 		s.noteCached()
 		return v.(T), nil
 	}
 	var zero T
-	b, err := s.file.read(kind, n)
+	b, checked, err := s.file.again(kind, n)
 	if err != nil {
 		return zero, err
 	}
 	s.noteRead(len(b))
-	v, err := open(b)
+	v, err := open(b, checked)
 	if err != nil {
 		return zero, err
 	}
+	s.file.blocks[kind][n].checked.Store(true)
 	size := len(b)
 	if r, ok := any(v).(interface{ bytes() int }); ok {
 		size = r.bytes()
@@ -280,7 +282,35 @@ func (s *Segment) Prefix(prefix string, visit func(term string, p Posting) bool)
 	return nil
 }
 
-func (s *Segment) chunk(n uint32) (*chunk, error) { return opened(s, blockTerms, n, openChunk) }
+// lendChunk calls use with a chunk, which is valid during the call only. One that is not cached stays
+// so: of a chunk with hundreds of terms a document needs one, and blocks of columns, which documents
+// share, are what the cache is for.
+func (s *Segment) lendChunk(n uint32, use func(c *chunk) error) error {
+	e := s.file.known(blockTerms, n)
+	if e == nil {
+		c, err := s.chunk(n)
+		if err != nil {
+			return err
+		}
+		return use(c)
+	}
+	if v, ok := s.cache.get(cacheKey{segment: s.key, kind: blockTerms, n: n}); ok {
+		s.noteCached()
+		return use(v.(*chunk))
+	}
+	return s.file.lender.Lend(e.offset, int(e.length), func(b []byte) error {
+		s.noteRead(len(b))
+		c, err := openChunk(b)
+		if err != nil {
+			return err
+		}
+		return use(c)
+	})
+}
+
+func (s *Segment) chunk(n uint32) (*chunk, error) {
+	return opened(s, blockTerms, n, func(b []byte, _ bool) (*chunk, error) { return openChunk(b) })
+}
 
 // appendOrdinal appends the n-th of all terms.
 func (s *Segment) appendOrdinal(b []byte, n uint32) ([]byte, error) {
@@ -288,12 +318,13 @@ func (s *Segment) appendOrdinal(b []byte, n uint32) ([]byte, error) {
 	if !found {
 		at--
 	}
-	c, err := s.chunk(uint32(at))
-	if err != nil {
-		return nil, err
-	}
-	if i := int(n - s.ordinal[at]); i < c.n {
-		return c.appendTerm(b, i)
-	}
-	return nil, damaged("chunk of %d terms", c.n)
+	err := s.lendChunk(uint32(at), func(c *chunk) (err error) {
+		i := int(n - s.ordinal[at])
+		if i >= c.n {
+			return damaged("chunk of %d terms", c.n)
+		}
+		b, err = c.appendTerm(b, i)
+		return err
+	})
+	return b, err
 }

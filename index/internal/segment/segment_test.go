@@ -586,11 +586,11 @@ func FuzzBlocks(f *testing.F) {
 				_, _, _ = ch.search([]byte("wall"))
 			}
 		case blockNumbers:
-			if n, err := s.openNumbers(0, b); err == nil {
+			if n, err := s.openNumbers(0, b, false); err == nil {
 				_ = n.age.at(s.Len() - 1)
 			}
 		case blockOrdinals:
-			if o, err := s.openOrdinals(0, b); err == nil {
+			if o, err := s.openOrdinals(0, b, false); err == nil {
 				for i := range min(s.Len(), 4) {
 					for from, to := o.digests.of(i); from < to; from++ {
 						_ = o.directions.at(from)
