@@ -47,6 +47,7 @@ type disposal struct {
 	first, end uint64 // numbers
 	lines      []disposedLine
 	documents  *roaring.Bitmap
+	gaps       uint32 // of the head before
 	// file is what is left of a segment; nil when nothing is.
 	file *sealed
 }

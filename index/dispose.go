@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/maestro-conductor/maestro/index/disposition"
 	"github.com/maestro-conductor/maestro/index/internal/segment"
 	"github.com/maestro-conductor/maestro/internal/wire"
@@ -38,6 +40,9 @@ func (p *pendingDisposal) encode() []byte {
 	return p.policy.append(binary.AppendUvarint([]byte{1}, p.first))
 }
 
+// id tells it from others, of the same segment too.
+func (p *pendingDisposal) id() uint64 { return xxhash.Sum64(p.encode()) }
+
 func decodePending(b []byte) (*pendingDisposal, error) {
 	r := wire.NewReader(b)
 	version := r.Byte(1)
@@ -65,7 +70,9 @@ func loadPending(store *raftfsm.Store) (*pendingDisposal, error) {
 }
 
 // proof is what the leader adds to a disposal: it has signed the records that every replica makes itself, so
-// that these need not travel. sum tells a replica that its own are others before anything is written.
+// that these need not travel. sum tells a replica that its own are others before anything is written: such a
+// replica stops. So a command also says what its leader has seen, and one that comes late, when another has been
+// before it, is refused by all.
 type proof struct {
 	by         recordedBy
 	sum        [32]byte
@@ -104,13 +111,15 @@ func encodeCancel(first uint64) []byte {
 }
 
 // encodeFinish has the last part of the move of what is left; nil when nothing is.
-func encodeFinish(first uint64, p *proof, move []byte) []byte {
-	b := p.append(binary.AppendUvarint(retentionHeader(retentionFinish), first))
+func encodeFinish(pending *pendingDisposal, p *proof, move []byte) []byte {
+	b := p.append(binary.BigEndian.AppendUint64(retentionHeader(retentionFinish), pending.id()))
 	return wire.AppendString(b, string(move))
 }
 
-func encodeHead(policy *boundPolicy, p *proof) []byte {
-	return p.append(policy.append(retentionHeader(retentionHead)))
+// encodeHead names the head as the leader has seen it.
+func encodeHead(seen *disposal, policy *boundPolicy, p *proof) []byte {
+	b := binary.AppendUvarint(binary.AppendUvarint(retentionHeader(retentionHead), seen.first), uint64(seen.gaps))
+	return p.append(policy.append(b))
 }
 
 // disposes tells whether a command is executed behind the others of its entry: what these
@@ -145,13 +154,14 @@ func (a *applier) retention(command []byte, now int64) ([]byte, error) {
 			a.tx.OnCommit(func() { a.m.finishDisposal(nil) })
 		}
 	case retentionFinish:
-		first, p, move := r.Uvarint(1<<62), readProof(r), r.Bytes(64)
+		id, p, move := binary.BigEndian.Uint64(r.Fixed(8)), readProof(r), r.Bytes(64)
 		if r.Done() == nil {
-			ok, err = a.finishDisposal(first, &p, move)
+			ok, err = a.finishDisposal(id, &p, move)
 		}
 	case retentionHead:
+		base, gaps := r.Uvarint(1<<62), r.Uvarint(segment.DocumentsMax)
 		policy, p := readBoundPolicy(r), readProof(r)
-		if r.Done() == nil && policy.allowed(now) {
+		if h := a.m.active; r.Done() == nil && policy.allowed(now) && h.base == base && uint64(h.gaps()) == gaps {
 			ok, err = a.disposeOfHead(&policy, &p)
 		}
 	}
@@ -224,11 +234,12 @@ func (a *applier) storeRecords(records []Document) error {
 }
 
 // finishDisposal replaces a segment by what is left of it.
-func (a *applier) finishDisposal(first uint64, p *proof, move []byte) (bool, error) {
+func (a *applier) finishDisposal(id uint64, p *proof, move []byte) (bool, error) {
 	pending := a.m.pending
-	if pending == nil || pending.first != first || a.moved || a.disposed {
+	if pending == nil || pending.id() != id || a.moved || a.disposed {
 		return false, nil
 	}
+	first := pending.first
 	d, err := a.m.awaitDisposal()
 	if err != nil {
 		return false, err
@@ -426,7 +437,7 @@ func (m *Machine) expiredInHead(policy *boundPolicy, s iterating) (*disposal, er
 	if err != nil {
 		return nil, err
 	}
-	d.first, d.end = h.base, h.base
+	d.first, d.end, d.gaps = h.base, h.base, h.gaps()
 	if len(d.lines) > 0 {
 		d.end += uint64(h.number(d.documents.Maximum())) + 1
 	}

@@ -28,6 +28,9 @@ func (h *head) counted() {
 	h.span++
 }
 
+// gaps is how many numbers no document has.
+func (h *head) gaps() uint32 { return h.span - uint32(len(h.docs)) }
+
 // number is the arrival number of a document, from the head's base on.
 func (h *head) number(local uint32) uint32 {
 	if h.numbers == nil {

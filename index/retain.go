@@ -132,11 +132,15 @@ func (m *Machine) retainHead(ctx context.Context, r *Retainer, bound *boundPolic
 	if err != nil || d == nil || len(d.lines) == 0 {
 		return false, err
 	}
+	now, err := r.Policy(ctx) // the mark before has taken a while
+	if err != nil || now.Version != bound.version || r.Stopped() {
+		return false, err
+	}
 	proof, err := r.prove(d, bound.version, wall)
 	if err != nil {
 		return false, err
 	}
-	ok, err := r.done(ctx, encodeHead(bound, proof)) // refused while the head is being sealed
+	ok, err := r.done(ctx, encodeHead(d, bound, proof)) // refused when it is another one now, or is being sealed
 	if ok {
 		r.told(d)
 	}
@@ -238,7 +242,7 @@ func (m *Machine) finishPending(ctx context.Context, r *Retainer, p *RetentionPo
 			}
 		}
 	}
-	ok, err := r.done(ctx, encodeFinish(pending.first, proof, last))
+	ok, err := r.done(ctx, encodeFinish(pending, proof, last))
 	if ok {
 		r.told(d)
 	}

@@ -429,7 +429,7 @@ func TestRetentionGoesByTheLogsTime(t *testing.T) {
 	if got := k.apply(encodeBegin(&pendingDisposal{first: 0, policy: early})); !bytes.Equal(got, resultRefused) {
 		t.Errorf("a leader that is too early: %v", got)
 	}
-	if got := k.apply(encodeHead(&early, &proof{by: recordedBy{at: 1, key: retentionKey.Public().(ed25519.PublicKey)}})); !bytes.Equal(got, resultRefused) {
+	if got := k.apply(encodeHead(&disposal{first: k.leader().active.base}, &early, &proof{by: recordedBy{at: 1, key: retentionKey.Public().(ed25519.PublicKey)}})); !bytes.Equal(got, resultRefused) {
 		t.Errorf("a leader that is too early with the head: %v", got)
 	}
 }
@@ -483,11 +483,11 @@ func TestRetentionRefusesForgedProofs(t *testing.T) {
 	}
 	before := len(k.query(""))
 	p.signatures[0][5] ^= 1
-	if got := k.apply(encodeHead(&bound, p)); !bytes.Equal(got, resultRefused) || len(k.query("")) != before {
+	if got := k.apply(encodeHead(d, &bound, p)); !bytes.Equal(got, resultRefused) || len(k.query("")) != before {
 		t.Errorf("a forged signature: %v", got)
 	}
 	p.signatures[0][5] ^= 1
-	if got := k.apply(encodeHead(&bound, p)); !bytes.Equal(got, resultDone) || len(k.query("")) == before {
+	if got := k.apply(encodeHead(d, &bound, p)); !bytes.Equal(got, resultDone) || len(k.query("")) == before {
 		t.Errorf("a right one: %v", got)
 	}
 	rec := k.query("kind:disposition")[0]
@@ -498,6 +498,76 @@ func TestRetentionRefusesForgedProofs(t *testing.T) {
 	}
 	if _, err := verifyRecord(rec); err == nil {
 		t.Error("a changed record is verified")
+	}
+}
+
+// What a leader has signed of another state is refused, and no replica takes its own for damaged: a command may come
+// late, behind those of the next leader.
+func TestRetentionRefusesLateProofs(t *testing.T) {
+	k := filled(t, 2)
+	rules := []RetentionRule{{Tenant: "acme", Age: time.Minute}, {Tenant: "beta", Age: time.Minute}}
+	k.policy = RetentionPolicy{Version: 1, Rules: rules}
+	k.pass(time.Hour)
+	k.apply(retentionHeader(retentionMark))
+	wall := func() time.Time { return k.replicas[0].Wall }
+	both, acme := k.policy.bind(k.leader().now.Load()), (&RetentionPolicy{Version: 2, Rules: rules[:1]}).bind(k.leader().now.Load())
+	head := func(bound *boundPolicy) []byte {
+		d, err := k.leader().lookAtHead(bound)
+		if err != nil || len(d.lines) == 0 {
+			t.Fatalf("%+v, %v", d, err)
+		}
+		p, err := k.retainer.prove(d, bound.version, wall)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return encodeHead(d, bound, p)
+	}
+	late := head(&both)
+	if got := k.apply(head(&acme)); !bytes.Equal(got, resultDone) {
+		t.Fatalf("of the head: %v", got)
+	}
+	before := stateBut(t, k.replicas[0], tableMark)
+	if got := k.apply(late); !bytes.Equal(got, resultRefused) || stateBut(t, k.replicas[0], tableMark) != before {
+		t.Errorf("a late one of the head: %v", got)
+	}
+	finish := func(bound boundPolicy) []byte {
+		pending := &pendingDisposal{first: 0, policy: bound}
+		if got := k.apply(encodeBegin(pending)); !bytes.Equal(got, resultDone) {
+			t.Fatalf("begin: %v", got)
+		}
+		d, err := k.leader().awaitComputed(context.Background(), k.leader().pending)
+		if err != nil || d == nil || len(d.lines) == 0 {
+			t.Fatalf("%+v, %v", d, err)
+		}
+		p, err := k.retainer.prove(d, bound.version, wall)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var last []byte
+		if d.file != nil {
+			parts, err := k.leader().movesOfRewritten(d)
+			if err != nil || len(parts) != 1 {
+				t.Fatalf("%d parts, %v", len(parts), err)
+			}
+			last = parts[0]
+		}
+		return encodeFinish(pending, p, last)
+	}
+	late = finish(acme)
+	if got := k.apply(encodeCancel(0)); !bytes.Equal(got, resultDone) {
+		t.Fatalf("cancel: %v", got)
+	}
+	right := finish((&RetentionPolicy{Version: 3, Rules: rules[1:]}).bind(k.leader().now.Load()))
+	before = stateBut(t, k.replicas[0], tableMark)
+	if got := k.apply(late); !bytes.Equal(got, resultRefused) || stateBut(t, k.replicas[0], tableMark) != before {
+		t.Errorf("a late one of a segment: %v", got)
+	}
+	if got := k.apply(right); !bytes.Equal(got, resultDone) {
+		t.Errorf("the right one: %v", got)
+	}
+	k.sameState()
+	if n, m := len(k.query("tenant:acme kind:receipt")), len(k.query("tenant:beta kind:receipt")); n == 0 || m == 0 || n+m >= 77 {
+		t.Errorf("%d and %d documents are left", n, m)
 	}
 }
 
