@@ -14,7 +14,10 @@ var _ raftfsm.Restorer = (*Machine)(nil)
 // documents that are not sealed, then what tells when they arrived. All else follows from them.
 func (m *Machine) BackupRanges() [][2][]byte {
 	return [][2][]byte{
-		{{tablePiece}, {tablePiece + 1}}, {{tableSegment}, {tableSegment + 1}}, {{tableDocument}, {tableDocument + 1}}, {{tableBatch}, {tableBatch + 1}},
+		{{tablePiece}, {tablePiece + 1}},
+		{{tableSegment}, {tableSegment + 1}},
+		{{tableDocument}, {tableDocument + 1}},
+		{{tableBatch}, {tableBatch + 1}},
 		{{tableMark}, {tableMark + 1}},
 	}
 }
