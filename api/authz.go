@@ -77,8 +77,12 @@ const (
 	restLookup        = "POST /api/provenance/lookup"
 	restLineage       = "GET /api/provenance/lineage"
 	restIngest        = "POST /api/provenance/ingest"
+	restRetention     = "GET /api/provenance/retention"
+	restRetentionSet  = "POST /api/provenance/retention/set"
 	reflectionV1      = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 	reflectionV1Alpha = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+	restRetentionRemove = "POST /api/provenance/retention/remove"
 
 	envoyService         = "envoy.service.ratelimit.v3.RateLimitService"
 	envoyShouldRateLimit = "/" + envoyService + "/ShouldRateLimit"
@@ -130,6 +134,12 @@ var procedures = []procedure{
 	{name: provenancev1connect.ProvenanceIngestProcedure, least: RoleRunner, write: true, class: classIngest, deadline: DeadlineIngest},
 	{name: provenancev1connect.ProvenanceGetModeProcedure, least: RoleReader, class: classAdmin, deadline: DeadlineAdmin},
 	{name: provenancev1connect.ProvenanceSetModeProcedure, least: RoleAdmin, platform: true, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: provenancev1connect.ProvenanceListRetentionProcedure, least: RoleReader, class: classAdmin, deadline: DeadlineAdmin},
+	{name: restRetention, least: RoleReader, class: classAdmin, deadline: DeadlineAdmin},
+	{name: provenancev1connect.ProvenanceSetRetentionProcedure, least: RoleAdmin, platform: true, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: restRetentionSet, least: RoleAdmin, platform: true, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: provenancev1connect.ProvenanceRemoveRetentionProcedure, least: RoleAdmin, platform: true, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: restRetentionRemove, least: RoleAdmin, platform: true, write: true, class: classAdmin, deadline: DeadlineAdmin},
 	{name: restIngest, least: RoleRunner, write: true, class: classIngest, deadline: DeadlineIngest},
 	{name: provenancev1connect.ProvenanceIngestStreamProcedure, least: RoleRunner, write: true, stream: true, class: classStream, deadline: DeadlineIngest},
 

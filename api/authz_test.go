@@ -303,6 +303,24 @@ var accessCases = withREST([]accessCase{
 		own: notPlatform, foreign: notPlatform, platform: adminOnly,
 	},
 	{
+		what: "see the rules of retention", procedure: provenancev1connect.ProvenanceListRetentionProcedure, request: &provenancev1.ListRetentionRequest{},
+		own: everyRole, foreign: everyRole, platform: everyRole,
+	},
+	{
+		what: "see the rules of retention", procedure: restRetention,
+		own: everyRole, foreign: everyRole, platform: everyRole,
+	},
+	{
+		what: "set a rule of retention", procedure: provenancev1connect.ProvenanceSetRetentionProcedure,
+		request: &provenancev1.SetRetentionRequest{Rules: []*provenancev1.RetentionRule{{Tenant: "acme", Hold: true}}},
+		own:     notPlatform, foreign: notPlatform, platform: adminOnly,
+	},
+	{
+		what: "remove a rule of retention", procedure: provenancev1connect.ProvenanceRemoveRetentionProcedure,
+		request: &provenancev1.RemoveRetentionRequest{Names: []string{"acme/hold"}},
+		own:     notPlatform, foreign: notPlatform, platform: adminOnly,
+	},
+	{
 		what: "ingest for acme", procedure: restIngest, request: &provenancev1.IngestRequest{Tenant: "acme"},
 		own: fromRunner, foreign: runForeign, platform: fromRunner,
 	},
@@ -382,7 +400,8 @@ var restOfRPC = map[string]string{
 	limiterv1connect.LimiterCancelProcedure: restCancel, limiterv1connect.LimiterRefundProcedure: restRefund,
 	limiterv1connect.LimiterAcquireProcedure: restAcquire, limiterv1connect.LimiterReleaseProcedure: restRelease,
 	limiterv1connect.LimiterPeekProcedure: restPeek, limiterv1connect.LimiterUsageProcedure: restUsage,
-	provenancev1connect.ProvenanceLookupProcedure: restLookup,
+	provenancev1connect.ProvenanceLookupProcedure:       restLookup,
+	provenancev1connect.ProvenanceSetRetentionProcedure: restRetentionSet, provenancev1connect.ProvenanceRemoveRetentionProcedure: restRetentionRemove,
 }
 
 // withREST adds the cases of those RPCs once more by REST.
@@ -505,6 +524,12 @@ func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 		return callOne[provenancev1.IngestResponse](t, e, c.procedure, secret, m)
 	case *provenancev1.GetModeRequest:
 		return callOne[provenancev1.GetModeResponse](t, e, c.procedure, secret, m)
+	case *provenancev1.ListRetentionRequest:
+		return callOne[provenancev1.ListRetentionResponse](t, e, c.procedure, secret, m)
+	case *provenancev1.SetRetentionRequest:
+		return callOne[provenancev1.SetRetentionResponse](t, e, c.procedure, secret, m)
+	case *provenancev1.RemoveRetentionRequest:
+		return callOne[provenancev1.RemoveRetentionResponse](t, e, c.procedure, secret, m)
 	case *provenancev1.SetModeRequest:
 		return callOne[provenancev1.SetModeResponse](t, e, c.procedure, secret, m)
 	case *clusterv1.StatusRequest:

@@ -163,6 +163,12 @@ type Indexer interface {
 	// SetIndexMode changes it, for every node within a second, and returns what it was; ErrLevel
 	// while a member does not know modes.
 	SetIndexMode(ctx context.Context, mode index.Mode) (before index.Mode, err error)
+	// Retention is how long documents are kept. SetRetention and RemoveRetention change it; index.ErrRetention
+	// for rules that cannot be, index.ErrRetentionKey on a node that could not sign records, ErrLevel while a member
+	// does not know retention.
+	Retention(ctx context.Context) (index.RetentionPolicy, error)
+	SetRetention(ctx context.Context, rules []index.RetentionRule) (index.RetentionPolicy, error)
+	RemoveRetention(ctx context.Context, names []string) (index.RetentionPolicy, error)
 }
 
 // Token is an API token without its secret.

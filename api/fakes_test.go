@@ -26,6 +26,7 @@ type fakeServices struct {
 	plans     []limiter.Assignment // by tenant
 	mode      limiter.Mode
 	indexMode index.Mode
+	retention index.RetentionPolicy
 	documents map[string]index.Document // by tenant/id
 	requests  []string                  // request ids of ingests
 	searches  []index.SearchRequest
@@ -246,6 +247,28 @@ func (f *fakeServices) IndexMode(context.Context) (index.Mode, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.indexMode, f.err
+}
+
+func (f *fakeServices) Retention(context.Context) (index.RetentionPolicy, error) {
+	return f.retention, f.err
+}
+
+func (f *fakeServices) SetRetention(_ context.Context, rules []index.RetentionRule) (index.RetentionPolicy, error) {
+	if f.err != nil {
+		return index.RetentionPolicy{}, f.err
+	}
+	f.retention.Version++
+	f.retention.Rules = append(f.retention.Rules, rules...)
+	return f.retention, nil
+}
+
+func (f *fakeServices) RemoveRetention(_ context.Context, names []string) (index.RetentionPolicy, error) {
+	if f.err != nil {
+		return index.RetentionPolicy{}, f.err
+	}
+	f.retention.Version++
+	f.retention.Rules = slices.DeleteFunc(f.retention.Rules, func(r index.RetentionRule) bool { return slices.Contains(names, r.Name()) })
+	return f.retention, nil
 }
 
 func (f *fakeServices) SetIndexMode(_ context.Context, mode index.Mode) (index.Mode, error) {

@@ -329,6 +329,16 @@ var (
 		title: "the region's index is switched off: it neither takes documents nor answers searches",
 		hint:  "an administrator of the platform switches it on with `maestro index write on`, or to reading with `maestro index write read-only`", sentinels: []error{index.ErrOff},
 	}
+	reasonRetentionUnknown = &reason{
+		name: "retention_rule_unknown", code: connect.CodeNotFound,
+		title: "there is no such rule of retention, or it cannot be",
+		hint:  "`maestro index retention list` shows the rules by name; nothing was changed", sentinels: []error{index.ErrRetention},
+	}
+	reasonRetentionKey = &reason{
+		name: "disposition_key_missing", code: connect.CodeFailedPrecondition,
+		title: "the node has no key to sign records of dispositions with; nothing was changed",
+		hint:  "make disposition.key with `maestro certs create`, name it as disposition_key in the configuration of every node, and restart them one by one", sentinels: []error{index.ErrRetentionKey},
+	}
 	reasonServiceOff = &reason{
 		name: "service_off", code: connect.CodeUnimplemented,
 		title: "the service is switched off on this node",
@@ -451,7 +461,7 @@ var reasons = []*reason{
 	reasonQueryMalformed, reasonCursorMalformed,
 	reasonEnvoyDomain, reasonLimitUnknown, reasonPlanUnassigned, reasonReservationUnknown, reasonSlotUnknown, reasonRequestUnknown, reasonTooManyHeld, reasonTokenIDUnknown, reasonRequestIDReused, reasonAlreadyInitialised, reasonSeedsNotReady,
 	reasonNotInitialised, reasonNodeUnfit, reasonNodeNameTaken, reasonNodeUnknown, reasonTooFewNodes, reasonTooManyNodes,
-	reasonNotVoter, reasonGroupName, reasonLevel, reasonGroupNotEmpty, reasonRestoreRefused, reasonBackupGone, reasonTooManyLimits, reasonIndexReadOnly, reasonIndexOff, reasonServiceOff,
+	reasonNotVoter, reasonGroupName, reasonLevel, reasonGroupNotEmpty, reasonRestoreRefused, reasonBackupGone, reasonTooManyLimits, reasonIndexReadOnly, reasonIndexOff, reasonRetentionUnknown, reasonRetentionKey, reasonServiceOff,
 	reasonIncomplete, reasonNotReady, reasonMetaStale, reasonOverloaded, reasonTenantOverloaded, reasonRestoring, reasonDiskFull, reasonCommandTooLarge, reasonNoLeader, reasonLost,
 	reasonVersionMismatch, reasonMembersChanged, reasonNodeRemoved, reasonNotMember, reasonGroupUnknown, reasonShutdown, reasonDeadline, reasonCanceled, reasonInternal,
 }

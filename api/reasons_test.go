@@ -80,6 +80,8 @@ var sentinelReasons = map[string]struct {
 	"index.ErrNotReady":             {index.ErrNotReady, reasonNotReady},
 	"index.ErrReadOnly":             {index.ErrReadOnly, reasonIndexReadOnly},
 	"index.ErrOff":                  {index.ErrOff, reasonIndexOff},
+	"index.ErrRetention":            {index.ErrRetention, reasonRetentionUnknown},
+	"index.ErrRetentionKey":         {index.ErrRetentionKey, reasonRetentionKey},
 	"index.ErrIncomplete":           {index.ErrIncomplete, reasonIncomplete},
 	"raftfsm.ErrNoLeader":           {raftfsm.ErrNoLeader, reasonNoLeader},
 	"raftfsm.ErrOverloaded":         {raftfsm.ErrOverloaded, reasonOverloaded},

@@ -27,13 +27,30 @@ func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 	defer release()
 	a := applier{tx: tx, m: m, layout: m.layout, wall: e.Wall, before: before, next: before, ids: ids, buffers: &m.buffers}
 	a.reset()
+	now := e.Time + m.clock.ahead
+	if err := a.mark(now); err != nil {
+		return nil, err
+	}
 	results := make([][]byte, len(e.Commands))
 	for i, c := range e.Commands {
 		var err error
+		if disposes(c) {
+			continue
+		}
 		if results[i], err = a.execute(c); err != nil {
 			return nil, err
 		}
 	}
+	for i, c := range e.Commands {
+		var err error
+		if !disposes(c) {
+			continue
+		}
+		if results[i], err = a.retention(c, now); err != nil {
+			return nil, err
+		}
+	}
+	m.now.Store(now)
 	if a.next == before {
 		return results, nil
 	}
@@ -50,10 +67,12 @@ type applier struct {
 	m      *Machine
 	layout byte
 	moved  bool // the entry has moved a segment
-	wall   int64
-	before uint64 // documents before the entry
-	next   uint64 // number of the next document
-	ids    knownIDs
+	// disposed says that the entry has begun or ended to dispose of something.
+	disposed bool
+	wall     int64
+	before   uint64 // documents before the entry
+	next     uint64 // number of the next document
+	ids      knownIDs
 	*buffers
 }
 

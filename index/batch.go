@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
@@ -42,6 +43,55 @@ func (a *applier) storeBatch(command []byte, whole bool, rows [][]byte, first ui
 	return nil
 }
 
+// emptyRows removes what is stored of documents of the active head, whose numbers are in order. Their places
+// stay, without bytes.
+func (a *applier) emptyRows(numbers []uint64) error {
+	type batch struct{ key, row []byte }
+	var changed []batch // written when all are read
+	// Those with rows of their own come before all batches.
+	own, rest, met := numbers, []uint64(nil), false
+	err := eachRow(a.tx, batchKey(a.m.moved), batchKey(a.before), func(key, value []byte) error {
+		docs, err := decodeCommand(value)
+		if err != nil {
+			return fmt.Errorf("index: the row %x: %w", key, err)
+		}
+		first := binary.BigEndian.Uint64(key[1:])
+		if !met {
+			at, _ := slices.BinarySearch(numbers, first)
+			own, rest, met = numbers[:at], numbers[at:], true
+		}
+		if len(rest) == 0 || rest[0] >= first+uint64(len(docs)) {
+			return nil
+		}
+		row := commandHeader()
+		for i, enc := range docs {
+			if len(rest) > 0 && rest[0] == first+uint64(i) {
+				enc, rest = nil, rest[1:]
+			}
+			row = appendCommandDocument(row, enc)
+		}
+		changed = append(changed, batch{slices.Clone(key), row})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(rest) > 0 {
+		return fmt.Errorf("index: document %d is in no row", rest[0])
+	}
+	for _, number := range own {
+		if err := a.tx.Set(documentKey(number), nil); err != nil {
+			return err
+		}
+	}
+	for _, b := range changed {
+		if err := a.tx.Set(b.key, b.row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // rowChunk is a few documents and their encodings, as they are read from rows.
 type rowChunk struct {
 	docs []Document
@@ -50,10 +100,12 @@ type rowChunk struct {
 	next uint64 // number of the next document
 }
 
-func (c *rowChunk) add(enc []byte) error {
-	d, err := DecodeDocument(enc)
-	if err != nil {
-		return fmt.Errorf("index: document %d: %w", c.next, err)
+func (c *rowChunk) add(enc []byte) (err error) {
+	var d Document // without an id, in the place of one that was disposed of
+	if len(enc) > 0 {
+		if d, err = DecodeDocument(enc); err != nil {
+			return fmt.Errorf("index: document %d: %w", c.next, err)
+		}
 	}
 	c.docs, c.rows = append(c.docs, d), append(c.rows, bytes.Clone(enc))
 	c.next++
@@ -75,7 +127,7 @@ func (c *rowChunk) flush() error {
 // readRows reads the documents [from, to) and their encodings, a few at a time. use must not keep them.
 func (m *Machine) readRows(from, to uint64, use func(docs []Document, rows [][]byte) error) error {
 	c := &rowChunk{use: use, next: from}
-	err := m.eachRow(documentKey(from), documentKey(to), func(key, value []byte) error {
+	err := eachRow(m.store, documentKey(from), documentKey(to), func(key, value []byte) error {
 		if !bytes.Equal(key, documentKey(c.next)) {
 			return nil // it is missed below
 		}
@@ -84,7 +136,7 @@ func (m *Machine) readRows(from, to uint64, use func(docs []Document, rows [][]b
 	if err != nil {
 		return err
 	}
-	err = m.eachRow(batchKey(c.next), batchKey(to), func(key, value []byte) error {
+	err = eachRow(m.store, batchKey(c.next), batchKey(to), func(key, value []byte) error {
 		docs, err := decodeCommand(value)
 		if err != nil {
 			return fmt.Errorf("index: the row of the documents from %d on: %w", c.next, err)
@@ -109,8 +161,8 @@ func (m *Machine) readRows(from, to uint64, use func(docs []Document, rows [][]b
 }
 
 // eachRow calls use with the rows in [lower, upper), which are valid during the call.
-func (m *Machine) eachRow(lower, upper []byte, use func(key, value []byte) error) (err error) {
-	it, err := m.store.NewIter(lower, upper)
+func eachRow(s iterating, lower, upper []byte, use func(key, value []byte) error) (err error) {
+	it, err := s.NewIter(lower, upper)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 func batchesOf(t testing.TB, d *fsmtest.Driver) map[uint64][]byte {
 	t.Helper()
 	all := map[uint64][]byte{}
-	err := d.Machine().(*Machine).eachRow([]byte{tableBatch}, []byte{tableBatch + 1}, func(key, value []byte) error {
+	err := eachRow(d.Machine().(*Machine).store, []byte{tableBatch}, []byte{tableBatch + 1}, func(key, value []byte) error {
 		n := uint64(0)
 		for _, b := range key[1:] {
 			n = n<<8 | uint64(b)
@@ -130,6 +130,8 @@ func TestRestoreRefusesOtherBatches(t *testing.T) {
 		"no command":          {raftfsm.AppendRow(nil, batchKey(0), []byte("?"))},
 		"no document":         {raftfsm.AppendRow(nil, batchKey(0), appendCommandDocument(commandHeader(), []byte("?")))},
 		"a single one behind": {row(0, docs(0, 2)...), single(2)},
+		"a place behind":      {row(0, docs(0, 2)...), raftfsm.AppendRow(nil, documentKey(2), nil)},
+		"a mark too far":      {row(0, docs(0, 2)...), raftfsm.AppendRow(nil, markKey(1), mark{number: 3, time: 1}.encode())},
 		"one behind in one":   {slices.Concat(row(0, docs(0, 2)...), single(2))},
 	} {
 		d := fsmtest.New(t, testMachine(4))
@@ -140,6 +142,17 @@ func TestRestoreRefusesOtherBatches(t *testing.T) {
 	d := fsmtest.New(t, testMachine(4))
 	if err := d.Restore(single(0), row(1, docs(1, 4)...), row(4, docs(4, 6)...)); err != nil {
 		t.Error(err)
+	}
+	d = fsmtest.New(t, testMachine(4)) // with places of documents that were disposed of
+	gone := appendCommandDocument(command(docs(3, 4)...), nil)
+	if err := d.Restore(single(0), raftfsm.AppendRow(nil, documentKey(1), nil), raftfsm.AppendRow(nil, batchKey(2), gone)); err != nil {
+		t.Error(err)
+	}
+	if got := batchesOf(t, d)[2]; !bytes.Equal(got, gone) || rowsOf(t, d, tableDocument) != 2 {
+		t.Errorf("the batch %x, want %x, and %d rows of single documents", got, gone, rowsOf(t, d, tableDocument))
+	}
+	if a := ask(t, d, shardQuery{limit: 20}); len(a.rows) != 2 {
+		t.Errorf("%d documents are found, want 2", len(a.rows))
 	}
 }
 

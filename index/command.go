@@ -15,6 +15,8 @@ const (
 	commandLayout  = 2
 	commandMove    = 3
 	resultVersion  = 1
+	// commandRetention is followed by an operation of dispose.go; from layoutRetention on.
+	commandRetention = 4
 )
 
 // outcome is what became of a document.

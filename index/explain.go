@@ -95,7 +95,7 @@ func observe(sources []source) *observer {
 		if s, ok := src.(segmentSource); ok {
 			// A segment of its own for this search; what it finds damaged is the shared one.
 			whole := s.sealed
-			sources[i] = segmentSource{&sealed{Segment: s.Observed(&o.stats[i]), name: s.name, damaged: func(*sealed) { whole.damaged(whole) }}}
+			sources[i] = segmentSource{&sealed{Segment: s.Observed(&o.stats[i]), name: s.name, width: s.width, damaged: func(*sealed) { whole.damaged(whole) }}}
 		}
 	}
 	return o

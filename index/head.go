@@ -3,6 +3,7 @@ package index
 import (
 	"hash/maphash"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"unicode"
@@ -25,12 +26,16 @@ const listMax = 128
 // head is the index of the youngest documents, in memory. One goroutine adds to it; readers
 // hold mu. A frozen head changes no more.
 type head struct {
-	base uint64 // number of the first document
+	base uint64 // from which numbers count
 
-	mu     sync.RWMutex
-	docs   []segment.Document
-	newest int64
-	oldest int64
+	mu   sync.RWMutex
+	docs []segment.Document
+	// numbers are the documents', from base on; nil when there is no gap. span is how many numbers
+	// there are, gaps included.
+	numbers []uint32
+	span    uint32
+	newest  int64
+	oldest  int64
 	// newestBy is the newest time among the first headStride documents, the first two times as many,
 	// and so on.
 	newestBy []int64
@@ -65,7 +70,7 @@ func newHead(base uint64) *head {
 // next is the head that follows a full one. It is made as large as that one became: growing step by step
 // copies everything twice, and touches twice the memory.
 func (h *head) next() *head {
-	n := newHead(h.base + uint64(len(h.docs)))
+	n := newHead(h.base + uint64(h.span))
 	n.docs = make([]segment.Document, 0, len(h.docs))
 	n.postings = roomOf(h.postings)
 	n.lists.cells = roomOf(h.lists.cells)
@@ -92,11 +97,29 @@ type groupRoom struct {
 // roomOf is an empty slice that takes some more than s has.
 func roomOf[T any](s []T) []T { return make([]T, 0, len(s)+len(s)/16) }
 
-// add indexes documents, which follow those that are there, and keeps their rows. It goes field by field: the
-// terms of one are in the same memory, and most of what it costs is waiting for memory.
+// add indexes documents, which follow those that are there, and keeps their rows. One without an id is the place
+// of a document that was disposed of.
 func (h *head) add(docs []Document, rows [][]byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	for len(docs) > 0 {
+		n := slices.IndexFunc(docs, func(d Document) bool { return d.ID == "" })
+		if n == 0 {
+			h.skip()
+			n = 1
+		} else {
+			if n < 0 {
+				n = len(docs)
+			}
+			h.addRun(docs[:n], rows[:n])
+		}
+		docs, rows = docs[n:], rows[n:]
+	}
+}
+
+// addRun goes field by field: the terms of one are in the same memory, and most of what it costs is waiting for
+// memory.
+func (h *head) addRun(docs []Document, rows [][]byte) {
 	h.column(groupID, docs, func(d *Document) string { return d.ID })
 	h.column(groupTenant, docs, func(d *Document) string { return d.Tenant })
 	h.column(groupKind, docs, func(d *Document) string { return d.Kind })
@@ -135,6 +158,7 @@ func (h *head) addOne(d *Document, row []byte) {
 		Time: d.Time, ID: h.keep(d.ID), Tenant: tenant, Stamped: d.TimeStamped, Duration: d.DurationMs,
 		Cost: max(d.CostMicros, costMin), HasCost: d.Currency != "",
 	})
+	h.counted()
 	h.rows.add(row)
 	h.newest, h.oldest = max(h.newest, d.Time), min(h.oldest, d.Time)
 	if len(h.docs)%headStride == 0 {

@@ -16,6 +16,7 @@ func (h *head) input() segment.Input {
 	return segment.Input{
 		Base:      h.base,
 		Documents: h.docs,
+		Numbers:   h.numbers,
 		Terms:     t.all(),
 		Digests: func(arrival uint32, b []uint32) []uint32 {
 			for _, posting := range elementsOf(h.digests, h.digestEnds, arrival) {

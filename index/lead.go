@@ -7,7 +7,7 @@ import (
 	"github.com/maestro-conductor/maestro/index/internal/segment"
 )
 
-// leadPause is how long the leader waits before it looks again whether all members know the layout, or
+// leadPause is how long the leader waits before it looks again which layout all members know, or
 // proposes again what failed.
 const leadPause = time.Second
 
@@ -82,7 +82,7 @@ func (m *Machine) nextCommands(known byte) [][]byte {
 		return nil
 	}
 	for _, s := range m.segments {
-		if !s.stored && s.Base() == m.moved && s.Len() == m.headDocuments && m.damaged != s.sealed {
+		if !s.stored && s.Base() == m.moved && int(s.width) == m.headDocuments && m.damaged != s.sealed {
 			return movesOf(s.sealed)
 		}
 	}
@@ -95,11 +95,15 @@ func (m *Machine) nextCommands(known byte) [][]byte {
 // movesOf are the commands that move a segment.
 func movesOf(s *sealed) [][]byte {
 	c := moveCommand{
-		first: s.Base(), docs: uint32(s.Len()), format: segment.Version, digest: s.Digest(),
+		first: s.Base(), docs: uint32(s.width), format: segment.Version, digest: s.Digest(),
 		parts: uint32(1 + s.file.Size()/movePartBytes),
 	}
-	var all [][]byte
-	for ; c.part < c.parts; c.part++ {
+	return c.all()
+}
+
+// all are the commands of all parts.
+func (c moveCommand) all() (all [][]byte) {
+	for c.part = 0; c.part < c.parts; c.part++ {
 		all = append(all, c.encode())
 	}
 	return all

@@ -46,14 +46,23 @@ type Machine struct {
 	moved    uint64 // documents that are in segments of the state; only Apply and Load write it
 	// merged is the file of the next merge of segments of the state; nil until it is there.
 	merged *sealed
+	// pending is what the state wants disposed of, and disposal what this node has computed of it; nil
+	// when there is none.
+	pending  *pendingDisposal
+	disposal *disposal
 	// changed is signalled when any of these change, but docs; its lock is mu.
 	changed *sync.Cond
-	workers sync.WaitGroup // seal and tend
+	workers sync.WaitGroup // seal, tend and dispose
 
 	// hurry is how many wait for the sealer; it does not rest then.
 	hurry atomic.Int32
+	// gone counts documents that were disposed of.
+	gone atomic.Uint64
 	// differing counts segments whose bytes were not the leader's.
 	differing atomic.Uint64
+
+	clock retentionClock // only Apply and Load write it, under mu
+	now   atomic.Int64   // the retention time of the last entry
 
 	buffers buffers // of Apply
 }
@@ -111,19 +120,31 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 	if err != nil {
 		return err
 	}
+	pending, err := loadPending(store)
+	if err != nil {
+		return err
+	}
+	clock, err := loadClock(store)
+	if err != nil {
+		return err
+	}
+	m.setClock(clock)
+	m.now.Store(clock.last.time)
 	m.store = store
-	segments, end, err := m.openSegments(count)
+	segments, moved, end, err := m.openSegments(count, layout)
 	if err != nil {
 		return err
 	}
 	m.mu.Lock()
 	m.segments, m.frozen, m.active, m.docs = segments, nil, newHead(end), end
 	m.failed, m.damaged, m.stopping = nil, nil, false
-	m.layout, m.moved = layout, storedEnd(segments)
+	m.layout, m.moved = layout, moved
+	m.pending, m.disposal = pending, nil
 	m.mu.Unlock()
-	m.noteDeleted(segments)
-	m.workers.Add(2)
+	m.noteDeleted(segments, moved)
+	m.workers.Add(3)
 	go m.seal()
+	go m.dispose()
 	go m.tend()
 	return m.rebuildHeads(end, count)
 }
@@ -173,6 +194,10 @@ func (m *Machine) stop() error {
 		open = append(open[:len(open):len(open)], segmentSource{m.merged})
 		m.merged = nil
 	}
+	if d := m.disposal; d != nil && d.file != nil {
+		open = append(open[:len(open):len(open)], segmentSource{d.file})
+	}
+	m.pending, m.disposal = nil, nil
 	return releaseAll(open)
 }
 
@@ -187,11 +212,11 @@ const (
 // publish makes documents visible to searches; their rows are committed.
 func (m *Machine) publish(docs []Document, rows [][]byte) {
 	for len(docs) > 0 {
-		n := min(len(docs), publishChunk, m.headDocuments-len(m.active.docs))
+		n := min(len(docs), publishChunk, m.headDocuments-int(m.active.span))
 		m.active.add(docs[:n], rows[:n])
 		docs, rows = docs[n:], rows[n:]
 		var next *head
-		if len(m.active.docs) == m.headDocuments {
+		if int(m.active.span) == m.headDocuments {
 			next = m.active.next()
 		}
 		m.mu.Lock()

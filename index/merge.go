@@ -13,7 +13,7 @@ func (m *Machine) merges(c moveCommand) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	run := m.mergeRun()
-	return run != nil && run[0].Base() == c.first && int(c.docs) == m.headDocuments*m.mergedHeads
+	return run != nil && m.window(run[0]) == c.first && int(c.docs) == m.headDocuments*m.mergedHeads
 }
 
 // offerMerged takes a file that was merged of segments of the state. It is false when the merged segment
@@ -24,7 +24,7 @@ func (m *Machine) offerMerged(fresh []segmentSource) bool {
 	if m.layout < layoutSegments {
 		return false
 	}
-	if run := m.mergeRun(); run == nil || run[0].Base() != fresh[0].Base() {
+	if run := m.mergeRun(); run == nil || m.window(run[0]) != fresh[0].Base() {
 		return false // they were files when the merge began, and are exchanged or moved
 	}
 	m.merged = fresh[0].sealed
@@ -50,7 +50,10 @@ func (a *applier) forgetMerged(row segmentRow, first, end uint64) error {
 	if err := a.tx.DeleteRange(segmentKey(first+1), segmentKey(end)); err != nil {
 		return err
 	}
-	if err := a.tx.DeleteRange(pieceKey(first, 0, 0), pieceKey(first, row.docs, 0)); err != nil {
+	if err := a.tx.DeleteRange(pieceKey(first, 0, 0), pieceKey(first, row.tag(), 0)); err != nil {
+		return err
+	}
+	if err := a.tx.DeleteRange(pieceKey(first, row.tag()+1, 0), pieceKey(first+1, 0, 0)); err != nil {
 		return err
 	}
 	return a.tx.DeleteRange(pieceKey(first+1, 0, 0), pieceKey(end, 0, 0))
@@ -71,14 +74,18 @@ func (m *Machine) finishMerge(s *sealed, row segmentRow, first uint64) {
 	_ = s.file.move(row.reader(first, m.store.Read)) // as in finishMove
 	_ = m.folder().Remove(s.name)
 	m.mu.Lock()
-	at := slices.IndexFunc(m.segments, func(o segmentSource) bool { return o.Base() == first })
-	old := m.segments[at : at+m.mergedHeads]
+	at := slices.IndexFunc(m.segments, func(o segmentSource) bool { return o.Base() >= first })
+	end := at + 1
+	for end < len(m.segments) && m.segments[end].Base() < first+s.width {
+		end++
+	}
+	old := m.segments[at:end]
 	s.stored = true
-	m.segments = slices.Concat(m.segments[:at], []segmentSource{{s}}, m.segments[at+m.mergedHeads:])
+	m.segments = slices.Concat(m.segments[:at], []segmentSource{{s}}, m.segments[end:])
 	if m.merged == s {
 		m.merged = nil
 	}
 	m.changed.Broadcast()
 	m.mu.Unlock()
-	_ = releaseAll(old)
+	_ = errors.Join(releaseAll(old), s.release())
 }

@@ -26,18 +26,28 @@ const movePartBytes = 8 << 20
 // moveCommand moves a part of a segment into the state; the last one removes the documents' rows.
 type moveCommand struct {
 	first  uint64 // document
-	docs   uint32
+	docs   uint32 // numbers, gaps included
 	format byte   // segment.Version
 	digest uint64 // of the leader's segment
 	part   uint32
 	parts  uint32
+	// generation is not 0 when it replaces a segment by what is left of it.
+	generation byte
+}
+
+func (c moveCommand) row(size, digest uint64) segmentRow {
+	return segmentRow{docs: c.docs, size: size, digest: digest, generation: c.generation}
 }
 
 func (c moveCommand) encode() []byte {
 	b := binary.AppendUvarint([]byte{commandVersion, commandMove}, c.first)
 	b = append(binary.AppendUvarint(b, uint64(c.docs)), c.format)
 	b = binary.BigEndian.AppendUint64(b, c.digest)
-	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(c.part)), uint64(c.parts))
+	b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(c.part)), uint64(c.parts))
+	if c.generation > 0 {
+		b = append(b, c.generation)
+	}
+	return b
 }
 
 // decodeMove reads a command behind its header; the error is errCommand.
@@ -46,6 +56,11 @@ func decodeMove(b []byte) (moveCommand, error) {
 	c := moveCommand{first: r.Uvarint(1 << 62), docs: uint32(r.Uvarint(segment.DocumentsMax)), format: r.Byte(255)}
 	c.digest = binary.BigEndian.Uint64(r.Fixed(8))
 	c.part, c.parts = uint32(r.Uvarint(1<<31)), uint32(r.Uvarint(1<<31))
+	if r.More() {
+		if c.generation = r.Byte(generationMax); c.generation == 0 {
+			r.Fail()
+		}
+	}
 	if err := r.Done(); err != nil || c.docs == 0 || c.part >= c.parts {
 		return c, errCommand
 	}
@@ -99,18 +114,19 @@ func (a *applier) move(b []byte) ([]byte, error) {
 	if c.format > segment.Version {
 		return nil, fmt.Errorf("%w: a segment of format %d", errCommandVersion, c.format)
 	}
+	if c.generation > 0 {
+		// The last part comes with the records.
+		if ok, err := a.rewrites(c); err != nil || !ok || a.moved || a.disposed || c.part+1 == c.parts {
+			return resultRefused, err
+		}
+		return resultDone, a.moveRewritten(c)
+	}
 	sealing := c.first == a.m.moved && int(c.docs) == a.m.headDocuments && c.first+uint64(c.docs) <= a.before
 	if a.layout < layoutSegments || a.moved || !sealing && !a.m.merges(c) || c.format != segment.Version {
 		return resultRefused, nil
 	}
-	if c.part > 0 {
-		v, err := a.tx.Get([]byte{tableSealing})
-		if errors.Is(err, raftfsm.ErrNotFound) || err == nil && string(v) != string(c.encode()) {
-			return resultRefused, nil
-		}
-		if err != nil {
-			return nil, err
-		}
+	if ok, err := a.continues(c); err != nil || !ok {
+		return resultRefused, err
 	}
 	for {
 		s, err := a.m.awaitFile(c.first, int(c.docs))
@@ -131,9 +147,21 @@ func (a *applier) move(b []byte) ([]byte, error) {
 	}
 }
 
+// continues tells whether a part follows the one before.
+func (a *applier) continues(c moveCommand) (bool, error) {
+	if c.part == 0 {
+		return true, nil
+	}
+	v, err := a.tx.Get([]byte{tableSealing})
+	if errors.Is(err, raftfsm.ErrNotFound) {
+		return false, nil
+	}
+	return string(v) == string(c.encode()), err
+}
+
 // movePart writes the rows of a part.
 func (a *applier) movePart(s *sealed, c moveCommand) error {
-	row := segmentRow{docs: c.docs, size: uint64(s.file.Size()), digest: s.Digest()}
+	row := c.row(uint64(s.file.Size()), s.Digest())
 	pieces := uint64(row.pieces())
 	from, to := uint32(pieces*uint64(c.part)/uint64(c.parts)), uint32(pieces*uint64(c.part+1)/uint64(c.parts))
 	last := c.part+1 == c.parts
@@ -154,7 +182,7 @@ func (a *applier) movePart(s *sealed, c moveCommand) error {
 			return fmt.Errorf("index: move documents from %d on: %w", c.first, err)
 		}
 		sum.write(b)
-		key := pieceKey(c.first, c.docs, n)
+		key := pieceKey(c.first, row.tag(), n)
 		if n < from {
 			// Equal, unless the node was restarted with a build that compresses otherwise.
 			if v, err := a.tx.Get(key); err == nil && string(v) == string(b) {
@@ -195,7 +223,8 @@ func (a *applier) forgetParts() error {
 	if err != nil {
 		return fmt.Errorf("index: the row of an unfinished move: %w", err)
 	}
-	return a.tx.DeleteRange(pieceKey(old.first, old.docs, 0), pieceKey(old.first, old.docs+1, 0))
+	tag := old.row(0, 0).tag()
+	return a.tx.DeleteRange(pieceKey(old.first, tag, 0), pieceKey(old.first, tag+1, 0))
 }
 
 // segmentSum is the digest of a segment, which leaves out the footer.
@@ -223,6 +252,9 @@ func (a *applier) finishMove(s *sealed, row segmentRow, first uint64) error {
 		return err
 	}
 	s.hold()
+	if row.generation > 0 {
+		return a.forgetRewritten(s, row, first)
+	}
 	if first < a.m.moved {
 		a.m.replaceRun()
 		a.tx.OnCommit(func() { a.m.finishMerge(s, row, first) })
@@ -266,12 +298,12 @@ func (m *Machine) awaitFile(first uint64, docs int) (*sealed, error) {
 		if m.failed != nil {
 			return nil, m.failed
 		}
-		if s := m.merged; s != nil && s.Base() == first && s.Len() == docs && m.damaged != s {
+		if s := m.merged; s != nil && s.Base() == first && int(s.width) == docs && m.damaged != s {
 			s.hold()
 			return s, nil
 		}
 		for _, s := range m.segments {
-			if s.Base() == first && s.Len() == docs && !s.stored && m.damaged != s.sealed {
+			if s.Base() == first && int(s.width) == docs && !s.stored && m.damaged != s.sealed {
 				s.hold()
 				return s.sealed, nil
 			}

@@ -47,6 +47,22 @@ func rowsOf(t testing.TB, d *fsmtest.Driver, table byte) int {
 	return n
 }
 
+// stateBut is the rows of the state but those of a table, which depend on when the entries came.
+func stateBut(t testing.TB, d *fsmtest.Driver, table byte) string {
+	t.Helper()
+	var all []byte
+	for _, r := range [][2]byte{{0, table}, {table + 1, 255}} {
+		err := eachRow(d.Machine().(*Machine).store, []byte{r[0]}, []byte{r[1]}, func(key, value []byte) error {
+			all = fmt.Appendf(all, "%x %x\n", key, value)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return string(all)
+}
+
 var moveQueries = []shardQuery{
 	{limit: 100},
 	{text: "because", limit: 7, exact: true},
@@ -191,7 +207,7 @@ func TestStateOfAnUpgradedShardIsThatOfANewOne(t *testing.T) {
 	old.Apply(encodeLayout(layoutNewest))
 	settled(t, old)
 	settled(t, young)
-	if old.StateHash() != young.StateHash() {
+	if stateBut(t, old, tableMark) != stateBut(t, young, tableMark) {
 		t.Error("the states differ")
 	}
 }
@@ -276,6 +292,7 @@ func TestMovesThatDoNotFitAreRefused(t *testing.T) {
 	}
 	try("before the layout", move.encode())
 	d.Apply(encodeLayout(layoutNewest))
+	d.Apply(retentionHeader(retentionMark))
 	before = d.StateHash()
 	for what, c := range map[string]moveCommand{
 		"gap": {first: 4, docs: 4, format: segment.Version, parts: 1}, "size": {docs: 8, format: segment.Version, parts: 1},
@@ -495,7 +512,7 @@ func TestRestoreSegments(t *testing.T) {
 		if err := to.Restore(from.Backup(rows)...); err != nil {
 			t.Fatal(err)
 		}
-		if from.StateHash() != to.StateHash() {
+		if stateBut(t, from, tableClock) != stateBut(t, to, tableClock) {
 			t.Error("the rows are not the same")
 		}
 		for range 2 {

@@ -11,10 +11,14 @@ import (
 var _ raftfsm.Restorer = (*Machine)(nil)
 
 // BackupRanges implements raftfsm.Restorer: segments, each directory row behind its pieces, then the
-// documents that are not sealed. All else follows from them.
+// documents that are not sealed, then what tells when they arrived. All else follows from them.
 func (m *Machine) BackupRanges() [][2][]byte {
 	return [][2][]byte{
-		{{tablePiece}, {tablePiece + 1}}, {{tableSegment}, {tableSegment + 1}}, {{tableDocument}, {tableDocument + 1}}, {{tableBatch}, {tableBatch + 1}},
+		{{tablePiece}, {tablePiece + 1}},
+		{{tableSegment}, {tableSegment + 1}},
+		{{tableDocument}, {tableDocument + 1}},
+		{{tableBatch}, {tableBatch + 1}},
+		{{tableMark}, {tableMark + 1}},
 	}
 }
 
@@ -67,4 +71,4 @@ func (m *Machine) RestoreRows(tx *raftfsm.Tx, _ raftfsm.Entry, rows []raftfsm.Ro
 }
 
 // RestoreEnd implements raftfsm.Restorer.
-func (m *Machine) RestoreEnd(*raftfsm.Tx, raftfsm.Entry) error { return nil }
+func (m *Machine) RestoreEnd(tx *raftfsm.Tx, e raftfsm.Entry) error { return m.resumeClock(tx, e) }

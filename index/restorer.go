@@ -14,26 +14,43 @@ import (
 type restorer struct {
 	*applier
 	opened []segmentSource
+	// directory are the rows of those that are opened.
+	directory []segmentRow
+	width     uint64 // numbers of these segments, and of those of which nothing is left
 	// Whether documents that are stored together have come; unless known, earlier steps may have brought some.
 	batches, known bool
 }
 
 func (r *restorer) row(row raftfsm.Row) error {
-	if r.layout < layoutNewest {
-		// A restore begins only when all members know this layout.
-		if err := r.changeLayout(layoutNewest); err != nil {
-			return err
-		}
+	if err := r.raise(); err != nil {
+		return err
 	}
 	switch {
+	case row.Key[0] == tableMark:
+		k, err := decodeMark(row.Key, row.Value)
+		if err == nil && k.number > r.next {
+			err = fmt.Errorf("index: a mark of arrivals is of document %d, which is not there", k.number)
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", raftfsm.ErrRestoreRefused, err)
+		}
+		return r.tx.Set(row.Key, row.Value)
 	case row.Key[0] == tablePiece && len(row.Key) == 17 && len(row.Value) > 0 && len(row.Value) <= pieceBytes:
 		return r.tx.Set(row.Key, row.Value)
-	case row.Key[0] == tableSegment && string(row.Key) == string(segmentKey(r.next)) && len(r.stored) == 0 && r.m.moved+r.openedDocuments() == r.next:
+	case row.Key[0] == tableSegment && string(row.Key) == string(segmentKey(r.next)) && len(r.stored) == 0 && r.m.moved+r.width == r.next:
 		return r.segment(row)
 	case string(row.Key) == string(batchKey(r.next)):
 		return r.batch(row)
 	}
 	return fmt.Errorf("%w: the row %x is in the place of document %d", raftfsm.ErrRestoreRefused, row.Key, r.next)
+}
+
+// raise sets the newest layout. A restore begins only when all members know it.
+func (r *restorer) raise() error {
+	if r.layout >= layoutNewest {
+		return nil
+	}
+	return r.changeLayout(layoutNewest)
 }
 
 // batch takes documents that are stored together.
@@ -64,6 +81,11 @@ func (r *restorer) ownRow(row raftfsm.Row) error {
 	if r.batches || string(row.Key) != string(documentKey(r.next)) {
 		return fmt.Errorf("%w: the row %x is in the place of document %d", raftfsm.ErrRestoreRefused, row.Key, r.next)
 	}
+	if len(row.Value) == 0 {
+		if err := r.raise(); err != nil {
+			return err
+		}
+	}
 	if r.layout >= layoutBatches {
 		if err := r.tx.Set(row.Key, row.Value); err != nil {
 			return err
@@ -72,7 +94,13 @@ func (r *restorer) ownRow(row raftfsm.Row) error {
 	return r.document(row.Value)
 }
 
+// document takes one, or without bytes the place of one that was disposed of.
 func (r *restorer) document(enc []byte) error {
+	if len(enc) == 0 {
+		r.stored, r.rows = append(r.stored, Document{}), append(r.rows, nil)
+		r.next++
+		return nil
+	}
 	d, err := DecodeDocument(enc)
 	if err != nil || !indexable(&d) {
 		return fmt.Errorf("%w: document %d cannot be read", raftfsm.ErrRestoreRefused, r.next)
@@ -89,18 +117,15 @@ func (r *restorer) document(enc []byte) error {
 	return r.store(enc, &d)
 }
 
-func (r *restorer) openedDocuments() (n uint64) {
-	for _, s := range r.opened {
-		n += uint64(s.Len())
-	}
-	return n
-}
-
 // segment takes a segment whose pieces are there.
 func (r *restorer) segment(row raftfsm.Row) error {
 	what, err := decodeSegmentRow(row.Value)
 	if err != nil {
 		return fmt.Errorf("%w: %w", raftfsm.ErrRestoreRefused, err)
+	}
+	if what.size == 0 {
+		r.next, r.width = r.next+uint64(what.docs), r.width+uint64(what.docs)
+		return r.tx.Set(row.Key, row.Value)
 	}
 	read := func(key []byte, use func([]byte) error) error {
 		v, err := r.tx.Get(key)
@@ -113,7 +138,8 @@ func (r *restorer) segment(row raftfsm.Row) error {
 	s, err := r.m.openData(data, r.next, int(what.docs))
 	if err == nil {
 		s.stored = true
-		r.opened = append(r.opened, segmentSource{s})
+		r.opened, r.width = append(r.opened, segmentSource{s}), r.width+s.width
+		r.directory = append(r.directory, what)
 		if err = s.Verify(); err == nil && s.Digest() != what.digest {
 			err = fmt.Errorf("%w: it has another digest", segment.ErrCorrupt)
 		}
@@ -130,15 +156,14 @@ func (r *restorer) segment(row raftfsm.Row) error {
 
 // finish lists the segments when they are committed.
 func (r *restorer) finish() error {
-	if len(r.opened) == 0 {
+	if r.width == 0 {
 		return nil
 	}
-	for _, s := range r.opened {
-		row := segmentRow{docs: uint32(s.Len()), size: uint64(s.file.Size()), digest: s.Digest()}
-		first := s.Base()
+	for i, s := range r.opened {
+		row, first := r.directory[i], s.Base()
 		r.tx.OnCommit(func() { _ = s.file.move(row.reader(first, r.m.store.Read)) }) // there is no file to close
 	}
-	end := r.m.moved + r.openedDocuments()
+	end := r.m.moved + r.width
 	r.tx.OnCommit(func() { r.m.restored(r.opened, end) })
 	return r.tx.Set([]byte{tableCount}, binary.BigEndian.AppendUint64(nil, r.next))
 }

@@ -30,7 +30,9 @@ const (
 	layoutSegments = 1
 	// layoutBatches is the layout in which documents that are not sealed are stored as their commands.
 	layoutBatches = 2
-	layoutNewest  = layoutBatches
+	// layoutRetention is that in which documents may be disposed of, and their arrival is marked.
+	layoutRetention = 2
+	layoutNewest    = 2
 )
 
 // LayoutAt is the newest layout that builds of a level of the protocol know; 0 is the first.
@@ -46,28 +48,52 @@ func LayoutAt(level int) byte {
 
 // segmentRow says what a segment of the state is.
 type segmentRow struct {
-	docs   uint32
-	size   uint64
+	docs   uint32 // numbers, gaps included
+	size   uint64 // 0 when no document is left
 	digest uint64 // segment.Digest
+	// generation tells what is left of a segment from what was there before.
+	generation byte
 }
 
-const segmentRowVersion = 1
+const (
+	segmentRowVersion   = 1
+	segmentRowRetention = 2 // one of which documents were disposed of
+	// generationMax is how far generations go; then they begin at 1 again.
+	generationMax = 2
+)
+
+// next is the generation of what replaces the segment.
+func (r segmentRow) next() byte { return r.generation%generationMax + 1 }
+
+// tag tells the pieces of segments with the same first document apart.
+func (r segmentRow) tag() uint32 { return r.docs | uint32(r.generation)<<24 }
 
 func segmentKey(first uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{tableSegment}, first)
 }
 
 func (r segmentRow) encode() []byte {
-	b := binary.BigEndian.AppendUint32([]byte{segmentRowVersion}, r.docs)
-	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, r.size), r.digest)
+	version := byte(segmentRowVersion)
+	if r.generation > 0 {
+		version = segmentRowRetention
+	}
+	b := binary.BigEndian.AppendUint32([]byte{version}, r.docs)
+	b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, r.size), r.digest)
+	if version == segmentRowRetention {
+		b = append(b, r.generation)
+	}
+	return b
 }
 
 func decodeSegmentRow(b []byte) (segmentRow, error) {
-	if len(b) != 21 || b[0] != segmentRowVersion {
+	if !(len(b) == 21 && b[0] == segmentRowVersion || len(b) == 22 && b[0] == segmentRowRetention) {
 		return segmentRow{}, errors.New("index: the row of a segment is damaged, or newer than this build")
 	}
 	r := segmentRow{docs: binary.BigEndian.Uint32(b[1:]), size: binary.BigEndian.Uint64(b[5:]), digest: binary.BigEndian.Uint64(b[13:])}
-	if r.docs == 0 || r.docs > segment.DocumentsMax || r.size == 0 {
+	if b[0] == segmentRowRetention {
+		r.generation = b[21]
+	}
+	if r.docs == 0 || r.docs > segment.DocumentsMax || (r.size == 0) && b[0] == segmentRowVersion || r.generation > generationMax {
 		return segmentRow{}, errors.New("index: the row of a segment is damaged")
 	}
 	return r, nil
@@ -76,10 +102,10 @@ func decodeSegmentRow(b []byte) (segmentRow, error) {
 // pieces is how many rows the bytes take.
 func (r segmentRow) pieces() uint32 { return uint32((r.size + pieceBytes - 1) / pieceBytes) }
 
-// pieceKey is the key of a piece of the segment of so many documents.
-func pieceKey(first uint64, docs, n uint32) []byte {
+// pieceKey is the key of a piece of the segment with the tag.
+func pieceKey(first uint64, tag, n uint32) []byte {
 	b := binary.BigEndian.AppendUint64([]byte{tablePiece}, first)
-	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, docs), n)
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, tag), n)
 }
 
 // reader reads the row's segment through read, which calls use with the value at a key.
@@ -140,7 +166,7 @@ var lendBuffers = sync.Pool{New: func() any { return new([]byte) }}
 // piece calls use with a whole piece.
 func (r rowReaderAt) piece(n uint32, use func([]byte) error) error {
 	want := min(pieceBytes, int(r.row.size-uint64(n)*pieceBytes))
-	err := r.read(pieceKey(r.first, r.row.docs, n), func(v []byte) error {
+	err := r.read(pieceKey(r.first, r.row.tag(), n), func(v []byte) error {
 		if len(v) != want {
 			return fmt.Errorf("%w: piece %d has %d bytes, not %d", segment.ErrCorrupt, n, len(v), want)
 		}
@@ -231,6 +257,10 @@ func (m *Machine) openRows(count uint64) (open []segmentSource, end uint64, err 
 		if err != nil {
 			return open, 0, err
 		}
+		if row.size == 0 {
+			end += uint64(row.docs)
+			continue
+		}
 		s, err := m.openData(&segmentData{r: row.reader(end, m.store.Read), size: int64(row.size)}, end, int(row.docs))
 		if err == nil && s.Digest() != row.digest {
 			err = errors.Join(fmt.Errorf("%w: it has another digest", segment.ErrCorrupt), s.release())
@@ -245,18 +275,29 @@ func (m *Machine) openRows(count uint64) (open []segmentSource, end uint64, err 
 	return open, end, it.Error()
 }
 
-// noteDeleted says where rows were, perhaps in an earlier process, of documents that are in segments of the state, and
-// of segments that others have replaced.
-func (m *Machine) noteDeleted(segments []segmentSource) {
-	end := storedEnd(segments)
+// noteDeleted says where rows were, perhaps in an earlier process, of documents that are in segments of the state, which
+// have numbers below end, and of segments that others have replaced or of which nothing is left.
+func (m *Machine) noteDeleted(segments []segmentSource, end uint64) {
 	if end == 0 {
 		return
 	}
 	m.store.Deleted(documentKey(0), documentKey(end))
+	m.store.Deleted(batchKey(0), batchKey(end))
+	next := uint64(0)
 	for _, s := range segments {
-		if s.stored && s.Len() > m.headDocuments {
-			m.store.Deleted(pieceKey(s.Base()+1, 0, 0), pieceKey(s.Base()+uint64(s.Len()), 0, 0))
+		if !s.stored {
+			break
 		}
+		if s.Base() > next {
+			m.store.Deleted(pieceKey(next, 0, 0), pieceKey(s.Base(), 0, 0))
+		}
+		next = s.Base() + s.width
+		if int(s.width) > m.headDocuments {
+			m.store.Deleted(pieceKey(s.Base()+1, 0, 0), pieceKey(next, 0, 0))
+		}
+	}
+	if next < end {
+		m.store.Deleted(pieceKey(next, 0, 0), pieceKey(end, 0, 0))
 	}
 }
 

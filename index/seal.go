@@ -29,6 +29,9 @@ type sealed struct {
 	*segment.Segment
 	name string
 	file *segmentData
+	// width is how many numbers it has, from its base on. Those that no document has are of documents
+	// that were disposed of.
+	width uint64
 	// replaced says that a merge has removed its rows.
 	replaced atomic.Bool
 	// stored says that it is a part of the replicated state; the machine's mu guards it.
@@ -80,20 +83,22 @@ func parseSegmentName(name string) (base uint64, docs int, ok bool) {
 // openSegments opens the segments of the state, then files without a gap, the largest there is at
 // each place. It removes all other files: those that were merged or moved, and those that the replicated
 // state does not reach. The documents are still there to build them again.
-func (m *Machine) openSegments(count uint64) (open []segmentSource, end uint64, err error) {
+func (m *Machine) openSegments(count uint64, layout byte) (open []segmentSource, moved, end uint64, err error) {
 	names, err := m.folder().List()
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
 	at := map[uint64][]int{} // base -> numbers of documents
 	for _, name := range names {
-		if base, docs, ok := parseSegmentName(name); ok {
+		// A merged file is of the segments of one state, and not of documents as such, once some are disposed of.
+		if base, docs, ok := parseSegmentName(name); ok && (layout < layoutRetention || docs <= m.headDocuments) {
 			at[base] = append(at[base], docs)
 		}
 	}
-	if open, end, err = m.openRows(count); err != nil {
-		return nil, 0, err
+	if open, moved, err = m.openRows(count); err != nil {
+		return nil, 0, 0, err
 	}
+	end = moved
 	used := map[string]bool{}
 	for found := true; found; {
 		found = false
@@ -108,7 +113,7 @@ func (m *Machine) openSegments(count uint64) (open []segmentSource, end uint64, 
 				continue
 			}
 			if err != nil {
-				return nil, 0, errors.Join(err, releaseAll(open))
+				return nil, 0, 0, errors.Join(err, releaseAll(open))
 			}
 			open, found = append(open, segmentSource{s}), true
 			used[s.name] = true
@@ -119,11 +124,11 @@ func (m *Machine) openSegments(count uint64) (open []segmentSource, end uint64, 
 	for _, name := range names {
 		if !used[name] {
 			if err := m.folder().Remove(name); err != nil {
-				return nil, 0, errors.Join(err, releaseAll(open))
+				return nil, 0, 0, errors.Join(err, releaseAll(open))
 			}
 		}
 	}
-	return open, end, m.dropOldSegments()
+	return open, moved, end, m.dropOldSegments()
 }
 
 func releaseAll(all []segmentSource) error {
@@ -150,7 +155,10 @@ func (m *Machine) folder() *raftfsm.Folder { return m.store.Folder() }
 
 // openSegment opens the file of a segment. It is held once, for who lists it.
 func (m *Machine) openSegment(base uint64, docs int) (*sealed, error) {
-	name := segmentName(base, docs)
+	return m.openFile(segmentName(base, docs), base, docs)
+}
+
+func (m *Machine) openFile(name string, base uint64, docs int) (*sealed, error) {
 	f, err := m.folder().Open(name)
 	if err != nil {
 		return nil, err
@@ -166,27 +174,15 @@ func (m *Machine) openSegment(base uint64, docs int) (*sealed, error) {
 // openData opens a segment wherever it is. It is held once.
 func (m *Machine) openData(data *segmentData, base uint64, docs int) (*sealed, error) {
 	s, err := segment.Open(data, data.Size(), m.cache)
-	if err == nil && (s.Base() != base || s.Len() != docs) {
+	if err == nil && (s.Base() != base || s.Len() > docs) {
 		err = fmt.Errorf("%w: it has %d documents from %d on", segment.ErrCorrupt, s.Len(), s.Base())
 	}
 	if err != nil {
 		return nil, err
 	}
-	out := &sealed{Segment: s, file: data, damaged: m.noteDamage}
+	out := &sealed{Segment: s, file: data, width: uint64(docs), damaged: m.noteDamage}
 	out.hold()
 	return out, nil
-}
-
-// storedEnd is how many documents are in segments of the state, which come first.
-func storedEnd(all []segmentSource) uint64 {
-	end := uint64(0)
-	for _, s := range all {
-		if !s.stored {
-			break
-		}
-		end += uint64(s.Len())
-	}
-	return end
 }
 
 // seal turns frozen heads into segments until the machine stops. Load starts it.
@@ -256,9 +252,9 @@ func (m *Machine) isStopping() bool {
 func (m *Machine) sealHead(h *head) (*sealed, error) {
 	in := h.input()
 	in.Terms = m.inTurns(in.Terms)
-	err := m.folder().Write(segmentName(h.base, len(h.docs)), func(w io.Writer) error { return segment.Build(w, in) })
+	err := m.folder().Write(segmentName(h.base, int(h.span)), func(w io.Writer) error { return segment.Build(w, in) })
 	if err != nil {
 		return nil, fmt.Errorf("index: seal documents from %d on: %w", h.base, err)
 	}
-	return m.openSegment(h.base, len(h.docs))
+	return m.openSegment(h.base, int(h.span))
 }

@@ -151,7 +151,7 @@ func (s *shardSearch) open(ctx context.Context, n int, least int64) error {
 // cacheKey names the query where a source has the same for it at any time.
 func (s *shardSearch) cacheKey(src source) string {
 	sealed, ok := src.(segmentSource)
-	if !ok || s.window.since > src.base() || s.window.bound < src.base()+uint64(sealed.Len()) {
+	if !ok || s.window.since > src.base() || s.window.bound < src.base()+sealed.width {
 		return ""
 	}
 	return s.query.named()

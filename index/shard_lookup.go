@@ -82,12 +82,9 @@ func (s headSource) lookup(p *plan, prefixes map[*plan][]string, terms lookupTer
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	docs := s.docs
-	lo, hi := w.within(s.head.base, len(docs))
 	e := evaluator{leaves: headLeaves{s.head}, prefixes: prefixes}
 	err = lookupIn(&e, p, terms, func(n int, bm *roaring.Bitmap) error {
-		if lo > 0 || hi < uint64(len(docs)) {
-			bm = roaring.And(bm, interval(uint32(lo), uint32(hi)))
-		}
+		bm = s.inWindow(bm, &w)
 		if count := bm.GetCardinality(); count > 0 {
 			all = append(all, sourceFound{digest: n, count: count, locals: topOf(docs, s.newestBy, bm, w)})
 		}
@@ -97,10 +94,10 @@ func (s headSource) lookup(p *plan, prefixes map[*plan][]string, terms lookupTer
 }
 
 func (s segmentSource) lookup(p *plan, prefixes map[*plan][]string, terms lookupTerms, w window) (all []sourceFound, r hitReader, err error) {
-	lo, hi := w.within(s.Base(), s.Len())
+	lo, hi := w.within(s.Base(), s.width)
 	e := evaluator{leaves: segmentLeaves{s.Segment}, prefixes: prefixes}
 	err = lookupIn(&e, p, terms, func(n int, bm *roaring.Bitmap) error {
-		if lo > 0 || hi < uint64(s.Len()) {
+		if lo > 0 || hi < s.width {
 			var err error
 			if bm, err = s.Arrived(uint32(lo), uint32(hi), bm); err != nil {
 				return err

@@ -68,8 +68,8 @@ type window struct {
 }
 
 // within is the part of a source's documents that the window has, by their order of arrival.
-func (w *window) within(base uint64, documents int) (lo, hi uint64) {
-	end := base + uint64(documents)
+func (w *window) within(base, span uint64) (lo, hi uint64) {
+	end := base + span
 	return min(max(w.since, base), end) - base, min(max(w.bound, base), end) - base
 }
 
@@ -156,12 +156,7 @@ func (s headSource) search(p *plan, prefixes map[*plan][]string, w window) (*roa
 		return nil, nil, err
 	}
 	docs := s.docs
-	lo, hi := w.within(s.head.base, len(docs))
-	if lo > 0 || hi < uint64(len(docs)) {
-		bm = roaring.And(bm, interval(uint32(lo), uint32(hi)))
-	} else {
-		bm = bm.Clone() // it may be a posting, which grows
-	}
+	bm = s.inWindow(bm, &w)
 	return bm, &run{next: eachOf(topOf(docs, s.newestBy, bm, w)), hitReader: &headReader{docs: docs, rows: s.rows}}, nil
 }
 
@@ -270,7 +265,7 @@ func (s segmentSource) evaluate(p *plan, prefixes map[*plan][]string, w window) 
 	if err != nil {
 		return nil, nil, err
 	}
-	if lo, hi := w.within(s.Base(), s.Len()); (lo > 0 || hi < uint64(s.Len())) && !bm.IsEmpty() {
+	if lo, hi := w.within(s.Base(), s.width); (lo > 0 || hi < s.width) && !bm.IsEmpty() {
 		if bm, err = s.Arrived(uint32(lo), uint32(hi), bm); err != nil {
 			return nil, nil, err
 		}

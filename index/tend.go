@@ -97,11 +97,17 @@ func (m *Machine) mergedFile() []segmentSource {
 		return nil
 	}
 	for i, s := range m.segments {
-		if !s.stored && s.Len() > m.headDocuments {
+		if !s.stored && int(s.width) > m.headDocuments {
 			return m.segments[i : i+1]
 		}
 	}
 	return nil
+}
+
+// window is where the numbers of the merged segment begin that a segment is to be a part of.
+func (m *Machine) window(s segmentSource) uint64 {
+	size := uint64(m.headDocuments * m.mergedHeads)
+	return s.Base() / size * size
 }
 
 // mergeable is the first run of segments of one head each that make up a merged one. Which
@@ -114,16 +120,23 @@ func (m *Machine) mergeable() []segmentSource {
 	return m.mergeRun()
 }
 
+// mergeRun is that without regard to what this node has begun. Segments that retention has dropped are
+// missing in a run; with one that is left there is nothing to merge.
 func (m *Machine) mergeRun() []segmentSource {
-	for i := 0; i+m.mergedHeads <= len(m.segments); i++ {
-		run := m.segments[i : i+m.mergedHeads]
-		whole := run[0].Base()%uint64(m.headDocuments*m.mergedHeads) == 0
-		for _, s := range run {
-			whole = whole && s.Len() == m.headDocuments && (s.stored || m.layout < layoutSegments)
+	if m.pending != nil {
+		return nil
+	}
+	for i := 0; i < len(m.segments); {
+		first, n, whole := m.window(m.segments[i]), i, true
+		for ; n < len(m.segments) && m.window(m.segments[n]) == first; n++ {
+			s := m.segments[n]
+			whole = whole && int(s.width) == m.headDocuments && (s.stored || m.layout < layoutSegments)
 		}
-		if whole {
-			return run
+		end := first + uint64(m.headDocuments*m.mergedHeads)
+		if whole && (n-i == m.mergedHeads || n-i > 1 && m.layout >= layoutRetention && m.moved >= end) {
+			return m.segments[i:n]
 		}
+		i = n
 	}
 	return nil
 }
@@ -133,10 +146,10 @@ func (m *Machine) merge(run []segmentSource) ([]segmentSource, error) {
 	for i, s := range run {
 		parts[i] = s.Segment
 	}
-	base, docs := run[0].Base(), m.headDocuments*m.mergedHeads
+	base, docs := m.window(run[0]), m.headDocuments*m.mergedHeads
 	rest := m.unhurried()
 	err := m.folder().Write(segmentName(base, docs), func(w io.Writer) error {
-		return segment.Merge(w, parts, func() error {
+		return segment.Rewrite(w, base, parts, nil, func() error {
 			if m.isStopping() {
 				return errStopping
 			}
@@ -179,7 +192,7 @@ func (m *Machine) rebuild(old segmentSource) (fresh []segmentSource, err error) 
 		}
 	}()
 	rest := m.unhurried()
-	for from, end := old.Base(), old.Base()+uint64(old.Len()); from < end; {
+	for from, end := old.Base(), old.Base()+old.width; from < end; {
 		h := newHead(from)
 		to := min(from+uint64(m.headDocuments), end)
 		if err := m.readRows(from, to, func(chunk []Document, rows [][]byte) error {

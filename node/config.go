@@ -1,6 +1,7 @@
 package node
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/maestro-conductor/maestro/api/envoymap"
+	"github.com/maestro-conductor/maestro/index/disposition"
 	"github.com/maestro-conductor/maestro/internal/certs"
 	"github.com/maestro-conductor/maestro/internal/strictyaml"
 	"github.com/maestro-conductor/maestro/raftfsm"
@@ -57,6 +59,10 @@ type Config struct {
 	// service mean; in the configuration file, a relative one starts at its folder. It is read at
 	// the start. Default none, which switches that service off.
 	EnvoyMapping string `yaml:"envoy_mapping"`
+	// DispositionKey is the path of the Ed25519 key, in PEM, that signs the records of what retention has
+	// disposed of: disposition.key of maestro certs create, the same on every node; in the configuration file, a
+	// relative one starts at its folder. Default none; the node then disposes of nothing.
+	DispositionKey string `yaml:"disposition_key"`
 	// Groups are the Raft groups of each service. They are fixed when the region starts.
 	Groups GroupCounts `yaml:"groups"`
 	// Disk is how much room the node keeps on its disk.
@@ -165,6 +171,7 @@ func Settings() []Setting {
 		{"tls.key", "MAESTRO_TLS_KEY", "file of the node's private key", func(c *Config, v string) { c.TLS.Key = v }},
 		{"services", "MAESTRO_SERVICES", "services to run, separated by commas", func(c *Config, v string) { c.Services = splitList(v) }},
 		{"envoy_mapping", "MAESTRO_ENVOY_MAPPING", "file of the meaning of Envoy's descriptors", func(c *Config, v string) { c.EnvoyMapping = v }},
+		{"disposition_key", "MAESTRO_DISPOSITION_KEY", "file of the key that signs records of dispositions", func(c *Config, v string) { c.DispositionKey = v }},
 		{"log.level", "MAESTRO_LOG_LEVEL", "debug, info, warn or error", func(c *Config, v string) { c.Log.Level = v }},
 		{"log.format", "MAESTRO_LOG_FORMAT", "text or json", func(c *Config, v string) { c.Log.Format = v }},
 	}
@@ -251,7 +258,7 @@ var logLevels = map[string]slog.Level{
 func parseConfig(data []byte, dir string, o Overrides) (Config, []string) {
 	c := DefaultConfig()
 	problems := strictyaml.Decode(data, &c)
-	for _, p := range []*string{&c.DataDir, &c.TLS.CA, &c.TLS.Cert, &c.TLS.Key, &c.EnvoyMapping} {
+	for _, p := range []*string{&c.DataDir, &c.TLS.CA, &c.TLS.Cert, &c.TLS.Key, &c.EnvoyMapping, &c.DispositionKey} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
@@ -400,7 +407,18 @@ func (c Config) missingFiles() []string {
 	if _, problems := c.readEnvoyMapping(); problems != nil {
 		p = append(p, problems...)
 	}
+	if _, err := c.loadDispositionKey(); err != nil {
+		p.add("disposition_key: %v", err)
+	}
 	return p
+}
+
+// loadDispositionKey reads the key, if one is named.
+func (c Config) loadDispositionKey() (ed25519.PrivateKey, error) {
+	if c.DispositionKey == "" {
+		return nil, nil
+	}
+	return disposition.LoadKey(c.DispositionKey)
 }
 
 // readEnvoyMapping reads the file of EnvoyMapping, if one is named, and lists what is wrong.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/maestro-conductor/maestro/index"
@@ -105,11 +106,16 @@ func (n *Node) groups(r *record, tables *meta.Machine) []raftfsm.Group {
 			m := index.NewMachine(n.turnsOf(s.Group), cache)
 			groups = append(groups, raftfsm.Group{
 				ID: s.Group, Name: s.Name, Machine: m, Bulk: true,
-				OnLeader: func(ctx context.Context) { n.keepSegments(ctx, s.Group, m) },
+				OnLeader: func(ctx context.Context) {
+					var jobs sync.WaitGroup
+					jobs.Go(func() { n.keepRetention(ctx, r, s, m) })
+					n.keepSegments(ctx, s.Group, m)
+					jobs.Wait()
+				},
 			})
 			shards = append(shards, m)
 		}
-		n.registry.MustRegister(differingSegments(shards))
+		n.registry.MustRegister(differingSegments(shards), disposedDocuments(shards))
 	}
 	return groups
 }

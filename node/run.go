@@ -4,6 +4,7 @@ package node
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -50,6 +51,8 @@ type Node struct {
 	services *services
 	// started is closed once the groups run and the services stand.
 	started chan struct{}
+	// disposition signs what retention disposes of; nil on a node without the key.
+	disposition ed25519.PrivateKey
 	// pacer makes ingest give way to checks.
 	pacer *elastic.Pacer
 	host  *raftfsm.Host
@@ -112,6 +115,10 @@ func newNode(cfg Config, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	key, err := cfg.loadDispositionKey()
+	if err != nil {
+		return nil, fmt.Errorf("node: disposition_key: %w", err)
+	}
 	ln, err := net.Listen("tcp", cfg.Cluster.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("node: cluster.listen: %w", err)
@@ -121,7 +128,7 @@ func newNode(cfg Config, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, errors.Join(err, mux.Close())
 	}
-	n := &Node{cfg: cfg, log: log, clock: clk, registry: prometheus.NewRegistry(), tls: conf, boot: boot, envoy: envoy, started: make(chan struct{}), limiters: map[raftfsm.GroupID]*limiter.Machine{}}
+	n := &Node{cfg: cfg, log: log, clock: clk, registry: prometheus.NewRegistry(), tls: conf, boot: boot, envoy: envoy, started: make(chan struct{}), limiters: map[raftfsm.GroupID]*limiter.Machine{}, disposition: key}
 	n.services = &services{node: n}
 	n.pacer = newPacer(n)
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())

@@ -35,6 +35,8 @@ const (
 	LevelFailure = 6
 	// LevelBatches is the level from which on documents that are not sealed are stored in batches.
 	LevelBatches = 7
+	// LevelRetention is the level from which on documents are disposed of.
+	LevelRetention = 7
 	// LevelReadings is the level from which on members say how their replicas stand, so that any
 	// of them can answer a linearizable read.
 	LevelReadings = 7

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/maestro-conductor/maestro/index/disposition"
 	"github.com/maestro-conductor/maestro/internal/certs"
 )
 
@@ -26,6 +28,8 @@ func (a *app) certsCreateCommand() *cobra.Command {
 		Short: "Make a CA, an administrator's certificate and node certificates",
 		Long: `Make the certificates of a region in one folder: ca.pem and ca.key, admin.pem and admin.key,
 and NAME.pem and NAME.key for each --node, valid for its hosts (names and addresses that others dial).
+disposition.key, which every node needs a copy of, signs the records of what retention has disposed of;
+auditors verify them with disposition.pub.
 
 A CA that is there already is used, never replaced: repeat the command to add nodes. Keep ca.key and
 admin.key away from the nodes.`,
@@ -69,7 +73,7 @@ func createCertificates(dir string, nodes []string) ([]string, error) {
 	switch err := certs.CreateCA(dir); {
 	case err == nil:
 		created = append(created, certs.CAPath(dir))
-	case !errors.Is(err, certs.ErrExists) || len(requests) == 0:
+	case !errors.Is(err, certs.ErrExists) || len(requests) == 0 && disposition.Exists(dir):
 		return nil, err
 	}
 	if admin := certs.AdminPaths(dir); !admin.Exists() {
@@ -77,6 +81,12 @@ func createCertificates(dir string, nodes []string) ([]string, error) {
 			return nil, err
 		}
 		created = append(created, admin.Cert)
+	}
+	switch err := disposition.Create(dir); {
+	case err == nil:
+		created = append(created, filepath.Join(dir, disposition.KeyName))
+	case !errors.Is(err, disposition.ErrExists):
+		return nil, err
 	}
 	for _, r := range requests {
 		if err := certs.IssueNode(dir, r.name, r.hosts); err != nil {

@@ -14,8 +14,8 @@ import (
 )
 
 func (a *app) indexCommand() *cobra.Command {
-	cmd := a.group(&cobra.Command{Use: "index", Short: "Switch what the index takes and answers"})
-	cmd.AddCommand(a.indexWriteCommand())
+	cmd := a.group(&cobra.Command{Use: "index", Short: "Switch the index, and say how long it keeps documents"})
+	cmd.AddCommand(a.indexWriteCommand(), a.retentionCommand(), a.dispositionCommand())
 	return cmd
 }
 

@@ -82,7 +82,7 @@ func TestEveryCommandHasHelp(t *testing.T) {
 	isolate(t)
 	for _, c := range []string{
 		"dev", "node", "certs create", "cluster init", "cluster status", "cluster add", "cluster remove", "cluster replace", "cluster transfer", "check", "limit set", "limit list", "limit get", "limit usage", "limit delete", "limit top", "limit mode",
-		"limit reserve", "limit commit", "limit cancel", "limit refund", "limit acquire", "limit release", "index write",
+		"limit reserve", "limit commit", "limit cancel", "limit refund", "limit acquire", "limit release", "index write", "index retention set", "index retention list", "index retention remove", "index disposition verify",
 		"ingest", "search", "export", "lineage", "token create", "token list", "token revoke", "version", "completion",
 	} {
 		stdout, stderr, status := maestro(t, "", append(strings.Fields(c), "--help")...)
@@ -107,12 +107,22 @@ func TestCompletionScripts(t *testing.T) {
 
 func TestCertsCreate(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "certs")
-	if out, errs, status := maestro(t, "", "certs", "create", "--dir", dir, "--node", "node-1=127.0.0.1,localhost"); status != statusDone || strings.Count(out, "created") != 3 {
+	if out, errs, status := maestro(t, "", "certs", "create", "--dir", dir, "--node", "node-1=127.0.0.1,localhost"); status != statusDone || strings.Count(out, "created") != 4 {
 		t.Fatalf("first: %d %q %q", status, out, errs)
 	}
 	if out, errs, status := maestro(t, "", "certs", "create", "--dir", dir, "--node", "node-2=localhost", "-o", "json"); status != statusDone ||
 		out != `{"created":["`+dir+`/node-2.pem"]}`+"\n" && !strings.Contains(out, "node-2.pem") {
 		t.Fatalf("one more node: %d %q %q", status, out, errs)
+	}
+	// A region of before gets what it lacks.
+	if err := os.Remove(filepath.Join(dir, "disposition.key")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "disposition.pub")); err != nil {
+		t.Fatal(err)
+	}
+	if out, errs, status := maestro(t, "", "certs", "create", "--dir", dir); status != statusDone || strings.Count(out, "created") != 1 || !strings.Contains(out, "disposition.key") {
+		t.Fatalf("the key: %d %q %q", status, out, errs)
 	}
 	for _, args := range [][]string{{"--node", "node-1=localhost"}, nil} {
 		if _, errs, status := maestro(t, "", append([]string{"certs", "create", "--dir", dir}, args...)...); status != statusError || !strings.Contains(errs, "already exists") {

@@ -54,6 +54,16 @@ func TestVerifyAWholeBackup(t *testing.T) {
 	}
 }
 
+// Files of earlier formats are read as those of this one.
+func TestFilesOfEarlierFormats(t *testing.T) {
+	for format := range byte(Format + 2) {
+		_, err := newChunkReader(bytes.NewReader(fileHeader("meta", format)), "meta")
+		if known := format >= 1 && format <= Format; (err == nil) != known {
+			t.Errorf("format %d: %v", format, err)
+		}
+	}
+}
+
 // Every byte counts: whichever is changed, added or taken away, the file is named.
 func TestDamageIsFound(t *testing.T) {
 	dir, m := sample(t)
@@ -170,8 +180,8 @@ func FuzzManifest(f *testing.F) {
 
 // A file of rows can hold anything without being taken for more than it is.
 func FuzzChunks(f *testing.F) {
-	f.Add(append(fileHeader("meta"), 0, 0, 0, 0, 0, 0, 0, 0))
-	f.Add(append(fileHeader("meta"), 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0))
+	f.Add(append(fileHeader("meta", Format), 0, 0, 0, 0, 0, 0, 0, 0))
+	f.Add(append(fileHeader("meta", Format), 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := newChunkReader(bytes.NewReader(b), "meta")
 		for err == nil {

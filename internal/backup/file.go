@@ -21,7 +21,7 @@ import (
 const chunkMax = 1 << 20
 
 var (
-	fileMagic  = [8]byte{'m', 'c', 'b', 'a', 'c', 'k', 'u', Format}
+	fileMagic  = [7]byte{'m', 'c', 'b', 'a', 'c', 'k', 'u'} // then the format
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
@@ -33,15 +33,21 @@ type chunkReader struct {
 
 func newChunkReader(r io.Reader, group string) (*chunkReader, error) {
 	c := &chunkReader{r: bufio.NewReaderSize(r, 64<<10)}
-	head := make([]byte, len(fileMagic)+1+len(group))
-	if _, err := io.ReadFull(c.r, head); err != nil || string(head) != string(fileHeader(group)) {
+	head := make([]byte, len(fileMagic)+2+len(group))
+	if _, err := io.ReadFull(c.r, head); err != nil || !isHeader(head, group) {
 		return nil, fmt.Errorf("it does not begin as a file of the group %s", group)
 	}
 	return c, nil
 }
 
-func fileHeader(group string) []byte {
-	return append(append(fileMagic[:], byte(len(group))), group...)
+func fileHeader(group string, format byte) []byte {
+	return append(append(fileMagic[:], format, byte(len(group))), group...)
+}
+
+// isHeader takes a header of this format or an earlier one: what they allow is for the group to know.
+func isHeader(head []byte, group string) bool {
+	format := head[len(fileMagic)]
+	return format >= 1 && format <= Format && string(head) == string(fileHeader(group, format))
 }
 
 // next returns a chunk, which is good until the next call, or io.EOF.
@@ -164,7 +170,7 @@ func (w *writer) group(name string) (*groupFile, error) {
 		return nil, fmt.Errorf("backup: %w", err)
 	}
 	g.w = bufio.NewWriterSize(g.file, 256<<10)
-	return g, g.write(fileHeader(name))
+	return g, g.write(fileHeader(name, Format))
 }
 
 func (g *groupFile) write(b []byte) error {

@@ -13,6 +13,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/maestro-conductor/maestro/index/disposition"
 	"github.com/maestro-conductor/maestro/internal/certs"
 	"github.com/maestro-conductor/maestro/internal/client"
 )
@@ -147,6 +148,9 @@ func (r *Region) makeCertificates() error {
 			return err
 		}
 	}
+	if err := disposition.Create(dir); err != nil && !errors.Is(err, disposition.ErrExists) {
+		return err
+	}
 	for _, n := range r.State().Regions[0].Nodes {
 		if certs.NodePaths(dir, n.ID).Exists() {
 			continue
@@ -170,6 +174,7 @@ type nodeFile struct {
 	TLS     map[string]string `yaml:"tls"`
 	Disk    map[string]uint64 `yaml:"disk,omitempty"`
 	Envoy   string            `yaml:"envoy_mapping,omitempty"`
+	Key     string            `yaml:"disposition_key,omitempty"`
 }
 
 type seedEntry struct {
@@ -199,6 +204,7 @@ func (r *Region) writeConfigs() error {
 		}
 		if !r.opts.Earlier {
 			// A developer's disk is often nearly full, and holds three nodes.
+			file.Key = filepath.Join(r.certsDir(), disposition.KeyName)
 			file.Disk = map[string]uint64{"ballast_bytes": 0, "low_bytes": 128 << 20}
 		}
 		data, err := yaml.Marshal(file)

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/maestro-conductor/maestro/index"
 	"github.com/maestro-conductor/maestro/limiter"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
@@ -46,7 +47,9 @@ func regionRules(t table) rules {
 	case tableTokens:
 		return rules{recordsMax: TokensMax, tombstonesMax: tombstonesMax, valid: validToken, dead: tokenDead}
 	case tableSettings:
-		return rules{recordsMax: settingsMax, tombstonesMax: tombstonesMax, valid: validSetting}
+		return rules{
+			recordsMax: settingsMax, apartMax: index.RetentionRulesMax, apart: isRetention, tombstonesMax: tombstonesMax, valid: validSetting,
+		}
 	case tableNodes:
 		return rules{recordsMax: NodesMax, tombstonesMax: tombstonesMax, valid: validNode}
 	case tablePlacement:

@@ -65,6 +65,10 @@ func validSetting(key string, value []byte) error {
 		_, err := indexMode.decode(value)
 		return err
 	}
+	if isRetention(key) {
+		_, err := decodeRetention(key, value)
+		return err
+	}
 	return fmt.Errorf("%w: setting %q is unknown to this build", errCodec, key)
 }
 

@@ -41,10 +41,13 @@ type Postings [Directions][]uint32
 
 // Input is what Build makes a segment of.
 type Input struct {
-	// Base is the number of the first document; the others follow without a gap.
+	// Base is the number from which arrival numbers count.
 	Base uint64
-	// Documents are by arrival number, 1 to DocumentsMax of them.
+	// Documents are in the order of their arrival, 1 to DocumentsMax of them; what counts them below
+	// counts places in it.
 	Documents []Document
+	// Numbers are the arrival numbers of the documents, ascending; nil when there is no gap.
+	Numbers []uint32
 	// Terms yields every term once, in ascending order, with the arrival numbers of its
 	// documents, ascending. Both are valid until the next one. The terms of all digests begin
 	// with DigestGroup, and their postings are by direction.
@@ -71,6 +74,10 @@ func Build(w io.Writer, in Input) error {
 	for l, a := range order {
 		local[a] = uint32(l)
 	}
+	arrival := func(place uint32) uint32 { return place }
+	if in.Numbers != nil {
+		arrival = func(place uint32) uint32 { return in.Numbers[place] }
+	}
 	var renumbered Postings
 	set := make([]uint64, (n+63)/64)
 	c := content{
@@ -78,7 +85,7 @@ func Build(w io.Writer, in Input) error {
 		docs: n,
 		number: func(l uint32) (number, error) {
 			d := &in.Documents[order[l]]
-			return number{time: d.Time, arrival: order[l], stamped: d.Stamped, cost: d.Cost, hasCost: d.HasCost, duration: d.Duration}, nil
+			return number{time: d.Time, arrival: arrival(order[l]), stamped: d.Stamped, cost: d.Cost, hasCost: d.HasCost, duration: d.Duration}, nil
 		},
 		terms: func(yield func([]byte, *Postings) error) error {
 			for term, arrivals := range in.Terms {

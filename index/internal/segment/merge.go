@@ -3,39 +3,62 @@ package segment
 import (
 	"bytes"
 	"container/heap"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 )
 
 // Merge writes one segment of several that follow each other without a gap. The result is to
 // the byte what Build makes of all their documents. pause, unless it is nil, is called every
 // so often, and ends the work with an error of its own.
 func Merge(w io.Writer, parts []*Segment, pause func() error) error {
-	m := merger{pause: pause}
-	if m.pause == nil {
-		m.pause = func() error { return nil }
-	}
 	docs := 0
 	for _, s := range parts {
 		if s.Base() != parts[0].Base()+uint64(docs) {
 			return fmt.Errorf("segment: %d does not follow document %d", s.Base(), docs)
 		}
-		m.parts = append(m.parts, part{Segment: s, reader: s.NewReader(), before: uint32(docs)})
 		docs += s.Len()
 	}
-	if docs == 0 || docs > DocumentsMax {
-		return fmt.Errorf("segment: cannot hold %d documents", docs)
+	if docs == 0 {
+		return errors.New("segment: nothing to merge")
+	}
+	return Rewrite(w, parts[0].Base(), parts, nil, pause)
+}
+
+// Rewrite writes one segment of the documents of several that keep accepts, by their local numbers;
+// nil accepts all. The parts are in the order of their numbers, and may have gaps between and in them; a document
+// keeps its number. The result is to the byte what Build makes of these documents.
+func Rewrite(w io.Writer, base uint64, parts []*Segment, keep func(part int, local uint32) bool, pause func() error) error {
+	m := merger{pause: pause, keep: keep}
+	if m.pause == nil {
+		m.pause = func() error { return nil }
+	}
+	if m.keep == nil {
+		m.keep = func(int, uint32) bool { return true }
+	}
+	docs, next := 0, base
+	for _, s := range parts {
+		if s.Base() < next || s.Base()+uint64(s.Len()) > base+DocumentsMax {
+			return fmt.Errorf("segment: %d documents from %d on do not fit behind %d", s.Len(), s.Base(), next)
+		}
+		m.parts = append(m.parts, part{Segment: s, reader: s.NewReader(), before: uint32(s.Base() - base)})
+		docs, next = docs+s.Len(), s.Base()+uint64(s.Len())
 	}
 	if err := m.order(docs); err != nil {
 		return err
 	}
-	c := content{base: parts[0].Base(), docs: docs, terms: m.terms, digests: m.digests, rest: m.rest, number: m.number}
+	if docs = len(m.from); docs == 0 {
+		return errors.New("segment: cannot hold no documents")
+	}
+	c := content{base: base, docs: docs, terms: m.terms, digests: m.digests, rest: m.rest, number: m.number}
 	return c.write(w)
 }
 
 // merger maps the documents and terms of parts to those of the whole.
 type merger struct {
 	pause func() error
+	keep  func(part int, local uint32) bool
 	parts []part
 	// from is the part that each document comes from; its place there follows, since the order
 	// of a part's documents stays.
@@ -48,7 +71,7 @@ type part struct {
 	*Segment
 	reader *Reader
 	before uint32   // arrival numbers of earlier parts
-	local  []uint32 // its local numbers -> those of the whole
+	local  []uint32 // its local numbers -> those of the whole, or left
 	digest []uint32 // ordinals of its digests -> those of the whole
 
 	// Blocks read last.
@@ -58,6 +81,9 @@ type part struct {
 	// at is the next document of each pass over them.
 	at [passes]uint32
 }
+
+// left is in the place of the number of a document that is left out.
+const left = math.MaxUint32
 
 // Passes over the documents: each asks for them in ascending order.
 const (
@@ -85,6 +111,9 @@ func (m *merger) order(docs int) error {
 		p := &m.parts[i]
 		p.local, p.numbersAt, p.ordinalsAt = make([]uint32, 0, p.Len()), -1, -1
 		c := &orderCursor{part: p, n: i}
+		if !c.skip(m.keep) {
+			continue
+		}
 		if h.err = c.move(); h.err != nil {
 			return h.err
 		}
@@ -95,7 +124,7 @@ func (m *merger) order(docs int) error {
 		c := h.cursors[0]
 		c.part.local = append(c.part.local, uint32(len(m.from)))
 		m.from = append(m.from, uint8(c.n))
-		if len(c.part.local) == c.part.Len() {
+		if !c.skip(m.keep) {
 			heap.Pop(&h)
 			continue
 		}
@@ -117,6 +146,14 @@ type orderCursor struct {
 	time       int64
 	known      bool // id and tenant have been read
 	id, tenant string
+}
+
+// skip passes over the documents that are left out; it is false at the end.
+func (c *orderCursor) skip(keep func(part int, local uint32) bool) bool {
+	for len(c.part.local) < c.part.Len() && !keep(c.n, uint32(len(c.part.local))) {
+		c.part.local = append(c.part.local, left)
+	}
+	return len(c.part.local) < c.part.Len()
 }
 
 func (c *orderCursor) move() error {
@@ -213,6 +250,9 @@ func (m *merger) terms(yield func([]byte, *Postings) error) error {
 				heap.Pop(&h)
 			}
 		}
+		if locals.empty() {
+			continue // all its documents are left out; nobody asks for the number that a digest had
+		}
 		if term[0] == DigestGroup {
 			digests++
 		}
@@ -227,6 +267,15 @@ func (m *merger) terms(yield func([]byte, *Postings) error) error {
 		}
 	}
 	return nil
+}
+
+func (p *Postings) empty() bool {
+	for i := range p {
+		if len(p[i]) > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // termCursor walks over the terms of a part, reading past the cache.
@@ -285,7 +334,9 @@ func (c *termCursor) add(locals *Postings) error {
 			return err
 		}
 		for _, n := range c.buf {
-			locals[direction] = append(locals[direction], c.part.local[n])
+			if n = c.part.local[n]; n != left {
+				locals[direction] = append(locals[direction], n)
+			}
 		}
 	}
 	return nil
@@ -313,6 +364,9 @@ func (h *byTerm) Pop() any {
 // place is where the next document of a pass comes from.
 func (m *merger) place(local uint32, pass int) (*part, uint32) {
 	p := &m.parts[m.from[local]]
+	for p.local[p.at[pass]] == left {
+		p.at[pass]++
+	}
 	at := p.at[pass]
 	p.at[pass]++
 	return p, at

@@ -30,7 +30,8 @@ type Document struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// id is unique in the tenant, at most 256 bytes; empty means the SHA-256 of the content.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// kind is "receipt", "event" or "decision".
+	// kind is "receipt", "event" or "decision". Answers have "disposition" too: a signed record of documents
+	// that retention has disposed of.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// tenant owns the document; empty means the caller's tenant.
 	Tenant string `protobuf:"bytes,3,opt,name=tenant,proto3" json:"tenant,omitempty"`
@@ -2503,6 +2504,377 @@ func (x *SetModeResponse) GetBefore() string {
 	return ""
 }
 
+// RetentionRule says how long documents are kept. One that names tenant and kind counts before one that
+// names the tenant, that before one that names the kind; without any, documents stay for ever.
+type RetentionRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenant is whose documents; empty is anyone's.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// kind is "receipt", "event" or "decision"; empty is any.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// age_seconds is how long they are kept after they were stored, at least 60; 0 is for ever.
+	AgeSeconds int64 `protobuf:"varint,3,opt,name=age_seconds,json=ageSeconds,proto3" json:"age_seconds,omitempty"`
+	// hold keeps all documents of the tenant, whatever other rules say; kind and age_seconds are empty then.
+	Hold bool `protobuf:"varint,4,opt,name=hold,proto3" json:"hold,omitempty"`
+	// name is TENANT/KIND with * for any, or TENANT/hold. It is in answers.
+	Name          string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetentionRule) Reset() {
+	*x = RetentionRule{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetentionRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetentionRule) ProtoMessage() {}
+
+func (x *RetentionRule) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetentionRule.ProtoReflect.Descriptor instead.
+func (*RetentionRule) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RetentionRule) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *RetentionRule) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *RetentionRule) GetAgeSeconds() int64 {
+	if x != nil {
+		return x.AgeSeconds
+	}
+	return 0
+}
+
+func (x *RetentionRule) GetHold() bool {
+	if x != nil {
+		return x.Hold
+	}
+	return false
+}
+
+func (x *RetentionRule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// ListRetentionRequest has nothing to say.
+type ListRetentionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRetentionRequest) Reset() {
+	*x = ListRetentionRequest{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRetentionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRetentionRequest) ProtoMessage() {}
+
+func (x *ListRetentionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRetentionRequest.ProtoReflect.Descriptor instead.
+func (*ListRetentionRequest) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{32}
+}
+
+// ListRetentionResponse is all rules, by name.
+type ListRetentionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Rules []*RetentionRule       `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	// version grows with each change of the rules; records of dispositions name it.
+	Version       uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRetentionResponse) Reset() {
+	*x = ListRetentionResponse{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRetentionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRetentionResponse) ProtoMessage() {}
+
+func (x *ListRetentionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRetentionResponse.ProtoReflect.Descriptor instead.
+func (*ListRetentionResponse) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ListRetentionResponse) GetRules() []*RetentionRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *ListRetentionResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// SetRetentionRequest has the rules to make or replace.
+type SetRetentionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// rules is 1 to 900 of them.
+	Rules         []*RetentionRule `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRetentionRequest) Reset() {
+	*x = SetRetentionRequest{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRetentionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRetentionRequest) ProtoMessage() {}
+
+func (x *SetRetentionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRetentionRequest.ProtoReflect.Descriptor instead.
+func (*SetRetentionRequest) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *SetRetentionRequest) GetRules() []*RetentionRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+// SetRetentionResponse is the policy afterwards.
+type SetRetentionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rules         []*RetentionRule       `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRetentionResponse) Reset() {
+	*x = SetRetentionResponse{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRetentionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRetentionResponse) ProtoMessage() {}
+
+func (x *SetRetentionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRetentionResponse.ProtoReflect.Descriptor instead.
+func (*SetRetentionResponse) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *SetRetentionResponse) GetRules() []*RetentionRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *SetRetentionResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// RemoveRetentionRequest names rules.
+type RemoveRetentionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Names         []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveRetentionRequest) Reset() {
+	*x = RemoveRetentionRequest{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveRetentionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveRetentionRequest) ProtoMessage() {}
+
+func (x *RemoveRetentionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveRetentionRequest.ProtoReflect.Descriptor instead.
+func (*RemoveRetentionRequest) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *RemoveRetentionRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+// RemoveRetentionResponse is the policy afterwards.
+type RemoveRetentionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rules         []*RetentionRule       `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveRetentionResponse) Reset() {
+	*x = RemoveRetentionResponse{}
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveRetentionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveRetentionResponse) ProtoMessage() {}
+
+func (x *RemoveRetentionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mc_provenance_v1_provenance_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveRetentionResponse.ProtoReflect.Descriptor instead.
+func (*RemoveRetentionResponse) Descriptor() ([]byte, []int) {
+	return file_mc_provenance_v1_provenance_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *RemoveRetentionResponse) GetRules() []*RetentionRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *RemoveRetentionResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 var File_mc_provenance_v1_provenance_proto protoreflect.FileDescriptor
 
 const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
@@ -2705,7 +3077,28 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\"=\n" +
 	"\x0fSetModeResponse\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x16\n" +
-	"\x06before\x18\x02 \x01(\tR\x06before2\xc6\x04\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before\"\x84\x01\n" +
+	"\rRetentionRule\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1f\n" +
+	"\vage_seconds\x18\x03 \x01(\x03R\n" +
+	"ageSeconds\x12\x12\n" +
+	"\x04hold\x18\x04 \x01(\bR\x04hold\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\"\x16\n" +
+	"\x14ListRetentionRequest\"h\n" +
+	"\x15ListRetentionResponse\x125\n" +
+	"\x05rules\x18\x01 \x03(\v2\x1f.mc.provenance.v1.RetentionRuleR\x05rules\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"L\n" +
+	"\x13SetRetentionRequest\x125\n" +
+	"\x05rules\x18\x01 \x03(\v2\x1f.mc.provenance.v1.RetentionRuleR\x05rules\"g\n" +
+	"\x14SetRetentionResponse\x125\n" +
+	"\x05rules\x18\x01 \x03(\v2\x1f.mc.provenance.v1.RetentionRuleR\x05rules\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\".\n" +
+	"\x16RemoveRetentionRequest\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\"j\n" +
+	"\x17RemoveRetentionResponse\x125\n" +
+	"\x05rules\x18\x01 \x03(\v2\x1f.mc.provenance.v1.RetentionRuleR\x05rules\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion2\xef\x06\n" +
 	"\n" +
 	"Provenance\x12K\n" +
 	"\x06Ingest\x12\x1f.mc.provenance.v1.IngestRequest\x1a .mc.provenance.v1.IngestResponse\x12a\n" +
@@ -2714,7 +3107,10 @@ const file_mc_provenance_v1_provenance_proto_rawDesc = "" +
 	"\aLineage\x12 .mc.provenance.v1.LineageRequest\x1a!.mc.provenance.v1.LineageResponse\x12K\n" +
 	"\x06Lookup\x12\x1f.mc.provenance.v1.LookupRequest\x1a .mc.provenance.v1.LookupResponse\x12N\n" +
 	"\aGetMode\x12 .mc.provenance.v1.GetModeRequest\x1a!.mc.provenance.v1.GetModeResponse\x12N\n" +
-	"\aSetMode\x12 .mc.provenance.v1.SetModeRequest\x1a!.mc.provenance.v1.SetModeResponseBLZJgithub.com/maestro-conductor/maestro/api/gen/mc/provenance/v1;provenancev1b\x06proto3"
+	"\aSetMode\x12 .mc.provenance.v1.SetModeRequest\x1a!.mc.provenance.v1.SetModeResponse\x12`\n" +
+	"\rListRetention\x12&.mc.provenance.v1.ListRetentionRequest\x1a'.mc.provenance.v1.ListRetentionResponse\x12]\n" +
+	"\fSetRetention\x12%.mc.provenance.v1.SetRetentionRequest\x1a&.mc.provenance.v1.SetRetentionResponse\x12f\n" +
+	"\x0fRemoveRetention\x12(.mc.provenance.v1.RemoveRetentionRequest\x1a).mc.provenance.v1.RemoveRetentionResponseBLZJgithub.com/maestro-conductor/maestro/api/gen/mc/provenance/v1;provenancev1b\x06proto3"
 
 var (
 	file_mc_provenance_v1_provenance_proto_rawDescOnce sync.Once
@@ -2728,55 +3124,62 @@ func file_mc_provenance_v1_provenance_proto_rawDescGZIP() []byte {
 	return file_mc_provenance_v1_provenance_proto_rawDescData
 }
 
-var file_mc_provenance_v1_provenance_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_mc_provenance_v1_provenance_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_mc_provenance_v1_provenance_proto_goTypes = []any{
-	(*Document)(nil),              // 0: mc.provenance.v1.Document
-	(*Digest)(nil),                // 1: mc.provenance.v1.Digest
-	(*Cost)(nil),                  // 2: mc.provenance.v1.Cost
-	(*Record)(nil),                // 3: mc.provenance.v1.Record
-	(*IngestRequest)(nil),         // 4: mc.provenance.v1.IngestRequest
-	(*IngestResponse)(nil),        // 5: mc.provenance.v1.IngestResponse
-	(*Refusal)(nil),               // 6: mc.provenance.v1.Refusal
-	(*ShardPosition)(nil),         // 7: mc.provenance.v1.ShardPosition
-	(*IngestStreamRequest)(nil),   // 8: mc.provenance.v1.IngestStreamRequest
-	(*IngestStreamResponse)(nil),  // 9: mc.provenance.v1.IngestStreamResponse
-	(*SearchRequest)(nil),         // 10: mc.provenance.v1.SearchRequest
-	(*SearchResponse)(nil),        // 11: mc.provenance.v1.SearchResponse
-	(*Explain)(nil),               // 12: mc.provenance.v1.Explain
-	(*ShardExplain)(nil),          // 13: mc.provenance.v1.ShardExplain
-	(*Facet)(nil),                 // 14: mc.provenance.v1.Facet
-	(*FacetValue)(nil),            // 15: mc.provenance.v1.FacetValue
-	(*Histogram)(nil),             // 16: mc.provenance.v1.Histogram
-	(*Bucket)(nil),                // 17: mc.provenance.v1.Bucket
-	(*Total)(nil),                 // 18: mc.provenance.v1.Total
-	(*ShardStatus)(nil),           // 19: mc.provenance.v1.ShardStatus
-	(*LookupRequest)(nil),         // 20: mc.provenance.v1.LookupRequest
-	(*LookupResponse)(nil),        // 21: mc.provenance.v1.LookupResponse
-	(*DigestAnswer)(nil),          // 22: mc.provenance.v1.DigestAnswer
-	(*LineageRequest)(nil),        // 23: mc.provenance.v1.LineageRequest
-	(*LineageResponse)(nil),       // 24: mc.provenance.v1.LineageResponse
-	(*LineageStep)(nil),           // 25: mc.provenance.v1.LineageStep
-	(*LineageDigest)(nil),         // 26: mc.provenance.v1.LineageDigest
-	(*GetModeRequest)(nil),        // 27: mc.provenance.v1.GetModeRequest
-	(*GetModeResponse)(nil),       // 28: mc.provenance.v1.GetModeResponse
-	(*SetModeRequest)(nil),        // 29: mc.provenance.v1.SetModeRequest
-	(*SetModeResponse)(nil),       // 30: mc.provenance.v1.SetModeResponse
-	nil,                           // 31: mc.provenance.v1.Document.AttributesEntry
-	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
+	(*Document)(nil),                // 0: mc.provenance.v1.Document
+	(*Digest)(nil),                  // 1: mc.provenance.v1.Digest
+	(*Cost)(nil),                    // 2: mc.provenance.v1.Cost
+	(*Record)(nil),                  // 3: mc.provenance.v1.Record
+	(*IngestRequest)(nil),           // 4: mc.provenance.v1.IngestRequest
+	(*IngestResponse)(nil),          // 5: mc.provenance.v1.IngestResponse
+	(*Refusal)(nil),                 // 6: mc.provenance.v1.Refusal
+	(*ShardPosition)(nil),           // 7: mc.provenance.v1.ShardPosition
+	(*IngestStreamRequest)(nil),     // 8: mc.provenance.v1.IngestStreamRequest
+	(*IngestStreamResponse)(nil),    // 9: mc.provenance.v1.IngestStreamResponse
+	(*SearchRequest)(nil),           // 10: mc.provenance.v1.SearchRequest
+	(*SearchResponse)(nil),          // 11: mc.provenance.v1.SearchResponse
+	(*Explain)(nil),                 // 12: mc.provenance.v1.Explain
+	(*ShardExplain)(nil),            // 13: mc.provenance.v1.ShardExplain
+	(*Facet)(nil),                   // 14: mc.provenance.v1.Facet
+	(*FacetValue)(nil),              // 15: mc.provenance.v1.FacetValue
+	(*Histogram)(nil),               // 16: mc.provenance.v1.Histogram
+	(*Bucket)(nil),                  // 17: mc.provenance.v1.Bucket
+	(*Total)(nil),                   // 18: mc.provenance.v1.Total
+	(*ShardStatus)(nil),             // 19: mc.provenance.v1.ShardStatus
+	(*LookupRequest)(nil),           // 20: mc.provenance.v1.LookupRequest
+	(*LookupResponse)(nil),          // 21: mc.provenance.v1.LookupResponse
+	(*DigestAnswer)(nil),            // 22: mc.provenance.v1.DigestAnswer
+	(*LineageRequest)(nil),          // 23: mc.provenance.v1.LineageRequest
+	(*LineageResponse)(nil),         // 24: mc.provenance.v1.LineageResponse
+	(*LineageStep)(nil),             // 25: mc.provenance.v1.LineageStep
+	(*LineageDigest)(nil),           // 26: mc.provenance.v1.LineageDigest
+	(*GetModeRequest)(nil),          // 27: mc.provenance.v1.GetModeRequest
+	(*GetModeResponse)(nil),         // 28: mc.provenance.v1.GetModeResponse
+	(*SetModeRequest)(nil),          // 29: mc.provenance.v1.SetModeRequest
+	(*SetModeResponse)(nil),         // 30: mc.provenance.v1.SetModeResponse
+	(*RetentionRule)(nil),           // 31: mc.provenance.v1.RetentionRule
+	(*ListRetentionRequest)(nil),    // 32: mc.provenance.v1.ListRetentionRequest
+	(*ListRetentionResponse)(nil),   // 33: mc.provenance.v1.ListRetentionResponse
+	(*SetRetentionRequest)(nil),     // 34: mc.provenance.v1.SetRetentionRequest
+	(*SetRetentionResponse)(nil),    // 35: mc.provenance.v1.SetRetentionResponse
+	(*RemoveRetentionRequest)(nil),  // 36: mc.provenance.v1.RemoveRetentionRequest
+	(*RemoveRetentionResponse)(nil), // 37: mc.provenance.v1.RemoveRetentionResponse
+	nil,                             // 38: mc.provenance.v1.Document.AttributesEntry
+	(*timestamppb.Timestamp)(nil),   // 39: google.protobuf.Timestamp
 }
 var file_mc_provenance_v1_provenance_proto_depIdxs = []int32{
-	32, // 0: mc.provenance.v1.Document.time:type_name -> google.protobuf.Timestamp
+	39, // 0: mc.provenance.v1.Document.time:type_name -> google.protobuf.Timestamp
 	1,  // 1: mc.provenance.v1.Document.digests:type_name -> mc.provenance.v1.Digest
 	2,  // 2: mc.provenance.v1.Document.cost:type_name -> mc.provenance.v1.Cost
-	31, // 3: mc.provenance.v1.Document.attributes:type_name -> mc.provenance.v1.Document.AttributesEntry
+	38, // 3: mc.provenance.v1.Document.attributes:type_name -> mc.provenance.v1.Document.AttributesEntry
 	0,  // 4: mc.provenance.v1.IngestRequest.documents:type_name -> mc.provenance.v1.Document
 	3,  // 5: mc.provenance.v1.IngestRequest.records:type_name -> mc.provenance.v1.Record
 	6,  // 6: mc.provenance.v1.IngestResponse.refusals:type_name -> mc.provenance.v1.Refusal
 	7,  // 7: mc.provenance.v1.IngestResponse.positions:type_name -> mc.provenance.v1.ShardPosition
 	4,  // 8: mc.provenance.v1.IngestStreamRequest.batch:type_name -> mc.provenance.v1.IngestRequest
 	5,  // 9: mc.provenance.v1.IngestStreamResponse.batch:type_name -> mc.provenance.v1.IngestResponse
-	32, // 10: mc.provenance.v1.SearchRequest.from:type_name -> google.protobuf.Timestamp
-	32, // 11: mc.provenance.v1.SearchRequest.to:type_name -> google.protobuf.Timestamp
+	39, // 10: mc.provenance.v1.SearchRequest.from:type_name -> google.protobuf.Timestamp
+	39, // 11: mc.provenance.v1.SearchRequest.to:type_name -> google.protobuf.Timestamp
 	0,  // 12: mc.provenance.v1.SearchResponse.items:type_name -> mc.provenance.v1.Document
 	18, // 13: mc.provenance.v1.SearchResponse.total:type_name -> mc.provenance.v1.Total
 	19, // 14: mc.provenance.v1.SearchResponse.shards:type_name -> mc.provenance.v1.ShardStatus
@@ -2786,38 +3189,48 @@ var file_mc_provenance_v1_provenance_proto_depIdxs = []int32{
 	13, // 18: mc.provenance.v1.Explain.shards:type_name -> mc.provenance.v1.ShardExplain
 	15, // 19: mc.provenance.v1.Facet.values:type_name -> mc.provenance.v1.FacetValue
 	17, // 20: mc.provenance.v1.Histogram.buckets:type_name -> mc.provenance.v1.Bucket
-	32, // 21: mc.provenance.v1.Bucket.start:type_name -> google.protobuf.Timestamp
-	32, // 22: mc.provenance.v1.LookupRequest.since:type_name -> google.protobuf.Timestamp
-	32, // 23: mc.provenance.v1.LookupRequest.until:type_name -> google.protobuf.Timestamp
+	39, // 21: mc.provenance.v1.Bucket.start:type_name -> google.protobuf.Timestamp
+	39, // 22: mc.provenance.v1.LookupRequest.since:type_name -> google.protobuf.Timestamp
+	39, // 23: mc.provenance.v1.LookupRequest.until:type_name -> google.protobuf.Timestamp
 	22, // 24: mc.provenance.v1.LookupResponse.digests:type_name -> mc.provenance.v1.DigestAnswer
 	19, // 25: mc.provenance.v1.LookupResponse.shards:type_name -> mc.provenance.v1.ShardStatus
 	0,  // 26: mc.provenance.v1.DigestAnswer.documents:type_name -> mc.provenance.v1.Document
-	32, // 27: mc.provenance.v1.LineageRequest.since:type_name -> google.protobuf.Timestamp
-	32, // 28: mc.provenance.v1.LineageRequest.until:type_name -> google.protobuf.Timestamp
+	39, // 27: mc.provenance.v1.LineageRequest.since:type_name -> google.protobuf.Timestamp
+	39, // 28: mc.provenance.v1.LineageRequest.until:type_name -> google.protobuf.Timestamp
 	25, // 29: mc.provenance.v1.LineageResponse.steps:type_name -> mc.provenance.v1.LineageStep
 	26, // 30: mc.provenance.v1.LineageResponse.digests:type_name -> mc.provenance.v1.LineageDigest
 	2,  // 31: mc.provenance.v1.LineageResponse.costs:type_name -> mc.provenance.v1.Cost
 	19, // 32: mc.provenance.v1.LineageResponse.shards:type_name -> mc.provenance.v1.ShardStatus
 	0,  // 33: mc.provenance.v1.LineageStep.document:type_name -> mc.provenance.v1.Document
-	4,  // 34: mc.provenance.v1.Provenance.Ingest:input_type -> mc.provenance.v1.IngestRequest
-	8,  // 35: mc.provenance.v1.Provenance.IngestStream:input_type -> mc.provenance.v1.IngestStreamRequest
-	10, // 36: mc.provenance.v1.Provenance.Search:input_type -> mc.provenance.v1.SearchRequest
-	23, // 37: mc.provenance.v1.Provenance.Lineage:input_type -> mc.provenance.v1.LineageRequest
-	20, // 38: mc.provenance.v1.Provenance.Lookup:input_type -> mc.provenance.v1.LookupRequest
-	27, // 39: mc.provenance.v1.Provenance.GetMode:input_type -> mc.provenance.v1.GetModeRequest
-	29, // 40: mc.provenance.v1.Provenance.SetMode:input_type -> mc.provenance.v1.SetModeRequest
-	5,  // 41: mc.provenance.v1.Provenance.Ingest:output_type -> mc.provenance.v1.IngestResponse
-	9,  // 42: mc.provenance.v1.Provenance.IngestStream:output_type -> mc.provenance.v1.IngestStreamResponse
-	11, // 43: mc.provenance.v1.Provenance.Search:output_type -> mc.provenance.v1.SearchResponse
-	24, // 44: mc.provenance.v1.Provenance.Lineage:output_type -> mc.provenance.v1.LineageResponse
-	21, // 45: mc.provenance.v1.Provenance.Lookup:output_type -> mc.provenance.v1.LookupResponse
-	28, // 46: mc.provenance.v1.Provenance.GetMode:output_type -> mc.provenance.v1.GetModeResponse
-	30, // 47: mc.provenance.v1.Provenance.SetMode:output_type -> mc.provenance.v1.SetModeResponse
-	41, // [41:48] is the sub-list for method output_type
-	34, // [34:41] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	31, // 34: mc.provenance.v1.ListRetentionResponse.rules:type_name -> mc.provenance.v1.RetentionRule
+	31, // 35: mc.provenance.v1.SetRetentionRequest.rules:type_name -> mc.provenance.v1.RetentionRule
+	31, // 36: mc.provenance.v1.SetRetentionResponse.rules:type_name -> mc.provenance.v1.RetentionRule
+	31, // 37: mc.provenance.v1.RemoveRetentionResponse.rules:type_name -> mc.provenance.v1.RetentionRule
+	4,  // 38: mc.provenance.v1.Provenance.Ingest:input_type -> mc.provenance.v1.IngestRequest
+	8,  // 39: mc.provenance.v1.Provenance.IngestStream:input_type -> mc.provenance.v1.IngestStreamRequest
+	10, // 40: mc.provenance.v1.Provenance.Search:input_type -> mc.provenance.v1.SearchRequest
+	23, // 41: mc.provenance.v1.Provenance.Lineage:input_type -> mc.provenance.v1.LineageRequest
+	20, // 42: mc.provenance.v1.Provenance.Lookup:input_type -> mc.provenance.v1.LookupRequest
+	27, // 43: mc.provenance.v1.Provenance.GetMode:input_type -> mc.provenance.v1.GetModeRequest
+	29, // 44: mc.provenance.v1.Provenance.SetMode:input_type -> mc.provenance.v1.SetModeRequest
+	32, // 45: mc.provenance.v1.Provenance.ListRetention:input_type -> mc.provenance.v1.ListRetentionRequest
+	34, // 46: mc.provenance.v1.Provenance.SetRetention:input_type -> mc.provenance.v1.SetRetentionRequest
+	36, // 47: mc.provenance.v1.Provenance.RemoveRetention:input_type -> mc.provenance.v1.RemoveRetentionRequest
+	5,  // 48: mc.provenance.v1.Provenance.Ingest:output_type -> mc.provenance.v1.IngestResponse
+	9,  // 49: mc.provenance.v1.Provenance.IngestStream:output_type -> mc.provenance.v1.IngestStreamResponse
+	11, // 50: mc.provenance.v1.Provenance.Search:output_type -> mc.provenance.v1.SearchResponse
+	24, // 51: mc.provenance.v1.Provenance.Lineage:output_type -> mc.provenance.v1.LineageResponse
+	21, // 52: mc.provenance.v1.Provenance.Lookup:output_type -> mc.provenance.v1.LookupResponse
+	28, // 53: mc.provenance.v1.Provenance.GetMode:output_type -> mc.provenance.v1.GetModeResponse
+	30, // 54: mc.provenance.v1.Provenance.SetMode:output_type -> mc.provenance.v1.SetModeResponse
+	33, // 55: mc.provenance.v1.Provenance.ListRetention:output_type -> mc.provenance.v1.ListRetentionResponse
+	35, // 56: mc.provenance.v1.Provenance.SetRetention:output_type -> mc.provenance.v1.SetRetentionResponse
+	37, // 57: mc.provenance.v1.Provenance.RemoveRetention:output_type -> mc.provenance.v1.RemoveRetentionResponse
+	48, // [48:58] is the sub-list for method output_type
+	38, // [38:48] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_mc_provenance_v1_provenance_proto_init() }
@@ -2831,7 +3244,7 @@ func file_mc_provenance_v1_provenance_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mc_provenance_v1_provenance_proto_rawDesc), len(file_mc_provenance_v1_provenance_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -49,6 +49,14 @@ const (
 	ProvenanceGetModeProcedure = "/mc.provenance.v1.Provenance/GetMode"
 	// ProvenanceSetModeProcedure is the fully-qualified name of the Provenance's SetMode RPC.
 	ProvenanceSetModeProcedure = "/mc.provenance.v1.Provenance/SetMode"
+	// ProvenanceListRetentionProcedure is the fully-qualified name of the Provenance's ListRetention
+	// RPC.
+	ProvenanceListRetentionProcedure = "/mc.provenance.v1.Provenance/ListRetention"
+	// ProvenanceSetRetentionProcedure is the fully-qualified name of the Provenance's SetRetention RPC.
+	ProvenanceSetRetentionProcedure = "/mc.provenance.v1.Provenance/SetRetention"
+	// ProvenanceRemoveRetentionProcedure is the fully-qualified name of the Provenance's
+	// RemoveRetention RPC.
+	ProvenanceRemoveRetentionProcedure = "/mc.provenance.v1.Provenance/RemoveRetention"
 )
 
 // ProvenanceClient is a client for the mc.provenance.v1.Provenance service.
@@ -73,6 +81,13 @@ type ProvenanceClient interface {
 	// SetMode changes it: on every node that answers within a second. It is for administrators of
 	// the platform.
 	SetMode(context.Context, *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error)
+	// ListRetention tells how long documents are kept.
+	ListRetention(context.Context, *connect.Request[v1.ListRetentionRequest]) (*connect.Response[v1.ListRetentionResponse], error)
+	// SetRetention makes or replaces rules of retention; others stay. It is for administrators of the
+	// platform.
+	SetRetention(context.Context, *connect.Request[v1.SetRetentionRequest]) (*connect.Response[v1.SetRetentionResponse], error)
+	// RemoveRetention removes rules by name. It is for administrators of the platform.
+	RemoveRetention(context.Context, *connect.Request[v1.RemoveRetentionRequest]) (*connect.Response[v1.RemoveRetentionResponse], error)
 }
 
 // NewProvenanceClient constructs a client for the mc.provenance.v1.Provenance service. By default,
@@ -128,18 +143,39 @@ func NewProvenanceClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			connect.WithSchema(provenanceMethods.ByName("SetMode")),
 			connect.WithClientOptions(opts...),
 		),
+		listRetention: connect.NewClient[v1.ListRetentionRequest, v1.ListRetentionResponse](
+			httpClient,
+			baseURL+ProvenanceListRetentionProcedure,
+			connect.WithSchema(provenanceMethods.ByName("ListRetention")),
+			connect.WithClientOptions(opts...),
+		),
+		setRetention: connect.NewClient[v1.SetRetentionRequest, v1.SetRetentionResponse](
+			httpClient,
+			baseURL+ProvenanceSetRetentionProcedure,
+			connect.WithSchema(provenanceMethods.ByName("SetRetention")),
+			connect.WithClientOptions(opts...),
+		),
+		removeRetention: connect.NewClient[v1.RemoveRetentionRequest, v1.RemoveRetentionResponse](
+			httpClient,
+			baseURL+ProvenanceRemoveRetentionProcedure,
+			connect.WithSchema(provenanceMethods.ByName("RemoveRetention")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // provenanceClient implements ProvenanceClient.
 type provenanceClient struct {
-	ingest       *connect.Client[v1.IngestRequest, v1.IngestResponse]
-	ingestStream *connect.Client[v1.IngestStreamRequest, v1.IngestStreamResponse]
-	search       *connect.Client[v1.SearchRequest, v1.SearchResponse]
-	lineage      *connect.Client[v1.LineageRequest, v1.LineageResponse]
-	lookup       *connect.Client[v1.LookupRequest, v1.LookupResponse]
-	getMode      *connect.Client[v1.GetModeRequest, v1.GetModeResponse]
-	setMode      *connect.Client[v1.SetModeRequest, v1.SetModeResponse]
+	ingest          *connect.Client[v1.IngestRequest, v1.IngestResponse]
+	ingestStream    *connect.Client[v1.IngestStreamRequest, v1.IngestStreamResponse]
+	search          *connect.Client[v1.SearchRequest, v1.SearchResponse]
+	lineage         *connect.Client[v1.LineageRequest, v1.LineageResponse]
+	lookup          *connect.Client[v1.LookupRequest, v1.LookupResponse]
+	getMode         *connect.Client[v1.GetModeRequest, v1.GetModeResponse]
+	setMode         *connect.Client[v1.SetModeRequest, v1.SetModeResponse]
+	listRetention   *connect.Client[v1.ListRetentionRequest, v1.ListRetentionResponse]
+	setRetention    *connect.Client[v1.SetRetentionRequest, v1.SetRetentionResponse]
+	removeRetention *connect.Client[v1.RemoveRetentionRequest, v1.RemoveRetentionResponse]
 }
 
 // Ingest calls mc.provenance.v1.Provenance.Ingest.
@@ -177,6 +213,21 @@ func (c *provenanceClient) SetMode(ctx context.Context, req *connect.Request[v1.
 	return c.setMode.CallUnary(ctx, req)
 }
 
+// ListRetention calls mc.provenance.v1.Provenance.ListRetention.
+func (c *provenanceClient) ListRetention(ctx context.Context, req *connect.Request[v1.ListRetentionRequest]) (*connect.Response[v1.ListRetentionResponse], error) {
+	return c.listRetention.CallUnary(ctx, req)
+}
+
+// SetRetention calls mc.provenance.v1.Provenance.SetRetention.
+func (c *provenanceClient) SetRetention(ctx context.Context, req *connect.Request[v1.SetRetentionRequest]) (*connect.Response[v1.SetRetentionResponse], error) {
+	return c.setRetention.CallUnary(ctx, req)
+}
+
+// RemoveRetention calls mc.provenance.v1.Provenance.RemoveRetention.
+func (c *provenanceClient) RemoveRetention(ctx context.Context, req *connect.Request[v1.RemoveRetentionRequest]) (*connect.Response[v1.RemoveRetentionResponse], error) {
+	return c.removeRetention.CallUnary(ctx, req)
+}
+
 // ProvenanceHandler is an implementation of the mc.provenance.v1.Provenance service.
 type ProvenanceHandler interface {
 	// Ingest stores documents. Each is indexed, recognised as existing, or refused with its
@@ -199,6 +250,13 @@ type ProvenanceHandler interface {
 	// SetMode changes it: on every node that answers within a second. It is for administrators of
 	// the platform.
 	SetMode(context.Context, *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error)
+	// ListRetention tells how long documents are kept.
+	ListRetention(context.Context, *connect.Request[v1.ListRetentionRequest]) (*connect.Response[v1.ListRetentionResponse], error)
+	// SetRetention makes or replaces rules of retention; others stay. It is for administrators of the
+	// platform.
+	SetRetention(context.Context, *connect.Request[v1.SetRetentionRequest]) (*connect.Response[v1.SetRetentionResponse], error)
+	// RemoveRetention removes rules by name. It is for administrators of the platform.
+	RemoveRetention(context.Context, *connect.Request[v1.RemoveRetentionRequest]) (*connect.Response[v1.RemoveRetentionResponse], error)
 }
 
 // NewProvenanceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -250,6 +308,24 @@ func NewProvenanceHandler(svc ProvenanceHandler, opts ...connect.HandlerOption) 
 		connect.WithSchema(provenanceMethods.ByName("SetMode")),
 		connect.WithHandlerOptions(opts...),
 	)
+	provenanceListRetentionHandler := connect.NewUnaryHandler(
+		ProvenanceListRetentionProcedure,
+		svc.ListRetention,
+		connect.WithSchema(provenanceMethods.ByName("ListRetention")),
+		connect.WithHandlerOptions(opts...),
+	)
+	provenanceSetRetentionHandler := connect.NewUnaryHandler(
+		ProvenanceSetRetentionProcedure,
+		svc.SetRetention,
+		connect.WithSchema(provenanceMethods.ByName("SetRetention")),
+		connect.WithHandlerOptions(opts...),
+	)
+	provenanceRemoveRetentionHandler := connect.NewUnaryHandler(
+		ProvenanceRemoveRetentionProcedure,
+		svc.RemoveRetention,
+		connect.WithSchema(provenanceMethods.ByName("RemoveRetention")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/mc.provenance.v1.Provenance/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ProvenanceIngestProcedure:
@@ -266,6 +342,12 @@ func NewProvenanceHandler(svc ProvenanceHandler, opts ...connect.HandlerOption) 
 			provenanceGetModeHandler.ServeHTTP(w, r)
 		case ProvenanceSetModeProcedure:
 			provenanceSetModeHandler.ServeHTTP(w, r)
+		case ProvenanceListRetentionProcedure:
+			provenanceListRetentionHandler.ServeHTTP(w, r)
+		case ProvenanceSetRetentionProcedure:
+			provenanceSetRetentionHandler.ServeHTTP(w, r)
+		case ProvenanceRemoveRetentionProcedure:
+			provenanceRemoveRetentionHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -301,4 +383,16 @@ func (UnimplementedProvenanceHandler) GetMode(context.Context, *connect.Request[
 
 func (UnimplementedProvenanceHandler) SetMode(context.Context, *connect.Request[v1.SetModeRequest]) (*connect.Response[v1.SetModeResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.provenance.v1.Provenance.SetMode is not implemented"))
+}
+
+func (UnimplementedProvenanceHandler) ListRetention(context.Context, *connect.Request[v1.ListRetentionRequest]) (*connect.Response[v1.ListRetentionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.provenance.v1.Provenance.ListRetention is not implemented"))
+}
+
+func (UnimplementedProvenanceHandler) SetRetention(context.Context, *connect.Request[v1.SetRetentionRequest]) (*connect.Response[v1.SetRetentionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.provenance.v1.Provenance.SetRetention is not implemented"))
+}
+
+func (UnimplementedProvenanceHandler) RemoveRetention(context.Context, *connect.Request[v1.RemoveRetentionRequest]) (*connect.Response[v1.RemoveRetentionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mc.provenance.v1.Provenance.RemoveRetention is not implemented"))
 }

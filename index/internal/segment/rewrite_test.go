@@ -1,0 +1,69 @@
+package segment
+
+import (
+	"bytes"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// What is left of segments is to the byte the segment of the documents that are left, under their numbers,
+// and so it is when some of that is left out later.
+func TestRewriteIsBuildOfWhatIsKept(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		c := genCorpus(rt, 2, 400)
+		salt := rapid.IntRange(0, 1000).Draw(rt, "salt")
+		every := rapid.IntRange(2, 5).Draw(rt, "keep one of")
+		kept := func(n uint32) bool { return n == 1 || (int(n)*2654435761+salt)>>7%every == 0 }
+		cut := rapid.IntRange(1, len(c.docs)-1).Draw(rt, "cut")
+		first, second := corpus{c.base, c.docs[:cut]}, corpus{c.base + uint64(cut), c.docs[cut:]}
+		parts := []*Segment{open(rt, build(rt, first)), open(rt, build(rt, second))}
+		keep := func(part int, local uint32) bool {
+			_, arrival, err := parts[part].NewReader().Place(local)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			return kept(arrival + uint32(parts[part].Base()-c.base))
+		}
+		var got bytes.Buffer
+		if err := Rewrite(&got, c.base, parts, keep, nil); err != nil {
+			rt.Fatal(err)
+		}
+		want, numbers := corpus{base: c.base}, []uint32(nil)
+		for n := range c.docs {
+			if kept(uint32(n)) {
+				want.docs, numbers = append(want.docs, c.docs[n]), append(numbers, uint32(n))
+			}
+		}
+		in := want.input()
+		in.Numbers = numbers
+		var built bytes.Buffer
+		if err := Build(&built, in); err != nil {
+			rt.Fatal(err)
+		}
+		if !bytes.Equal(got.Bytes(), built.Bytes()) {
+			rt.Fatal("the bytes differ")
+		}
+		s := open(rt, got.Bytes())
+		checkTerms(rt, s, want, want.order())
+		for local, place := range want.order() {
+			if _, arrival, err := s.NewReader().Place(uint32(local)); err != nil || arrival != numbers[place] {
+				rt.Fatalf("document %d has number %d, %v; want %d", local, arrival, err, numbers[place])
+			}
+		}
+		var again bytes.Buffer
+		if err := Rewrite(&again, c.base, []*Segment{s}, nil, nil); err != nil || !bytes.Equal(again.Bytes(), got.Bytes()) {
+			rt.Fatalf("rewritten whole: %v", err)
+		}
+	})
+}
+
+func TestRewriteRefusesNothing(t *testing.T) {
+	s := open(t, build(t, example(20)))
+	if err := Rewrite(&bytes.Buffer{}, s.Base(), []*Segment{s}, func(int, uint32) bool { return false }, nil); err == nil {
+		t.Error("a segment without documents was written")
+	}
+	if err := Rewrite(&bytes.Buffer{}, s.Base()+1, []*Segment{s}, nil, nil); err == nil {
+		t.Error("a part before the beginning was taken")
+	}
+}
