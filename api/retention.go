@@ -39,7 +39,7 @@ func (s *server) setRetention(ctx context.Context, c *call, r *provenancev1.SetR
 	for i, rule := range r.GetRules() {
 		age := rule.GetAgeSeconds()
 		if age < 0 || age > int64(index.RetentionAgeMax/time.Second) {
-			return nil, refuse(reasonFieldMalformed, "rules[%d].ageSeconds: %d is not between 60 and 200 years; 0 is for ever", i, age)
+			return nil, refuse(reasonFieldMalformed, "rules[%d].ageSeconds: %d is not between 60 seconds and 200 years; 0 is for ever", i, age)
 		}
 		rules[i] = index.RetentionRule{Tenant: rule.GetTenant(), Kind: rule.GetKind(), Age: time.Duration(age) * time.Second, Hold: rule.GetHold()}
 		if err := rules[i].Check(); err != nil {

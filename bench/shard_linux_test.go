@@ -169,15 +169,20 @@ func (s *aloneShard) fill(b *testing.B, c *corpus.Corpus, documents int) {
 func (s *aloneShard) lead(b *testing.B) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
+	proposed := make(chan struct{}, 1) // after each of its commands
 	all.Go(func() {
 		s.machine.Lead(ctx, func() byte { return index.LayoutAt(raftfsm.LevelCurrent) }, func(ctx context.Context, command []byte) error {
 			_, err := s.Propose(ctx, 1, raftfsm.Command{Data: command})
+			select {
+			case proposed <- struct{}{}:
+			default:
+			}
 			return err
 		})
 	})
 	return func() {
 		for segments, want := s.segments(b); segments != want; segments, want = s.segments(b) {
-			time.Sleep(time.Second)
+			<-proposed
 		}
 		cancel()
 		all.Wait()

@@ -36,7 +36,7 @@ var RetentionKinds = []string{KindReceipt, KindEvent, KindDecision}
 
 var (
 	// ErrRetention means that a rule cannot be, or that there is none of a name.
-	ErrRetention = errors.New("index: no such rule of retention")
+	ErrRetention = errors.New("index: rule of retention refused")
 	// ErrRetentionKey means that the node has no key to sign records of dispositions with.
 	ErrRetentionKey = errors.New("index: the node has no key for records of dispositions")
 )

@@ -149,7 +149,7 @@ func (m *Machine) merge(run []segmentSource) ([]segmentSource, error) {
 	base, docs := m.window(run[0]), m.headDocuments*m.mergedHeads
 	rest := m.unhurried()
 	err := m.folder().Write(segmentName(base, docs), func(w io.Writer) error {
-		return segment.Rewrite(w, base, parts, nil, func() error {
+		return segment.Merge(w, base, parts, nil, func() error {
 			if m.isStopping() {
 				return errStopping
 			}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"math"
 	"os"
 	"runtime/debug"
 	"runtime/metrics"
@@ -13,8 +14,13 @@ import (
 const (
 	// memoryLeast is the smallest budget in which the caches are of use.
 	memoryLeast = 256 << 20
-	// heapEvery is how often the heap's limit is looked at.
-	heapEvery = 5 * time.Second
+	// heapEvery is how often the size of the heap is looked at: it changes within minutes.
+	heapEvery = time.Second
+	// heapGrowth is how much the heap may always grow between two garbage collections, within its share. A
+	// collection takes every processor that is free, which other processes see as busy, and each request that
+	// comes meanwhile waits; a small heap, collected whenever it has doubled, would be collected every
+	// second beside ingest. Larger saves little more and is memory that an idle node keeps.
+	heapGrowth = 128 << 20
 	// heapRoom is how much garbage there must be room for beside what lives, as a share of it: with less
 	// the collector would take the processor.
 	heapRoom = 4
@@ -40,25 +46,35 @@ func (c MemoryConfig) shares() memoryShares {
 	return s
 }
 
-// holdHeap has the collector keep the heap within its share until ctx ends. What lives there may need more: heads
-// and filters grow with the groups and documents of a node. Then the limit is above that, since a node that only
-// collects garbage serves nobody, and the metrics say so. A limit in the environment is left alone.
-func (n *Node) holdHeap(ctx context.Context) {
-	if os.Getenv("GOMEMLIMIT") != "" {
-		return
-	}
-	share := n.cfg.Memory.shares().heap
+// tendHeap sets how much the heap may grow between two collections, and keeps it within its share, until ctx
+// ends. What lives there may need more: heads and filters grow with the groups and documents of a node. Then
+// the limit is above that, since a node that only collects garbage serves nobody, and the metrics say so. GOGC
+// and GOMEMLIMIT in the environment go before.
+func (n *Node) tendHeap(ctx context.Context) {
+	share, percent := n.cfg.Memory.shares().heap, 100
 	tick := time.NewTicker(heapEvery)
 	defer tick.Stop()
 	for {
 		live := liveHeap()
-		debug.SetMemoryLimit(max(share, live+live/heapRoom))
+		if os.Getenv("GOMEMLIMIT") == "" {
+			debug.SetMemoryLimit(max(share, live+live/heapRoom))
+		}
+		// Setting it stops everything for a moment.
+		if want := collectAt(live); os.Getenv("GOGC") == "" && math.Abs(float64(want-percent)) > float64(percent)/10 {
+			percent = want
+			debug.SetGCPercent(want)
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// collectAt is by how many per cent the heap may grow when so many bytes of it are alive.
+func collectAt(live int64) int {
+	return int(max(100, 100*heapGrowth/max(live, heapGrowth/16)))
 }
 
 // liveHeap is what the last collection found alive, in bytes.

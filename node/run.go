@@ -155,7 +155,6 @@ func (n *Node) run(ctx context.Context) error {
 		return api.Serve(apiCtx, apiLn, n.apiTLS(), api.NewHandler(n.deps()), n.log)
 	})
 	all.Go(func() error { return serveAdmin(adminSrv, adminLn) })
-	all.Go(func() error { runCollector(ctx); return nil })
 	all.Go(func() error {
 		err := n.runCluster(ctx, func() { endAPI(); <-apiEnded })
 		endAPI()
@@ -185,7 +184,7 @@ func (n *Node) runCluster(ctx context.Context, drain func()) error {
 	var jobs sync.WaitGroup
 	jobs.Go(func() { fresh.run(freshCtx) })
 	jobs.Go(func() { n.pacer.Run(freshCtx) })
-	jobs.Go(func() { n.holdHeap(freshCtx) })
+	jobs.Go(func() { n.tendHeap(freshCtx) })
 	removed, err := n.follow(ctx)
 	switch {
 	case removed:

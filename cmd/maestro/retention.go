@@ -11,8 +11,10 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
 	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
+	"github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1/provenancev1connect"
 )
 
 func (a *app) retentionCommand() *cobra.Command {
@@ -56,18 +58,8 @@ rules; what is being disposed of at that moment, which takes some seconds, may s
 				return err
 			}
 		}
-		c, _, err := a.connect("")
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		ctx, cancel := a.request(ctx)
-		defer cancel()
-		resp, err := c.Provenance().SetRetention(ctx, connect.NewRequest(&provenancev1.SetRetentionRequest{Rules: []*provenancev1.RetentionRule{rule}}))
-		if err != nil {
-			return err
-		}
-		return a.print(resp.Msg, func(w io.Writer) { printRules(w, resp.Msg.GetRules(), resp.Msg.GetVersion()) })
+		return callRetention(ctx, a, provenancev1connect.ProvenanceClient.SetRetention,
+			&provenancev1.SetRetentionRequest{Rules: []*provenancev1.RetentionRule{rule}})
 	})
 	return cmd
 }
@@ -80,18 +72,7 @@ func (a *app) retentionListCommand() *cobra.Command {
 		Example: `  maestro index retention list -o json`,
 		Args:    cobra.NoArgs,
 		RunE: a.action(func(ctx context.Context, _ []string) error {
-			c, _, err := a.connect("")
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			ctx, cancel := a.request(ctx)
-			defer cancel()
-			resp, err := c.Provenance().ListRetention(ctx, connect.NewRequest(&provenancev1.ListRetentionRequest{}))
-			if err != nil {
-				return err
-			}
-			return a.print(resp.Msg, func(w io.Writer) { printRules(w, resp.Msg.GetRules(), resp.Msg.GetVersion()) })
+			return callRetention(ctx, a, provenancev1connect.ProvenanceClient.ListRetention, &provenancev1.ListRetentionRequest{})
 		}),
 	}
 }
@@ -106,20 +87,36 @@ rule, or none, then counts for their documents.`,
   maestro index retention remove beta/hold`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: a.action(func(ctx context.Context, names []string) error {
-			c, _, err := a.connect("")
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			ctx, cancel := a.request(ctx)
-			defer cancel()
-			resp, err := c.Provenance().RemoveRetention(ctx, connect.NewRequest(&provenancev1.RemoveRetentionRequest{Names: names}))
-			if err != nil {
-				return err
-			}
-			return a.print(resp.Msg, func(w io.Writer) { printRules(w, resp.Msg.GetRules(), resp.Msg.GetVersion()) })
+			return callRetention(ctx, a, provenancev1connect.ProvenanceClient.RemoveRetention, &provenancev1.RemoveRetentionRequest{Names: names})
 		}),
 	}
+}
+
+// rulesAnswer is what each of the calls answers with: the rules as they are then.
+type rulesAnswer[T any] interface {
+	*T
+	proto.Message
+	GetRules() []*provenancev1.RetentionRule
+	GetVersion() uint64
+}
+
+// callRetention makes a call and prints the rules.
+func callRetention[Req, Res any, R rulesAnswer[Res]](
+	ctx context.Context, a *app, call func(provenancev1connect.ProvenanceClient, context.Context, *connect.Request[Req]) (*connect.Response[Res], error), request *Req,
+) error {
+	c, _, err := a.connect("")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := a.request(ctx)
+	defer cancel()
+	resp, err := call(c.Provenance(), ctx, connect.NewRequest(request))
+	if err != nil {
+		return err
+	}
+	rules := R(resp.Msg)
+	return a.print(rules, func(w io.Writer) { printRules(w, rules.GetRules(), rules.GetVersion()) })
 }
 
 func printRules(w io.Writer, rules []*provenancev1.RetentionRule, version uint64) {

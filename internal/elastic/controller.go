@@ -10,9 +10,9 @@ const (
 	// percentile; larger lets ingest hurt checks for longer before it gives way.
 	Interval = 100 * time.Millisecond
 
-	// RateMin is what elastic work may always do, in bytes a second on one node: some three
+	// RateMin is what elastic work may always do, in bytes a second on one node: some five
 	// hundred documents. Smaller lets batches reach their deadlines, for which a thousand documents take
-	// four seconds; larger hurts checks where three nodes share two cores.
+	// two seconds; larger hurts checks where three nodes share two cores.
 	RateMin = 64 << 10
 	// rateBegin is the rate beside checks that were there before.
 	rateBegin = 4 * RateMin

@@ -9,27 +9,11 @@ import (
 	"math"
 )
 
-// Merge writes one segment of several that follow each other without a gap. The result is to
-// the byte what Build makes of all their documents. pause, unless it is nil, is called every
-// so often, and ends the work with an error of its own.
-func Merge(w io.Writer, parts []*Segment, pause func() error) error {
-	docs := 0
-	for _, s := range parts {
-		if s.Base() != parts[0].Base()+uint64(docs) {
-			return fmt.Errorf("segment: %d does not follow document %d", s.Base(), docs)
-		}
-		docs += s.Len()
-	}
-	if docs == 0 {
-		return errors.New("segment: nothing to merge")
-	}
-	return Rewrite(w, parts[0].Base(), parts, nil, pause)
-}
-
-// Rewrite writes one segment of the documents of several that keep accepts, by their local numbers;
+// Merge writes one segment of the documents of several that keep accepts, by their local numbers;
 // nil accepts all. The parts are in the order of their numbers, and may have gaps between and in them; a document
-// keeps its number. The result is to the byte what Build makes of these documents.
-func Rewrite(w io.Writer, base uint64, parts []*Segment, keep func(part int, local uint32) bool, pause func() error) error {
+// keeps its number. The result is to the byte what Build makes of these documents. pause, unless it is nil, is called every so often, and ends the
+// work with an error of its own.
+func Merge(w io.Writer, base uint64, parts []*Segment, keep func(part int, local uint32) bool, pause func() error) error {
 	m := merger{pause: pause, keep: keep}
 	if m.pause == nil {
 		m.pause = func() error { return nil }

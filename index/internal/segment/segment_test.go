@@ -380,47 +380,6 @@ func checkRanges(rt *rapid.T, s *Segment, c corpus) {
 	}
 }
 
-// cut splits a corpus into segments.
-func cut(rt *rapid.T, c corpus) (parts []corpus) {
-	for from := 0; from < len(c.docs); {
-		n := rapid.IntRange(1, len(c.docs)-from).Draw(rt, "part")
-		parts = append(parts, corpus{base: c.base + uint64(from), docs: c.docs[from : from+n]})
-		from += n
-	}
-	return parts
-}
-
-// What is merged is to the byte what is built of all documents at once.
-func TestMergeIsBuild(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		c := genCorpus(rt, 1, rapid.SampledFrom([]int{20, 150, 300, 2100}).Draw(rt, "most"))
-		var parts []*Segment
-		for _, part := range cut(rt, c) {
-			parts = append(parts, open(rt, build(rt, part)))
-		}
-		var merged bytes.Buffer
-		if err := Merge(&merged, parts, nil); err != nil {
-			rt.Fatal(err)
-		}
-		if !bytes.Equal(merged.Bytes(), build(rt, c)) {
-			check(rt, open(rt, merged.Bytes()), c)
-			rt.Fatalf("%d parts: other bytes", len(parts))
-		}
-	})
-}
-
-func TestMergeRefusesGapsAndStops(t *testing.T) {
-	c := example(500)
-	a := open(t, build(t, c))
-	if err := Merge(&bytes.Buffer{}, []*Segment{a, a}, nil); err == nil {
-		t.Error("a segment followed itself")
-	}
-	stop := errors.New("stop")
-	if err := Merge(&bytes.Buffer{}, []*Segment{a}, func() error { return stop }); !errors.Is(err, stop) {
-		t.Errorf("a merge that should stop: %v", err)
-	}
-}
-
 func TestBuildRefusesWhatItCannotHold(t *testing.T) {
 	list := func(terms ...string) iter.Seq2[[]byte, *Postings] {
 		return func(yield func([]byte, *Postings) bool) {

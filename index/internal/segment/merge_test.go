@@ -2,6 +2,7 @@ package segment
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -9,7 +10,7 @@ import (
 
 // What is left of segments is to the byte the segment of the documents that are left, under their numbers,
 // and so it is when some of that is left out later.
-func TestRewriteIsBuildOfWhatIsKept(t *testing.T) {
+func TestMergeIsBuildOfWhatIsKept(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		c := genCorpus(rt, 2, 400)
 		salt := rapid.IntRange(0, 1000).Draw(rt, "salt")
@@ -26,7 +27,7 @@ func TestRewriteIsBuildOfWhatIsKept(t *testing.T) {
 			return kept(arrival + uint32(parts[part].Base()-c.base))
 		}
 		var got bytes.Buffer
-		if err := Rewrite(&got, c.base, parts, keep, nil); err != nil {
+		if err := Merge(&got, c.base, parts, keep, nil); err != nil {
 			rt.Fatal(err)
 		}
 		want, numbers := corpus{base: c.base}, []uint32(nil)
@@ -52,7 +53,7 @@ func TestRewriteIsBuildOfWhatIsKept(t *testing.T) {
 			}
 		}
 		var again bytes.Buffer
-		if err := Rewrite(&again, c.base, []*Segment{s}, nil, nil); err != nil || !bytes.Equal(again.Bytes(), got.Bytes()) {
+		if err := Merge(&again, c.base, []*Segment{s}, nil, nil); err != nil || !bytes.Equal(again.Bytes(), got.Bytes()) {
 			rt.Fatalf("rewritten whole: %v", err)
 		}
 	})
@@ -60,10 +61,51 @@ func TestRewriteIsBuildOfWhatIsKept(t *testing.T) {
 
 func TestRewriteRefusesNothing(t *testing.T) {
 	s := open(t, build(t, example(20)))
-	if err := Rewrite(&bytes.Buffer{}, s.Base(), []*Segment{s}, func(int, uint32) bool { return false }, nil); err == nil {
+	if err := Merge(&bytes.Buffer{}, s.Base(), []*Segment{s}, func(int, uint32) bool { return false }, nil); err == nil {
 		t.Error("a segment without documents was written")
 	}
-	if err := Rewrite(&bytes.Buffer{}, s.Base()+1, []*Segment{s}, nil, nil); err == nil {
+	if err := Merge(&bytes.Buffer{}, s.Base()+1, []*Segment{s}, nil, nil); err == nil {
 		t.Error("a part before the beginning was taken")
+	}
+}
+
+// cut splits a corpus into segments.
+func cut(rt *rapid.T, c corpus) (parts []corpus) {
+	for from := 0; from < len(c.docs); {
+		n := rapid.IntRange(1, len(c.docs)-from).Draw(rt, "part")
+		parts = append(parts, corpus{base: c.base + uint64(from), docs: c.docs[from : from+n]})
+		from += n
+	}
+	return parts
+}
+
+// What is merged is to the byte what is built of all documents at once.
+func TestMergeIsBuild(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		c := genCorpus(rt, 1, rapid.SampledFrom([]int{20, 150, 300, 2100}).Draw(rt, "most"))
+		var parts []*Segment
+		for _, part := range cut(rt, c) {
+			parts = append(parts, open(rt, build(rt, part)))
+		}
+		var merged bytes.Buffer
+		if err := Merge(&merged, c.base, parts, nil, nil); err != nil {
+			rt.Fatal(err)
+		}
+		if !bytes.Equal(merged.Bytes(), build(rt, c)) {
+			check(rt, open(rt, merged.Bytes()), c)
+			rt.Fatalf("%d parts: other bytes", len(parts))
+		}
+	})
+}
+
+func TestMergeRefusesOverlapsAndStops(t *testing.T) {
+	c := example(500)
+	a := open(t, build(t, c))
+	if err := Merge(&bytes.Buffer{}, c.base, []*Segment{a, a}, nil, nil); err == nil {
+		t.Error("a segment followed itself")
+	}
+	stop := errors.New("stop")
+	if err := Merge(&bytes.Buffer{}, c.base, []*Segment{a}, nil, func() error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("a merge that should stop: %v", err)
 	}
 }
