@@ -11,7 +11,7 @@ FUZZTIME  ?= 20s
 # The earliest build whose nodes work in one region with this one.
 EARLIEST  ?= 869db08ed36f218313fc4ba8d562f5a5fe5d1bbf
 
-.PHONY: help build dev test lint generate bench bench-limiter bench-index chaos upgrade interop fuzz clean
+.PHONY: help build dev test lint generate bench bench-limiter bench-index bench-packages chaos upgrade interop fuzz clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ bench-limiter: build ## measure the limiter and its peers, which are fetched onc
 
 bench-index: build ## measure the index at ten million documents, and its peers at a million; BENCHFLAGS="-documents 1000000" for less
 	$(GO) run ./bench -binary $(BIN) -run 'index-.*' -documents 10000000 $(if $(NOPEERS),,-index-peers "$$(./scripts/indexpeers.sh)") $(BENCHFLAGS)
+
+bench-packages: build ## measure packages; BENCHFLAGS="-quick" for less
+	$(GO) run ./bench -binary $(BIN) -run 'packages-.*' $(BENCHFLAGS)
 
 chaos: build ## kill and pause the processes of a region for a minute and check the promises
 	$(GO) run ./jepsen -binary $(BIN) $(CHAOSFLAGS)
