@@ -113,16 +113,12 @@ func (s *schedule) judge(timed context.Context, step *mwpkg.Step) (StepReport, b
 		return skipped, true
 	case step.If != "":
 		condition, err := mwpkg.ParseCondition(step.If)
-		var holds bool
-		if err == nil {
-			holds, err = condition.Eval(s.values())
-		}
 		if err != nil {
 			skipped.Status, skipped.Reason, skipped.Detail = mwpkg.StatusFailed, ReasonCondition, err.Error()
 			return skipped, true
 		}
 		skipped.Detail = "the condition does not hold: " + step.If
-		return skipped, !holds
+		return skipped, !condition.Eval(s.values())
 	case step.Always:
 		return StepReport{}, false
 	}
