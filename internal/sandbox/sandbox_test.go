@@ -197,20 +197,20 @@ func TestTheMachineIsOutOfReach(t *testing.T) {
 	}
 	m := &machine{t: t, isolation: Full, work: t.TempDir()}
 	for script, want := range map[string]string{
-		"cat " + outside: "No such file",
-		"ln -s " + outside + " link; cat link":                                   "No such file",
-		"echo x > /usr/bin/x":                                                    "Read-only",
-		"echo x > /x":                                                            "Read-only",
-		"echo x > /etc/passwd":                                                   "Read-only",
-		"cat /etc/shadow":                                                        "No such file",
-		"ls /root /home /var":                                                    "No such file",
-		"kill -9 1; echo alive":                                                  "alive",
-		"ls -d /proc/" + strconv.Itoa(os.Getpid()):                               "No such file",
-		"mount -o remount,rw /usr":                                               "", // refused, in words that differ
-		"grep -h -e CapEff -e NoNewPrivs /proc/self/status":                      "CapEff:\t0000000000000000\nNoNewPrivs:\t1\n",
+		"cat " + outside:                                    "No such file",
+		"ln -s " + outside + " link; cat link":              "No such file",
+		"echo x > /usr/bin/x":                               "Read-only",
+		"echo x > /x":                                       "Read-only",
+		"echo x > /etc/passwd":                              "Read-only",
+		"cat /etc/shadow":                                   "No such file",
+		"ls /root /home /var":                               "No such file",
+		"kill -9 1; echo alive":                             "alive",
+		"ls -d /proc/" + strconv.Itoa(os.Getpid()):          "No such file",
+		"mount -o remount,rw /usr":                          "", // refused, in words that differ
+		"grep -h -e CapEff -e NoNewPrivs /proc/self/status": "CapEff:\t0000000000000000\nNoNewPrivs:\t1\n",
 		"unshare -Urm mount -o remount,bind,rw /usr && echo x > /usr/bin/x; ls /": "",
-		"id -u; id -un":                                                          "1000\nstep\n",
-		"cat /dev/urandom | head -c 1 > /dev/null && echo y > /dev/stdout":       "y\n",
+		"id -u; id -un": "1000\nstep\n",
+		"cat /dev/urandom | head -c 1 > /dev/null && echo y > /dev/stdout": "y\n",
 	} {
 		out, r := m.sh(script)
 		if !strings.Contains(out, want) || want == "" && r.ExitCode == 0 && !strings.Contains(script, "; ls /") {

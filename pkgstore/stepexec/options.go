@@ -21,7 +21,8 @@ const (
 	// MaxLog bounds what an attempt writes to its standard streams together, in bytes: log_too_large.
 	MaxLog = 1 << 20
 	// MaxFolder bounds the files of a run at any moment, in bytes, and MaxEntries their number:
-	// folder_too_large. One file is stopped at exactly MaxFolder, many are seen within MeasureEvery.
+	// folder_too_large. One file is stopped at exactly MaxFolder; all together are measured each
+	// MeasureEvery, or more rarely when that takes long, and at the end of each attempt.
 	MaxFolder    = 512 << 20
 	MaxEntries   = 20_000
 	MeasureEvery = 100 * time.Millisecond
