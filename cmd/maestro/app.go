@@ -92,7 +92,7 @@ Exit status: 0 done or allowed, 1 error, 2 mistake on the command line, 3 denied
 	a.group(root)
 	root.AddCommand(
 		a.devCommand(), a.nodeCommand(), a.certsCommand(), a.clusterCommand(), a.checkCommand(), a.sidecarCommand(), a.limitCommand(), a.indexCommand(),
-		a.ingestCommand(), a.searchCommand(), a.exportCommand(), a.lineageCommand(), a.tokenCommand(), a.versionCommand(), a.completionCommand(),
+		a.ingestCommand(), a.searchCommand(), a.exportCommand(), a.lineageCommand(), a.pkgCommand(), a.tokenCommand(), a.versionCommand(), a.completionCommand(),
 	)
 	return root
 }

@@ -23,7 +23,7 @@ func TestHostileSteps(t *testing.T) {
 	for name, c := range map[string]struct{ script, want string }{
 		"one large file":           {`exec head -c 1000000000 /dev/zero >"$MAESTRO_WORK/big"`, "failed s=failed(signal)"},
 		"many large files":         {`i=0; while :; do head -c 50000000 /dev/zero >"$MAESTRO_WORK/$i"; i=$((i + 1)); done`, "failed s=failed(folder_too_large)"},
-		"many files":               {`mkdir "$TMPDIR/m"; cd "$TMPDIR/m"; seq 1 1000000 | xargs touch`, "failed s=failed(folder_too_large)"},
+		"many files":               {`mkdir "$TMPDIR/m"; cd "$TMPDIR/m"; seq 1 30000 | xargs touch`, "failed s=failed(folder_too_large)"},
 		"endless output":           {`yes`, "failed s=failed(log_too_large)"},
 		"link as artifact":         {`ln -s ` + outside + ` "$MAESTRO_ARTIFACTS/report"`, "failed s=succeeded"},
 		"folder link as artifact":  {`ln -s / "$MAESTRO_ARTIFACTS/all"`, "failed s=succeeded"},
