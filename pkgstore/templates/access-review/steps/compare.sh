@@ -9,7 +9,7 @@ review=$MAESTRO_ARTIFACTS/review.csv
 awk -F , -v limit="$limit" '
 	/"/ { printf "line %d: quoted fields are not read\n", FNR > "/dev/stderr"; bad = 1; next }
 	FNR == 1 || NF == 0 { next }
-	NR == FNR {
+	FILENAME == ARGV[1] {
 		if ($4 != "keep" && $4 != "revoke") { printf "decisions, line %d: %s is neither keep nor revoke\n", FNR, $4 > "/dev/stderr"; bad = 1 }
 		if ($2 == $5) { printf "decisions, line %d: %s reviews their own access\n", FNR, $2 > "/dev/stderr"; bad = 1 }
 		decision[$1 FS $2 FS $3] = $4; reviewer[$1 FS $2 FS $3] = $5; next

@@ -25,7 +25,7 @@ known=$(awk 'END { print NR }' "$days.known")
 cut -f 2 "$MAESTRO_WORK/costs.tsv" | sort -u >"$MAESTRO_WORK/services"
 median() { sort -n | awk '{ v[NR] = $1 } END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 while read -r service; do
-	awk -F '\t' -v s="$service" 'NR == FNR { want[$1] = 1; next } $2 == s && $1 in want { sum[$1] += $3 } END { for (d in want) print sum[d] + 0 }' "$days.known" "$MAESTRO_WORK/costs.tsv" >"$MAESTRO_WORK/values"
+	awk -F '\t' -v s="$service" 'FILENAME == ARGV[1] { want[$1] = 1; next } $2 == s && $1 in want { sum[$1] += $3 } END { for (d in want) print sum[d] + 0 }' "$days.known" "$MAESTRO_WORK/costs.tsv" >"$MAESTRO_WORK/values"
 	now=$(awk -F '\t' -v s="$service" -v d="$day" '$2 == s && $1 == d { n += $3 } END { printf "%d", n }' "$MAESTRO_WORK/costs.tsv")
 	middle=$(median <"$MAESTRO_WORK/values")
 	spread=$(awk -v m="$middle" '{ x = $1 - m; print x < 0 ? -x : x }' "$MAESTRO_WORK/values" | median)

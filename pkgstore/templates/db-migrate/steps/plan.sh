@@ -12,7 +12,7 @@ else
 	die "nothing says what is applied: give database or applied"
 fi
 awk -F '\t' -v target="$TARGET" '
-	NR == FNR { if (NF >= 2) { applied[$1] = $2; if ($1 + 0 > last) last = $1 + 0 }; next }
+	FILENAME == ARGV[1] { if (NF >= 2) { applied[$1] = $2; if ($1 + 0 > last) last = $1 + 0 }; next }
 	$1 in applied { if (applied[$1] != $2) { printf "%s was applied as another file (%s)\n", $3, applied[$1] > "/dev/stderr"; bad = 1 }; seen[$1] = 1; next }
 	$1 + 0 < last { printf "%s would come before %04d, which is applied\n", $3, last > "/dev/stderr"; bad = 1; next }
 	$1 + 0 <= target + 0 { print }

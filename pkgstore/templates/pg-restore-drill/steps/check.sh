@@ -2,7 +2,7 @@
 . steps/lib.sh
 cp "$MAESTRO_WORK/counts.tsv" "$MAESTRO_ARTIFACTS/counts.tsv"
 awk -F '\t' '
-	NR == FNR { have[$1] = $2; next }
+	FILENAME == ARGV[1] { have[$1] = $2; next }
 	/^#/ || NF < 2 { next }
 	!($1 in have) { printf "%s is missing\n", $1; bad = 1; next }
 	have[$1] + 0 < $2 + 0 { printf "%s has %d rows; at least %d are expected\n", $1, have[$1], $2; bad = 1 }

@@ -7,7 +7,7 @@ awk '
 ' "$MAESTRO_WORK/sbom.spdx" | sort -k2 >"$MAESTRO_WORK/listed.tsv"
 [ -s "$MAESTRO_WORK/listed.tsv" ] || die "the document lists no file with a SHA256 checksum"
 awk -F '\t' '
-	NR == FNR { listed[$2] = tolower($1); next }
+	FILENAME == ARGV[1] { listed[$2] = tolower($1); next }
 	!($2 in listed) { print "unlisted\t" $2; next }
 	listed[$2] == $1 { print "matching\t" $2; delete listed[$2]; next }
 	{ print "changed\t" $2; delete listed[$2] }

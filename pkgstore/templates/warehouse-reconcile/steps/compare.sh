@@ -3,7 +3,7 @@
 awk -F '\t' -v OFS='\t' -v tolerance="$TOLERANCE" -v last="$IGNORE_AFTER" '
 	# Text, also where a partition looks like a number.
 	last != "" && ($1 "") > (last "") { next }
-	NR == FNR { rows[$1] = $2; sum[$1] = $3; next }
+	FILENAME == ARGV[1] { rows[$1] = $2; sum[$1] = $3; next }
 	!($1 in rows) { print "extra", $1, "-", $2; next }
 	{
 		gap = rows[$1] - $2; if (gap < 0) gap = -gap
