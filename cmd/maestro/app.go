@@ -154,6 +154,8 @@ func (a *app) printError(err error, hint string) {
 	var e *client.Error
 	if errors.As(err, &h) {
 		hint = h.hint
+	} else if text := packageHint(err); text != "" {
+		hint = text
 	} else if errors.As(err, &e) && e.Hint != "" {
 		hint = e.Hint
 	}
