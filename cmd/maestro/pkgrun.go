@@ -19,8 +19,9 @@ import (
 
 // packageRun is what the commands that run a package on this machine share.
 type packageRun struct {
-	options stepexec.Options
-	trust   string
+	options    stepexec.Options
+	key, trust string
+	unverified bool
 }
 
 func (r *packageRun) flags(cmd *cobra.Command) {
@@ -28,7 +29,10 @@ func (r *packageRun) flags(cmd *cobra.Command) {
 	f.BoolVar(&r.options.AllowNetwork, "allow-network", false, "give the network to steps that declare egress")
 	f.BoolVar(&r.options.AllowUnisolated, "allow-unisolated", false, "run with your own rights where this machine permits no isolation")
 	f.StringVar(&r.options.Artifacts, "artifacts", "", "folder for copies of what the steps leave as artifacts")
-	f.StringVar(&r.trust, "trust", "", "trust file; a package that none of its keys has signed is not run")
+	f.StringVar(&r.key, "key", "", "public key that must have signed a package file (default: that of the CLI context)")
+	f.StringVar(&r.trust, "trust", "", "trust file, one of whose keys must have signed a package file")
+	f.BoolVar(&r.unverified, "unverified", false, "run a package file whoever has signed it, or nobody")
+	cmd.MarkFlagsMutuallyExclusive("key", "trust", "unverified")
 }
 
 func (a *app) pkgRunCommand() *cobra.Command {
@@ -39,14 +43,15 @@ func (a *app) pkgRunCommand() *cobra.Command {
 		Use:   "run FILE|DIR",
 		Short: "Run a package's workflow on this machine",
 		Long: `Run the workflow of a package file, or of a folder that a package can be built of, on this machine: each
-step one program in a sandbox, with the declared inputs and nothing else of your environment.
+step one program in a sandbox, with the declared inputs and nothing else of your environment. A package file is
+verified first, as "maestro pkg verify" does; a folder is yours and is not.
 
 Steps get no network unless they declare egress and --allow-network is given; which addresses they then
 connect to is not checked. On machines that permit no isolation (containers, some build machines), nothing
 runs unless --allow-unisolated is given. Secrets come from files and appear in no output.
 Exit status: 0 the run succeeded or the example is met, 1 otherwise.`,
 		Example: `  maestro pkg run ./cert-sweep --input hosts='shop.example api.example:8443' --allow-network
-  maestro pkg run cert-sweep-1.0.0.mwpkg.tgz --trust trust.yaml --example minimal
+  maestro pkg run acme-cert-sweep-1.0.0.mwpkg.tgz --trust trust.yaml --example minimal
   maestro pkg run ./restore-drill --input dump=https://backups.example/db.dump --secret scratch=dsn.txt --allow-network`,
 		Args: cobra.ExactArgs(1),
 	}
@@ -57,7 +62,7 @@ Exit status: 0 the run succeeded or the example is met, 1 otherwise.`,
 	cmd.MarkFlagsMutuallyExclusive("example", "input")
 	cmd.MarkFlagsMutuallyExclusive("example", "secret")
 	cmd.RunE = a.action(func(ctx context.Context, args []string) error {
-		p, err := r.open(args[0])
+		p, err := a.openToRun(&r, args[0])
 		if err != nil {
 			return err
 		}
@@ -102,7 +107,7 @@ what comes of it with what the example expects. Exit status: 0 all are met, 1 ot
 	}
 	r.flags(cmd)
 	cmd.RunE = a.action(func(ctx context.Context, args []string) error {
-		p, err := r.open(args[0])
+		p, err := a.openToRun(&r, args[0])
 		if err != nil {
 			return err
 		}
@@ -115,43 +120,32 @@ what comes of it with what the example expects. Exit status: 0 all are met, 1 ot
 	return cmd
 }
 
-// open reads the package and checks its signature where a trust file is given.
-func (r *packageRun) open(path string) (*mwpkg.Package, error) {
-	p, err := openPackage(path)
-	if err != nil {
-		return nil, err
-	}
-	r.options.Package = p
-	if r.trust == "" {
-		return p, nil
-	}
-	data, err := os.ReadFile(r.trust)
-	if err != nil {
-		return nil, err
-	}
-	trust, err := mwpkg.ParseTrust(data)
-	if err == nil {
-		_, err = p.Verify(trust, time.Now())
-	}
-	return p, err
-}
-
-// openPackage reads a package file, or builds the package of a folder.
-func openPackage(path string) (*mwpkg.Package, error) {
+// openToRun builds the package of a folder, or reads a package file and verifies it.
+func (a *app) openToRun(r *packageRun, path string) (*mwpkg.Package, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
 	if info.IsDir() {
-		return mwpkg.Build(os.DirFS(path))
+		if r.key != "" || r.trust != "" {
+			return nil, usageError{fmt.Errorf("%s is a folder, which nobody has signed; build and sign a package of it", path)}
+		}
+		r.options.Package, err = mwpkg.Build(os.DirFS(path))
+		return r.options.Package, err
 	}
-	f, err := os.Open(path)
+	p, err := readPackage(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	p, err := mwpkg.Read(f)
+	r.options.Package = p
+	if r.unverified {
+		return p, nil
+	}
+	trusted, err := a.trusted(r.key, r.trust)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := p.Verify(trusted, time.Now()); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return p, nil
