@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/maestro-conductor/maestro/internal/sandbox"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -20,6 +22,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 const asMaestro = "RUN_AS_MAESTRO"
 
 func TestMain(m *testing.M) {
+	sandbox.Init()
 	if os.Getenv(asMaestro) != "" && len(os.Args) > 1 && os.Args[1] == "node" {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()

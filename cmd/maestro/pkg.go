@@ -17,8 +17,8 @@ import (
 func (a *app) pkgCommand() *cobra.Command {
 	cmd := a.group(&cobra.Command{
 		Use:   "pkg",
-		Short: "Make, sign and verify packages of workflows",
-		Long: `Make, sign and verify packages of workflows. A package is one file, NAME-VERSION.mwpkg.tgz, with manifest,
+		Short: "Make, sign, verify and run packages of workflows",
+		Long: `Make, sign, verify and run packages of workflows. A package is one file, NAME-VERSION.mwpkg.tgz, with manifest,
 README, examples, the workflow's files and signatures. None of these commands needs a region.`,
 		Example: `  maestro pkg init myflow && cd myflow
   maestro pkg build
@@ -26,7 +26,7 @@ README, examples, the workflow's files and signatures. None of these commands ne
   maestro pkg sign --key k.key myflow-0.1.0.mwpkg.tgz
   maestro pkg verify --key k.pub myflow-0.1.0.mwpkg.tgz`,
 	})
-	cmd.AddCommand(a.pkgInitCommand(), a.pkgBuildCommand(), a.pkgKeygenCommand(), a.pkgSignCommand(), a.pkgVerifyCommand(), a.pkgShowCommand())
+	cmd.AddCommand(a.pkgInitCommand(), a.pkgBuildCommand(), a.pkgKeygenCommand(), a.pkgSignCommand(), a.pkgVerifyCommand(), a.pkgShowCommand(), a.pkgTestCommand(), a.pkgRunCommand())
 	return cmd
 }
 

@@ -1,0 +1,3 @@
+. steps/lib.sh
+. steps/kube.sh
+kube patch service "$SERVICE" --type merge -p "{\"spec\":{\"selector\":{\"$LABEL\":\"$COLOUR\"}}}"

@@ -1,0 +1,2 @@
+. steps/lib.sh
+die "$(tr '\n' ';' <"$MAESTRO_WORK/failures")"
