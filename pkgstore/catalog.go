@@ -31,8 +31,10 @@ const (
 	KeyBytesMax     = 63 + 1 + NameBytesMax + 1 + VersionBytesMax
 	// TextBytesMax bounds a title, a description, a comment and the reason of a yank as they are kept.
 	TextBytesMax = 1024
-	// CapabilitiesMax bounds the capabilities of a package that a search can ask for.
-	CapabilitiesMax = 32
+	// CapabilitiesMax bounds the capabilities of a package that a search can ask for, and
+	// CapabilityBytesMax one of them.
+	CapabilitiesMax    = 32
+	CapabilityBytesMax = 280
 )
 
 // Digest is a SHA-256.

@@ -21,7 +21,7 @@ const (
 	spkiBytesMax      = 128
 	signatureBytesMax = 80
 	principalBytesMax = 256
-	wordBytesMax      = 64
+	wordBytesMax      = CapabilityBytesMax
 )
 
 // AppendValue is the package as the value of a record.

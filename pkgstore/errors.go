@@ -12,7 +12,7 @@ var (
 	// ErrConflict means that this version exists with other content.
 	ErrConflict = errors.New("this version exists with other content")
 	// ErrField means that an argument cannot be; nothing was looked at.
-	ErrField = errors.New("an argument cannot be")
+	ErrField       = errors.New("an argument cannot be")
 	ErrKeyUnknown  = errors.New("no trusted key signed the package")
 	ErrKeyRevoked  = errors.New("the key that signed the package is revoked")
 	ErrKeyValidity = errors.New("the key that signed the package was not valid then")
@@ -35,6 +35,8 @@ var (
 	ErrConfusable = errors.New("another package has a name that reads the same")
 	// ErrCapabilities means that an upgrade asks for more than the installed version does.
 	ErrCapabilities = errors.New("the version asks for capabilities that the installed one does not have")
+	// ErrDependency means that what a package depends on is not there, or in another version.
+	ErrDependency = errors.New("what the package depends on is not there")
 	// ErrUpload means that an upload is not known, or does not fit to what has arrived.
 	ErrUpload = errors.New("the upload is not known, or goes on elsewhere")
 	// ErrFull means that the catalog may not grow.
