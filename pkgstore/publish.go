@@ -3,10 +3,12 @@ package pkgstore
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/maestro-conductor/maestro/pkgstore/mwpkg"
+	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
 // Publish takes a package as one archive: it is verified, stored chunk by chunk, and appears with the last
@@ -38,7 +40,7 @@ func (s *Service) send(ctx context.Context, u Upload, at *Progress, archive []by
 	if left == 0 {
 		return nil
 	}
-	if err := s.pacer.Enter(left); err != nil {
+	if err := s.enter(left); err != nil {
 		return err
 	}
 	defer func() { s.pacer.Leave(left) }()
@@ -54,6 +56,14 @@ func (s *Service) send(ctx context.Context, u Upload, at *Progress, archive []by
 			return err
 		}
 		at.Next = p.Next
+	}
+	return nil
+}
+
+// enter asks the pacer for room.
+func (s *Service) enter(bytes int) error {
+	if err := s.pacer.Enter(bytes); err != nil {
+		return &raftfsm.Error{Op: "upload", Group: "meta", Outcome: raftfsm.OutcomeDefinite, Err: errors.Join(raftfsm.ErrOverloaded, err)}
 	}
 	return nil
 }
@@ -84,7 +94,7 @@ func (s *Service) BeginUpload(ctx context.Context, u Upload) (Progress, error) {
 
 // PutChunk stores the next chunk of an upload, at the pace of ingest.
 func (s *Service) PutChunk(ctx context.Context, u Upload, generation uint64, chunk uint32, data []byte) (Progress, error) {
-	if err := s.pacer.Enter(len(data)); err != nil {
+	if err := s.enter(len(data)); err != nil {
 		return Progress{}, err
 	}
 	if err := s.pacer.Wait(ctx, len(data)); err != nil {
