@@ -1,6 +1,10 @@
 package mwpkg
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+	"strconv"
+)
 
 // Code says in one stable word why a package, manifest, signature or key was refused. Codes are
 // part of the format: they are listed in docs/packages.md and never change their meaning.
@@ -43,4 +47,45 @@ func refuse(code Code, subject, format string, args ...any) *Error {
 func (e *Error) hint(format string, args ...any) *Error {
 	e.Hint = fmt.Sprintf(format, args...)
 	return e
+}
+
+// maxQuoted bounds what is shown of hostile text, in bytes.
+const maxQuoted = 80
+
+// quoted shows text that may be anything.
+func quoted(text string) string {
+	if len(text) > maxQuoted {
+		return strconv.QuoteToASCII(text[:maxQuoted]) + "..."
+	}
+	return strconv.QuoteToASCII(text)
+}
+
+func isCode(err error, code Code) bool { return errors.Is(err, &Error{Code: code}) }
+
+// problems collects all that is wrong with a text.
+type problems []*Error
+
+func (p *problems) add(code Code, subject, format string, args ...any) {
+	*p = append(*p, refuse(code, subject, format, args...))
+}
+
+// take adds err, which is nil or an *Error, as a problem of subject.
+func (p *problems) take(subject string, err error) {
+	var e *Error
+	if errors.As(err, &e) {
+		if e.Subject == "" {
+			e.Subject = subject
+		}
+		*p = append(*p, e)
+	}
+}
+
+// err is nil without a problem, and otherwise the first one, which names them all.
+func (p problems) err() error {
+	if len(p) == 0 {
+		return nil
+	}
+	first := *p[0]
+	first.Problems = p
+	return &first
 }

@@ -134,9 +134,8 @@ type Workflow struct {
 type Step struct {
 	ID   string `yaml:"id"`
 	Name string `yaml:"name"`
-	// Run is program and arguments; no shell reads them. The working folder holds the package's
-	// files. An argument after the first may be one placeholder as a whole: ${inputs.NAME} or
-	// ${steps.ID.NAME}.
+	// Run is a program, by its name, and its arguments; no shell reads them. The working folder holds the
+	// package's files. An argument may be one placeholder as a whole: ${inputs.NAME} or ${steps.ID.OUTPUT}.
 	Run []string `yaml:"run"`
 	// Image is the container image that the step runs in, by digest; empty for the runner itself.
 	Image string `yaml:"image"`
@@ -148,12 +147,12 @@ type Step struct {
 	// Outputs are the names that the step writes, as lines NAME=VALUE into the file that MAESTRO_OUTPUT names.
 	Outputs []string `yaml:"outputs"`
 	// Needs are the steps that must have ended before. The step is skipped when one of them did
-	// not succeed, unless If or Always say otherwise.
+	// not succeed, unless its condition asks for steps or Always is set.
 	Needs []string `yaml:"needs"`
-	// If is a condition over inputs and the steps it needs; see Condition. Empty means true.
+	// If is a condition over inputs and steps that have ended before; see Condition. Empty means true.
 	If string `yaml:"if"`
-	// Always runs the step when what it needs has ended in any way, even when the run failed or was
-	// cancelled: for clearing up.
+	// Always runs the step, if its condition holds, when what it needs has ended in any way, even when
+	// the run was cancelled or is out of time: for clearing up.
 	Always bool  `yaml:"always"`
 	Retry  Retry `yaml:"retry"`
 	// Timeout bounds one attempt; 0 means that of the run.

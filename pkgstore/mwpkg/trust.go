@@ -1,8 +1,12 @@
 package mwpkg
 
 import (
+	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"time"
+
+	"github.com/sigstore/sigstore/pkg/signature"
 )
 
 // AnyPublisher as a key's publisher lets it sign every package.
@@ -68,3 +72,88 @@ type SignatureVerdict struct {
 	// Err is nil for a valid signature, and an *Error otherwise.
 	Err error
 }
+
+// Verify says whether a key of trust has signed the package, for the moment at: when the
+// signatures were there by a clock that is trusted. Offline that is now; a catalog has recorded it.
+// One valid signature is enough. Without one the error is the *Error of the first
+// signature by a key of trust, or else of the first.
+func (p *Package) Verify(trust *Trust, at time.Time) (Verdict, error) {
+	v := Verdict{At: at}
+	var refused error
+	found := false
+	for _, s := range p.Signatures {
+		key, err := trust.Check(p.Manifest.Metadata.Name, p.sums, s, at)
+		v.Signatures = append(v.Signatures, SignatureVerdict{s.KeyID, err})
+		switch {
+		case err == nil && !found:
+			v.Key, found = key, true
+		case err != nil && (refused == nil || isCode(refused, CodeKeyUnknown)):
+			refused = err
+		}
+	}
+	switch {
+	case found:
+		return v, nil
+	case refused != nil:
+		return v, refused
+	}
+	return v, refuse(CodeSignatureMissing, p.Manifest.Ref().String(), "nobody has signed the package").hint("maestro pkg sign signs it")
+}
+
+// Check judges one signature by itself: whether it is of sums, for the package called name, by a
+// key of trust that was good at that moment. A catalog that knows since when it has each signature
+// asks for each with its own moment.
+func (t *Trust) Check(name string, sums []byte, s Signature, at time.Time) (Key, error) {
+	for _, k := range t.Keys {
+		if k.ID == s.KeyID {
+			return k, k.check(name, sums, s, at)
+		}
+	}
+	return Key{}, refuse(CodeKeyUnknown, s.KeyID.String(), "the key has signed and is not trusted")
+}
+
+func (k *Key) check(name string, sums []byte, s Signature, at time.Time) error {
+	id := k.ID.String()
+	switch r := k.Revocation; {
+	case r != nil && r.Kind != Superseded:
+		return refuse(CodeKeyCompromised, id, "the key was revoked as compromised at %s; nothing that it signed counts", stamp(r.At)).
+			hint("have the package signed by another key")
+	case r != nil && !at.Before(r.At):
+		return refuse(CodeKeySuperseded, id, "the key was replaced at %s; what it signed later does not count", stamp(r.At)).
+			hint("have the package signed by the key that replaced it")
+	case at.Before(k.NotBefore):
+		return refuse(CodeKeyNotYet, id, "the key is valid from %s on", stamp(k.NotBefore))
+	case !k.NotAfter.IsZero() && !at.Before(k.NotAfter):
+		return refuse(CodeKeyExpired, id, "the key was valid until %s", stamp(k.NotAfter)).hint("have the package signed by a newer key")
+	case k.Publisher != AnyPublisher && k.Publisher != Publisher(name):
+		return refuse(CodeKeyScope, id, "the key signs packages of %s and not %s", publisherText(k.Publisher), quoted(name))
+	}
+	return k.verify(sums, s)
+}
+
+// verify says whether k signed sums, whatever else is known of k.
+func (k *Key) verify(sums []byte, s Signature) error {
+	id := k.ID.String()
+	if _, canonical, err := parseValue(s.Value); err != nil {
+		return err
+	} else if !canonical {
+		return refuse(CodeSignatureForm, id, "the signature is not in DER with the lower s")
+	}
+	verifier, err := signature.LoadVerifier(k.Public, crypto.SHA256)
+	if err != nil {
+		return refuse(CodeKey, id, "the key cannot be used: %v", err)
+	}
+	if err := verifier.VerifySignature(bytes.NewReader(s.Value), bytes.NewReader(sums)); err != nil {
+		return refuse(CodeSignatureInvalid, id, "the key did not sign this content")
+	}
+	return nil
+}
+
+func publisherText(publisher string) string {
+	if publisher == "" {
+		return "no publisher"
+	}
+	return "the publisher " + publisher
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
