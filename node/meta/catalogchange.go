@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/maestro-conductor/maestro/pkgstore"
+	"github.com/maestro-conductor/maestro/pkgstore/mwpkg"
 )
 
 // publish makes a version of a package of an archive that has arrived, or adds signatures to it. Keys,
@@ -182,7 +183,7 @@ func (x *catalogTx) install(c installCommand) (catalogResult, error) {
 	switch {
 	case installed && old.Ref == c.ref:
 		return x.found(tableInstalls, installKey(c.tenant, c.name), catalogExisting)
-	case installed && !c.downgrade && !c.rollback && pkgstore.CompareVersions(c.ref.Version, old.Version) < 0:
+	case installed && !c.downgrade && !c.rollback && mwpkg.CompareVersions(c.ref.Version, old.Version) < 0:
 		return x.refuse(catalogDowngrade, "version %s of %s is older than %s, which is installed", c.ref.Version, c.name, old.Version), nil
 	}
 	next := pkgstore.Install{Ref: c.ref, By: c.by}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/maestro-conductor/maestro/internal/wire"
 	"github.com/maestro-conductor/maestro/pkgstore"
+	"github.com/maestro-conductor/maestro/pkgstore/mwpkg"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
@@ -374,7 +375,7 @@ func latest(it *raftfsm.Iter, namespace, name string) (string, error) {
 			return false, err
 		}
 		pre, bestPre := strings.Contains(p.Version, "-"), strings.Contains(best, "-")
-		if !found || bestPre && !pre || pre == bestPre && pkgstore.CompareVersions(p.Version, best) > 0 {
+		if !found || bestPre && !pre || pre == bestPre && mwpkg.CompareVersions(p.Version, best) > 0 {
 			best, found = p.Version, true
 		}
 		return false, nil
