@@ -2,7 +2,11 @@
 package pkgtest
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"testing"
 	"testing/fstest"
@@ -17,7 +21,7 @@ type Key struct {
 	Signer signature.Signer
 	// PEM is the public key.
 	PEM []byte
-	// Private is the key file, encrypted with the empty password.
+	// Private is the key file, which is not encrypted.
 	Private []byte
 	ID      mwpkg.Digest
 }
@@ -25,11 +29,21 @@ type Key struct {
 // NewKey makes one.
 func NewKey(t testing.TB) Key {
 	t.Helper()
-	private, public, err := mwpkg.GenerateKey(nil)
+	pair, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	signer, err := mwpkg.LoadSigner(private, func() ([]byte, error) { return []byte{}, nil })
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(pair)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spki, err := x509.MarshalPKIXPublicKey(pair.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	private := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
+	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki})
+	signer, err := mwpkg.LoadSigner(private, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
