@@ -12,11 +12,7 @@ var (
 	// ErrConflict means that this version exists with other content.
 	ErrConflict = errors.New("this version exists with other content")
 	// ErrField means that an argument cannot be; nothing was looked at.
-	ErrField       = errors.New("an argument cannot be")
-	ErrKeyUnknown  = errors.New("no trusted key signed the package")
-	ErrKeyRevoked  = errors.New("the key that signed the package is revoked")
-	ErrKeyValidity = errors.New("the key that signed the package was not valid then")
-	ErrKeyScope    = errors.New("the key may not sign for this name")
+	ErrField = errors.New("an argument cannot be")
 	// ErrKeyExists means that the namespace has the key, perhaps with other settings, or revoked.
 	ErrKeyExists = errors.New("the trust key exists")
 	// ErrNoKey means that there is no such trust key.
