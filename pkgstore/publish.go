@@ -245,9 +245,10 @@ func CapabilitiesOf(m *mwpkg.Manifest) []string {
 			}
 		}
 	}
-	add("network", m.Capabilities.Network.Egress)
-	add("secrets", m.Capabilities.Secrets)
-	add("commands", m.Capabilities.Commands)
+	used := m.Used()
+	add("network", used.Network.Egress)
+	add("secrets", used.Secrets)
+	add("commands", used.Commands)
 	return out
 }
 
