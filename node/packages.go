@@ -161,7 +161,7 @@ func (c *receipts) document(r pkgstore.Receipt) index.Document {
 	rand.Read(id[:]) // never fails: crypto/rand ends the process instead
 	d := index.Document{
 		ID: "pkg-" + hex.EncodeToString(id[:]), Kind: index.KindReceipt, Tenant: r.Tenant, Region: c.region, Time: r.At,
-		Pack: r.Package, Task: "package." + string(r.Stage), Decision: "allow", Reason: r.Message, Rule: r.Reason,
+		Pack: r.Package, Task: "package." + string(r.Stage), Decision: "allow", Reason: r.Reason,
 		Attributes: []index.Attribute{{Name: "package.by", Value: r.By}, {Name: "package.stage", Value: string(r.Stage)}},
 	}
 	if r.Reason != "" {
@@ -175,8 +175,8 @@ func (c *receipts) document(r pkgstore.Receipt) index.Document {
 	if r.Key != none {
 		d.Attributes = append(d.Attributes, index.Attribute{Name: "package.key", Value: r.Key.String()})
 	}
-	if len(d.Reason) > index.MaxReasonBytes {
-		d.Reason = d.Reason[:index.MaxReasonBytes]
+	if r.Message != "" {
+		d.Attributes = append(d.Attributes, index.Attribute{Name: "package.message", Value: r.Message[:min(len(r.Message), index.MaxReasonBytes)]})
 	}
 	return d
 }

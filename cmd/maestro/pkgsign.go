@@ -177,7 +177,7 @@ of it, the region says whether its signatures count now.`,
 	}
 	tenantFlag(cmd, &tenant, "for a package of the catalog: whose view it is (default: the context's tenant)")
 	cmd.RunE = a.action(func(ctx context.Context, args []string) error {
-		if _, err := os.Stat(args[0]); err != nil && !strings.HasSuffix(args[0], mwpkg.Suffix) {
+		if info, err := os.Stat(args[0]); (err != nil || info.IsDir()) && !strings.HasSuffix(args[0], mwpkg.Suffix) {
 			return a.showPublished(ctx, args[0], tenant)
 		}
 		p, err := readPackage(args[0])
