@@ -379,8 +379,9 @@ func (t copyTransport) installStaged(ctx context.Context, id raft.ServerID, targ
 	}
 }
 
-// takesFiles tells whether a peer understands transfers by files. A node that has just come
-// back is asked within the next second; one that does not answer gets what every build takes.
+// takesFiles tells whether a peer understands transfers by files, by what it said last, however long ago:
+// a node that is back is often missed for some seconds more. One that has never said anything is
+// asked within the next second; if it does not answer it gets what every build takes.
 func (h *Host) takesFiles(ctx context.Context, id string) bool {
 	if h.seams.wholeCopies {
 		return false
@@ -390,7 +391,7 @@ func (h *Host) takesFiles(ctx context.Context, id string) bool {
 	tick := time.NewTicker(pulseInterval / 4)
 	defer tick.Stop()
 	for {
-		if s, ok := h.peer(id); ok {
+		if s, ok := h.pulses.last(id); ok {
 			return s.Level >= levelCopyFiles
 		}
 		select {

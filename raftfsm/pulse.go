@@ -130,6 +130,14 @@ func (p *pulses) set(id string, s peerState) {
 	p.peers[id] = s
 }
 
+// last returns a peer's latest answer, however old.
+func (p *pulses) last(id string) (peerState, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s, ok := p.peers[id]
+	return s, ok
+}
+
 // known returns all answers, however old.
 func (p *pulses) known() map[string]peerState {
 	p.mu.Lock()
@@ -180,9 +188,7 @@ func (h *Host) Peers() []PeerStatus {
 
 // peer returns the news of a member while they are fresh.
 func (h *Host) peer(id string) (peerState, bool) {
-	h.pulses.mu.Lock()
-	defer h.pulses.mu.Unlock()
-	s, ok := h.pulses.peers[id]
+	s, ok := h.pulses.last(id)
 	return s, ok && time.Duration(h.clock.Steady()-s.at) < pulseFresh
 }
 

@@ -261,10 +261,13 @@ func (s *logSizes) keepFrom(last uint64) uint64 {
 	return min(from, max(held, s.fits(last, s.keep.TrailingBytes+s.keep.HeldBytes)))
 }
 
-// fits is the first index from which on the known entries up to last take at most bytes; the
-// caller holds mu.
+// fits is the first index from which on the known entries up to last take at most bytes. Entries at the end
+// are in the file a moment before they are known, and count nothing. The caller holds mu.
 func (s *logSizes) fits(last uint64, bytes int64) uint64 {
 	from, total := last+1, int64(0)
+	if n := uint64(len(s.sizes)); n > 0 {
+		from = min(from, s.first+n)
+	}
 	for from > s.first && from-s.first <= uint64(len(s.sizes)) {
 		if total += s.sizes[from-1-s.first]; total > bytes {
 			break

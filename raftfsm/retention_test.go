@@ -103,6 +103,22 @@ func TestHeldEntriesStay(t *testing.T) {
 	}
 }
 
+// What stays does not depend on whether the last entry, which is in the file, is known yet: a log that is
+// cut just then keeps what is held, and what stays behind a snapshot.
+func TestEntriesThatAreNotKnownYetCutNothing(t *testing.T) {
+	s := newLogSizes(Retention{TrailingEntries: 5, TrailingBytes: 5000, LeastBytes: 5000}, func() int64 { return 0 })
+	for i := uint64(1); i <= 20; i++ {
+		s.appended(i, 1000)
+	}
+	if got := s.keepFrom(21); got != 17 {
+		t.Errorf("entries from %d on stay, want 17", got)
+	}
+	defer s.hold(12)()
+	if got := s.keepFrom(21); got != 13 {
+		t.Errorf("while entries after 12 are held, those from %d on stay", got)
+	}
+}
+
 // Sizes that an earlier process wrote are learnt, and a log that goes on behind a gap, as
 // after a received snapshot, is compacted across it.
 func TestRetentionAfterARestartAndAcrossAGap(t *testing.T) {

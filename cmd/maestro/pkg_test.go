@@ -104,6 +104,13 @@ func TestPkgFromInitToVerify(t *testing.T) {
 // Without --key the key of the CLI context signs and is trusted.
 func TestPkgKeyOfTheContext(t *testing.T) {
 	inFolder(t)
+	for _, name := range passwordVariables {
+		t.Setenv(name, "")
+		if err := os.Unsetenv(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused(t, "there is no terminal to ask on", "pkg", "keygen")
 	t.Setenv("MAESTRO_KEY_PASSWORD", "")
 	const file = "myflow-0.1.0.mwpkg.tgz"
 	works(t, "pkg", "init", "acme/myflow")

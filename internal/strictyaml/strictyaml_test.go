@@ -31,6 +31,31 @@ func TestDecodeReadsWhatIsRight(t *testing.T) {
 	}
 }
 
+// A field of any type takes any value, whose keys are strict all the same.
+func TestDecodeReadsAnyValue(t *testing.T) {
+	var out struct {
+		Value any            `yaml:"value"`
+		Map   map[string]any `yaml:"map"`
+	}
+	if problems := Decode([]byte("value: [1, {a: b}]\nmap: {x: true, y: [z]}\n"), &out); len(problems) > 0 {
+		t.Fatalf("problems: %q", problems)
+	}
+	if list, ok := out.Value.([]any); !ok || len(list) != 2 || out.Map["x"] != true {
+		t.Errorf("decoded %+v", out)
+	}
+	for text, want := range map[string]string{
+		"value: {a: 1, a: 2}":       `line 1: key "value.a" is given twice, first in line 1`,
+		"value: [&x 1, *x]":         `line 1: "value[0]" uses an anchor or alias; write the value out`,
+		"value: !!binary aGk=":      `line 1: "value" has the tag "!!binary"; write the value without`,
+		"map:\n  <<: {x: 1}":        `line 2: a key of "map" is not a plain word (nor may it be an anchor, alias, merge or tag)`,
+		"map: {x: [[{y: !own 1}]]}": `line 1: "map.x[0][0].y" has the tag "!own"; write the value without`,
+	} {
+		if problems := Decode([]byte(text), &out); len(problems) == 0 || problems[0] != want {
+			t.Errorf("%s gives %q, want %q", text, problems, want)
+		}
+	}
+}
+
 func TestDecodeReportsEveryProblemWithItsLine(t *testing.T) {
 	for _, tc := range []struct{ name, yaml, want string }{
 		{"empty is not wrong", "", ""},

@@ -123,7 +123,7 @@ func stockGzip(t testing.TB, content []byte, edit func(*gzip.Header)) []byte {
 func rawGzip(t testing.TB, content []byte, claim int) []byte {
 	t.Helper()
 	out := bytes.NewBuffer([]byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 255})
-	w, err := flate.NewWriter(out, flate.BestCompression)
+	w, err := flate.NewWriter(out, flate.DefaultCompression)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,7 +275,7 @@ func TestBombs(t *testing.T) {
 		}
 		return rawTar(entries...)
 	}
-	big := rawTar(file("a", string(zeros)))
+	big, many := rawTar(file("a", string(zeros))), tiny(100_000)
 	for _, c := range []struct {
 		id, what string
 		data     []byte
@@ -286,8 +286,8 @@ func TestBombs(t *testing.T) {
 		{"A28", "1000:1 that claims as much as is allowed", rawGzip(t, big, MaxRatioBase), CodeGzip},
 		{"A28", "1000:1 within the size that is allowed", rawGzip(t, big[:MaxContent], MaxContent), CodeTooLarge},
 		{"A28", "a bomb in a bomb", rawGzip(t, rawGzip(t, zeros, len(zeros)), 1), CodeGzip},
-		{"A29", "100,000 entries", rawGzip(t, tiny(100_000), 100_000*block+2*block), CodeTooLarge},
-		{"A29", "100,000 entries that claim to be few", rawGzip(t, tiny(100_000), 1000), CodeGzip},
+		{"A29", "100,000 entries", rawGzip(t, many, len(many)), CodeTooLarge},
+		{"A29", "100,000 entries that claim to be few", rawGzip(t, many, 1000), CodeGzip},
 		{"A29", "as many entries as the size allows", zip(t, tiny(MaxFiles+1)), CodeTooManyFiles},
 		{"A31", "an archive of more than is allowed", make([]byte, MaxPackage+1), CodeTooLarge},
 	} {

@@ -65,6 +65,7 @@ func TestBadManifests(t *testing.T) {
 		{"M11", "a key of AWS", "description: A drill.", "description: AKIAIOSFODNN7EXAMPLE", CodeSecret},
 		{"M11", "a token of GitHub", "description: A drill.", "description: ghp_" + strings.Repeat("a1", 18), CodeSecret},
 		{"M11", "a URL with a password", `DSN: "${inputs.dsn}"`, `DSN: "postgres://app:hunter2@db/shop"`, CodeSecret},
+		{"M11", "a token of Maestro", "description: A drill.", "description: mct_" + strings.Repeat("0a", 8) + "_" + strings.Repeat("0a", 32), CodeSecret},
 		{"M11", "a private key", "description: A drill.", "description: |\n    -----BEGIN PRIVATE KEY-----\n    AAAA", CodeSecret},
 		{"M11", "a password as a variable", `TABLES: "${inputs.tables}"`, "DB_PASSWORD: hunter2", CodeSecret},
 		{"M11", "a secret with a default", "dsn: {type: secretRef, required: true}", "dsn: {type: secretRef, default: drills/shop}", CodeSecret},
@@ -157,7 +158,7 @@ func TestM15Readme(t *testing.T) {
 		})
 	}
 	files := goodFiles()
-	files[ReadmePath] = "# Good\n\nUse `<name>` and <https://example.com>; see [the form](form.md), x < script.\n"
+	files[ReadmePath] = "# Good\n\nUse `<name>` and <https://example.com>; see [the form](form.md), x < script, if x < 3 then online = true.\n"
 	build(t, files)
 	delete(files, ReadmePath)
 	_, err := Build(folder(files))

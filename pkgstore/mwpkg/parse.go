@@ -10,7 +10,7 @@ import (
 // secret finds texts that are credentials by their form.
 var secret = regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_[A-Za-z0-9_]{40,}|` +
 	`\bglpat-[A-Za-z0-9_-]{20,}|\bxox[abeprs]-[A-Za-z0-9-]{10,}|\bsk_live_[A-Za-z0-9]{16,}|\bAIza[A-Za-z0-9_-]{35}\b|` +
-	`\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.|\bmc_[A-Za-z0-9_-]{32,}|://[^/\s:@"'$]+:[^/\s@"'$]+@`)
+	`\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.|\bmct_[0-9a-f]{16}_[0-9a-f]{64}|://[^/\s:@"'$]+:[^/\s@"'$]+@`)
 
 // ParseManifest reads manifest.yaml and checks it, without the files that it names. The error is an
 // *Error that names every problem.
