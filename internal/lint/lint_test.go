@@ -23,7 +23,7 @@ const module = "github.com/maestro-conductor/maestro/"
 // sub-packages and internal/.
 var rooms = map[string][]string{
 	"cmd":      {"node", "api", "index", "limiter", "pkgstore", "raftfsm"},
-	"bench":    {"api", "index", "limiter", "raftfsm"},
+	"bench":    {"api", "index", "limiter", "pkgstore", "raftfsm"},
 	"jepsen":   {"api", "index", "limiter"},
 	"interop":  {"api", "pkgstore"},
 	"node":     {"api", "index", "limiter", "pkgstore", "raftfsm"},
