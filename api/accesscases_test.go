@@ -19,6 +19,7 @@ type accessCase struct {
 	procedure string
 	request   proto.Message // nil for reflection and REST without a body
 	query     string        // REST only
+	raw       []byte        // the body of REST that takes no message
 	// own, foreign and platform are the reasons that roles of acme, of globex and of the
 	// platform get, in the order of allRoles; "" means that it is allowed.
 	own, foreign, platform [5]string
@@ -48,7 +49,7 @@ func acmeLimit(selector string) *limiterv1.SetLimitsRequest {
 	}}}
 }
 
-var accessCases = withREST([]accessCase{
+var accessCases = append(withREST([]accessCase{
 	{
 		what: "check", procedure: limiterv1connect.LimiterCheckProcedure, request: &limiterv1.CheckRequest{Tenant: "acme"},
 		own: fromRunner, foreign: runForeign, platform: fromRunner,
@@ -338,7 +339,7 @@ var accessCases = withREST([]accessCase{
 	},
 	{what: "reflect", procedure: reflectionV1, own: everyRole, foreign: everyRole, platform: everyRole},
 	{what: "reflect", procedure: reflectionV1Alpha, own: everyRole, foreign: everyRole, platform: everyRole},
-})
+}), packageCases...)
 
 // restOfRPC are the REST routes that are an RPC with JSON.
 var restOfRPC = map[string]string{

@@ -5,6 +5,7 @@ import (
 
 	"github.com/maestro-conductor/maestro/api/gen/mc/cluster/v1/clusterv1connect"
 	"github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1/limiterv1connect"
+	"github.com/maestro-conductor/maestro/api/gen/mc/packages/v1/packagesv1connect"
 	"github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1/provenancev1connect"
 	"github.com/maestro-conductor/maestro/limiter"
 )
@@ -26,6 +27,8 @@ const (
 	classBatch
 	classCheckStream
 	classLease
+	classPackage
+	classPackageRead
 	classCheckAnswer // of no procedure
 	classes
 )
@@ -81,6 +84,16 @@ const (
 	restRetentionSet  = "POST /api/provenance/retention/set"
 	reflectionV1      = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 	reflectionV1Alpha = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+	restPublish   = "POST /api/packages"
+	restPackages  = "GET /api/packages"
+	restPackage   = "GET /api/packages/{id}"
+	restContent   = "GET /api/packages/{id}/content"
+	restInstall   = "POST /api/packages/{id}/install"
+	restUninstall = "POST /api/packages/{id}/uninstall"
+	restRollback  = "POST /api/packages/{id}/rollback"
+	restYank      = "POST /api/packages/{id}/yank"
+	restInstalls  = "GET /api/package-installs"
 
 	restRetentionRemove = "POST /api/provenance/retention/remove"
 
@@ -157,6 +170,33 @@ var procedures = []procedure{
 	{name: clusterv1connect.BackupsDescribeProcedure, least: RoleAdmin, platform: true, class: classBackup, deadline: DeadlineAdmin},
 	{name: clusterv1connect.BackupsExportProcedure, least: RoleAdmin, platform: true, class: classBackup, deadline: DeadlineAdmin},
 	{name: clusterv1connect.BackupsImportProcedure, least: RoleAdmin, platform: true, write: true, class: classBackup, deadline: MaxDeadline},
+
+	{name: packagesv1connect.PackagesBeginUploadProcedure, least: RolePublisher, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: packagesv1connect.PackagesUploadChunkProcedure, least: RolePublisher, write: true, class: classPackage, deadline: DeadlineIngest},
+	{name: packagesv1connect.PackagesPublishProcedure, least: RolePublisher, write: true, class: classPackage, deadline: MaxDeadline},
+	{name: restPublish, least: RolePublisher, write: true, class: classPackage, deadline: MaxDeadline},
+	{name: packagesv1connect.PackagesListPackagesProcedure, least: RoleReader, class: classPackageRead, deadline: DeadlineAdmin},
+	{name: restPackages, least: RoleReader, class: classPackageRead, deadline: DeadlineAdmin},
+	{name: packagesv1connect.PackagesGetPackageProcedure, least: RoleReader, class: classPackageRead, deadline: DeadlineAdmin},
+	{name: restPackage, least: RoleReader, class: classPackageRead, deadline: DeadlineAdmin},
+	{name: packagesv1connect.PackagesDownloadProcedure, least: RoleReader, class: classPackageRead, deadline: DeadlineAdmin},
+	{name: restContent, least: RoleReader, class: classPackageRead, deadline: MaxDeadline},
+	{name: packagesv1connect.PackagesSignPackageProcedure, least: RolePublisher, write: true, class: classPackage, deadline: MaxDeadline},
+	{name: packagesv1connect.PackagesYankPackageProcedure, least: RolePublisher, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: restYank, least: RolePublisher, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: packagesv1connect.PackagesInstallProcedure, least: RoleOperator, write: true, class: classPackage, deadline: DeadlineIngest},
+	{name: restInstall, least: RoleOperator, write: true, class: classPackage, deadline: DeadlineIngest},
+	{name: packagesv1connect.PackagesRollbackProcedure, least: RoleOperator, write: true, class: classPackage, deadline: DeadlineIngest},
+	{name: restRollback, least: RoleOperator, write: true, class: classPackage, deadline: DeadlineIngest},
+	{name: packagesv1connect.PackagesUninstallProcedure, least: RoleOperator, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: restUninstall, least: RoleOperator, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: packagesv1connect.PackagesListInstallsProcedure, least: RoleReader, class: classPackageRead, deadline: DeadlineAdmin},
+	{name: restInstalls, least: RoleReader, class: classPackageRead, deadline: DeadlineAdmin},
+	{name: packagesv1connect.PackagesLoadProcedure, least: RoleRunner, class: classPackage, deadline: DeadlineIngest},
+	{name: packagesv1connect.PackagesAddKeyProcedure, least: RoleAdmin, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: packagesv1connect.PackagesListKeysProcedure, least: RoleReader, class: classPackageRead, deadline: DeadlineAdmin},
+	{name: packagesv1connect.PackagesRevokeKeyProcedure, least: RoleAdmin, write: true, class: classAdmin, deadline: DeadlineAdmin},
+	{name: packagesv1connect.PackagesReachOfKeyProcedure, least: RoleOperator, class: classPackageRead, deadline: DeadlineAdmin},
 
 	{name: reflectionV1, least: RoleReader, cutOff: cutOffAll, stream: true, class: classAdmin},
 	{name: reflectionV1Alpha, least: RoleReader, cutOff: cutOffAll, stream: true, class: classAdmin},

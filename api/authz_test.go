@@ -106,6 +106,10 @@ func reasonOfCall(t *testing.T, e *env, c accessCase, secret string) string {
 				t.Fatal(err)
 			}
 		}
+		if c.raw != nil {
+			contentType, sent = "application/gzip", c.raw
+		}
+		path = strings.ReplaceAll(path, "{id}", "acme%2Fflow@0.1.0")
 		res, body := e.send(t, secret, method, path+"?"+c.query, contentType, sent)
 		if res.StatusCode == http.StatusOK {
 			return ""
@@ -125,6 +129,9 @@ func reasonOfCall(t *testing.T, e *env, c accessCase, secret string) string {
 // callDynamic calls a procedure by name, whose answer nobody looks at.
 func callDynamic(t *testing.T, e *env, c accessCase, secret string) error {
 	t.Helper()
+	if handled, err := callPackages(t, e, c, secret); handled {
+		return err
+	}
 	switch m := c.request.(type) {
 	case *limiterv1.CheckRequest:
 		return callOne[limiterv1.CheckResponse](t, e, c.procedure, secret, m)

@@ -29,6 +29,7 @@ import (
 // to call it.
 type env struct {
 	services *fakeServices
+	catalog  *fakeCatalog
 	handler  *server
 	registry *prometheus.Registry
 	log      *logBuffer
@@ -45,11 +46,12 @@ type env struct {
 
 func newEnv(t testing.TB, change func(*Deps)) *env {
 	t.Helper()
-	e := &env{services: newServices(), registry: prometheus.NewRegistry(), log: &logBuffer{}, ca: newAuthority(t)}
+	e := &env{services: newServices(), catalog: &fakeCatalog{content: []byte("the archive")}, registry: prometheus.NewRegistry(), log: &logBuffer{}, ca: newAuthority(t)}
 	deps := Deps{
 		Authenticator: e.services, Checker: e.services, Holder: e.services, Lender: e.services, Limits: e.services, Index: e.services,
 		Tokens: e.services, Cluster: e.services, Backups: e.services,
-		Region: "eu", Metrics: e.registry,
+		Packages: func() (Packages, error) { return e.catalog, nil },
+		Region:   "eu", Metrics: e.registry,
 		Logger: slog.New(slog.NewTextHandler(e.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {

@@ -17,6 +17,8 @@ import (
 	"github.com/maestro-conductor/maestro/api/envoymap"
 	"github.com/maestro-conductor/maestro/api/gen/mc/cluster/v1/clusterv1connect"
 	"github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1/limiterv1connect"
+	packagesv1 "github.com/maestro-conductor/maestro/api/gen/mc/packages/v1"
+	"github.com/maestro-conductor/maestro/api/gen/mc/packages/v1/packagesv1connect"
 	"github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1/provenancev1connect"
 )
 
@@ -36,6 +38,8 @@ type Deps struct {
 	Tokens  TokenAdmin
 	Cluster ClusterAdmin
 	Backups Backups
+	// Packages gives the catalog once it stands.
+	Packages func() (Packages, error)
 	// Load is told of checks and searches that were answered; nil means nobody.
 	Load Load
 
@@ -75,6 +79,8 @@ type route struct {
 	rest    bool
 	handler http.Handler
 	metrics *routeMetrics
+	// sibling is the route of the same path with another method; nil without one.
+	sibling *route
 }
 
 // NewHandler joins the services to the routes of the API port.
@@ -102,9 +108,37 @@ func NewHandler(d Deps) http.Handler {
 			panic(fmt.Sprintf("api: the procedure %s has no handler", p.name))
 		}
 		rt.metrics = s.metrics.route(p.name)
+		rt.sibling = s.routes[rt.path]
 		s.routes[rt.path] = rt
 	}
 	return s
+}
+
+// routeOf is the route of a request, and what its path names. With another method than the request's it is
+// one of those that the path has; without any it is nil.
+func (s *server) routeOf(r *http.Request) (rt *route, id string) {
+	if rt = s.routes[r.URL.Path]; rt == nil {
+		var template string
+		template, id = templateOf(r.URL.EscapedPath())
+		if rt = s.routes[template]; rt == nil {
+			return nil, ""
+		}
+	}
+	for with := rt; with != nil; with = with.sibling {
+		if with.method == r.Method {
+			return with, id
+		}
+	}
+	return rt, id
+}
+
+// methods are those of a route's path, as the Allow header lists them.
+func (rt *route) methods() string {
+	all := rt.method
+	for with := rt.sibling; with != nil; with = with.sibling {
+		all += ", " + with.method
+	}
+	return all
 }
 
 // compressMinBytes is how long an answer is at least that is compressed. A page of fifty documents is below:
@@ -195,6 +229,34 @@ func (s *server) handlers() map[string]http.Handler {
 		clusterv1connect.BackupsDescribeProcedure: unary(s, clusterv1connect.BackupsDescribeProcedure, s.describeBackup),
 		clusterv1connect.BackupsExportProcedure:   unary(s, clusterv1connect.BackupsExportProcedure, s.exportGroup),
 		clusterv1connect.BackupsImportProcedure:   unary(s, clusterv1connect.BackupsImportProcedure, s.importGroup),
+
+		packagesv1connect.PackagesBeginUploadProcedure:  unary(s, packagesv1connect.PackagesBeginUploadProcedure, s.beginUpload),
+		packagesv1connect.PackagesUploadChunkProcedure:  unary(s, packagesv1connect.PackagesUploadChunkProcedure, s.uploadChunk),
+		packagesv1connect.PackagesPublishProcedure:      unary(s, packagesv1connect.PackagesPublishProcedure, s.publish),
+		packagesv1connect.PackagesListPackagesProcedure: unary(s, packagesv1connect.PackagesListPackagesProcedure, s.listPackages),
+		packagesv1connect.PackagesGetPackageProcedure:   unary(s, packagesv1connect.PackagesGetPackageProcedure, s.getPackage),
+		packagesv1connect.PackagesDownloadProcedure:     unary(s, packagesv1connect.PackagesDownloadProcedure, s.download),
+		packagesv1connect.PackagesSignPackageProcedure:  unary(s, packagesv1connect.PackagesSignPackageProcedure, s.signPackage),
+		packagesv1connect.PackagesYankPackageProcedure:  unary(s, packagesv1connect.PackagesYankPackageProcedure, s.yankPackage),
+		packagesv1connect.PackagesInstallProcedure:      unary(s, packagesv1connect.PackagesInstallProcedure, s.install),
+		packagesv1connect.PackagesRollbackProcedure:     unary(s, packagesv1connect.PackagesRollbackProcedure, s.rollback),
+		packagesv1connect.PackagesUninstallProcedure:    unary(s, packagesv1connect.PackagesUninstallProcedure, s.uninstall),
+		packagesv1connect.PackagesListInstallsProcedure: unary(s, packagesv1connect.PackagesListInstallsProcedure, s.listInstalls),
+		packagesv1connect.PackagesLoadProcedure:         unary(s, packagesv1connect.PackagesLoadProcedure, s.load),
+		packagesv1connect.PackagesAddKeyProcedure:       unary(s, packagesv1connect.PackagesAddKeyProcedure, s.addKey),
+		packagesv1connect.PackagesListKeysProcedure:     unary(s, packagesv1connect.PackagesListKeysProcedure, s.listKeys),
+		packagesv1connect.PackagesRevokeKeyProcedure:    unary(s, packagesv1connect.PackagesRevokeKeyProcedure, s.revokeKey),
+		packagesv1connect.PackagesReachOfKeyProcedure:   unary(s, packagesv1connect.PackagesReachOfKeyProcedure, s.reachOfKey),
+
+		restPublish:   http.HandlerFunc(s.publishREST),
+		restPackages:  restGET(s, parsePackages, s.listPackages),
+		restPackage:   restPackageOf(s, func(r *packagesv1.GetPackageRequest, id, tenant string) { r.Id, r.Tenant = id, tenant }, s.getPackage),
+		restContent:   http.HandlerFunc(s.contentREST),
+		restInstall:   restPackageOf(s, func(r *packagesv1.InstallRequest, id, tenant string) { r.Id = id; set(&r.Tenant, tenant) }, s.install),
+		restUninstall: restPackageOf(s, func(r *packagesv1.UninstallRequest, id, tenant string) { r.Name = id; set(&r.Tenant, tenant) }, s.uninstall),
+		restRollback:  restPackageOf(s, func(r *packagesv1.RollbackRequest, id, tenant string) { r.Name = id; set(&r.Tenant, tenant) }, s.rollback),
+		restYank:      restPackageOf(s, func(r *packagesv1.YankPackageRequest, id, tenant string) { r.Id = id; set(&r.Tenant, tenant) }, s.yankPackage),
+		restInstalls:  restGET(s, parseInstalls, s.listInstalls),
 
 		reflectionV1:      v1,
 		reflectionV1Alpha: v1Alpha,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/maestro-conductor/maestro/api/gen/mc/cluster/v1/clusterv1connect"
 	"github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1/limiterv1connect"
+	"github.com/maestro-conductor/maestro/api/gen/mc/packages/v1/packagesv1connect"
 	"github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1/provenancev1connect"
 )
 
@@ -25,6 +26,7 @@ var services = []string{
 	clusterv1connect.ClusterName,
 	clusterv1connect.TokensName,
 	clusterv1connect.BackupsName,
+	packagesv1connect.PackagesName,
 }
 
 // healthChecker answers the gRPC health service. It is open to all, as probes carry no token.
@@ -45,6 +47,8 @@ func (h healthChecker) Check(_ context.Context, r *grpchealth.CheckRequest) (*gr
 		on = d.Index != nil
 	case clusterv1connect.ClusterName:
 		on = d.Cluster != nil
+	case packagesv1connect.PackagesName:
+		on = d.Packages != nil
 	case clusterv1connect.TokensName:
 		on = d.Tokens != nil
 	default:

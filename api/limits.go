@@ -5,6 +5,7 @@ import (
 
 	"github.com/maestro-conductor/maestro/index"
 	"github.com/maestro-conductor/maestro/limiter"
+	"github.com/maestro-conductor/maestro/pkgstore"
 )
 
 // Limits of the API port. docs/errors.md lists them beside the reasons they are refused with.
@@ -103,6 +104,9 @@ var classLimits = [classes]classLimit{
 	classCheckStream: {"check_stream", 256, 64 << 20, 1 << 20},
 	// Answers to messages of these streams, until they are sent: all of them without levels.
 	classCheckAnswer: {"check_answer", 4096, 64 << 20, 0},
+	// Archives of packages, one message each: as they arrive, or read to be verified.
+	classPackage:     {"package", 16, 128 << 20, pkgstore.ArchiveBytesMax},
+	classPackageRead: {"package_read", 64, 8 << 20, 64 << 10},
 	// A stream of each client or sidecar that decides by itself.
 	classLease: {"lease", 1024, 32 << 20, 1 << 20},
 }

@@ -231,6 +231,7 @@ func TestCertificates(t *testing.T) {
 func TestServicesOff(t *testing.T) {
 	e := newEnv(t, func(d *Deps) {
 		d.Checker, d.Holder, d.Lender, d.Limits, d.Index, d.Tokens, d.Cluster, d.Backups = nil, nil, nil, nil, nil, nil, nil, nil
+		d.Packages = nil
 	})
 	for _, c := range accessCases {
 		if c.request == nil && c.procedure != restSearch && c.procedure != restLineage {

@@ -14,7 +14,9 @@ import (
 
 // call is one request on its way through the steps.
 type call struct {
-	route       *route
+	route *route
+	// id is what the path names; empty for most.
+	id          string
 	credentials credentials
 	principal   Principal
 	// meter charges the bytes of the body.
@@ -50,7 +52,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.health.ServeHTTP(w, r)
 		return
 	}
-	rt := s.routes[r.URL.Path]
+	rt, id := s.routeOf(r)
 	if rt == nil {
 		s.metrics.unknownRoute.Inc()
 		s.writeFault(w, r, nil, refuse(reasonRouteUnknown, "there is nothing at %s", shortPath(r)))
@@ -59,12 +61,12 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !rt.stream { // streams are many, and stay
 		stack.Grow()
 	}
-	c := &call{route: rt, start: time.Now()}
+	c := &call{route: rt, id: id, start: time.Now()}
 	ctx, leave, f := s.admit(c, w, r)
 	if f != nil {
 		c.fault = f
 		if rt.method != r.Method {
-			w.Header().Set("Allow", rt.method)
+			w.Header().Set("Allow", rt.methods())
 		}
 		s.writeFault(w, r, rt, f)
 		s.finish(c, r)
@@ -81,7 +83,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *server) admit(c *call, w http.ResponseWriter, r *http.Request) (ctx context.Context, leave func(), f *fault) {
 	rt := c.route
 	if r.Method != rt.method {
-		return nil, nil, refuse(reasonMethodNotAllowed, "%s takes %s only", rt.path, rt.method)
+		return nil, nil, refuse(reasonMethodNotAllowed, "%s takes %s only", rt.path, rt.methods())
 	}
 	if c.credentials, f = credentialsOf(r); f != nil {
 		return nil, nil, f

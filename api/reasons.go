@@ -451,7 +451,7 @@ var (
 
 // reasons is the table of all failures, in the order of docs/errors.md. The first row with a
 // matching sentinel wins.
-var reasons = []*reason{
+var reasons = append([]*reason{
 	reasonCredentialsMissing, reasonTokenMalformed, reasonTokenUnknown, reasonTokenExpired, reasonTokenRevoked,
 	reasonCertificateExpired,
 	reasonRoleInsufficient, reasonPlatformOnly, reasonTenantForeign, reasonTenantMissing, reasonLimitForeign,
@@ -464,4 +464,4 @@ var reasons = []*reason{
 	reasonNotVoter, reasonGroupName, reasonLevel, reasonGroupNotEmpty, reasonRestoreRefused, reasonBackupGone, reasonTooManyLimits, reasonIndexReadOnly, reasonIndexOff, reasonRetentionUnknown, reasonRetentionKey, reasonServiceOff,
 	reasonIncomplete, reasonNotReady, reasonMetaStale, reasonOverloaded, reasonTenantOverloaded, reasonRestoring, reasonDiskFull, reasonCommandTooLarge, reasonNoLeader, reasonLost,
 	reasonVersionMismatch, reasonMembersChanged, reasonNodeRemoved, reasonNotMember, reasonGroupUnknown, reasonShutdown, reasonDeadline, reasonCanceled, reasonInternal,
-}
+}, packageReasons()...)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/maestro-conductor/maestro/index"
 	"github.com/maestro-conductor/maestro/limiter"
+	"github.com/maestro-conductor/maestro/pkgstore"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
@@ -26,7 +27,11 @@ func TestReasonsTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	declared := len(regexp.MustCompile(`(?m)^\treason\w+ += &reason\{`).FindAll(source, -1))
+	more, err := os.ReadFile("packagereasons.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	declared := len(regexp.MustCompile(`(?m)^\treason\w+ += &reason\{`).FindAll(append(source, more...), -1)) + len(packageCodes)
 	if declared != len(reasons) {
 		t.Errorf("%d reasons are declared, %d are in the table", declared, len(reasons))
 	}
@@ -105,6 +110,23 @@ var sentinelReasons = map[string]struct {
 	"limiter.ErrRequestUnknown":     {limiter.ErrRequestUnknown, reasonRequestUnknown},
 	"limiter.ErrLevel":              {limiter.ErrLevel, reasonLevel},
 	"limiter.ErrRefused":            {limiter.ErrRefused, reasonVersionMismatch},
+	"pkgstore.ErrUnknown":           {pkgstore.ErrUnknown, reasonPackageUnknown},
+	"pkgstore.ErrConflict":          {pkgstore.ErrConflict, reasonVersionConflict},
+	"pkgstore.ErrField":             {pkgstore.ErrField, reasonPackageField},
+	"pkgstore.ErrKeyExists":         {pkgstore.ErrKeyExists, reasonTrustKeyExists},
+	"pkgstore.ErrNoKey":             {pkgstore.ErrNoKey, reasonTrustKeyUnknown},
+	"pkgstore.ErrYanked":            {pkgstore.ErrYanked, reasonVersionYanked},
+	"pkgstore.ErrBlocked":           {pkgstore.ErrBlocked, reasonVersionBlocked},
+	"pkgstore.ErrNotInstalled":      {pkgstore.ErrNotInstalled, reasonNotInstalled},
+	"pkgstore.ErrNoHistory":         {pkgstore.ErrNoHistory, reasonNoHistory},
+	"pkgstore.ErrDowngrade":         {pkgstore.ErrDowngrade, reasonVersionOlder},
+	"pkgstore.ErrInstallChanged":    {pkgstore.ErrInstallChanged, reasonInstallChanged},
+	"pkgstore.ErrConfusable":        {pkgstore.ErrConfusable, reasonNameConfusable},
+	"pkgstore.ErrCapabilities":      {pkgstore.ErrCapabilities, reasonCapabilitiesNew},
+	"pkgstore.ErrDependency":        {pkgstore.ErrDependency, reasonDependencyMissing},
+	"pkgstore.ErrUpload":            {pkgstore.ErrUpload, reasonUploadUnknown},
+	"pkgstore.ErrFull":              {pkgstore.ErrFull, reasonCatalogFull},
+	"pkgstore.ErrContent":           {pkgstore.ErrContent, reasonContentDamaged},
 	// A key that is missing from a store is for the machine to understand.
 	"raftfsm.ErrNotFound": {raftfsm.ErrNotFound, reasonInternal},
 }
@@ -112,7 +134,7 @@ var sentinelReasons = map[string]struct {
 // TestEverySentinelHasAReason fails when a package below adds a sentinel error and nobody has
 // decided what callers see.
 func TestEverySentinelHasAReason(t *testing.T) {
-	for _, pkg := range []string{"api", "limiter", "index", "raftfsm"} {
+	for _, pkg := range []string{"api", "limiter", "index", "pkgstore", "raftfsm"} {
 		for _, name := range sentinelsOf(t, "../"+pkg) {
 			full := pkg + "." + name
 			row, ok := sentinelReasons[full]

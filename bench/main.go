@@ -78,6 +78,8 @@ var steps = []step{
 	// It ends the region, so that the peers have the machine.
 	{name: "limiter-peers", run: measurePeers, long: true},
 	{name: "packages-verify", run: measurePackagesVerify, long: true},
+	{name: "packages-publish", run: measurePackagesPublish, long: true},
+	{name: "packages-list", run: measurePackagesList, long: true},
 	{name: "index-load", run: measureIndexLoad, long: true},
 	{name: "index-search", run: measureIndexSearch, long: true},
 	{name: "index-kill", run: measureIndexKill, long: true},

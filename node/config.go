@@ -69,6 +69,8 @@ type Config struct {
 	Disk DiskConfig `yaml:"disk"`
 	// Memory is how much memory the node takes.
 	Memory MemoryConfig `yaml:"memory"`
+	// Packages is how much the catalog of packages may hold.
+	Packages PackagesConfig `yaml:"packages"`
 	// Clock is how exact the node's wall clock must be.
 	Clock ClockConfig `yaml:"clock"`
 	// Log is where and how much the node reports.
@@ -129,6 +131,16 @@ type MemoryConfig struct {
 	// collected more often before it exceeds its part. At least 256 MiB. Default 768 MiB.
 	BudgetBytes uint64 `yaml:"budget_bytes"`
 }
+
+// PackagesConfig is how much the catalog of packages may hold.
+type PackagesConfig struct {
+	// BytesMax bounds the archives of the catalog, which every node keeps; what is uploaded through this node is
+	// refused beyond it, and half of it is the most for one tenant. At least 64 MiB. Default 4 GiB.
+	BytesMax uint64 `yaml:"bytes_max"`
+}
+
+// packagesLeast is room for the largest package of a tenant, which has half.
+const packagesLeast = 64 << 20
 
 // ClockConfig is how exact the node's wall clock must be.
 type ClockConfig struct {
@@ -197,6 +209,7 @@ func DefaultConfig() Config {
 		Groups:   GroupCounts{Limiter: 3, Index: 3},
 		Disk:     DiskConfig{BallastBytes: 256 << 20},
 		Memory:   MemoryConfig{BudgetBytes: 768 << 20},
+		Packages: PackagesConfig{BytesMax: 4 << 30},
 		Clock:    ClockConfig{OffsetMax: 500 * time.Millisecond},
 		Log:      LogConfig{Level: "info", Format: "text"},
 	}
@@ -318,6 +331,9 @@ func (c Config) problems() []string {
 	c.checkServices(&p)
 	if b := c.Memory.BudgetBytes; b < memoryLeast || b > 1<<50 {
 		p.add("memory.budget_bytes is %d; write a number from %d (256 MiB) on", b, memoryLeast)
+	}
+	if b := c.Packages.BytesMax; b < packagesLeast || b > 1<<50 {
+		p.add("packages.bytes_max is %d; write a number from %d (64 MiB) on", b, packagesLeast)
 	}
 	// A pulse over a busy network is not more exact; a token's life is not counted in minutes.
 	if m := c.Clock.OffsetMax; m < 50*time.Millisecond || m > time.Minute {

@@ -85,7 +85,10 @@ func (n *Node) groups(r *record, tables *meta.Machine) []raftfsm.Group {
 		ID: groupMeta, Name: metaName, Machine: tables, CommitTimeout: metaCommitTimeout,
 		OnLeader: func(ctx context.Context) {
 			n.ensureSettings(ctx, r)
+			var jobs sync.WaitGroup
+			jobs.Go(func() { n.sweepUploads(ctx, tables) })
 			n.runPlacer(ctx)
+			jobs.Wait()
 		},
 	}}
 	if n.cfg.Runs(ServiceLimiter) {

@@ -185,6 +185,7 @@ func (n *Node) runCluster(ctx context.Context, drain func()) error {
 	jobs.Go(func() { fresh.run(freshCtx) })
 	jobs.Go(func() { n.pacer.Run(freshCtx) })
 	jobs.Go(func() { n.tendHeap(freshCtx) })
+	jobs.Go(func() { n.services.running.Load().receipts.run(freshCtx) })
 	removed, err := n.follow(ctx)
 	switch {
 	case removed:
@@ -250,6 +251,7 @@ func (n *Node) start(rec *record) error {
 	})
 	run.index = index.NewService(n.host, indexShards(rec.Index), run.meta.CursorKey, n.pacer)
 	n.registry.MustRegister(hedgeCounters(run.index)...)
+	run.catalog, run.receipts = n.newCatalog(run)
 	run.fresh = newFreshness(n.clock.Steady, run.meta.Confirm, n.log, n.registry)
 	if err := n.hold(run); err != nil {
 		return errors.Join(err, n.host.Close())
@@ -283,7 +285,8 @@ func (n *Node) awaitStarted(ctx context.Context) bool {
 func (n *Node) deps() api.Deps {
 	d := api.Deps{
 		Authenticator: n.services, Freshness: n.services, Tokens: n.services, Cluster: n.services, Backups: n.services,
-		Region: n.cfg.Region, Now: n.clock.Now, Logger: n.log, Metrics: n.registry,
+		Packages: n.services.Packages,
+		Region:   n.cfg.Region, Now: n.clock.Now, Logger: n.log, Metrics: n.registry,
 		Serving: func(service string) bool { return n.ready() == nil },
 	}
 	if n.cfg.Runs(ServiceLimiter) {

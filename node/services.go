@@ -10,6 +10,7 @@ import (
 	"github.com/maestro-conductor/maestro/internal/busiest"
 	"github.com/maestro-conductor/maestro/limiter"
 	"github.com/maestro-conductor/maestro/node/meta"
+	"github.com/maestro-conductor/maestro/pkgstore"
 )
 
 // services are what the API port serves. They stand from the start, so that the region can
@@ -27,7 +28,10 @@ type running struct {
 	leases  *limiter.Leases // nil on a node that does not run the limiter
 	busiest *busiest.Sketch
 	index   *index.Service
-	fresh   *freshness
+	catalog *pkgstore.Service
+	// receipts are those of the catalog on their way to the index.
+	receipts *receipts
+	fresh    *freshness
 }
 
 func (s *services) get() (*running, error) {

@@ -17,16 +17,20 @@ import (
 func (a *app) pkgCommand() *cobra.Command {
 	cmd := a.group(&cobra.Command{
 		Use:   "pkg",
-		Short: "Make, sign, verify and run packages of workflows",
-		Long: `Make, sign, verify and run packages of workflows. A package is one file, NAME-VERSION.mwpkg.tgz, with manifest,
-README, examples, the workflow's files and signatures. None of these commands needs a region.`,
+		Short: "Make, sign, run, publish and install packages of workflows",
+		Long: `Make, sign, run, publish and install packages of workflows. A package is one file, NAME-VERSION.mwpkg.tgz, with manifest,
+README, examples, the workflow's files and signatures. init, build, keygen, sign, verify, test and run need no region.`,
 		Example: `  maestro pkg init myflow && cd myflow
   maestro pkg build
   maestro pkg keygen --out k
   maestro pkg sign --key k.key myflow-0.1.0.mwpkg.tgz
-  maestro pkg verify --key k.pub myflow-0.1.0.mwpkg.tgz`,
+  maestro pkg verify --key k.pub myflow-0.1.0.mwpkg.tgz
+  maestro pkg keys add k.pub --publisher '' --tenant acme
+  maestro pkg publish myflow-0.1.0.mwpkg.tgz --tenant acme
+  maestro pkg install myflow@0.1.0 --tenant acme`,
 	})
 	cmd.AddCommand(a.pkgInitCommand(), a.pkgBuildCommand(), a.pkgKeygenCommand(), a.pkgSignCommand(), a.pkgVerifyCommand(), a.pkgShowCommand(), a.pkgTestCommand(), a.pkgRunCommand())
+	cmd.AddCommand(a.catalogCommands()...)
 	return cmd
 }
 

@@ -163,22 +163,30 @@ func (a *app) trusted(key, trust string) (*mwpkg.Trust, error) {
 }
 
 func (a *app) pkgShowCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "show FILE",
+	var tenant string
+	cmd := &cobra.Command{
+		Use:   "show FILE | ID",
 		Short: "Show what a package is, asks for and holds",
 		Long: `Show a package: name, digest, who is said to have signed it, inputs, capabilities, steps and files. The package must be
-well-formed; signatures are listed and not verified.`,
+well-formed; signatures are listed and not verified. What is no file is a package of the catalog, NAME@VERSION, NAME or a digest:
+of it, the region says whether its signatures count now.`,
 		Example: `  maestro pkg show myflow-0.1.0.mwpkg.tgz
-  maestro pkg show myflow-0.1.0.mwpkg.tgz -o json`,
+  maestro pkg show myflow-0.1.0.mwpkg.tgz -o json
+  maestro pkg show myflow@0.1.0 --tenant acme`,
 		Args: cobra.ExactArgs(1),
-		RunE: a.action(func(_ context.Context, args []string) error {
-			p, err := readPackage(args[0])
-			if err != nil {
-				return err
-			}
-			return a.print(view(args[0], p), func(w io.Writer) { showPackage(w, p) })
-		}),
 	}
+	tenantFlag(cmd, &tenant, "for a package of the catalog: whose view it is (default: the context's tenant)")
+	cmd.RunE = a.action(func(ctx context.Context, args []string) error {
+		if info, err := os.Stat(args[0]); (err != nil || info.IsDir()) && !strings.HasSuffix(args[0], mwpkg.Suffix) {
+			return a.showPublished(ctx, args[0], tenant)
+		}
+		p, err := readPackage(args[0])
+		if err != nil {
+			return err
+		}
+		return a.print(view(args[0], p), func(w io.Writer) { showPackage(w, p) })
+	})
+	return cmd
 }
 
 // packageView is what show prints as JSON.

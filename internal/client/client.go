@@ -25,6 +25,7 @@ import (
 
 	"github.com/maestro-conductor/maestro/api/gen/mc/cluster/v1/clusterv1connect"
 	"github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1/limiterv1connect"
+	"github.com/maestro-conductor/maestro/api/gen/mc/packages/v1/packagesv1connect"
 	"github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1/provenancev1connect"
 )
 
@@ -104,6 +105,11 @@ func (c *Client) Limiter() limiterv1connect.LimiterClient {
 // Provenance calls mc.provenance.v1.Provenance.
 func (c *Client) Provenance() provenancev1connect.ProvenanceClient {
 	return provenancev1connect.NewProvenanceClient(c.httpClient(), c.base(), connect.WithInterceptors(c))
+}
+
+// Packages calls mc.packages.v1.Packages.
+func (c *Client) Packages() packagesv1connect.PackagesClient {
+	return packagesv1connect.NewPackagesClient(c.httpClient(), c.base(), connect.WithInterceptors(c))
 }
 
 // Cluster calls mc.cluster.v1.Cluster.

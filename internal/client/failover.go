@@ -13,6 +13,7 @@ import (
 
 	clusterv1 "github.com/maestro-conductor/maestro/api/gen/mc/cluster/v1"
 	limiterv1 "github.com/maestro-conductor/maestro/api/gen/mc/limiter/v1"
+	packagesv1 "github.com/maestro-conductor/maestro/api/gen/mc/packages/v1"
 	provenancev1 "github.com/maestro-conductor/maestro/api/gen/mc/provenance/v1"
 )
 
@@ -169,6 +170,21 @@ func isRepeatable(req connect.AnyRequest) bool {
 		*limiterv1.TopRequest,
 		*limiterv1.GetModeRequest,
 		*limiterv1.SetModeRequest,
+		*packagesv1.BeginUploadRequest, // all of the catalog can be done again; a rollback cannot
+		*packagesv1.UploadChunkRequest,
+		*packagesv1.PublishRequest,
+		*packagesv1.ListPackagesRequest,
+		*packagesv1.GetPackageRequest,
+		*packagesv1.DownloadRequest,
+		*packagesv1.SignPackageRequest,
+		*packagesv1.YankPackageRequest,
+		*packagesv1.InstallRequest,
+		*packagesv1.ListInstallsRequest,
+		*packagesv1.LoadRequest,
+		*packagesv1.AddKeyRequest,
+		*packagesv1.ListKeysRequest,
+		*packagesv1.RevokeKeyRequest,
+		*packagesv1.ReachOfKeyRequest,
 		*provenancev1.SearchRequest,
 		*provenancev1.LookupRequest,
 		*provenancev1.LineageRequest,

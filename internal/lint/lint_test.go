@@ -23,14 +23,14 @@ const module = "github.com/maestro-conductor/maestro/"
 // sub-packages and internal/.
 var rooms = map[string][]string{
 	"cmd":      {"node", "api", "index", "limiter", "pkgstore", "raftfsm"},
-	"bench":    {"api", "index", "limiter", "raftfsm"},
+	"bench":    {"api", "index", "limiter", "pkgstore", "raftfsm"},
 	"jepsen":   {"api", "index", "limiter"},
 	"interop":  {"api", "pkgstore"},
-	"node":     {"api", "index", "limiter", "raftfsm"},
-	"api":      {"index", "limiter", "raftfsm"},
+	"node":     {"api", "index", "limiter", "pkgstore", "raftfsm"},
+	"api":      {"index", "limiter", "pkgstore", "raftfsm"},
 	"index":    {"raftfsm"},
 	"limiter":  {"raftfsm"},
-	"pkgstore": {},
+	"pkgstore": {"raftfsm"},
 	"raftfsm":  {},
 	"internal": {},
 }
@@ -40,6 +40,7 @@ var guests = map[string][]string{
 	"internal/backup":          {"api", "raftfsm"},
 	"internal/client":          {"api", "index"},
 	"internal/devregion":       {"api", "limiter", "index", "node"},
+	"internal/pkgtest":         {"pkgstore"},
 	"internal/ratelimitheader": {"limiter"},
 	"limiter/client":           {"api"},
 	"limiter/sidecar":          {"api"},
@@ -124,7 +125,7 @@ func TestArchitecturePageIsTrue(t *testing.T) {
 var machines = map[string][]string{
 	"limiter":   {"service.go", "holder.go", "hold.go", "globals.go", "failure.go"},
 	"index":     {"service.go", "service_search.go", "scatter.go", "missing.go", "lookup.go", "explain.go", "lineage.go", "ingest.go", "cursor.go", "seal.go", "hedge.go", "lead.go:pause", "retain.go"},
-	"node/meta": {"service.go", "tokens.go", "token.go:mintToken", "settings.go:EnsureSettings", "limits.go:limitsSince", "membership.go:ReadMembership"},
+	"node/meta": {"service.go", "catalogservice.go", "tokens.go", "token.go:mintToken", "settings.go:EnsureSettings", "limits.go:limitsSince", "membership.go:ReadMembership"},
 }
 
 // hostMachine are the files of raftfsm that take part in applying entries; the others are the

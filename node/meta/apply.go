@@ -8,6 +8,7 @@ import (
 
 	"github.com/maestro-conductor/maestro/index"
 	"github.com/maestro-conductor/maestro/limiter"
+	"github.com/maestro-conductor/maestro/pkgstore"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
@@ -54,6 +55,12 @@ func regionRules(t table) rules {
 		return rules{recordsMax: NodesMax, tombstonesMax: tombstonesMax, valid: validNode}
 	case tablePlacement:
 		return rules{recordsMax: raftfsm.GroupsMax, tombstonesMax: tombstonesMax, valid: validPlacement}
+	case tablePackages:
+		return rules{recordsMax: pkgstore.PackagesMax, tombstonesMax: tombstonesMax, valid: validPackage}
+	case tableInstalls:
+		return rules{recordsMax: pkgstore.InstallsMax, tombstonesMax: tombstonesMax, valid: validInstall}
+	case tableKeys:
+		return rules{recordsMax: pkgstore.KeysMax, tombstonesMax: tombstonesMax, valid: validTrust}
 	default:
 		return rules{
 			recordsMax: limiter.LimitsMax, apartMax: limiter.AssignmentsMax, apart: isAssignment,

@@ -16,6 +16,7 @@ const (
 	codecLimits  = 3 // changes of limits that are more than token buckets
 	codecLeases  = 4 // changes of limits of raftfsm.LevelLeases and of plans, and queries by key
 	codecFailure = 5 // changes of limits of raftfsm.LevelFailure
+	codecCatalog = 6 // commands and queries of the catalog, see catalogcodec.go
 )
 
 const (
@@ -272,7 +273,7 @@ func decodePage(b []byte) (page, error) {
 	}
 	for n := r.Count(pageRecordsMax); n > 0 && !r.Failed(); n-- {
 		key := r.String(keyBytesMax)
-		rec, err := decodeRecord(key, r.Bytes(2*valueBytesMax))
+		rec, err := decodeRecord(key, r.Bytes(2*rowValueBytesMax))
 		if err != nil {
 			return page{}, err
 		}

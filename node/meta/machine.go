@@ -77,6 +77,14 @@ func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 	var all []published
 	results := make([][]byte, len(e.Commands))
 	for i, data := range e.Commands {
+		if isCatalog(data) {
+			res, err := m.applyCatalog(tx, e, data)
+			if err != nil {
+				return nil, err
+			}
+			results[i] = res
+			continue
+		}
 		c, err := decodeChange(data)
 		if errors.Is(err, errNewer) {
 			return nil, err
@@ -105,6 +113,9 @@ func (m *Machine) Close() error { return nil }
 // change. Reading on from each page's last record until a page says last gives the table as
 // of that page: what changed meanwhile comes again, later.
 func (m *Machine) Query(_ context.Context, query []byte) (answer []byte, err error) {
+	if isCatalog(query) {
+		return m.queryCatalog(query)
+	}
 	if len(query) > 1 && query[1] == opRecord {
 		t, key, err := decodeRecordQuery(query)
 		if err != nil {

@@ -21,12 +21,19 @@ const (
 	tableNodes     table = 4
 	tablePlacement table = 5
 	tableLast            = tablePlacement
+	// The tables of the catalog have commands and queries of their own.
+	tablePackages table = 6
+	tableInstalls table = 7
+	tableKeys     table = 8
 )
 
 // codec is the version in which commands and queries of a table are written: the first one
 // that knows the table, so that older builds go on understanding what they know.
 func (t table) codec() byte {
-	if t >= tableNodes {
+	switch {
+	case t >= tablePackages:
+		return codecCatalog
+	case t >= tableNodes:
 		return codecMembers
 	}
 	return codecFirst
@@ -37,15 +44,24 @@ const (
 	keyBytesMax   = 128
 	nameBytesMax  = 63 // of an owner and an origin
 	valueBytesMax = 4 << 10
+	// rowValueBytesMax bounds a value in a row: those of the catalog are larger than what changes carry.
+	rowValueBytesMax = 16 << 10
 )
 
 // Row spaces: the first byte of a row's key.
 const (
+	spaceChunk     byte = 'b' // blob id, u32 chunk -> that part of an archive
 	spaceChange    byte = 'c' // table, table version, key -> nothing: the records in the order of their last change
 	spaceTombstone byte = 'd' // table, table version, key -> nothing: the deleted ones alone
+	spaceFolded    byte = 'f' // namespace, 0, folded name -> the name that was first
 	spaceClock     byte = 'h' // nothing -> clock
+	spaceBlob      byte = 'i' // blob id -> blob that a package has
+	spaceDigest    byte = 'k' // content digest, namespace -> NAME@VERSION
+	spaceBytes     byte = 'n' // namespace, or nothing for all -> bytes of blobs
 	spaceRecord    byte = 'r' // table, key -> record
+	spaceRestoring byte = 's' // nothing -> nothing: the catalog is being restored
 	spaceTable     byte = 't' // table -> counters of the table
+	spaceUpload    byte = 'u' // blob id -> blob that arrives, or that no package has any more
 	spaceStaged    byte = 'x' // key of a row that is being restored -> the row
 )
 
@@ -157,7 +173,7 @@ func decodeRecord(key string, b []byte) (record, error) {
 		stamp:        readStamp(r),
 		owner:        r.String(nameBytesMax),
 		origin:       r.String(nameBytesMax),
-		value:        []byte(r.String(valueBytesMax)),
+		value:        []byte(r.String(rowValueBytesMax)),
 	}
 	if err := r.Done(); err != nil || v != rowVersion {
 		return record{}, errRow("record " + key)

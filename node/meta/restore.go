@@ -15,15 +15,19 @@ var _ raftfsm.Restorer = (*Machine)(nil)
 // made of.
 var restored = [...]table{tableLimits, tableTokens}
 
-// BackupRanges implements raftfsm.Restorer: the records and counters of the tables restored.
+// BackupRanges implements raftfsm.Restorer: the records and counters of the tables restored, and the catalog.
 func (m *Machine) BackupRanges() [][2][]byte {
 	first, end := byte(restored[0]), byte(restored[len(restored)-1])+1
-	return [][2][]byte{{{spaceRecord, first}, {spaceRecord, end}}, {{spaceTable, first}, {spaceTable, end}}}
+	ranges := [][2][]byte{{{spaceRecord, first}, {spaceRecord, end}}, {{spaceTable, first}, {spaceTable, end}}}
+	return append(ranges, catalogRanges()...)
 }
 
 // ServesRestore implements raftfsm.Restorer: without meta, nobody could go on restoring. Rows
 // wait aside until the end. Limits cannot change meanwhile: those of the backup would be refused.
 func (m *Machine) ServesRestore(command []byte) bool {
+	if isCatalog(command) {
+		return false
+	}
 	c, err := decodeChange(command)
 	return err != nil || c.table != tableLimits
 }
@@ -34,12 +38,21 @@ func (m *Machine) RestoreBegin(tx *raftfsm.Tx) error {
 	if err == nil && count.version > 0 {
 		err = fmt.Errorf("%w: limits have been set in it", raftfsm.ErrNotEmpty)
 	}
+	if err == nil {
+		err = emptyCatalog(tx)
+	}
 	return err
 }
 
 // RestoreRows implements raftfsm.Restorer.
 func (m *Machine) RestoreRows(tx *raftfsm.Tx, _ raftfsm.Entry, rows []raftfsm.Row) error {
 	for _, row := range rows {
+		if ofCatalog(row.Key) {
+			if err := m.restoreCatalog(tx, row); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := m.restorable(row); err != nil {
 			return fmt.Errorf("%w: row %q: %w", raftfsm.ErrRestoreRefused, row.Key, err)
 		}
@@ -73,7 +86,14 @@ func (m *Machine) restorable(row raftfsm.Row) error {
 // version of a table rises above what it was, so that limiter groups, which were restored before,
 // take later changes. Tokens of this region stay.
 func (m *Machine) RestoreEnd(tx *raftfsm.Tx, _ raftfsm.Entry) error {
-	if err := m.RestoreBegin(tx); err != nil {
+	count, _, err := getRow(tx, []byte{spaceTable, byte(tableLimits)}, decodeCounters)
+	if err == nil && count.version > 0 {
+		err = fmt.Errorf("%w: limits have been set in it", raftfsm.ErrNotEmpty)
+	}
+	if err == nil {
+		err = tx.Delete([]byte{spaceRestoring})
+	}
+	if err != nil {
 		return err
 	}
 	clock, _, err := getRow(tx, []byte{spaceClock}, decodeClock)

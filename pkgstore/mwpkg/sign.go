@@ -24,19 +24,36 @@ func (p *Package) Sign(signer signature.Signer) (*Package, error) {
 			return p.WithSignature(s)
 		}
 	}
-	value, err := signer.SignMessage(bytes.NewReader(p.sums))
-	if err != nil {
-		return nil, refuse(CodeKey, key.ID.String(), "the signer does not sign: %v", err)
-	}
-	lower, _, err := parseValue(value)
+	s, err := SignSums(p.sums, signer)
 	if err != nil {
 		return nil, err
 	}
-	s := Signature{key.ID, lower}
-	if key.verify(p.sums, s) != nil {
-		return nil, refuse(CodeSignatureInvalid, key.ID.String(), "what the signer made does not verify")
-	}
 	return p.WithSignature(s)
+}
+
+// SignSums signs the bytes of a SHA256SUMS, of which a catalog that has the package needs no more.
+func SignSums(sums []byte, signer signature.Signer) (Signature, error) {
+	public, err := signer.PublicKey()
+	if err != nil {
+		return Signature{}, refuse(CodeKey, "", "the signer gives no public key: %v", err)
+	}
+	key, err := newKey(public)
+	if err != nil {
+		return Signature{}, err
+	}
+	value, err := signer.SignMessage(bytes.NewReader(sums))
+	if err != nil {
+		return Signature{}, refuse(CodeKey, key.ID.String(), "the signer does not sign: %v", err)
+	}
+	lower, _, err := parseValue(value)
+	if err != nil {
+		return Signature{}, err
+	}
+	s := Signature{key.ID, lower}
+	if key.verify(sums, s) != nil {
+		return Signature{}, refuse(CodeSignatureInvalid, key.ID.String(), "what the signer made does not verify")
+	}
+	return s, nil
 }
 
 // WithSignature gives the package with s as its primary signature, beside the others. One
