@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 
@@ -69,10 +70,13 @@ func indent(text string) string {
 	return "          " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n          ")
 }
 
+// isolation says once whether this machine permits it.
+var isolation = sync.OnceValue(func() error { return sandbox.Probe(context.Background()) })
+
 // eachLevel runs f with options for full isolation, where this machine permits it, and for none.
 func eachLevel(t *testing.T, f func(t *testing.T, o Options)) {
 	t.Run("full", func(t *testing.T) {
-		if err := sandbox.Probe(t.Context()); err != nil {
+		if err := isolation(); err != nil {
 			if os.Getenv("MAESTRO_TEST_ISOLATION") == "required" {
 				t.Fatal(err)
 			}
