@@ -265,7 +265,15 @@ func pebbleOptions(fs vfs.FS, logger pebble.Logger, fatal func(reason string, er
 		}
 	}
 	o.EventListener = &pebble.EventListener{
-		BackgroundError: func(err error) { fatal("state_write_failed", err) },
+		BackgroundError: func(err error) {
+			if pebble.IsCorruptionError(err) {
+				// A compaction has met damage. Nothing was written, and Pebble leaves those keys alone for a while; who
+				// reads them is told.
+				logger.Errorf("the state is damaged on the disk: %v", err)
+				return
+			}
+			fatal("state_write_failed", err)
+		},
 		DiskSlow: func(i pebble.DiskSlowInfo) {
 			logger.Errorf("slow disk: %s", i)
 		},
