@@ -22,11 +22,17 @@ func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 	if err := m.waitForSealer(); err != nil {
 		return nil, err
 	}
+	if err := m.awaitWhole(); err != nil {
+		return nil, err
+	}
 	before := m.docs // only Apply and Load write it, both on this goroutine
 	ids, release := m.knownIDs()
 	defer release()
 	a := applier{tx: tx, m: m, layout: m.layout, wall: e.Wall, before: before, next: before, ids: ids, buffers: &m.buffers}
 	a.reset()
+	if err := a.writeMended(); err != nil {
+		return nil, err
+	}
 	now := e.Time + m.clock.ahead
 	if err := a.mark(now); err != nil {
 		return nil, err

@@ -16,6 +16,7 @@ import (
 
 	"github.com/maestro-conductor/maestro/index/disposition"
 	"github.com/maestro-conductor/maestro/index/internal/segment"
+	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
 // KindDisposition is the kind of the records of what retention has disposed of. Nobody can ingest one.
@@ -341,9 +342,12 @@ func (m *Machine) dispose() {
 			return
 		}
 		d, err := m.rewrite(p, s)
+		_ = s.note(err)
 		m.mu.Lock()
 		switch {
 		case errors.Is(err, errStopping):
+		case s.replaced.Load() && m.pending == p || errors.Is(err, segment.ErrCorrupt): // it is, or will be, mended
+			err = m.discardRewritten(d)
 		case m.pending != p: // it was cancelled
 			err = m.discardRewritten(d)
 		case err == nil:
@@ -365,7 +369,7 @@ func (m *Machine) nextDisposal() (*pendingDisposal, *sealed) {
 	defer m.mu.Unlock()
 	for !m.stopping {
 		if p := m.pending; p != nil && m.disposal == nil && m.failed == nil {
-			if s := m.storedAt(p.first); s != nil {
+			if s := m.storedAt(p.first); s != nil && m.isMended(p.first) {
 				s.hold()
 				return p, s
 			}
@@ -373,6 +377,12 @@ func (m *Machine) nextDisposal() (*pendingDisposal, *sealed) {
 		m.changed.Wait()
 	}
 	return nil, nil
+}
+
+// isMended is false while a segment waits to be mended; the caller holds mu.
+func (m *Machine) isMended(first uint64) bool {
+	u := m.doubted(first)
+	return u == nil || u.whole != nil
 }
 
 // storedAt is the segment of the state that begins there; the caller holds mu.
@@ -439,8 +449,11 @@ func (m *Machine) awaitDisposal() (*disposal, error) {
 	defer m.hurry.Add(-1)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for m.disposal == nil && m.failed == nil && m.pending != nil {
+	for m.disposal == nil && m.failed == nil && m.pending != nil && !m.interrupted {
 		m.changed.Wait()
+	}
+	if m.disposal == nil && m.failed == nil && m.interrupted {
+		return nil, raftfsm.ErrInterrupted
 	}
 	return m.disposal, m.failed
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -52,7 +53,17 @@ type Machine struct {
 	disposal *disposal
 	// changed is signalled when any of these change, but docs; its lock is mu.
 	changed *sync.Cond
-	workers sync.WaitGroup // seal, tend and dispose
+	workers sync.WaitGroup // seal, tend, dispose, mend and scrub
+	// end ends what workers wait for outside of the machine.
+	end context.CancelFunc
+
+	// keeper is nil until the machine is attended; unsound are segments of the state that are to be mended.
+	keeper  *Keeper
+	unsound []*unsound // replaced or appended to, never changed
+	// interrupted has Apply wait no longer.
+	interrupted bool
+
+	damages, mends, scrubbed atomic.Uint64
 
 	// hurry is how many wait for the sealer; it does not rest then.
 	hurry atomic.Int32
@@ -131,7 +142,10 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 	m.setClock(clock)
 	m.now.Store(clock.last.time)
 	m.store = store
+	m.mu.Lock()
+	m.unsound, m.interrupted = nil, false
 	segments, moved, end, err := m.openSegments(count, layout)
+	m.mu.Unlock()
 	if err != nil {
 		return err
 	}
@@ -142,10 +156,14 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 	m.pending, m.disposal = pending, nil
 	m.mu.Unlock()
 	m.noteDeleted(segments, moved)
-	m.workers.Add(3)
+	var ctx context.Context
+	ctx, m.end = context.WithCancel(context.Background())
+	m.workers.Add(5)
 	go m.seal()
 	go m.dispose()
 	go m.tend()
+	go m.mend(ctx)
+	go m.scrub(ctx)
 	return m.rebuildHeads(end, count)
 }
 
@@ -183,6 +201,9 @@ func (m *Machine) Close() error {
 func (m *Machine) stop() error {
 	m.mu.Lock()
 	m.stopping = true
+	if m.end != nil {
+		m.end()
+	}
 	m.changed.Broadcast()
 	m.mu.Unlock()
 	m.workers.Wait()
@@ -243,6 +264,11 @@ func (m *Machine) waitForSealer() error {
 
 // Query answers an encoded shard query.
 func (m *Machine) Query(ctx context.Context, b []byte) ([]byte, error) {
+	if len(b) > 0 && b[0] == wirePeer {
+		m.life.RLock()
+		defer m.life.RUnlock()
+		return m.answerPeer(b)
+	}
 	q, err := decodeShardQuery(b)
 	if err != nil {
 		return nil, err
@@ -277,6 +303,9 @@ func (m *Machine) searchOnce(ctx context.Context, q *shardQuery) (shardAnswer, e
 	}
 	sources, docs, release := m.sources()
 	defer release()
+	if sources == nil {
+		return shardAnswer{}, fmt.Errorf("%w: a segment cannot be opened until it is mended", segment.ErrCorrupt)
+	}
 	w := window{bound: docs, since: q.since, after: q.after, limit: q.limit + 1, order: q.order}
 	if q.bound != nil {
 		if w.bound = *q.bound; w.bound > docs {
@@ -301,11 +330,14 @@ func (m *Machine) searchOnce(ctx context.Context, q *shardQuery) (shardAnswer, e
 	return s.run(ctx)
 }
 
-// sources are the heads and segments, and how many documents they have together. They may be
-// used until release.
+// sources are the heads and segments, and how many documents they have together; nil while one cannot be
+// opened. They may be used until release.
 func (m *Machine) sources() (all []source, docs uint64, release func()) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	if !m.isWhole() {
+		return nil, 0, func() {}
+	}
 	all = make([]source, 0, len(m.segments)+len(m.frozen)+1)
 	held := m.segments
 	for _, s := range held {

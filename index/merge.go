@@ -85,6 +85,7 @@ func (m *Machine) finishMerge(s *sealed, row segmentRow, first uint64) {
 	if m.merged == s {
 		m.merged = nil
 	}
+	m.forgetDoubts(first, first+s.width)
 	m.changed.Broadcast()
 	m.mu.Unlock()
 	_ = errors.Join(releaseAll(old), s.release())

@@ -298,6 +298,9 @@ func (m *Machine) awaitFile(first uint64, docs int) (*sealed, error) {
 		if m.failed != nil {
 			return nil, m.failed
 		}
+		if m.interrupted {
+			return nil, raftfsm.ErrInterrupted
+		}
 		if s := m.merged; s != nil && s.Base() == first && int(s.width) == docs && m.damaged != s {
 			s.hold()
 			return s, nil

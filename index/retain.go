@@ -27,6 +27,8 @@ type Retainer struct {
 	Policy func(ctx context.Context) (RetentionPolicy, error)
 	// Stopped tells that what is stored is to stay as it is.
 	Stopped func() bool
+	// Peers are the other replicas.
+	Peers Peers
 	// Key signs the records; nil disposes of nothing.
 	Key ed25519.PrivateKey
 	// Propose has the log execute a command, and returns its result.
@@ -140,6 +142,9 @@ func (m *Machine) retainHead(ctx context.Context, r *Retainer, bound *boundPolic
 	if err != nil {
 		return false, err
 	}
+	if err := r.agreed(ctx, askHead(d, bound, proof)); err != nil {
+		return false, err
+	}
 	ok, err := r.done(ctx, encodeHead(d, bound, proof)) // refused when it is another one now, or is being sealed
 	if ok {
 		r.told(d)
@@ -228,6 +233,9 @@ func (m *Machine) finishPending(ctx context.Context, r *Retainer, p *RetentionPo
 	proof, err := r.prove(d, pending.policy.version, wall)
 	if err != nil {
 		return false, err
+	}
+	if err := r.agreed(ctx, askPending(pending, proof)); err != nil {
+		return false, m.doubtDisposal(d, err)
 	}
 	var last []byte
 	if d.file != nil {

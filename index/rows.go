@@ -46,6 +46,9 @@ func LayoutAt(level int) byte {
 	return 0
 }
 
+// segmentRowMax bounds how long a row is.
+const segmentRowMax = 1 << 12
+
 // segmentRow says what a segment of the state is.
 type segmentRow struct {
 	docs   uint32 // numbers, gaps included
@@ -172,8 +175,11 @@ func (r rowReaderAt) piece(n uint32, use func([]byte) error) error {
 		}
 		return use(v)
 	})
-	if errors.Is(err, raftfsm.ErrNotFound) {
+	switch {
+	case errors.Is(err, raftfsm.ErrNotFound):
 		err = fmt.Errorf("%w: piece %d is not there", segment.ErrCorrupt, n)
+	case errors.Is(err, raftfsm.ErrCorrupt):
+		err = fmt.Errorf("%w: piece %d: %w", segment.ErrCorrupt, n, err)
 	}
 	return err
 }
@@ -234,7 +240,8 @@ func (d *segmentData) Close() error {
 	return d.file.Close()
 }
 
-// openRows opens the segments of the state, which follow each other from document 0 on.
+// openRows opens the segments of the state, which follow each other from document 0 on. Those that are damaged are
+// noted; the caller holds mu, or is alone.
 func (m *Machine) openRows(count uint64) (open []segmentSource, end uint64, err error) {
 	it, err := m.store.NewIter([]byte{tableSegment}, []byte{tableSegment + 1})
 	if err != nil {
@@ -265,6 +272,11 @@ func (m *Machine) openRows(count uint64) (open []segmentSource, end uint64, err 
 		if err == nil && s.Digest() != row.digest {
 			err = errors.Join(fmt.Errorf("%w: it has another digest", segment.ErrCorrupt), s.release())
 		}
+		if errors.Is(err, segment.ErrCorrupt) {
+			m.doubt(end, row, true)
+			end += uint64(row.docs)
+			continue
+		}
 		if err != nil {
 			return open, 0, fmt.Errorf("index: the segment of the documents from %d on: %w", end, err)
 		}
@@ -278,7 +290,7 @@ func (m *Machine) openRows(count uint64) (open []segmentSource, end uint64, err 
 // noteDeleted says where rows were, perhaps in an earlier process, of documents that are in segments of the state, which
 // have numbers below end, and of segments that others have replaced or of which nothing is left.
 func (m *Machine) noteDeleted(segments []segmentSource, end uint64) {
-	if end == 0 {
+	if end == 0 || len(m.unsound) > 0 {
 		return
 	}
 	m.store.Deleted(documentKey(0), documentKey(end))

@@ -9,12 +9,18 @@ import (
 	"github.com/maestro-conductor/maestro/index/internal/segment"
 )
 
-// noteDamage has a segment built again; until then who needs the damaged part gets an error. There is
-// nothing that one of the state can be built of, as for any other row.
+// noteDamage has a segment built again, or one of the state mended, which no documents are left to build of; until
+// then who needs the damaged part gets an error.
 func (m *Machine) noteDamage(s *sealed) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.damaged == nil && !s.stored {
+	if s.stored {
+		if row, err := m.rowOf(s.Base()); err == nil && m.storedAt(s.Base()) == s {
+			m.doubt(s.Base(), row, false)
+		}
+		return
+	}
+	if m.damaged == nil {
 		m.damaged = s
 		m.changed.Broadcast()
 	}
@@ -43,10 +49,10 @@ func (m *Machine) tend() {
 		case errors.Is(err, errStopping):
 			return
 		case errors.Is(err, segment.ErrCorrupt) && !repair:
-			if !m.isStored(run[0]) && m.findDamage(run) {
+			if m.findDamage(run) {
 				continue
 			}
-			fallthrough // a damaged state, if it is one of the state
+			fallthrough
 		case err != nil && repair && m.isStored(run[0]): // its rows are gone, and not needed
 			continue
 		case err != nil:
@@ -114,7 +120,7 @@ func (m *Machine) window(s segmentSource) uint64 {
 // documents are in a segment depends on their numbers alone, so that replicas have the same. In the layout
 // of segments they are those of the state, and the merged one is a file until the log has it replace them.
 func (m *Machine) mergeable() []segmentSource {
-	if m.layout >= layoutSegments && m.merged != nil {
+	if m.layout >= layoutSegments && (m.merged != nil || len(m.unsound) > 0) {
 		return nil
 	}
 	return m.mergeRun()
@@ -177,7 +183,7 @@ func (m *Machine) unhurried() (rest func()) {
 // findDamage reads segments whole and notes a damaged one.
 func (m *Machine) findDamage(run []segmentSource) bool {
 	for _, s := range run {
-		if s.note(s.Verify()) != nil {
+		if s.replaced.Load() || s.note(s.Verify()) != nil {
 			return true
 		}
 	}
@@ -249,6 +255,15 @@ func (m *Machine) discard(fresh []segmentSource) error {
 		err = errors.Join(err, m.folder().Remove(s.name))
 	}
 	return err
+}
+
+// rowOf is the directory row of a segment of the state.
+func (m *Machine) rowOf(first uint64) (segmentRow, error) {
+	v, err := m.store.Get(segmentKey(first))
+	if err != nil {
+		return segmentRow{}, err
+	}
+	return decodeSegmentRow(v)
 }
 
 func (m *Machine) isStored(s segmentSource) bool {

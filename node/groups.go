@@ -115,7 +115,9 @@ func (n *Node) groups(r *record, tables *meta.Machine) []raftfsm.Group {
 			})
 			shards = append(shards, m)
 		}
+		n.shards = shards
 		n.registry.MustRegister(differingSegments(shards), disposedDocuments(shards))
+		n.registry.MustRegister(wholeness(shards)...)
 	}
 	return groups
 }

@@ -58,6 +58,8 @@ type Node struct {
 	host  *raftfsm.Host
 	// limiters are the machines of the limiter groups, for whose leases their limits are needed here.
 	limiters map[raftfsm.GroupID]*limiter.Machine
+	// shards are those of the index, whose segments are kept whole.
+	shards []*index.Machine
 	// draining is set once the node has begun to stop; removed once it is no member any more.
 	draining, removed atomic.Bool
 	// halt ends the node in order, for a reason of its own.
@@ -255,6 +257,7 @@ func (n *Node) start(rec *record) error {
 		return errors.Join(err, n.host.Close())
 	}
 	n.services.running.Store(run)
+	n.keepWhole(rec)
 	close(n.started)
 	return nil
 }

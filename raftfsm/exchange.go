@@ -39,7 +39,7 @@ func (s *Store) Exchange(lower, upper []byte, rows iter.Seq2[[]byte, []byte]) (e
 		return err
 	}
 	w := sstable.NewWriter(objstorageprovider.NewFileWritable(f), sstable.WriterOptions{
-		TableFormat: s.db.TableFormat(), BlockSize: 32 << 10, IndexBlockSize: 256 << 10,
+		TableFormat: s.db.TableFormat(), BlockSize: 32 << 10, IndexBlockSize: 256 << 10, Compression: sstable.NoCompression,
 	})
 	for key, value := range rows {
 		if err := w.Set(join(s.state, key), value); err != nil {

@@ -274,6 +274,11 @@ func pebbleOptions(fs vfs.FS, logger pebble.Logger, fatal func(reason string, er
 			}
 			fatal("state_write_failed", err)
 		},
+		// Pebble by itself would end the process. Who reads gets an error: an Apply ends the process then, and what can be
+		// mended is.
+		DataCorruption: func(i pebble.DataCorruptionInfo) {
+			logger.Errorf("the disk does not give back what was stored: %s: %v", i.Path, i.Details)
+		},
 		DiskSlow: func(i pebble.DiskSlowInfo) {
 			logger.Errorf("slow disk: %s", i)
 		},

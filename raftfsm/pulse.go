@@ -15,7 +15,7 @@ import (
 const (
 	// LevelFirst is spoken by builds that know nothing of levels; LevelCurrent by this one.
 	LevelFirst   = 1
-	LevelCurrent = 7
+	LevelCurrent = 8
 	// levelCopyFiles is from when on a peer takes transfers of the state by files.
 	levelCopyFiles = 2
 	// LevelMembers is the level from which on members and replicas can change.
@@ -42,6 +42,10 @@ const (
 	LevelReadings = 7
 	// LevelBlankets is the level from which on tokens are lent of all counters without a row at once.
 	LevelBlankets = 7
+	// LevelMending is the level from which on replicas can be asked for their segments, and whether they agree.
+	LevelMending = 8
+	// LevelCold is the level from which on segments can be in an object store.
+	LevelCold = 8
 
 	// pulseInterval is how often a node asks each peer how it is. Smaller costs idle CPU;
 	// larger lets a leader judge its followers by old news.

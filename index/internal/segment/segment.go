@@ -156,10 +156,17 @@ func (s *Segment) SizeByKind() map[byte]int64 {
 }
 
 // Verify reads every block and compares its checksum.
-func (s *Segment) Verify() error {
+func (s *Segment) Verify() error { return s.Scrub(func(int) error { return nil }) }
+
+// Scrub is Verify that calls step with the bytes of each block, and ends with its error.
+func (s *Segment) Scrub(step func(bytes int) error) error {
 	for kind, blocks := range s.file.blocks {
 		for n := range blocks {
-			if _, err := s.file.read(kind, uint32(n)); err != nil {
+			b, err := s.file.read(kind, uint32(n))
+			if err == nil {
+				err = step(len(b))
+			}
+			if err != nil {
 				return err
 			}
 		}
