@@ -95,7 +95,7 @@ func (m *Machine) compare(ctx context.Context, k *Keeper) {
 		if err != nil {
 			continue // it is asked again the next time
 		}
-		for first, row := range theirs {
+		for first, row := range theirs { // any order
 			mine, ok := own[first]
 			if !ok || mine.tag() != row.tag() || row.size == 0 {
 				continue // one of the two is further
@@ -107,8 +107,8 @@ func (m *Machine) compare(ctx context.Context, k *Keeper) {
 			others[first][row]++
 		}
 	}
-	for first, rows := range others {
-		for row, n := range rows {
+	for first, rows := range others { // any order
+		for row, n := range rows { // any order: at most one is of most replicas
 			if row != own[first] && 2*n > asked[first] {
 				k.Log.Error("a segment is another than most replicas have", "shard", k.Shard, "documents_from", first)
 				m.mu.Lock()
