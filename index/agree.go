@@ -79,9 +79,9 @@ func askHead(seen *disposal, policy *boundPolicy, p *proof) []byte {
 	return p.append(policy.append(b))
 }
 
-// agreed is an error unless most replicas would dispose of the same; this one is one of them. In a region with builds that
+// agreed is an error unless most replicas, or all, would dispose of the same; this one is one of them. In a region with builds that
 // cannot be asked it is not asked.
-func (r *Retainer) agreed(ctx context.Context, query []byte) error {
+func (r *Retainer) agreed(ctx context.Context, query []byte, all bool) error {
 	if r.Level() < raftfsm.LevelMending {
 		return nil
 	}
@@ -98,7 +98,7 @@ func (r *Retainer) agreed(ctx context.Context, query []byte) error {
 				other++
 			}
 		}
-		if 2*same > len(others)+1 {
+		if same == len(others)+1 || !all && 2*same > len(others)+1 {
 			return nil
 		}
 		if 2*other > len(others)+1 || tries == agreeTries || ctx.Err() != nil {

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
@@ -334,7 +335,7 @@ func rewrittenName(first uint64) string { return fmt.Sprintf("%016x.rewritten", 
 
 // dispose computes, in the background, what is left of the segment that the state wants disposed of, until the
 // machine stops. Load starts it.
-func (m *Machine) dispose() {
+func (m *Machine) dispose(ctx context.Context) {
 	defer m.workers.Done()
 	for {
 		p, s := m.nextDisposal()
@@ -343,15 +344,19 @@ func (m *Machine) dispose() {
 		}
 		d, err := m.rewrite(p, s)
 		_ = s.note(err)
+		away := false
 		m.mu.Lock()
 		switch {
 		case errors.Is(err, errStopping):
+		case isAway(err):
+			away, m.delayed = true, err
+			err = m.discardRewritten(d)
 		case s.replaced.Load() && m.pending == p || errors.Is(err, segment.ErrCorrupt): // it is, or will be, mended
 			err = m.discardRewritten(d)
 		case m.pending != p: // it was cancelled
 			err = m.discardRewritten(d)
 		case err == nil:
-			m.disposal = d
+			m.disposal, m.delayed = d, nil
 		}
 		if err != nil && !errors.Is(err, errStopping) {
 			m.failed = err
@@ -360,6 +365,9 @@ func (m *Machine) dispose() {
 		m.mu.Unlock()
 		// A file that was read and cannot be closed changes no result.
 		_ = s.release()
+		if away {
+			pause(ctx, awayPause) // until its object can be read again
+		}
 	}
 }
 

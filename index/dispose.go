@@ -339,7 +339,7 @@ func (a *applier) forgetRewritten(s *sealed, row segmentRow, first uint64) error
 		return err
 	}
 	a.tx.OnCommit(func() {
-		_ = s.file.move(row.reader(first, a.m.store.Read)) // as in finishMove
+		_ = s.file.move(rowReaderAt{row: row, first: first, read: a.m.store.Read}) // as in finishMove
 		_ = a.m.folder().Remove(s.name)
 		a.m.finishDisposal(func(at int) []segmentSource {
 			s.stored = true
@@ -366,7 +366,10 @@ func (a *applier) dropSegment(first uint64) error {
 		})
 		_ = old.release() // what was read and cannot be closed changes nothing
 	})
-	row.generation, row.size, row.digest = row.next(), 0, 0
+	if err := a.abandon(row, a.now); err != nil {
+		return err
+	}
+	row = segmentRow{docs: row.docs, generation: row.next()}
 	if err := a.tx.Set(segmentKey(first), row.encode()); err != nil {
 		return err
 	}
@@ -397,7 +400,7 @@ func (m *Machine) finishDisposal(list func(at int) []segmentSource) {
 	} else if d := m.disposal; d != nil {
 		_ = m.discardRewritten(d) // Load removes what is left over
 	}
-	m.pending, m.disposal = nil, nil
+	m.pending, m.disposal, m.delayed = nil, nil, nil
 	m.changed.Broadcast()
 }
 

@@ -136,11 +136,27 @@ func (m *Machine) mend(ctx context.Context) {
 		err := m.fetch(ctx, k, u)
 		if err == nil {
 			k.Log.Info("a damaged segment is whole again, by another replica's bytes", "shard", k.Shard, "documents_from", u.first)
-			err = k.Propose(ctx, encodeLayout(layoutSegments)) // any entry will do; this one changes nothing
-		}
-		if err != nil && ctx.Err() == nil {
+			m.writeSoon(ctx, k, u)
+		} else if ctx.Err() == nil {
 			k.Log.Warn("a damaged segment is not mended yet", "shard", k.Shard, "documents_from", u.first, "err", err)
 			pause(ctx, mendPause)
+		}
+	}
+}
+
+// writeSoon has the log come with an entry, if it does not by itself, so that the rows are written.
+func (m *Machine) writeSoon(ctx context.Context, k *Keeper, u *unsound) {
+	for ctx.Err() == nil {
+		// Any entry will do; this one changes nothing.
+		if err := k.Propose(ctx, encodeLayout(layoutSegments)); err == nil {
+			return
+		}
+		pause(ctx, leadPause)
+		m.mu.RLock()
+		written := m.doubted(u.first) != u
+		m.mu.RUnlock()
+		if written {
+			return
 		}
 	}
 }
@@ -202,6 +218,7 @@ func (m *Machine) adopt(u *unsound, s *sealed) error {
 		return errors.Join(s.release(), m.folder().Remove(s.name))
 	}
 	s.stored = true
+	s.cold.Store(u.row.object != "")
 	at, found := slices.BinarySearchFunc(m.segments, u.first, func(s segmentSource, first uint64) int {
 		return compareUint(s.Base(), first)
 	})
@@ -247,7 +264,11 @@ func (a *applier) writeMended() error {
 			return err
 		}
 		a.tx.OnCommit(func() {
-			_ = u.whole.file.move(u.row.reader(u.first, m.store.Read)) // as in finishMove
+			r, err := m.readerOf(u.first, u.row, m.store.Read)
+			if err != nil {
+				return // it reads the file on
+			}
+			_ = u.whole.file.move(r) // as in finishMove
 			_ = m.folder().Remove(u.whole.name)
 			m.mu.Lock()
 			defer m.mu.Unlock()
@@ -258,11 +279,25 @@ func (a *applier) writeMended() error {
 	return nil
 }
 
+// numbersOf are the pieces of runs.
+func numbersOf(runs []pieceRun) (all []uint32) {
+	for _, r := range runs {
+		for n := r.from; n < r.to; n++ {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
 // pieces are the rows of a mended segment.
 func (u *unsound) pieces(failed *error) iter.Seq2[[]byte, []byte] {
 	return func(yield func(key, value []byte) bool) {
 		buf := make([]byte, pieceBytes)
-		for n := range u.row.pieces() {
+		runs, err := u.row.runs()
+		if *failed = err; err != nil {
+			return
+		}
+		for _, n := range numbersOf(runs) {
 			b := buf[:min(pieceBytes, u.row.size-uint64(n)*pieceBytes)]
 			if _, err := u.whole.file.ReadAt(b, int64(n)*pieceBytes); err != nil {
 				*failed = err

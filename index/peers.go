@@ -30,6 +30,7 @@ const (
 	peerSegments = 2 // -> first document and row of each segment
 	peerPending  = 3 // disposal of a segment, proof -> verdict
 	peerHead     = 4 // disposal of the head, proof -> verdict
+	peerObject   = 5 // cold row of a segment that is not cold yet -> 1 when this replica can read the object
 )
 
 // peerBytesMax is how much of a segment is asked for at once.
@@ -58,6 +59,12 @@ func (m *Machine) answerPeer(b []byte) ([]byte, error) {
 		return m.directory()
 	case peerPending, peerHead:
 		return m.verdict(b[1], r)
+	case peerObject:
+		first, row, err := readIdentity(r)
+		if err != nil || r.Done() != nil {
+			return nil, errPeer
+		}
+		return []byte{1}, m.readsObject(first, row)
 	}
 	return nil, fmt.Errorf("%w: kind %d", errPeer, b[1])
 }

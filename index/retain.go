@@ -2,8 +2,10 @@ package index
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -142,7 +144,7 @@ func (m *Machine) retainHead(ctx context.Context, r *Retainer, bound *boundPolic
 	if err != nil {
 		return false, err
 	}
-	if err := r.agreed(ctx, askHead(d, bound, proof)); err != nil {
+	if err := r.agreed(ctx, askHead(d, bound, proof), false); err != nil {
 		return false, err
 	}
 	ok, err := r.done(ctx, encodeHead(d, bound, proof)) // refused when it is another one now, or is being sealed
@@ -185,6 +187,7 @@ func (m *Machine) expiredSegment(ctx context.Context, r *Retainer, bound *boundP
 	defer func() { _ = releaseAll(all) }() // what was read and cannot be closed changes nothing
 	name := string(bound.append(nil))
 	looked := r.looked
+	var away error
 	r.looked = map[uint64]string{}
 	for _, s := range all {
 		if err := ctx.Err(); err != nil {
@@ -201,6 +204,10 @@ func (m *Machine) expiredSegment(ctx context.Context, r *Retainer, bound *boundP
 		if s.replaced.Load() {
 			continue // the next round sees what it became
 		}
+		if isAway(err) {
+			away = errors.Join(away, s.note(err))
+			continue
+		}
 		if err != nil {
 			return 0, false, s.note(err)
 		}
@@ -210,7 +217,7 @@ func (m *Machine) expiredSegment(ctx context.Context, r *Retainer, bound *boundP
 		}
 		r.looked[s.Digest()] = name
 	}
-	return 0, false, nil
+	return 0, false, away
 }
 
 // finishPending ends what was begun, by this leader or one before: unless the rules have changed since, or
@@ -234,7 +241,8 @@ func (m *Machine) finishPending(ctx context.Context, r *Retainer, p *RetentionPo
 	if err != nil {
 		return false, err
 	}
-	if err := r.agreed(ctx, askPending(pending, proof)); err != nil {
+	// A replica that cannot read a cold segment could not apply the end.
+	if err := r.agreed(ctx, askPending(pending, proof), m.isCold(pending.first)); err != nil {
 		return false, m.doubtDisposal(d, err)
 	}
 	var last []byte
@@ -268,7 +276,7 @@ func (m *Machine) awaitComputed(ctx context.Context, pending *pendingDisposal) (
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for m.disposal == nil && m.pending == pending && m.failed == nil && !m.stopping {
-		if err := ctx.Err(); err != nil {
+		if err := cmp.Or(ctx.Err(), m.delayed); err != nil {
 			return nil, err
 		}
 		m.changed.Wait()

@@ -50,9 +50,14 @@ type keptDocument struct {
 }
 
 func newKept(t testing.TB, f fataler, replicas, headDocuments int) *kept {
+	return newKeptOf(t, f, replicas, testMachine(headDocuments))
+}
+
+// newKeptOf has replicas with other machines.
+func newKeptOf(t testing.TB, f fataler, replicas int, machine func() raftfsm.Machine) *kept {
 	k := &kept{t: f, gone: map[string]uint64{}}
 	for range replicas {
-		k.replicas = append(k.replicas, fsmtest.NewCrashable(t, testMachine(headDocuments)))
+		k.replicas = append(k.replicas, fsmtest.NewCrashable(t, machine))
 	}
 	k.retainer = &Retainer{
 		Region: "local", Shard: "index-0", Level: func() int { return raftfsm.LevelCurrent }, Key: retentionKey, Log: slog.New(slog.DiscardHandler),

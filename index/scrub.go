@@ -55,7 +55,16 @@ func (m *Machine) readAll(ctx context.Context, k *Keeper) {
 	m.mu.RUnlock()
 	defer func() { _ = releaseAll(all) }() // what was read and cannot be closed changes nothing
 	for _, s := range all {
-		err := s.Scrub(func(bytes int) error {
+		row, err := m.rowOf(s.Base())
+		if err != nil {
+			continue // it was replaced
+		}
+		runs, err := row.runs()
+		if err != nil {
+			k.Log.Error("a segment's row is damaged", "shard", k.Shard, "documents_from", s.Base(), "err", err)
+			continue
+		}
+		err = s.ScrubWithin(spansOf(runs, int64(row.size)), func(bytes int) error {
 			m.scrubbed.Add(uint64(bytes))
 			pause(ctx, time.Duration(bytes)*time.Second/time.Duration(k.BytesPerSecond))
 			rest()

@@ -67,6 +67,16 @@ func (k knownIDs) content(d *Document) (content idHash, found bool, err error) {
 		if err == nil && p.Len() == 0 {
 			continue
 		}
+		if err == nil && s.cold.Load() {
+			// Its documents are not at hand. Whether one has the id is, and then nothing new is stored.
+			if found, err = s.hasOf(p, d.Tenant); err != nil {
+				return content, false, s.note(err)
+			}
+			if found {
+				return contentOf(d), true, nil
+			}
+			continue
+		}
 		var row []byte
 		if err == nil {
 			row, err = s.document(p, d.Tenant)

@@ -12,6 +12,9 @@ import (
 // noteDamage has a segment built again, or one of the state mended, which no documents are left to build of; until
 // then who needs the damaged part gets an error.
 func (m *Machine) noteDamage(s *sealed) {
+	if s.cold.Load() && m.isObjectDamaged(s) {
+		return // its rows are whole, and no replica has more
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if s.stored {
@@ -24,6 +27,22 @@ func (m *Machine) noteDamage(s *sealed) {
 		m.damaged = s
 		m.changed.Broadcast()
 	}
+}
+
+// isObjectDamaged tells whether what is damaged of a cold segment is in the store.
+func (m *Machine) isObjectDamaged(s *sealed) bool {
+	m.mu.RLock()
+	row, err := m.rowOf(s.Base())
+	m.mu.RUnlock()
+	if err != nil {
+		return false
+	}
+	runs, err := row.runs()
+	if err != nil || s.ScrubWithin(spansOf(runs, int64(row.size)), func(int) error { return nil }) != nil {
+		return false
+	}
+	m.objectsDamaged.Add(1)
+	return true
 }
 
 // tend repairs and merges segments until the machine stops. Load starts it. It is apart from
@@ -264,6 +283,14 @@ func (m *Machine) rowOf(first uint64) (segmentRow, error) {
 		return segmentRow{}, err
 	}
 	return decodeSegmentRow(v)
+}
+
+// isCold tells whether the segment with the first document is a cold one.
+func (m *Machine) isCold(first uint64) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	s := m.storedAt(first)
+	return s != nil && s.cold.Load()
 }
 
 func (m *Machine) isStored(s segmentSource) bool {

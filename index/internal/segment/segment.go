@@ -160,18 +160,7 @@ func (s *Segment) Verify() error { return s.Scrub(func(int) error { return nil }
 
 // Scrub is Verify that calls step with the bytes of each block, and ends with its error.
 func (s *Segment) Scrub(step func(bytes int) error) error {
-	for kind, blocks := range s.file.blocks {
-		for n := range blocks {
-			b, err := s.file.read(kind, uint32(n))
-			if err == nil {
-				err = step(len(b))
-			}
-			if err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return s.scrub(func(*blockEntry) bool { return true }, step)
 }
 
 // rawBlock reads a block that is used as it is stored.
