@@ -218,3 +218,18 @@ func (s *sealed) hasOf(p segment.Posting, tenant string) (bool, error) {
 	bm, err := p.Bitmap()
 	return err == nil && roaring.And(own, bm).GetCardinality() > 0, err
 }
+
+// Cold is how many segments of this replica are cold ones.
+func (m *Machine) Cold() (n int) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for _, s := range m.segments {
+		if s.cold.Load() {
+			n++
+		}
+	}
+	return n
+}
+
+// ObjectsDamaged counts reads that found wrong bytes in an object since the process started.
+func (m *Machine) ObjectsDamaged() uint64 { return m.objectsDamaged.Load() }

@@ -69,6 +69,8 @@ type Config struct {
 	Disk DiskConfig `yaml:"disk"`
 	// Memory is how much memory the node takes.
 	Memory MemoryConfig `yaml:"memory"`
+	// Cold is where old segments of the index go.
+	Cold ColdConfig `yaml:"cold"`
 	// Clock is how exact the node's wall clock must be.
 	Clock ClockConfig `yaml:"clock"`
 	// Log is where and how much the node reports.
@@ -196,6 +198,7 @@ func DefaultConfig() Config {
 		Services: []string{ServiceLimiter, ServiceIndex},
 		Groups:   GroupCounts{Limiter: 3, Index: 3},
 		Disk:     DiskConfig{BallastBytes: 256 << 20},
+		Cold:     defaultCold(),
 		Memory:   MemoryConfig{BudgetBytes: 768 << 20},
 		Clock:    ClockConfig{OffsetMax: 500 * time.Millisecond},
 		Log:      LogConfig{Level: "info", Format: "text"},
@@ -258,7 +261,7 @@ var logLevels = map[string]slog.Level{
 func parseConfig(data []byte, dir string, o Overrides) (Config, []string) {
 	c := DefaultConfig()
 	problems := strictyaml.Decode(data, &c)
-	for _, p := range []*string{&c.DataDir, &c.TLS.CA, &c.TLS.Cert, &c.TLS.Key, &c.EnvoyMapping, &c.DispositionKey} {
+	for _, p := range []*string{&c.DataDir, &c.TLS.CA, &c.TLS.Cert, &c.TLS.Key, &c.EnvoyMapping, &c.DispositionKey, &c.Cold.Directory, &c.Cold.S3.CredentialsFile} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
@@ -316,6 +319,7 @@ func (c Config) problems() []string {
 		}
 	}
 	c.checkServices(&p)
+	c.Cold.check(&p)
 	if b := c.Memory.BudgetBytes; b < memoryLeast || b > 1<<50 {
 		p.add("memory.budget_bytes is %d; write a number from %d (256 MiB) on", b, memoryLeast)
 	}
