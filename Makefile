@@ -47,7 +47,8 @@ chaos: build ## kill and pause the processes of a region for a minute and check 
 upgrade: build ## upgrade a region under traffic from the build EARLIEST to this one, node by node
 	./scripts/upgrade.sh $(BIN) $(EARLIEST)
 
-interop: build ## try a region with a real Envoy, which is fetched once; ENVOY=FILE names another one
+interop: build ## try a region with a real Envoy and a real S3 server, which are fetched once; ENVOY=FILE and SEAWEEDFS=FILE name others
+	seaweedfs=$$(./scripts/seaweedfs.sh) && SEAWEEDFS=$$seaweedfs $(GO) test -tags interop -count=1 -timeout 10m -run S3 -v ./internal/objectstore ./index
 	envoy=$$(./scripts/envoy.sh) && ENVOY=$$envoy MAESTRO=$(abspath $(BIN)) $(GO) test -tags interop -count=1 -timeout 10m -v ./interop
 
 fuzz: ## run every fuzz target for FUZZTIME

@@ -33,8 +33,16 @@ const coldHead = 1024
 
 // newFrozen has two merged segments, one single one, and a head.
 func newFrozen(t testing.TB, replicas int) *frozen {
-	f := &frozen{tb: t, dir: t.TempDir()}
-	f.kept = newKeptOf(t, t, replicas, f.machine(objectstore.NewDir(f.dir)))
+	dir := t.TempDir()
+	f := newFrozenIn(t, replicas, objectstore.NewDir(dir))
+	f.dir = dir
+	return f
+}
+
+// newFrozenIn is newFrozen with another store.
+func newFrozenIn(t testing.TB, replicas int, store objectstore.Store) *frozen {
+	f := &frozen{tb: t}
+	f.kept = newKeptOf(t, t, replicas, f.machine(store))
 	f.freezer = &Freezer{
 		Owner: "region", Shard: "index-0", Level: func() int { return raftfsm.LevelCurrent }, After: time.Hour, Keep: 24 * time.Hour,
 		Peers: keptPeers{f.kept}, Stopped: func() bool { return f.stopped }, Log: slog.New(slog.DiscardHandler),
