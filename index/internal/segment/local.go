@@ -65,6 +65,13 @@ func (s *Segment) ScrubWithin(spans []Span, step func(bytes int) error) error {
 
 // scrub reads blocks and compares their checksums.
 func (s *Segment) scrub(which func(*blockEntry) bool, step func(bytes int) error) error {
+	again, err := openFile(s.file.r, s.file.size) // header, directory and footer
+	if err == nil && again.meta != s.file.meta {
+		err = damaged("it is another one than was opened")
+	}
+	if err != nil {
+		return err
+	}
 	for _, kind := range []byte(blockKinds) {
 		for n, e := range s.file.blocks[kind] {
 			if !which(e) {
