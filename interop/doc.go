@@ -1,3 +1,3 @@
 // Package interop tries a region with the programs of others that it must work with. Its tests need
-// a real Envoy and are run by make interop; without the build tag interop there are none.
+// a real Envoy and are run by make interop, as are those with a real S3 server in other rooms; without the build tag interop there are none.
 package interop
