@@ -210,6 +210,7 @@ func (m *Machine) readsObject(first uint64, row segmentRow) error {
 			return err
 		}
 		if !bytes.Equal(got, want) {
+			m.objects.Drop(row.object, at, len(got)) // it may be written again
 			return fmt.Errorf("%w: the object has other bytes than the segment", segment.ErrCorrupt)
 		}
 	}
