@@ -50,7 +50,8 @@ chaos: build ## kill and pause the processes of a region for a minute and check 
 upgrade: build ## upgrade a region under traffic from the build EARLIEST to this one, node by node
 	./scripts/upgrade.sh $(BIN) $(EARLIEST)
 
-interop: build ## try a region with Envoy and packages with cosign and npm's verifier, all fetched once; ENVOY, COSIGN name others
+interop: build ## try what works with others: Envoy, an S3 server, cosign and npm's verifier, fetched once; ENVOY, SEAWEEDFS, COSIGN name others
+	seaweedfs=$$(./scripts/seaweedfs.sh) && SEAWEEDFS=$$seaweedfs $(GO) test -tags interop -count=1 -timeout 10m -run S3 -v ./internal/objectstore ./index
 	envoy=$$(./scripts/envoy.sh) && cosign=$$(./scripts/cosign.sh) && modules=$$(./scripts/sigstorejs.sh) && \
 		ENVOY=$$envoy COSIGN=$$cosign NODE_PATH=$$modules MAESTRO=$(abspath $(BIN)) $(GO) test -tags interop -count=1 -timeout 10m -v ./interop
 

@@ -22,12 +22,19 @@ func (m *Machine) Apply(tx *raftfsm.Tx, e raftfsm.Entry) ([][]byte, error) {
 	if err := m.waitForSealer(); err != nil {
 		return nil, err
 	}
+	if err := m.awaitWhole(); err != nil {
+		return nil, err
+	}
 	before := m.docs // only Apply and Load write it, both on this goroutine
 	ids, release := m.knownIDs()
 	defer release()
 	a := applier{tx: tx, m: m, layout: m.layout, wall: e.Wall, before: before, next: before, ids: ids, buffers: &m.buffers}
 	a.reset()
+	if err := a.writeMended(); err != nil {
+		return nil, err
+	}
 	now := e.Time + m.clock.ahead
+	a.now = now
 	if err := a.mark(now); err != nil {
 		return nil, err
 	}
@@ -70,9 +77,11 @@ type applier struct {
 	// disposed says that the entry has begun or ended to dispose of something.
 	disposed bool
 	wall     int64
-	before   uint64 // documents before the entry
-	next     uint64 // number of the next document
-	ids      knownIDs
+	// now is the entry's retention time.
+	now    int64
+	before uint64 // documents before the entry
+	next   uint64 // number of the next document
+	ids    knownIDs
 	*buffers
 }
 
@@ -112,6 +121,8 @@ func (a *applier) execute(command []byte) (result []byte, err error) {
 			return a.setLayout(command[2:])
 		case commandMove:
 			return a.move(command[2:])
+		case commandCold:
+			return a.cold(command[2:])
 		}
 	}
 	return a.ingest(command)

@@ -17,6 +17,8 @@ const (
 	resultVersion  = 1
 	// commandRetention is followed by an operation of dispose.go; from layoutRetention on.
 	commandRetention = 4
+	// commandCold is followed by an operation of freeze.go; from raftfsm.LevelCold on.
+	commandCold = 5
 )
 
 // outcome is what became of a document.

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/maestro-conductor/maestro/index/disposition"
 	"github.com/maestro-conductor/maestro/index/internal/segment"
+	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
 // KindDisposition is the kind of the records of what retention has disposed of. Nobody can ingest one.
@@ -333,7 +335,7 @@ func rewrittenName(first uint64) string { return fmt.Sprintf("%016x.rewritten", 
 
 // dispose computes, in the background, what is left of the segment that the state wants disposed of, until the
 // machine stops. Load starts it.
-func (m *Machine) dispose() {
+func (m *Machine) dispose(ctx context.Context) {
 	defer m.workers.Done()
 	for {
 		p, s := m.nextDisposal()
@@ -341,13 +343,20 @@ func (m *Machine) dispose() {
 			return
 		}
 		d, err := m.rewrite(p, s)
+		_ = s.note(err)
+		away := false
 		m.mu.Lock()
 		switch {
 		case errors.Is(err, errStopping):
+		case isAway(err):
+			away, m.delayed = true, err
+			err = m.discardRewritten(d)
+		case s.replaced.Load() && m.pending == p || errors.Is(err, segment.ErrCorrupt): // it is, or will be, mended
+			err = m.discardRewritten(d)
 		case m.pending != p: // it was cancelled
 			err = m.discardRewritten(d)
 		case err == nil:
-			m.disposal = d
+			m.disposal, m.delayed = d, nil
 		}
 		if err != nil && !errors.Is(err, errStopping) {
 			m.failed = err
@@ -356,6 +365,9 @@ func (m *Machine) dispose() {
 		m.mu.Unlock()
 		// A file that was read and cannot be closed changes no result.
 		_ = s.release()
+		if away {
+			pause(ctx, awayPause) // until its object can be read again
+		}
 	}
 }
 
@@ -365,7 +377,7 @@ func (m *Machine) nextDisposal() (*pendingDisposal, *sealed) {
 	defer m.mu.Unlock()
 	for !m.stopping {
 		if p := m.pending; p != nil && m.disposal == nil && m.failed == nil {
-			if s := m.storedAt(p.first); s != nil {
+			if s := m.storedAt(p.first); s != nil && m.isMended(p.first) {
 				s.hold()
 				return p, s
 			}
@@ -373,6 +385,12 @@ func (m *Machine) nextDisposal() (*pendingDisposal, *sealed) {
 		m.changed.Wait()
 	}
 	return nil, nil
+}
+
+// isMended is false while a segment waits to be mended; the caller holds mu.
+func (m *Machine) isMended(first uint64) bool {
+	u := m.doubted(first)
+	return u == nil || u.whole != nil
 }
 
 // storedAt is the segment of the state that begins there; the caller holds mu.
@@ -439,8 +457,11 @@ func (m *Machine) awaitDisposal() (*disposal, error) {
 	defer m.hurry.Add(-1)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for m.disposal == nil && m.failed == nil && m.pending != nil {
+	for m.disposal == nil && m.failed == nil && m.pending != nil && !m.interrupted {
 		m.changed.Wait()
+	}
+	if m.disposal == nil && m.failed == nil && m.interrupted {
+		return nil, raftfsm.ErrInterrupted
 	}
 	return m.disposal, m.failed
 }

@@ -195,6 +195,9 @@ func (m *Machine) beginDisposal(p *pendingDisposal) {
 	m.changed.Broadcast()
 }
 
+// errOtherSum means that this replica is damaged, since most others agree with the leader.
+var errOtherSum = errors.New("index: other documents have expired here than at the leader and most replicas")
+
 // proven stores the records of a disposal if they are what the leader has signed.
 func (a *applier) proven(d *disposal, version uint64, p *proof) (bool, error) {
 	payloads, err := d.payloads(p.by, version)
@@ -202,7 +205,7 @@ func (a *applier) proven(d *disposal, version uint64, p *proof) (bool, error) {
 		return false, err
 	}
 	if sumOf(payloads) != p.sum || len(payloads) != len(p.signatures) {
-		return false, fmt.Errorf("index: of the documents %d to %d others have expired here than at the leader: one of the two states is damaged", d.first, d.end)
+		return false, fmt.Errorf("%w: documents %d to %d", errOtherSum, d.first, d.end)
 	}
 	for i := range payloads {
 		if !disposition.Fits(p.by.key, payloads[i], p.signatures[i]) {
@@ -256,7 +259,15 @@ func (a *applier) finishDisposal(id uint64, p *proof, move []byte) (bool, error)
 			return false, err
 		}
 	}
-	if ok, err := a.proven(d, pending.policy.version, p); err != nil || !ok {
+	ok, err := a.proven(d, pending.policy.version, p)
+	if errors.Is(err, errOtherSum) {
+		if again, waitErr := a.recheck(d); waitErr != nil {
+			return false, waitErr
+		} else if again {
+			return a.finishDisposal(id, p, move)
+		}
+	}
+	if err != nil || !ok {
 		return false, err
 	}
 	a.disposed = true
@@ -328,7 +339,7 @@ func (a *applier) forgetRewritten(s *sealed, row segmentRow, first uint64) error
 		return err
 	}
 	a.tx.OnCommit(func() {
-		_ = s.file.move(row.reader(first, a.m.store.Read)) // as in finishMove
+		_ = s.file.move(rowReaderAt{row: row, first: first, read: a.m.store.Read}) // as in finishMove
 		_ = a.m.folder().Remove(s.name)
 		a.m.finishDisposal(func(at int) []segmentSource {
 			s.stored = true
@@ -355,7 +366,10 @@ func (a *applier) dropSegment(first uint64) error {
 		})
 		_ = old.release() // what was read and cannot be closed changes nothing
 	})
-	row.generation, row.size, row.digest = row.next(), 0, 0
+	if err := a.abandon(row, a.now); err != nil {
+		return err
+	}
+	row = segmentRow{docs: row.docs, generation: row.next()}
 	if err := a.tx.Set(segmentKey(first), row.encode()); err != nil {
 		return err
 	}
@@ -381,11 +395,12 @@ func (m *Machine) finishDisposal(list func(at int) []segmentSource) {
 	defer m.mu.Unlock()
 	if list != nil {
 		at := slices.IndexFunc(m.segments, func(s segmentSource) bool { return s.Base() == m.pending.first })
+		m.forgetDoubts(m.pending.first, m.segments[at].Base()+m.segments[at].width)
 		m.segments = list(at)
 	} else if d := m.disposal; d != nil {
 		_ = m.discardRewritten(d) // Load removes what is left over
 	}
-	m.pending, m.disposal = nil, nil
+	m.pending, m.disposal, m.delayed = nil, nil, nil
 	m.changed.Broadcast()
 }
 

@@ -96,6 +96,7 @@ func observe(sources []source) *observer {
 			// A segment of its own for this search; what it finds damaged is the shared one.
 			whole := s.sealed
 			sources[i] = segmentSource{&sealed{Segment: s.Observed(&o.stats[i]), name: s.name, width: s.width, damaged: func(*sealed) { whole.damaged(whole) }}}
+			sources[i].(segmentSource).cold.Store(s.cold.Load())
 		}
 	}
 	return o

@@ -147,6 +147,7 @@ type walk struct {
 
 	bounds  []uint64 // as in cursors
 	missing []error  // why a shard is not asked any longer
+	partial []string // what a shard has left out
 	applied []uint64
 
 	steps    []LineageStep
@@ -181,7 +182,7 @@ func (s *Service) newWalk(r LineageRequest) (*walk, error) {
 	}
 	w := &walk{
 		s: s, r: r,
-		bounds: make([]uint64, len(s.shards)), missing: make([]error, len(s.shards)), applied: make([]uint64, len(s.shards)),
+		bounds: make([]uint64, len(s.shards)), missing: make([]error, len(s.shards)), partial: make([]string, len(s.shards)), applied: make([]uint64, len(s.shards)),
 		followed: map[documentName]struct{}{}, reached: map[string]origin{},
 	}
 	var err error
@@ -258,7 +259,7 @@ var errBehind = errors.New("the shard has fewer documents than when the walk beg
 func (w *walk) ask(ctx context.Context) ([]reply, error) {
 	first := !slices.ContainsFunc(w.bounds, func(b uint64) bool { return b > 0 })
 	replies := w.s.scatter(ctx, w.query, &cursor{bounds: w.bounds, since: make([]uint64, len(w.bounds))}, w.missing, w.r.RequireComplete)
-	var errs []error
+	var errs, partial []error
 	for i := range replies {
 		reply := &replies[i]
 		if reply.err == nil && reply.answer.mistake != nil {
@@ -273,10 +274,14 @@ func (w *walk) ask(ctx context.Context) ([]reply, error) {
 			continue
 		}
 		w.bounds[i], w.applied[i] = reply.answer.bound+1, reply.applied
+		if missing := reply.answer.missing; missing != "" {
+			w.partial[i] = missing
+			partial = append(partial, errAway)
+		}
 	}
-	if first && len(errs) == len(replies) || len(errs) > 0 && w.r.RequireComplete {
+	if first && len(errs) == len(replies) || len(errs)+len(partial) > 0 && w.r.RequireComplete {
 		states, _ := w.states()
-		return nil, &ShardsError{Shards: states, errs: errs}
+		return nil, &ShardsError{Shards: states, errs: append(errs, partial...)}
 	}
 	return replies, nil
 }
@@ -288,6 +293,9 @@ func (w *walk) states() (states []ShardState, complete bool) {
 		if err := w.missing[i]; err != nil {
 			state.State, state.Message = shardState(err)
 			state.Missing = missingOf(len(w.applied))
+			complete = false
+		} else if missing := w.partial[i]; missing != "" {
+			state.State, state.Message, state.Missing = ShardPartial, messageAway, missing
 			complete = false
 		}
 		states = append(states, state)

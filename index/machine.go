@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
 	"github.com/maestro-conductor/maestro/index/internal/segment"
+	"github.com/maestro-conductor/maestro/internal/objectstore"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
@@ -33,6 +35,8 @@ type Machine struct {
 	life  sync.RWMutex
 	store *raftfsm.Store
 	cache *segment.Cache
+	// objects is where cold segments are; nil without a store.
+	objects *objectstore.Cache
 
 	mu       sync.RWMutex
 	segments []segmentSource // replaced, never changed
@@ -50,9 +54,23 @@ type Machine struct {
 	// when there is none.
 	pending  *pendingDisposal
 	disposal *disposal
+	// delayed is why the pending disposal cannot be computed for now.
+	delayed error
 	// changed is signalled when any of these change, but docs; its lock is mu.
 	changed *sync.Cond
-	workers sync.WaitGroup // seal, tend and dispose
+	workers sync.WaitGroup // seal, tend, dispose, mend and scrub
+	// end ends what workers wait for outside of the machine.
+	end context.CancelFunc
+
+	// keeper is nil until the machine is attended; unsound are segments of the state that are to be mended.
+	keeper  *Keeper
+	unsound []*unsound // replaced or appended to, never changed
+	// interrupted has Apply wait no longer.
+	interrupted bool
+
+	damages, mends, scrubbed atomic.Uint64
+	// objectsDamaged counts reads of cold segments whose object has wrong bytes.
+	objectsDamaged atomic.Uint64
 
 	// hurry is how many wait for the sealer; it does not rest then.
 	hurry atomic.Int32
@@ -131,7 +149,10 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 	m.setClock(clock)
 	m.now.Store(clock.last.time)
 	m.store = store
+	m.mu.Lock()
+	m.unsound, m.interrupted = nil, false
 	segments, moved, end, err := m.openSegments(count, layout)
+	m.mu.Unlock()
 	if err != nil {
 		return err
 	}
@@ -139,13 +160,17 @@ func (m *Machine) Load(store *raftfsm.Store) error {
 	m.segments, m.frozen, m.active, m.docs = segments, nil, newHead(end), end
 	m.failed, m.damaged, m.stopping = nil, nil, false
 	m.layout, m.moved = layout, moved
-	m.pending, m.disposal = pending, nil
+	m.pending, m.disposal, m.delayed = pending, nil, nil
 	m.mu.Unlock()
 	m.noteDeleted(segments, moved)
-	m.workers.Add(3)
+	var ctx context.Context
+	ctx, m.end = context.WithCancel(context.Background())
+	m.workers.Add(5)
 	go m.seal()
-	go m.dispose()
+	go m.dispose(ctx)
 	go m.tend()
+	go m.mend(ctx)
+	go m.scrub(ctx)
 	return m.rebuildHeads(end, count)
 }
 
@@ -183,6 +208,9 @@ func (m *Machine) Close() error {
 func (m *Machine) stop() error {
 	m.mu.Lock()
 	m.stopping = true
+	if m.end != nil {
+		m.end()
+	}
 	m.changed.Broadcast()
 	m.mu.Unlock()
 	m.workers.Wait()
@@ -243,6 +271,11 @@ func (m *Machine) waitForSealer() error {
 
 // Query answers an encoded shard query.
 func (m *Machine) Query(ctx context.Context, b []byte) ([]byte, error) {
+	if len(b) > 0 && b[0] == wirePeer {
+		m.life.RLock()
+		defer m.life.RUnlock()
+		return m.answerPeer(b)
+	}
 	q, err := decodeShardQuery(b)
 	if err != nil {
 		return nil, err
@@ -256,17 +289,25 @@ func (m *Machine) Query(ctx context.Context, b []byte) ([]byte, error) {
 	return a.encode(), nil
 }
 
-// search begins anew when a merge has replaced a segment that it reads.
+// search begins anew when a segment that it reads was replaced, or cannot be read.
 func (m *Machine) search(ctx context.Context, q *shardQuery) (shardAnswer, error) {
+	var gone away
 	for {
-		a, err := m.searchOnce(ctx, q)
-		if !errors.Is(err, errReplaced) || ctx.Err() != nil {
+		a, err := m.searchOnce(ctx, q, &gone)
+		var cold *coldError
+		switch {
+		case ctx.Err() != nil:
+			return a, err
+		case errors.As(err, &cold):
+			gone.add(cold.base)
+		case !errors.Is(err, errReplaced):
 			return a, err
 		}
 	}
 }
 
-func (m *Machine) searchOnce(ctx context.Context, q *shardQuery) (shardAnswer, error) {
+// searchOnce leaves out the segments that are away.
+func (m *Machine) searchOnce(ctx context.Context, q *shardQuery, gone *away) (shardAnswer, error) {
 	p, err := parseShardQuery(q)
 	var mistake *QueryError
 	if errors.As(err, &mistake) {
@@ -277,6 +318,22 @@ func (m *Machine) searchOnce(ctx context.Context, q *shardQuery) (shardAnswer, e
 	}
 	sources, docs, release := m.sources()
 	defer release()
+	if sources == nil {
+		return shardAnswer{}, fmt.Errorf("%w: a segment cannot be opened until it is mended", segment.ErrCorrupt)
+	}
+	missing := ""
+	if gone.any() {
+		var lost []segmentSource
+		if sources, lost = gone.split(sources); len(lost) > 0 {
+			missing = missingOfAway(lost)
+		}
+	}
+	a, err := m.searchIn(ctx, q, p, sources, docs)
+	a.missing = missing
+	return a, err
+}
+
+func (m *Machine) searchIn(ctx context.Context, q *shardQuery, p *plan, sources []source, docs uint64) (shardAnswer, error) {
 	w := window{bound: docs, since: q.since, after: q.after, limit: q.limit + 1, order: q.order}
 	if q.bound != nil {
 		if w.bound = *q.bound; w.bound > docs {
@@ -301,11 +358,14 @@ func (m *Machine) searchOnce(ctx context.Context, q *shardQuery) (shardAnswer, e
 	return s.run(ctx)
 }
 
-// sources are the heads and segments, and how many documents they have together. They may be
-// used until release.
+// sources are the heads and segments, and how many documents they have together; nil while one cannot be
+// opened. They may be used until release.
 func (m *Machine) sources() (all []source, docs uint64, release func()) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	if !m.isWhole() {
+		return nil, 0, func() {}
+	}
 	all = make([]source, 0, len(m.segments)+len(m.frozen)+1)
 	held := m.segments
 	for _, s := range held {

@@ -71,7 +71,7 @@ func (m *Machine) replaceRun() {
 
 // finishMerge lists the merged segment in the place of those that it replaces. Who reads them begins anew.
 func (m *Machine) finishMerge(s *sealed, row segmentRow, first uint64) {
-	_ = s.file.move(row.reader(first, m.store.Read)) // as in finishMove
+	_ = s.file.move(rowReaderAt{row: row, first: first, read: m.store.Read}) // as in finishMove
 	_ = m.folder().Remove(s.name)
 	m.mu.Lock()
 	at := slices.IndexFunc(m.segments, func(o segmentSource) bool { return o.Base() >= first })
@@ -85,6 +85,7 @@ func (m *Machine) finishMerge(s *sealed, row segmentRow, first uint64) {
 	if m.merged == s {
 		m.merged = nil
 	}
+	m.forgetDoubts(first, first+s.width)
 	m.changed.Broadcast()
 	m.mu.Unlock()
 	_ = errors.Join(releaseAll(old), s.release())

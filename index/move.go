@@ -245,6 +245,15 @@ func (s *segmentSum) write(b []byte) {
 // finishMove makes the segment a part of the state.
 func (a *applier) finishMove(s *sealed, row segmentRow, first uint64) error {
 	end := first + uint64(row.docs)
+	if row.generation > 0 {
+		before, err := a.segmentRow(first)
+		if err == nil {
+			err = a.abandon(before, a.now)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if err := a.tx.Set(segmentKey(first), row.encode()); err != nil {
 		return err
 	}
@@ -274,7 +283,7 @@ func (a *applier) finishMove(s *sealed, row segmentRow, first uint64) error {
 // lost with the power, so is the entry's mark, and the documents' rows are there again. What cannot
 // be closed or removed is removed by the next Load.
 func (m *Machine) finishMove(s *sealed, row segmentRow, first uint64) {
-	_ = s.file.move(row.reader(first, m.store.Read))
+	_ = s.file.move(rowReaderAt{row: row, first: first, read: m.store.Read})
 	_ = m.folder().Remove(s.name)
 	m.mu.Lock()
 	s.stored = true
@@ -297,6 +306,9 @@ func (m *Machine) awaitFile(first uint64, docs int) (*sealed, error) {
 	for {
 		if m.failed != nil {
 			return nil, m.failed
+		}
+		if m.interrupted {
+			return nil, raftfsm.ErrInterrupted
 		}
 		if s := m.merged; s != nil && s.Base() == first && int(s.width) == docs && m.damaged != s {
 			s.hold()

@@ -362,8 +362,11 @@ func TestDamagedPieces(t *testing.T) {
 	d.Overwrite(key, piece)
 	d.Overwrite(pieceKey(0, 2000, 0), piece[:5])
 	again := newMachine(2000, 4)
-	if err := again.Load(d.Machine().(*Machine).store); !errors.Is(err, segment.ErrCorrupt) {
-		t.Errorf("load: %v", err)
+	if err := again.Load(d.Machine().(*Machine).store); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := again.Query(context.Background(), q.encode()); !errors.Is(err, segment.ErrCorrupt) {
+		t.Errorf("with a segment that cannot be opened: %v", err)
 	}
 	if err := again.Close(); err != nil {
 		t.Error(err)

@@ -134,13 +134,17 @@ func (r *restorer) segment(row raftfsm.Row) error {
 		}
 		return use(v)
 	}
-	data := &segmentData{r: what.reader(r.next, read), size: int64(what.size)}
-	s, err := r.m.openData(data, r.next, int(what.docs))
+	s, err := r.m.openRow(r.next, what, read)
 	if err == nil {
 		s.stored = true
 		r.opened, r.width = append(r.opened, segmentSource{s}), r.width+s.width
 		r.directory = append(r.directory, what)
-		if err = s.Verify(); err == nil && s.Digest() != what.digest {
+		runs, runsErr := what.runs()
+		if runsErr != nil {
+			return runsErr
+		}
+		// What of a cold segment is in the store is checked when it is read.
+		if err = s.ScrubWithin(spansOf(runs, int64(what.size)), func(int) error { return nil }); err == nil && s.Digest() != what.digest {
 			err = fmt.Errorf("%w: it has another digest", segment.ErrCorrupt)
 		}
 	}
@@ -161,7 +165,11 @@ func (r *restorer) finish() error {
 	}
 	for i, s := range r.opened {
 		row, first := r.directory[i], s.Base()
-		r.tx.OnCommit(func() { _ = s.file.move(row.reader(first, r.m.store.Read)) }) // there is no file to close
+		committed, err := r.m.readerOf(first, row, r.m.store.Read)
+		if err != nil {
+			return err
+		}
+		r.tx.OnCommit(func() { _ = s.file.move(committed) }) // there is no file to close
 	}
 	end := r.m.moved + r.width
 	r.tx.OnCommit(func() { r.m.restored(r.opened, end) })

@@ -2,8 +2,10 @@ package index
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -27,6 +29,8 @@ type Retainer struct {
 	Policy func(ctx context.Context) (RetentionPolicy, error)
 	// Stopped tells that what is stored is to stay as it is.
 	Stopped func() bool
+	// Peers are the other replicas.
+	Peers Peers
 	// Key signs the records; nil disposes of nothing.
 	Key ed25519.PrivateKey
 	// Propose has the log execute a command, and returns its result.
@@ -140,6 +144,9 @@ func (m *Machine) retainHead(ctx context.Context, r *Retainer, bound *boundPolic
 	if err != nil {
 		return false, err
 	}
+	if err := r.agreed(ctx, askHead(d, bound, proof), false); err != nil {
+		return false, err
+	}
 	ok, err := r.done(ctx, encodeHead(d, bound, proof)) // refused when it is another one now, or is being sealed
 	if ok {
 		r.told(d)
@@ -180,6 +187,7 @@ func (m *Machine) expiredSegment(ctx context.Context, r *Retainer, bound *boundP
 	defer func() { _ = releaseAll(all) }() // what was read and cannot be closed changes nothing
 	name := string(bound.append(nil))
 	looked := r.looked
+	var away error
 	r.looked = map[uint64]string{}
 	for _, s := range all {
 		if err := ctx.Err(); err != nil {
@@ -196,6 +204,10 @@ func (m *Machine) expiredSegment(ctx context.Context, r *Retainer, bound *boundP
 		if s.replaced.Load() {
 			continue // the next round sees what it became
 		}
+		if isAway(err) {
+			away = errors.Join(away, s.note(err))
+			continue
+		}
 		if err != nil {
 			return 0, false, s.note(err)
 		}
@@ -205,7 +217,7 @@ func (m *Machine) expiredSegment(ctx context.Context, r *Retainer, bound *boundP
 		}
 		r.looked[s.Digest()] = name
 	}
-	return 0, false, nil
+	return 0, false, away
 }
 
 // finishPending ends what was begun, by this leader or one before: unless the rules have changed since, or
@@ -228,6 +240,10 @@ func (m *Machine) finishPending(ctx context.Context, r *Retainer, p *RetentionPo
 	proof, err := r.prove(d, pending.policy.version, wall)
 	if err != nil {
 		return false, err
+	}
+	// A replica that cannot read a cold segment could not apply the end.
+	if err := r.agreed(ctx, askPending(pending, proof), m.isCold(pending.first)); err != nil {
+		return false, m.doubtDisposal(d, err)
 	}
 	var last []byte
 	if d.file != nil {
@@ -260,7 +276,7 @@ func (m *Machine) awaitComputed(ctx context.Context, pending *pendingDisposal) (
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for m.disposal == nil && m.pending == pending && m.failed == nil && !m.stopping {
-		if err := ctx.Err(); err != nil {
+		if err := cmp.Or(ctx.Err(), m.delayed); err != nil {
 			return nil, err
 		}
 		m.changed.Wait()

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"testing"
 	"time"
 
@@ -49,14 +50,20 @@ type keptDocument struct {
 }
 
 func newKept(t testing.TB, f fataler, replicas, headDocuments int) *kept {
+	return newKeptOf(t, f, replicas, testMachine(headDocuments))
+}
+
+// newKeptOf has replicas with other machines.
+func newKeptOf(t testing.TB, f fataler, replicas int, machine func() raftfsm.Machine) *kept {
 	k := &kept{t: f, gone: map[string]uint64{}}
 	for range replicas {
-		k.replicas = append(k.replicas, fsmtest.NewCrashable(t, testMachine(headDocuments)))
+		k.replicas = append(k.replicas, fsmtest.NewCrashable(t, machine))
 	}
 	k.retainer = &Retainer{
 		Region: "local", Shard: "index-0", Level: func() int { return raftfsm.LevelCurrent }, Key: retentionKey, Log: slog.New(slog.DiscardHandler),
 		Policy:  func(context.Context) (RetentionPolicy, error) { return k.policy, nil },
 		Stopped: func() bool { return k.stopped },
+		Peers:   keptPeers{k},
 		Propose: func(_ context.Context, c []byte) ([]byte, error) {
 			if k.between != nil {
 				k.between()
@@ -65,6 +72,24 @@ func newKept(t testing.TB, f fataler, replicas, headDocuments int) *kept {
 		},
 	}
 	return k
+}
+
+// keptPeers are the replicas behind the leader.
+type keptPeers struct{ k *kept }
+
+func (p keptPeers) Others() (all []string) {
+	for i := range p.k.replicas[1:] {
+		all = append(all, strconv.Itoa(i+1))
+	}
+	return all
+}
+
+func (p keptPeers) Ask(ctx context.Context, member string, query []byte) ([]byte, error) {
+	i, err := strconv.Atoi(member)
+	if err != nil {
+		return nil, err
+	}
+	return p.k.replicas[i].Machine().Query(ctx, query)
 }
 
 func (k *kept) leader() *Machine { return k.replicas[0].Machine().(*Machine) }

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/maestro-conductor/maestro/index/internal/segment"
+	"github.com/maestro-conductor/maestro/internal/wire"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
@@ -46,6 +47,9 @@ func LayoutAt(level int) byte {
 	return 0
 }
 
+// segmentRowMax bounds how long a row is.
+const segmentRowMax = 1 << 12
+
 // segmentRow says what a segment of the state is.
 type segmentRow struct {
 	docs   uint32 // numbers, gaps included
@@ -53,11 +57,17 @@ type segmentRow struct {
 	digest uint64 // segment.Digest
 	// generation tells what is left of a segment from what was there before.
 	generation byte
+	// object is what a cold segment is called in the store, and kept which of its pieces the rows have.
+	object, kept string
 }
 
 const (
 	segmentRowVersion   = 1
 	segmentRowRetention = 2 // one of which documents were disposed of
+	segmentRowCold      = 3
+	// objectNameMax bounds the names of objects, keptMax what says which pieces are kept.
+	objectNameMax = 300
+	keptMax       = 3000
 	// generationMax is how far generations go; then they begin at 1 again.
 	generationMax = 2
 )
@@ -74,24 +84,40 @@ func segmentKey(first uint64) []byte {
 
 func (r segmentRow) encode() []byte {
 	version := byte(segmentRowVersion)
-	if r.generation > 0 {
+	switch {
+	case r.object != "":
+		version = segmentRowCold
+	case r.generation > 0:
 		version = segmentRowRetention
 	}
 	b := binary.BigEndian.AppendUint32([]byte{version}, r.docs)
 	b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, r.size), r.digest)
-	if version == segmentRowRetention {
+	if version >= segmentRowRetention {
 		b = append(b, r.generation)
+	}
+	if version == segmentRowCold {
+		b = wire.AppendString(wire.AppendString(b, r.object), r.kept)
 	}
 	return b
 }
 
 func decodeSegmentRow(b []byte) (segmentRow, error) {
-	if !(len(b) == 21 && b[0] == segmentRowVersion || len(b) == 22 && b[0] == segmentRowRetention) {
+	if !(len(b) == 21 && b[0] == segmentRowVersion || len(b) == 22 && b[0] == segmentRowRetention || len(b) > 22 && b[0] == segmentRowCold) {
 		return segmentRow{}, errors.New("index: the row of a segment is damaged, or newer than this build")
 	}
 	r := segmentRow{docs: binary.BigEndian.Uint32(b[1:]), size: binary.BigEndian.Uint64(b[5:]), digest: binary.BigEndian.Uint64(b[13:])}
-	if b[0] == segmentRowRetention {
+	if b[0] >= segmentRowRetention {
 		r.generation = b[21]
+	}
+	if b[0] == segmentRowCold {
+		rest := wire.NewReader(b[22:])
+		r.object, r.kept = rest.String(objectNameMax), rest.String(keptMax)
+		if rest.Done() != nil || r.object == "" || r.size == 0 {
+			return segmentRow{}, errors.New("index: the row of a cold segment is damaged")
+		}
+		if _, err := r.runs(); err != nil {
+			return segmentRow{}, err
+		}
 	}
 	if r.docs == 0 || r.docs > segment.DocumentsMax || (r.size == 0) && b[0] == segmentRowVersion || r.generation > generationMax {
 		return segmentRow{}, errors.New("index: the row of a segment is damaged")
@@ -106,11 +132,6 @@ func (r segmentRow) pieces() uint32 { return uint32((r.size + pieceBytes - 1) / 
 func pieceKey(first uint64, tag, n uint32) []byte {
 	b := binary.BigEndian.AppendUint64([]byte{tablePiece}, first)
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, tag), n)
-}
-
-// reader reads the row's segment through read, which calls use with the value at a key.
-func (r segmentRow) reader(first uint64, read func(key []byte, use func([]byte) error) error) io.ReaderAt {
-	return rowReaderAt{row: r, first: first, read: read}
 }
 
 // rowReaderAt reads a segment from its pieces.
@@ -172,8 +193,11 @@ func (r rowReaderAt) piece(n uint32, use func([]byte) error) error {
 		}
 		return use(v)
 	})
-	if errors.Is(err, raftfsm.ErrNotFound) {
+	switch {
+	case errors.Is(err, raftfsm.ErrNotFound):
 		err = fmt.Errorf("%w: piece %d is not there", segment.ErrCorrupt, n)
+	case errors.Is(err, raftfsm.ErrCorrupt):
+		err = fmt.Errorf("%w: piece %d: %w", segment.ErrCorrupt, n, err)
 	}
 	return err
 }
@@ -183,7 +207,8 @@ func (r rowReaderAt) piece(n uint32, use func([]byte) error) error {
 type segmentData struct {
 	mu   sync.RWMutex
 	r    io.ReaderAt
-	file io.Closer // nil for rows
+	next io.ReaderAt // where the bytes are about to be; nil unless they are
+	file io.Closer   // nil for rows
 	size int64
 }
 
@@ -194,7 +219,11 @@ func (d *segmentData) Size() int64 { return d.size }
 func (d *segmentData) ReadAt(b []byte, at int64) (int, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return d.r.ReadAt(b, at)
+	n, err := d.r.ReadAt(b, at)
+	if errors.Is(err, segment.ErrCorrupt) && d.next != nil {
+		return d.next.ReadAt(b, at) // the rows were just removed
+	}
+	return n, err
 }
 
 // Checks implements segment.Lender: Pebble checks rows, nobody else a file.
@@ -203,9 +232,36 @@ func (d *segmentData) Checks() bool {
 	return rows
 }
 
-// Lend implements segment.Lender for rows, which stay rows.
+// Lend implements segment.Lender for rows, as far as they are there.
 func (d *segmentData) Lend(at int64, n int, use func([]byte) error) error {
-	return d.reader().(rowReaderAt).lend(at, n, use)
+	if rows, ok := d.reader().(rowReaderAt); ok {
+		used := false
+		err := rows.lend(at, n, func(b []byte) error {
+			used = true
+			return use(b)
+		})
+		if used || !errors.Is(err, segment.ErrCorrupt) {
+			return err
+		}
+	}
+	b := make([]byte, n) // the segment has become a cold one
+	if _, err := d.ReadAt(b, at); err != nil {
+		return err
+	}
+	return use(b)
+}
+
+// Reread implements segment.Rereader for what is in an object store.
+func (d *segmentData) Reread(at int64, n int) bool {
+	cold, ok := d.reader().(*coldReaderAt)
+	return ok && cold.reread(at, n)
+}
+
+// prepare says where the bytes will be.
+func (d *segmentData) prepare(r io.ReaderAt) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.next = r
 }
 
 func (d *segmentData) reader() io.ReaderAt {
@@ -218,7 +274,7 @@ func (d *segmentData) reader() io.ReaderAt {
 func (d *segmentData) move(r io.ReaderAt) error {
 	d.mu.Lock()
 	file := d.file
-	d.r, d.file = r, nil
+	d.r, d.next, d.file = r, nil, nil
 	d.mu.Unlock()
 	if file == nil {
 		return nil
@@ -234,7 +290,8 @@ func (d *segmentData) Close() error {
 	return d.file.Close()
 }
 
-// openRows opens the segments of the state, which follow each other from document 0 on.
+// openRows opens the segments of the state, which follow each other from document 0 on. Those that are damaged are
+// noted; the caller holds mu, or is alone.
 func (m *Machine) openRows(count uint64) (open []segmentSource, end uint64, err error) {
 	it, err := m.store.NewIter([]byte{tableSegment}, []byte{tableSegment + 1})
 	if err != nil {
@@ -261,9 +318,14 @@ func (m *Machine) openRows(count uint64) (open []segmentSource, end uint64, err 
 			end += uint64(row.docs)
 			continue
 		}
-		s, err := m.openData(&segmentData{r: row.reader(end, m.store.Read), size: int64(row.size)}, end, int(row.docs))
+		s, err := m.openRow(end, row, m.store.Read)
 		if err == nil && s.Digest() != row.digest {
 			err = errors.Join(fmt.Errorf("%w: it has another digest", segment.ErrCorrupt), s.release())
+		}
+		if errors.Is(err, segment.ErrCorrupt) {
+			m.doubt(end, row, true)
+			end += uint64(row.docs)
+			continue
 		}
 		if err != nil {
 			return open, 0, fmt.Errorf("index: the segment of the documents from %d on: %w", end, err)
@@ -275,10 +337,23 @@ func (m *Machine) openRows(count uint64) (open []segmentSource, end uint64, err 
 	return open, end, it.Error()
 }
 
+// openRow opens a segment of the state, whose rows are read through read.
+func (m *Machine) openRow(first uint64, row segmentRow, read func(key []byte, use func([]byte) error) error) (*sealed, error) {
+	r, err := m.readerOf(first, row, read)
+	if err != nil {
+		return nil, err
+	}
+	s, err := m.openData(&segmentData{r: r, size: int64(row.size)}, first, int(row.docs))
+	if err == nil {
+		s.cold.Store(row.object != "")
+	}
+	return s, err
+}
+
 // noteDeleted says where rows were, perhaps in an earlier process, of documents that are in segments of the state, which
 // have numbers below end, and of segments that others have replaced or of which nothing is left.
 func (m *Machine) noteDeleted(segments []segmentSource, end uint64) {
-	if end == 0 {
+	if end == 0 || len(m.unsound) > 0 {
 		return
 	}
 	m.store.Deleted(documentKey(0), documentKey(end))
@@ -292,12 +367,34 @@ func (m *Machine) noteDeleted(segments []segmentSource, end uint64) {
 			m.store.Deleted(pieceKey(next, 0, 0), pieceKey(s.Base(), 0, 0))
 		}
 		next = s.Base() + s.width
+		if s.cold.Load() {
+			m.noteDeletedOfCold(s.Base())
+		}
 		if int(s.width) > m.headDocuments {
 			m.store.Deleted(pieceKey(s.Base()+1, 0, 0), pieceKey(next, 0, 0))
 		}
 	}
 	if next < end {
 		m.store.Deleted(pieceKey(next, 0, 0), pieceKey(end, 0, 0))
+	}
+}
+
+// noteDeletedOfCold says which pieces of a cold segment were rows.
+func (m *Machine) noteDeletedOfCold(first uint64) {
+	row, err := m.rowOf(first)
+	if err != nil {
+		return // it was read a moment ago
+	}
+	runs, err := row.runs()
+	if err != nil {
+		return
+	}
+	at := uint32(0)
+	for _, r := range append(runs, pieceRun{row.pieces(), row.pieces()}) {
+		if at < r.from {
+			m.store.Deleted(pieceKey(first, row.tag(), at), pieceKey(first, row.tag(), r.from))
+		}
+		at = r.to
 	}
 }
 

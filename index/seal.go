@@ -36,6 +36,8 @@ type sealed struct {
 	replaced atomic.Bool
 	// stored says that it is a part of the replicated state; the machine's mu guards it.
 	stored bool
+	// cold says that the rows have a part of its bytes only.
+	cold atomic.Bool
 	// users are the machine, while it lists the segment, and the searches that read it.
 	users atomic.Int32
 	// damaged is called when a read has found the segment damaged.
@@ -62,8 +64,12 @@ func (s *sealed) note(err error) error {
 	if err != nil && s.replaced.Load() {
 		return errReplaced
 	}
-	if errors.Is(err, segment.ErrCorrupt) {
+	corrupt := errors.Is(err, segment.ErrCorrupt)
+	if corrupt {
 		s.damaged(s)
+	}
+	if isAway(err) || corrupt && s.cold.Load() {
+		return &coldError{s.Base(), err}
 	}
 	return err
 }

@@ -109,7 +109,7 @@ type SearchResult struct {
 // ShardState is one shard's part in an answer.
 type ShardState struct {
 	Shard string
-	// State is "ok", "timeout", "unreachable" or "error".
+	// State is "ok", "partial", "timeout", "unreachable" or "error".
 	State   string
 	Applied uint64
 	// Message says why it could not answer, and Missing what is not among the documents found.
@@ -120,6 +120,7 @@ type ShardState struct {
 // Names of ShardState.State.
 const (
 	ShardOK          = "ok"
+	ShardPartial     = "partial" // it has answered without segments that it cannot read
 	ShardTimeout     = "timeout"
 	ShardUnreachable = "unreachable"
 	ShardError       = "error"

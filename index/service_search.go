@@ -129,7 +129,7 @@ func check(r SearchRequest) (query.Node, conditions, error) {
 // gather turns the replies into shard states and a total.
 func (s *Service) gather(replies []reply, r SearchRequest) (SearchResult, error) {
 	out := SearchResult{Complete: true, TotalExact: true}
-	var errs []error
+	var errs, partial []error
 	total := uint64(0)
 	for i := range replies {
 		reply := &replies[i]
@@ -150,11 +150,16 @@ func (s *Service) gather(replies []reply, r SearchRequest) (SearchResult, error)
 		default:
 			total += reply.answer.total
 			out.TotalExact = out.TotalExact && !reply.answer.capped
+			if missing := reply.answer.missing; missing != "" {
+				state.State, state.Message, state.Missing = ShardPartial, messageAway, missing
+				out.Complete = false
+				partial = append(partial, errAway)
+			}
 		}
 		out.Shards = append(out.Shards, state)
 	}
-	if len(errs) == len(replies) || len(errs) > 0 && r.RequireComplete {
-		return out, &ShardsError{Shards: out.Shards, errs: errs}
+	if len(errs) == len(replies) || len(errs)+len(partial) > 0 && r.RequireComplete {
+		return out, &ShardsError{Shards: out.Shards, errs: append(errs, partial...)}
 	}
 	if !r.Exact && total > TotalMax {
 		total, out.TotalExact = TotalMax, false
@@ -163,6 +168,11 @@ func (s *Service) gather(replies []reply, r SearchRequest) (SearchResult, error)
 	out.TotalExact = out.TotalExact && out.Complete
 	return out, nil
 }
+
+// messageAway is the message of a shard that leaves out cold segments.
+const messageAway = "the store of cold segments cannot be read"
+
+var errAway = errors.New(messageAway)
 
 // shardState names what kept a shard from answering, in words that callers may see: the
 // error itself can hold addresses.

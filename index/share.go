@@ -36,7 +36,7 @@ func (s *Service) refill(ctx context.Context, q shardQuery, start *cursor, m *me
 		others := slices.Repeat([]error{errNotAsked}, len(s.shards))
 		others[i] = nil
 		r := s.scatter(ctx, rest, start, others, false)[i]
-		if r.err != nil || r.answer.mistake != nil || r.answer.behind || r.answer.refusal != "" {
+		if r.err != nil || r.answer.mistake != nil || r.answer.behind || r.answer.refusal != "" || r.answer.missing != a.missing {
 			return nil
 		}
 		a.rows, a.more = r.answer.rows, r.answer.more

@@ -5,33 +5,49 @@ import (
 	"slices"
 
 	"github.com/maestro-conductor/maestro/index/internal/segment"
+	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
 // taken finds the content of the document that has the id of d, among those of earlier entries. That
-// costs a read of the document, which only those pay for that are sent again. A damaged file is awaited
-// until it is built again; a damaged segment of the state is an error.
+// costs a read of the document, which only those pay for that are sent again. What is damaged is awaited until it is
+// whole again.
 func (m *Machine) taken(d *Document) (content idHash, found bool, err error) {
 	for {
 		ids, release := m.knownIDs()
 		content, found, err = ids.content(d)
 		release()
-		if !errors.Is(err, segment.ErrCorrupt) || !m.awaitRepair() {
+		if errors.Is(err, errReplaced) {
+			continue // it was mended meanwhile
+		}
+		if !errors.Is(err, segment.ErrCorrupt) {
 			return content, found, err
+		}
+		if waitErr := m.awaitRepair(); waitErr != nil {
+			return content, found, errors.Join(waitErr, err)
 		}
 	}
 }
 
-// awaitRepair waits until a damaged file is built again. It is false when there is none.
-func (m *Machine) awaitRepair() bool {
+// errNoDamage says that there is nothing to wait for.
+var errNoDamage = errors.New("index: nothing is known to be damaged")
+
+// awaitRepair waits until what is damaged is whole again.
+func (m *Machine) awaitRepair() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.damaged == nil {
-		return false
+	open := func() bool {
+		return m.damaged != nil || slices.ContainsFunc(m.unsound, func(u *unsound) bool { return u.whole == nil })
 	}
-	for m.damaged != nil && m.failed == nil {
+	if !open() && len(m.unsound) == 0 {
+		return errNoDamage
+	}
+	for open() && m.failed == nil && !m.interrupted {
 		m.changed.Wait()
 	}
-	return m.failed == nil
+	if m.interrupted {
+		return raftfsm.ErrInterrupted
+	}
+	return m.failed
 }
 
 // content is the content of the document with the id of d.
@@ -49,6 +65,16 @@ func (k knownIDs) content(d *Document) (content idHash, found bool, err error) {
 		}
 		p, err := s.Lookup(term)
 		if err == nil && p.Len() == 0 {
+			continue
+		}
+		if err == nil && s.cold.Load() {
+			// Its documents are not at hand. Whether one has the id is, and then nothing new is stored.
+			if found, err = s.hasOf(p, d.Tenant); err != nil {
+				return content, false, s.note(err)
+			}
+			if found {
+				return contentOf(d), true, nil
+			}
 			continue
 		}
 		var row []byte

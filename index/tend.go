@@ -9,15 +9,40 @@ import (
 	"github.com/maestro-conductor/maestro/index/internal/segment"
 )
 
-// noteDamage has a segment built again; until then who needs the damaged part gets an error. There is
-// nothing that one of the state can be built of, as for any other row.
+// noteDamage has a segment built again, or one of the state mended, which no documents are left to build of; until
+// then who needs the damaged part gets an error.
 func (m *Machine) noteDamage(s *sealed) {
+	if s.cold.Load() && m.isObjectDamaged(s) {
+		return // its rows are whole, and no replica has more
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.damaged == nil && !s.stored {
+	if s.stored {
+		if row, err := m.rowOf(s.Base()); err == nil && m.storedAt(s.Base()) == s {
+			m.doubt(s.Base(), row, false)
+		}
+		return
+	}
+	if m.damaged == nil {
 		m.damaged = s
 		m.changed.Broadcast()
 	}
+}
+
+// isObjectDamaged tells whether what is damaged of a cold segment is in the store.
+func (m *Machine) isObjectDamaged(s *sealed) bool {
+	m.mu.RLock()
+	row, err := m.rowOf(s.Base())
+	m.mu.RUnlock()
+	if err != nil {
+		return false
+	}
+	runs, err := row.runs()
+	if err != nil || s.ScrubWithin(spansOf(runs, int64(row.size)), func(int) error { return nil }) != nil {
+		return false
+	}
+	m.objectsDamaged.Add(1)
+	return true
 }
 
 // tend repairs and merges segments until the machine stops. Load starts it. It is apart from
@@ -43,10 +68,10 @@ func (m *Machine) tend() {
 		case errors.Is(err, errStopping):
 			return
 		case errors.Is(err, segment.ErrCorrupt) && !repair:
-			if !m.isStored(run[0]) && m.findDamage(run) {
+			if m.findDamage(run) {
 				continue
 			}
-			fallthrough // a damaged state, if it is one of the state
+			fallthrough
 		case err != nil && repair && m.isStored(run[0]): // its rows are gone, and not needed
 			continue
 		case err != nil:
@@ -114,7 +139,7 @@ func (m *Machine) window(s segmentSource) uint64 {
 // documents are in a segment depends on their numbers alone, so that replicas have the same. In the layout
 // of segments they are those of the state, and the merged one is a file until the log has it replace them.
 func (m *Machine) mergeable() []segmentSource {
-	if m.layout >= layoutSegments && m.merged != nil {
+	if m.layout >= layoutSegments && (m.merged != nil || len(m.unsound) > 0) {
 		return nil
 	}
 	return m.mergeRun()
@@ -177,7 +202,7 @@ func (m *Machine) unhurried() (rest func()) {
 // findDamage reads segments whole and notes a damaged one.
 func (m *Machine) findDamage(run []segmentSource) bool {
 	for _, s := range run {
-		if s.note(s.Verify()) != nil {
+		if s.replaced.Load() || s.note(s.Verify()) != nil {
 			return true
 		}
 	}
@@ -249,6 +274,23 @@ func (m *Machine) discard(fresh []segmentSource) error {
 		err = errors.Join(err, m.folder().Remove(s.name))
 	}
 	return err
+}
+
+// rowOf is the directory row of a segment of the state.
+func (m *Machine) rowOf(first uint64) (segmentRow, error) {
+	v, err := m.store.Get(segmentKey(first))
+	if err != nil {
+		return segmentRow{}, err
+	}
+	return decodeSegmentRow(v)
+}
+
+// isCold tells whether the segment with the first document is a cold one.
+func (m *Machine) isCold(first uint64) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	s := m.storedAt(first)
+	return s != nil && s.cold.Load()
 }
 
 func (m *Machine) isStored(s segmentSource) bool {

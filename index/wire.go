@@ -56,6 +56,8 @@ type shardAnswer struct {
 	refusal string
 	// lookup is by digest of the query's lookup; then there is nothing else but bound.
 	lookup []lookupFound
+	// missing says what is left out because it cannot be read; empty for nothing.
+	missing string
 }
 
 const (
@@ -167,9 +169,15 @@ const (
 	answerLookup
 	answerAggregated // answerOK, and more behind it
 	answerRefusal
+	answerPartial // what is missing, and another answer
 )
 
 func (a *shardAnswer) encode() []byte {
+	if a.missing != "" {
+		rest := *a
+		rest.missing = ""
+		return append(appendString([]byte{wireVersion, answerPartial}, a.missing), rest.encode()...)
+	}
 	if m := a.mistake; m != nil {
 		b := binary.AppendUvarint([]byte{wireVersion, answerMistake}, uint64(m.Position))
 		return appendString(appendString(b, m.Message), m.Suggestion)
@@ -241,6 +249,16 @@ func decodeShardAnswer(b []byte) (*shardAnswer, error) {
 		}
 	case answerLookup:
 		r.lookup(a)
+	case answerPartial:
+		missing := string(r.bytes())
+		if r.bad || missing == "" || len(r.b) > 1 && r.b[1] == answerPartial {
+			return nil, errWire
+		}
+		a, err := decodeShardAnswer(r.b)
+		if err == nil {
+			a.missing = missing
+		}
+		return a, err
 	default:
 		r.bad = true
 	}

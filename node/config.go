@@ -71,6 +71,8 @@ type Config struct {
 	Memory MemoryConfig `yaml:"memory"`
 	// Packages is how much the catalog of packages may hold.
 	Packages PackagesConfig `yaml:"packages"`
+	// Cold is where old segments of the index go.
+	Cold ColdConfig `yaml:"cold"`
 	// Clock is how exact the node's wall clock must be.
 	Clock ClockConfig `yaml:"clock"`
 	// Log is where and how much the node reports.
@@ -208,6 +210,7 @@ func DefaultConfig() Config {
 		Services: []string{ServiceLimiter, ServiceIndex},
 		Groups:   GroupCounts{Limiter: 3, Index: 3},
 		Disk:     DiskConfig{BallastBytes: 256 << 20},
+		Cold:     defaultCold(),
 		Memory:   MemoryConfig{BudgetBytes: 768 << 20},
 		Packages: PackagesConfig{BytesMax: 4 << 30},
 		Clock:    ClockConfig{OffsetMax: 500 * time.Millisecond},
@@ -271,7 +274,7 @@ var logLevels = map[string]slog.Level{
 func parseConfig(data []byte, dir string, o Overrides) (Config, []string) {
 	c := DefaultConfig()
 	problems := strictyaml.Decode(data, &c)
-	for _, p := range []*string{&c.DataDir, &c.TLS.CA, &c.TLS.Cert, &c.TLS.Key, &c.EnvoyMapping, &c.DispositionKey} {
+	for _, p := range []*string{&c.DataDir, &c.TLS.CA, &c.TLS.Cert, &c.TLS.Key, &c.EnvoyMapping, &c.DispositionKey, &c.Cold.Directory, &c.Cold.S3.CredentialsFile} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
@@ -329,6 +332,7 @@ func (c Config) problems() []string {
 		}
 	}
 	c.checkServices(&p)
+	c.Cold.check(&p)
 	if b := c.Memory.BudgetBytes; b < memoryLeast || b > 1<<50 {
 		p.add("memory.budget_bytes is %d; write a number from %d (256 MiB) on", b, memoryLeast)
 	}

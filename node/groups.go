@@ -107,18 +107,25 @@ func (n *Node) groups(r *record, tables *meta.Machine) []raftfsm.Group {
 		cache := index.NewCache(int(n.cfg.Memory.shares().segments))
 		for _, s := range indexShards(r.Index) {
 			m := index.NewMachine(n.turnsOf(s.Group), cache)
+			m.UseObjects(n.objects)
 			groups = append(groups, raftfsm.Group{
 				ID: s.Group, Name: s.Name, Machine: m, Bulk: true,
 				OnLeader: func(ctx context.Context) {
 					var jobs sync.WaitGroup
 					jobs.Go(func() { n.keepRetention(ctx, r, s, m) })
+					jobs.Go(func() { n.keepCold(ctx, r, s, m) })
 					n.keepSegments(ctx, s.Group, m)
 					jobs.Wait()
 				},
 			})
 			shards = append(shards, m)
 		}
+		n.shards = shards
 		n.registry.MustRegister(differingSegments(shards), disposedDocuments(shards))
+		n.registry.MustRegister(wholeness(shards)...)
+		if n.objects != nil {
+			n.registry.MustRegister(coldMetrics(shards, n.objects)...)
+		}
 	}
 	return groups
 }

@@ -17,6 +17,7 @@ func (n *Node) keepRetention(ctx context.Context, r *record, s index.Shard, m *i
 	run := n.services.running.Load()
 	m.Retain(ctx, &index.Retainer{
 		Region: r.Region, Shard: s.Name, Level: n.host.Level, Policy: run.meta.Retention, Key: n.disposition, Log: n.log,
+		Peers:   replicas{n.host, s.Group},
 		Stopped: func() bool { return run.tables.IndexMode() != index.ModeReadWrite },
 		Propose: func(ctx context.Context, command []byte) ([]byte, error) {
 			res, err := n.host.Propose(ctx, s.Group, raftfsm.Command{Data: command})

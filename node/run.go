@@ -29,6 +29,7 @@ import (
 	"github.com/maestro-conductor/maestro/internal/certs"
 	"github.com/maestro-conductor/maestro/internal/clock"
 	"github.com/maestro-conductor/maestro/internal/elastic"
+	"github.com/maestro-conductor/maestro/internal/objectstore"
 	"github.com/maestro-conductor/maestro/internal/version"
 	"github.com/maestro-conductor/maestro/limiter"
 	"github.com/maestro-conductor/maestro/node/meta"
@@ -58,6 +59,10 @@ type Node struct {
 	host  *raftfsm.Host
 	// limiters are the machines of the limiter groups, for whose leases their limits are needed here.
 	limiters map[raftfsm.GroupID]*limiter.Machine
+	// objects is where cold segments are; nil without a store.
+	objects *objectstore.Cache
+	// shards are those of the index, whose segments are kept whole.
+	shards []*index.Machine
 	// draining is set once the node has begun to stop; removed once it is no member any more.
 	draining, removed atomic.Bool
 	// halt ends the node in order, for a reason of its own.
@@ -119,6 +124,10 @@ func newNode(cfg Config, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node: disposition_key: %w", err)
 	}
+	objects, err := cfg.openCold()
+	if err != nil {
+		return nil, err
+	}
 	ln, err := net.Listen("tcp", cfg.Cluster.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("node: cluster.listen: %w", err)
@@ -128,7 +137,7 @@ func newNode(cfg Config, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, errors.Join(err, mux.Close())
 	}
-	n := &Node{cfg: cfg, log: log, clock: clk, registry: prometheus.NewRegistry(), tls: conf, boot: boot, envoy: envoy, started: make(chan struct{}), limiters: map[raftfsm.GroupID]*limiter.Machine{}, disposition: key}
+	n := &Node{cfg: cfg, log: log, clock: clk, registry: prometheus.NewRegistry(), tls: conf, boot: boot, envoy: envoy, started: make(chan struct{}), limiters: map[raftfsm.GroupID]*limiter.Machine{}, disposition: key, objects: objects}
 	n.services = &services{node: n}
 	n.pacer = newPacer(n)
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
@@ -257,6 +266,7 @@ func (n *Node) start(rec *record) error {
 		return errors.Join(err, n.host.Close())
 	}
 	n.services.running.Store(run)
+	n.keepWhole(rec)
 	close(n.started)
 	return nil
 }

@@ -25,9 +25,16 @@ func (f fsm) ApplyBatch(logs []*raft.Log) []any {
 	defer f.g.applying.Store(false)
 	out := make([]any, len(logs))
 	for i, l := range logs {
+		if f.g.interrupted.Load() {
+			return out
+		}
 		switch l.Type {
 		case raft.LogCommand:
 			applied, err := f.g.replica.Apply(l.Index, l.Term, l.Data)
+			if errors.Is(err, ErrInterrupted) && f.g.ctx.Err() != nil {
+				f.g.interrupted.Store(true)
+				return out
+			}
 			if err != nil {
 				f.g.host.fatal("apply_failed", fmt.Errorf("group %s: %w", f.g.name, err))
 				return out
@@ -94,7 +101,12 @@ func (g *group) spare() bool {
 }
 
 // Snapshot starts a local snapshot. Nothing is copied: the state is in Pebble already.
-func (f fsm) Snapshot() (raft.FSMSnapshot, error) { return marker(f), nil }
+func (f fsm) Snapshot() (raft.FSMSnapshot, error) {
+	if f.g.interrupted.Load() {
+		return nil, ErrInterrupted // Raft believes that entries were applied which were not
+	}
+	return marker(f), nil
+}
 
 // Restore replaces the group's state by a received snapshot.
 func (f fsm) Restore(rc io.ReadCloser) error {

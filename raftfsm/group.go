@@ -73,8 +73,9 @@ type group struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	// applying is true while entries are.
-	applying atomic.Bool
+	// applying is true while entries are; interrupted that no more are, until the replica is opened again.
+	applying    atomic.Bool
+	interrupted atomic.Bool
 	// loading is until when the load of a received state may rest, on the steady clock; 0 while none
 	// is under way.
 	loading atomic.Int64
@@ -277,6 +278,9 @@ func (g *group) fail(op string, o Outcome, err error) error { return g.seat.fail
 // nobody reads the log after it is closed.
 func (g *group) close() error {
 	g.cancel()
+	if m, ok := g.machine.(Interrupter); ok {
+		m.Interrupt()
+	}
 	var errs []error
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()

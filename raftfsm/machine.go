@@ -2,6 +2,7 @@ package raftfsm
 
 import (
 	"context"
+	"errors"
 )
 
 // GroupID names a Raft group on every node of a region. It is fixed when the region is
@@ -49,6 +50,15 @@ type Machine interface {
 // and waits, before the host replaces the group's rows by a snapshot; Load follows.
 type Suspender interface {
 	Suspend()
+}
+
+// ErrInterrupted is what Apply may return after Interrupt: the entry is applied when the replica is opened again.
+var ErrInterrupted = errors.New("raftfsm: interrupted")
+
+// Interrupter is a Machine whose Apply may wait for other nodes. Interrupt, which any goroutine may call, has it
+// return ErrInterrupted soon, and so all later calls until Load: the replica is about to be closed.
+type Interrupter interface {
+	Interrupt()
 }
 
 // Command is one proposal.

@@ -265,7 +265,20 @@ func pebbleOptions(fs vfs.FS, logger pebble.Logger, fatal func(reason string, er
 		}
 	}
 	o.EventListener = &pebble.EventListener{
-		BackgroundError: func(err error) { fatal("state_write_failed", err) },
+		BackgroundError: func(err error) {
+			if pebble.IsCorruptionError(err) {
+				// A compaction has met damage. Nothing was written, and Pebble leaves those keys alone for a while; who
+				// reads them is told.
+				logger.Errorf("the state is damaged on the disk: %v", err)
+				return
+			}
+			fatal("state_write_failed", err)
+		},
+		// Pebble by itself would end the process. Who reads gets an error: an Apply ends the process then, and what can be
+		// mended is.
+		DataCorruption: func(i pebble.DataCorruptionInfo) {
+			logger.Errorf("the disk does not give back what was stored: %s: %v", i.Path, i.Details)
+		},
 		DiskSlow: func(i pebble.DiskSlowInfo) {
 			logger.Errorf("slow disk: %s", i)
 		},

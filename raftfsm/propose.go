@@ -3,6 +3,7 @@ package raftfsm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -271,6 +272,29 @@ func (h *Host) queryBounded(ctx context.Context, s *seat, query []byte) (Answer,
 		}
 	}
 	return Answer{}, err
+}
+
+// OtherReplicas are the members that have voting replicas of a group beside this node, as far as it knows.
+func (h *Host) OtherReplicas(id GroupID) (members []string) {
+	for _, replica := range h.seats[id].knownVoters() {
+		if member := MemberOf(replica); member != h.self.ID {
+			members = append(members, member)
+		}
+	}
+	return members
+}
+
+// QueryMember asks a member's replica of a group, however far that has come.
+func (h *Host) QueryMember(ctx context.Context, id GroupID, member string, query []byte) (Answer, error) {
+	s, err := h.seat(id)
+	if err != nil {
+		return Answer{}, err
+	}
+	l := h.peerLinks()[member]
+	if l == nil {
+		return Answer{}, s.fail("query", OutcomeDefinite, fmt.Errorf("no member %s: %w", member, ErrLost))
+	}
+	return s.askApplied(ctx, l, 0, query)
 }
 
 // atLeader runs an operation where the group's leader is, and again after a change of leader.

@@ -44,6 +44,10 @@ const (
 	LevelBlankets = 7
 	// LevelCatalog is the level from which on there is a catalog of packages.
 	LevelCatalog = 8
+	// LevelMending is the level from which on replicas can be asked for their segments, and whether they agree.
+	LevelMending = 8
+	// LevelCold is the level from which on segments can be in an object store.
+	LevelCold = 8
 
 	// pulseInterval is how often a node asks each peer how it is. Smaller costs idle CPU;
 	// larger lets a leader judge its followers by old news.

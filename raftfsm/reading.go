@@ -200,6 +200,11 @@ func (r *Reading) Query(ctx context.Context, id GroupID, query []byte) (Answer, 
 	if errors.Is(err, errBehind) || errors.Is(err, ErrNoLeader) || errors.Is(err, ErrLost) {
 		return h.Query(ctx, id, query, Linearizable)
 	}
+	// The leader fails: its disk does, say. Another replica may not.
+	other, otherErr := gr.queryOther(ctx, leader, query)
+	if otherErr == nil {
+		return other, nil
+	}
 	return ans, err
 }
 

@@ -36,6 +36,17 @@ func groupSpan(group GroupID) (lower, upper []byte) {
 // ErrNotFound is returned by Get for a key that does not exist.
 var ErrNotFound = errors.New("raftfsm: key not found")
 
+// ErrCorrupt means that the disk does not give back what was stored: a checksum is wrong.
+var ErrCorrupt = errors.New("raftfsm: the state is damaged on the disk")
+
+// readFailed names damage, whoever found it.
+func readFailed(err error) error {
+	if pebble.IsCorruptionError(err) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return fmt.Errorf("raftfsm: get: %w", err)
+}
+
 // Store is one group's part of the node's Pebble, open for reading its replicated state.
 // Keys are the machine's own; their first byte should tell tables apart.
 type Store struct {
@@ -69,7 +80,7 @@ func (s *Store) Read(key []byte, use func(value []byte) error) error {
 		return ErrNotFound
 	}
 	if err != nil {
-		return fmt.Errorf("raftfsm: get: %w", err)
+		return readFailed(err)
 	}
 	return errors.Join(use(v), closer.Close())
 }
@@ -224,7 +235,7 @@ func get(r pebble.Reader, prefix, key []byte) ([]byte, error) {
 		return nil, ErrNotFound
 	}
 	if err != nil {
-		return nil, fmt.Errorf("raftfsm: get: %w", err)
+		return nil, readFailed(err)
 	}
 	return closeAfter(append([]byte(nil), v...), closer)
 }

@@ -124,7 +124,7 @@ func TestArchitecturePageIsTrue(t *testing.T) {
 // not part of one: the services on the callers' side, where clocks and randomness may be.
 var machines = map[string][]string{
 	"limiter":   {"service.go", "holder.go", "hold.go", "globals.go", "failure.go"},
-	"index":     {"service.go", "service_search.go", "scatter.go", "missing.go", "lookup.go", "explain.go", "lineage.go", "ingest.go", "cursor.go", "seal.go", "hedge.go", "lead.go:pause", "retain.go"},
+	"index":     {"service.go", "service_search.go", "scatter.go", "missing.go", "lookup.go", "explain.go", "lineage.go", "ingest.go", "cursor.go", "seal.go", "hedge.go", "lead.go:pause", "retain.go", "freezer.go"},
 	"node/meta": {"service.go", "catalogservice.go", "tokens.go", "token.go:mintToken", "settings.go:EnsureSettings", "limits.go:limitsSince", "membership.go:ReadMembership"},
 }
 

@@ -123,6 +123,7 @@ func (f *fileWriter) finish(base uint64, docs uint32) error {
 // file is an open segment's blocks.
 type file struct {
 	r      io.ReaderAt
+	size   int64
 	lender Lender // r, if it is one
 	meta   meta
 	blocks map[byte][]*blockEntry
@@ -166,7 +167,7 @@ func openFile(r io.ReaderAt, size int64) (*file, error) {
 	if crc32.Checksum(directory, crcTable) != crc {
 		return nil, damaged("checksum of the directory")
 	}
-	f := &file{r: r, meta: meta{digest: digest}, blocks: map[byte][]*blockEntry{}}
+	f := &file{r: r, size: size, meta: meta{digest: digest}, blocks: map[byte][]*blockEntry{}}
 	f.lender, _ = r.(Lender)
 	return f, f.readDirectory(directory, at)
 }
@@ -200,13 +201,17 @@ func (f *file) read(kind byte, n uint32) ([]byte, error) {
 	}
 	e := f.blocks[kind][n]
 	b := make([]byte, e.length)
-	if err := readAt(f.r, b, e.offset); err != nil {
-		return nil, err
+	for again := false; ; again = true {
+		if err := readAt(f.r, b, e.offset); err != nil {
+			return nil, err
+		}
+		if crc32.Checksum(b, crcTable) == e.crc {
+			return b, nil
+		}
+		if r, ok := f.r.(Rereader); again || !ok || !r.Reread(e.offset, len(b)) {
+			return nil, damaged("checksum of block %c%d", kind, n)
+		}
 	}
-	if crc32.Checksum(b, crcTable) != e.crc {
-		return nil, damaged("checksum of block %c%d", kind, n)
-	}
-	return b, nil
 }
 
 // again reads a block, and tells whether it was checked before.

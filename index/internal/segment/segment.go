@@ -156,15 +156,11 @@ func (s *Segment) SizeByKind() map[byte]int64 {
 }
 
 // Verify reads every block and compares its checksum.
-func (s *Segment) Verify() error {
-	for kind, blocks := range s.file.blocks {
-		for n := range blocks {
-			if _, err := s.file.read(kind, uint32(n)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+func (s *Segment) Verify() error { return s.Scrub(func(int) error { return nil }) }
+
+// Scrub is Verify that calls step with the bytes of each block, and ends with its error.
+func (s *Segment) Scrub(step func(bytes int) error) error {
+	return s.scrub(func(*blockEntry) bool { return true }, step)
 }
 
 // rawBlock reads a block that is used as it is stored.

@@ -1629,7 +1629,7 @@ func (x *Total) GetRelation() string {
 type ShardStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Shard string                 `protobuf:"bytes,1,opt,name=shard,proto3" json:"shard,omitempty"`
-	// state is "ok", "timeout", "unreachable" or "error".
+	// state is "ok", "partial", "timeout", "unreachable" or "error".
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	// applied_index is how far the answering replica had applied the shard's log.
 	AppliedIndex uint64 `protobuf:"varint,3,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`

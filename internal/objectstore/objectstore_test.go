@@ -1,0 +1,42 @@
+package objectstore_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/maestro-conductor/maestro/internal/objectstore"
+	"github.com/maestro-conductor/maestro/internal/objectstore/storetest"
+)
+
+func TestDir(t *testing.T) {
+	storetest.Run(t, objectstore.NewDir(t.TempDir()))
+}
+
+// A folder that is not there is no empty store.
+func TestDirWithoutFolder(t *testing.T) {
+	dir := t.TempDir()
+	s := objectstore.NewDir(dir)
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	storetest.Unavailable(t, s)
+}
+
+// What a server that does not answer means is the same.
+func TestS3WithoutServer(t *testing.T) {
+	s, err := objectstore.NewS3(objectstore.S3Config{Endpoint: "127.0.0.1:1", Insecure: true, Bucket: "b", Region: "us-east-1", AccessKey: "k", SecretKey: "s"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	storetest.Unavailable(t, s)
+}
+
+// The cache is bounded, reads what it lacks, forgets what is wrong, and does not wait for a store that has failed.
+func TestCache(t *testing.T) {
+	dir := t.TempDir()
+	storetest.RunCache(t, objectstore.NewDir(dir), func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
