@@ -15,7 +15,7 @@ import (
 const (
 	// LevelFirst is spoken by builds that know nothing of levels; LevelCurrent by this one.
 	LevelFirst   = 1
-	LevelCurrent = 7
+	LevelCurrent = 8
 	// levelCopyFiles is from when on a peer takes transfers of the state by files.
 	levelCopyFiles = 2
 	// LevelMembers is the level from which on members and replicas can change.
@@ -40,6 +40,8 @@ const (
 	// LevelReadings is the level from which on members say how their replicas stand, so that any
 	// of them can answer a linearizable read.
 	LevelReadings = 7
+	// LevelRandomTexts is the level from which on segments have random texts beside their documents.
+	LevelRandomTexts = 8
 	// LevelBlankets is the level from which on tokens are lent of all counters without a row at once.
 	LevelBlankets = 7
 

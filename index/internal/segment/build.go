@@ -59,8 +59,8 @@ type Input struct {
 	Rest func(arrival uint32) []byte
 }
 
-// Build writes a segment.
-func Build(w io.Writer, in Input) error {
+// Build writes a segment in a version of the format.
+func Build(w io.Writer, version byte, in Input) error {
 	n := len(in.Documents)
 	if n == 0 || n > DocumentsMax {
 		return fmt.Errorf("segment: cannot hold %d documents", n)
@@ -101,7 +101,7 @@ func Build(w io.Writer, in Input) error {
 		digests: func(l uint32, b []uint32) ([]uint32, error) { return in.Digests(order[l], b), nil },
 		rest:    func(l uint32) ([]byte, error) { return in.Rest(order[l]), nil },
 	}
-	return c.write(w)
+	return c.write(w, version)
 }
 
 // renumber appends the local numbers of arrivals in ascending order. set has a bit for each
@@ -165,13 +165,19 @@ type builder struct {
 	ordinal    [256]uint32 // of the next term of a group
 	attributes []pair
 	attrEnds   []uint32
+
+	version byte
+	apart   []*apartWriter // by group, ascending; from version 3 on
+	// tableRuns are terms of tableGroup before any that stand apart.
+	tableGroup byte
+	tableRuns  []apartRun
 }
 
 // pair is a value of a document.
 type pair struct{ local, value uint32 }
 
-func (c *content) write(w io.Writer) error {
-	b := &builder{content: c, f: newFileWriter(w)}
+func (c *content) write(w io.Writer, version byte) error {
+	b := &builder{content: c, f: newFileWriter(w, version), version: version}
 	b.far.f = b.f
 	for i := range b.texts {
 		b.texts[i] = make([]uint32, c.docs)
@@ -186,6 +192,7 @@ func (c *content) write(w io.Writer) error {
 		filter.add(h)
 	}
 	b.hashes = nil
+	b.numberApart()
 	b.sortAttributes()
 	rest, hasRest, err := b.writeRest()
 	if err != nil {
@@ -198,6 +205,9 @@ func (c *content) write(w io.Writer) error {
 	b.f.block(blockFilter, filter.encode())
 	b.f.block(blockIndex, b.index)
 	b.f.block(blockZones, appendZones(nil, zones, rest))
+	if b.version > VersionTables {
+		b.f.block(blockSlots, b.appendSlots(nil))
+	}
 	return b.f.finish(c.base, uint32(c.docs))
 }
 
@@ -221,7 +231,7 @@ func (b *builder) term(term []byte, locals *Postings) error {
 	}
 	b.hashes = append(b.hashes, xxhash.Sum64(term))
 	b.last = append(b.last[:0], term...)
-	b.chunk.add(term, mask)
+	b.chunk.add(term, mask, firstOf(locals))
 	for _, l := range locals {
 		if len(l) > 0 {
 			b.chunk.posting(l, func(l []uint32) (block, offset, length uint32) { return b.far.add(l, b.docs) })
@@ -242,11 +252,21 @@ func (b *builder) term(term []byte, locals *Postings) error {
 }
 
 func (b *builder) closeChunk() {
-	if n := len(b.chunk.ends); n > 0 {
-		b.f.block(blockTerms, b.chunk.encode(b.last[0] == DigestGroup))
-		b.index = binary.AppendUvarint(b.index, uint64(n))
-		b.chunk.reset()
+	n := uint64(len(b.chunk.ends))
+	if n == 0 {
+		return
 	}
+	group := b.last[0]
+	if b.version == VersionTables {
+		b.f.block(blockTerms, b.chunk.encode(group == DigestGroup))
+	} else if n <<= 1; b.takeApart(group) {
+		n |= indexApart
+		b.f.block(blockTerms, b.chunk.encodeApart(group == DigestGroup))
+	} else {
+		b.f.block(blockTerms, b.chunk.encode(group == DigestGroup))
+	}
+	b.index = binary.AppendUvarint(b.index, n)
+	b.chunk.reset()
 }
 
 // sortAttributes brings the attributes in the order of documents; those of one stay in the
@@ -311,6 +331,7 @@ func (b *builder) writeColumns(hasRest []byte) ([]zone, error) {
 		if err := c.writeOrdinals(b, from, to, hasRest); err != nil {
 			return nil, err
 		}
+		b.writeValues(from, to)
 	}
 	return zones, nil
 }
@@ -371,7 +392,7 @@ func (c *blockColumns) writeOrdinals(b *builder, from, to int, hasRest []byte) e
 			return err
 		}
 		for _, d := range c.digests {
-			c.values, c.directions = append(c.values, uint64(d>>2)), append(c.directions, uint64(d&3))
+			c.values, c.directions = append(c.values, uint64(b.digestNumber(d>>2))), append(c.directions, uint64(d&3))
 		}
 		c.ends = append(c.ends, uint64(len(c.values)))
 	}
