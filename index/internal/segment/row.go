@@ -93,7 +93,7 @@ const documentRow = 'd'
 
 // Kept returns what Keep was given of a document, as long as the cache has it.
 func (r *Reader) Kept(local uint32) []byte {
-	if v, ok := r.s.cache.get(cacheKey{segment: r.s.key, kind: documentRow, n: local}); ok && r.s.stats == nil {
+	if v, ok := r.s.cache.get(r.s.cacheKey(documentRow, local)); ok && r.s.stats == nil {
 		return v.([]byte)
 	}
 	return nil
@@ -101,7 +101,7 @@ func (r *Reader) Kept(local uint32) []byte {
 
 // Keep has the cache keep bytes, which must not change, of a document.
 func (r *Reader) Keep(local uint32, b []byte) {
-	r.s.cache.put(cacheKey{segment: r.s.key, kind: documentRow, n: local}, b, len(b))
+	r.s.cache.put(r.s.cacheKey(documentRow, local), b, len(b))
 }
 
 // Row reads a document into row, whose slices are used again.
@@ -202,7 +202,7 @@ func (r *Reader) wordsOf(name byte) ([]string, error) {
 	if w, ok := r.words[name]; ok {
 		return w, nil
 	}
-	key := cacheKey{segment: r.s.key, kind: groupWords, n: uint32(name)}
+	key := r.s.cacheKey(groupWords, uint32(name))
 	v, ok := r.s.cache.get(key)
 	if !ok {
 		words, err := r.s.readWords(r.s.groups[name])

@@ -208,7 +208,7 @@ func (s *Segment) rawBlock(kind byte, n uint32) ([]byte, error) {
 // opened reads a block through the cache, which has it as open makes it. open need not look whether a
 // block is well-formed that was found so before.
 func opened[T any](s *Segment, kind byte, n uint32, open func(b []byte, checked bool) (T, error)) (T, error) {
-	key := cacheKey{segment: s.key, kind: kind, n: n}
+	key := s.cacheKey(kind, n)
 	if v, ok := s.cache.get(key); ok {
 		s.noteCached()
 		return v.(T), nil
@@ -327,7 +327,7 @@ func (s *Segment) lendChunk(n uint32, use func(c *chunk) error) error {
 		}
 		return use(c)
 	}
-	if v, ok := s.cache.get(cacheKey{segment: s.key, kind: blockTerms, n: n}); ok {
+	if v, ok := s.cache.get(s.cacheKey(blockTerms, n)); ok {
 		s.noteCached()
 		return use(v.(*chunk))
 	}
