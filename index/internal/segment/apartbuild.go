@@ -3,6 +3,7 @@ package segment
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"math/bits"
 	"slices"
 )
@@ -11,12 +12,11 @@ import (
 type apartWriter struct {
 	name byte
 	shape
-	keys   []byte   // as they are stored, in the order of the terms
-	firsts []uint32 // their first documents
-	runs   []apartRun
-	// From number on keys are in the order of their numbers, and numbers has that of each term of the group.
-	numbers []uint32
-	counts  []uint32 // of each block
+	keys []byte // as they are stored, in the order of the terms, and then of their numbers
+	runs []apartRun
+	// counts are the texts of each block, written those in blocks so far.
+	counts  []uint32
+	written uint32
 }
 
 // apartRun is the terms of a group that follow each other and are stored alike.
@@ -62,7 +62,7 @@ func (b *builder) takeApart(group byte) bool {
 	}
 	a.runs = append(a.runs, apartRun{terms: len(w.ends), apart: ok})
 	if ok {
-		a.keys, a.firsts = append(a.keys, w.stored...), append(a.firsts, w.firsts...)
+		a.keys = append(a.keys, w.stored...)
 	}
 	return ok
 }
@@ -109,8 +109,8 @@ func (w *chunkWriter) store(s *shape) (ok bool) {
 	return true
 }
 
-// mark finds the marks of the stored terms. Where a document may have several terms of the group, each has one of its own; it
-// is false if eight bytes of hex are not enough for that.
+// mark finds the marks of the stored terms. Where a document may have several terms of the group, those in one block have
+// different ones; it is false if eight bytes of hex are not enough for that.
 func (w *chunkWriter) mark(s *shape, single bool) bool {
 	w.marks = w.marks[:0]
 	for at := 0; at < len(w.stored); at += s.bytes {
@@ -121,8 +121,10 @@ func (w *chunkWriter) mark(s *shape, single bool) bool {
 	w.shift = width - min(width, markBits)
 	distinct := func() bool {
 		for i := 1; i < len(w.marks); i++ {
-			if (w.marks[i]-base)>>w.shift == (w.marks[i-1]-base)>>w.shift {
-				return false
+			for k := i - 1; k >= 0 && (w.marks[i]-base)>>w.shift == (w.marks[k]-base)>>w.shift; k-- {
+				if w.firsts[i]/valueDocuments == w.firsts[k]/valueDocuments {
+					return false
+				}
 			}
 		}
 		return true
@@ -168,61 +170,96 @@ func (b *builder) before(group byte) []apartRun {
 }
 
 // numberApart numbers the terms of groups with texts that stand apart, and has the columns use the numbers.
-func (b *builder) numberApart() {
+func (b *builder) numberApart() error {
 	for _, a := range b.apart {
-		a.number(b.docs)
+		n := a.begin(b.docs)
 		switch col := bytes.IndexByte([]byte(TextGroups), a.name); {
 		case col >= 0:
 			for l, v := range b.texts[col] {
 				if v > 0 {
-					b.texts[col][l] = a.numbers[v-1] + 1
+					b.texts[col][l] = n.of(l, v-1) + 1
 				}
 			}
 		case a.name == AttributeGroup:
-			for i := range b.attributes {
-				b.attributes[i].value = a.numbers[b.attributes[i].value]
+			for l := range b.docs {
+				for i := b.attrEnds[l]; i < b.attrEnds[l+1]; i++ {
+					b.attributes[i].value = n.of(l, b.attributes[i].value)
+				}
+			}
+		default:
+			at := uint32(0)
+			for l, end := range b.digestEnds {
+				for ; at < end; at++ {
+					d := b.digestList[at]
+					b.digestList[at] = n.of(l, d>>2)<<2 | d&3
+				}
 			}
 		}
+		if err := n.end(); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
-// digestNumber is the number that a digest has in the columns.
-func (b *builder) digestNumber(ordinal uint32) uint32 {
-	if a := b.apartOf(DigestGroup); a != nil {
-		return a.numbers[ordinal]
-	}
-	return ordinal
+// numbering gives the texts of one group that stand apart numbers in the order in which documents have them, and those of
+// the table the numbers behind.
+type numbering struct {
+	*apartWriter
+	numbers []uint32 // by term; unnumbered | where it is among those that stand apart
+	sorted  []byte
+	next    uint32
 }
 
-// number sorts the texts by their first documents.
-func (a *apartWriter) number(docs int) {
-	next := make([]uint32, docs+1) // number of the next text that is first in a document
-	for _, first := range a.firsts {
-		next[first+1]++
-	}
-	for i := range docs {
-		next[i+1] += next[i]
-	}
-	for from := 0; from < docs; from += valueDocuments {
-		a.counts = append(a.counts, next[min(from+valueDocuments, docs)]-next[from])
-	}
-	sorted := make([]byte, len(a.keys))
-	inTable, at := uint32(len(a.firsts)), 0
+const unnumbered = 1 << 31
+
+func (a *apartWriter) begin(docs int) *numbering {
+	n := &numbering{apartWriter: a, sorted: make([]byte, len(a.keys))}
+	a.counts = make([]uint32, (docs+valueDocuments-1)/valueDocuments)
+	apart, inTable := uint32(0), uint32(len(a.keys)/a.bytes)
 	for _, run := range a.runs {
 		for range run.terms {
-			if !run.apart {
-				a.numbers = append(a.numbers, inTable)
+			if run.apart {
+				n.numbers = append(n.numbers, unnumbered|apart)
+				apart++
+			} else {
+				n.numbers = append(n.numbers, inTable)
 				inTable++
-				continue
 			}
-			n := next[a.firsts[at]]
-			next[a.firsts[at]]++
-			a.numbers = append(a.numbers, n)
-			copy(sorted[int(n)*a.bytes:], a.keys[at*a.bytes:(at+1)*a.bytes])
-			at++
 		}
 	}
-	a.keys, a.firsts = sorted, nil
+	return n
+}
+
+// of is the number of a term that document local has.
+func (n *numbering) of(local int, term uint32) uint32 {
+	v := n.numbers[term]
+	if v < unnumbered {
+		return v
+	}
+	at := int(v&^unnumbered) * n.bytes
+	copy(n.sorted[int(n.next)*n.bytes:], n.keys[at:at+n.bytes])
+	n.numbers[term] = n.next
+	n.counts[local/valueDocuments]++
+	n.next++
+	return n.next - 1
+}
+
+func (n *numbering) end() error {
+	if int(n.next)*n.bytes != len(n.keys) {
+		return fmt.Errorf("segment: group %c has terms without a document in their column", n.name)
+	}
+	n.keys = n.sorted
+	return nil
+}
+
+// appendColumn appends a column of numbers of a group's terms, the first of which is least. Texts that stand apart count up.
+func (c *blockColumns) appendColumn(b *builder, group byte, values []uint64, least uint64) {
+	if a := b.apartOf(group); a != nil {
+		c.out = c.w.appendCounted(c.out, values, least+uint64(a.written))
+	} else {
+		c.out = c.w.append(c.out, values)
+	}
 }
 
 // writeValues writes the random texts that are first in documents from from on and before to.
@@ -237,6 +274,7 @@ func (b *builder) writeValues(from, to int) {
 			size := int(a.counts[n]) * a.bytes
 			out = append(out, a.keys[:size]...)
 			a.keys = a.keys[size:]
+			a.written += a.counts[n]
 		}
 		b.f.block(blockValues, out)
 	}

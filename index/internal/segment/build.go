@@ -165,6 +165,8 @@ type builder struct {
 	ordinal    [256]uint32 // of the next term of a group
 	attributes []pair
 	attrEnds   []uint32
+	// digestList are the digests as content has them, those of a document up to its end.
+	digestList, digestEnds []uint32
 
 	version byte
 	apart   []*apartWriter // by group, ascending; from version 3 on
@@ -192,8 +194,13 @@ func (c *content) write(w io.Writer, version byte) error {
 		filter.add(h)
 	}
 	b.hashes = nil
-	b.numberApart()
 	b.sortAttributes()
+	if err := b.listDigests(); err != nil {
+		return err
+	}
+	if err := b.numberApart(); err != nil {
+		return err
+	}
 	rest, hasRest, err := b.writeRest()
 	if err != nil {
 		return err
@@ -288,6 +295,18 @@ func (b *builder) sortAttributes() {
 	b.attributes = sorted
 }
 
+// listDigests lists the digests of all documents.
+func (b *builder) listDigests() (err error) {
+	b.digestEnds = make([]uint32, b.docs)
+	for l := range b.digestEnds {
+		if b.digestList, err = b.digests(uint32(l), b.digestList); err != nil {
+			return err
+		}
+		b.digestEnds[l] = uint32(len(b.digestList))
+	}
+	return nil
+}
+
 // writeRest writes what has no column, and tells which documents have some.
 func (b *builder) writeRest() (first []uint32, has []byte, err error) {
 	w, err := newRestWriter(b.f)
@@ -315,7 +334,6 @@ type blockColumns struct {
 	out                      []byte
 	numbers                  [5][]uint64
 	ends, values, directions []uint64
-	digests                  []uint32
 }
 
 func (b *builder) writeColumns(hasRest []byte) ([]zone, error) {
@@ -328,9 +346,7 @@ func (b *builder) writeColumns(hasRest []byte) ([]zone, error) {
 			return nil, err
 		}
 		zones = append(zones, z)
-		if err := c.writeOrdinals(b, from, to, hasRest); err != nil {
-			return nil, err
-		}
+		c.writeOrdinals(b, from, to, hasRest)
 		b.writeValues(from, to)
 	}
 	return zones, nil
@@ -371,14 +387,22 @@ func (c *blockColumns) writeNumbers(b *builder, from, to uint32) (zone, error) {
 	return z, nil
 }
 
-func (c *blockColumns) writeOrdinals(b *builder, from, to int, hasRest []byte) error {
+// appendLists appends ends and values of a group.
+func (c *blockColumns) appendLists(b *builder, group byte) {
+	c.out = c.w.append(c.out, c.ends)
+	if len(c.values) > 0 {
+		c.appendColumn(b, group, c.values, 0)
+	}
+}
+
+func (c *blockColumns) writeOrdinals(b *builder, from, to int, hasRest []byte) {
 	c.out = c.out[:0]
-	for _, col := range b.texts {
+	for i, col := range b.texts {
 		c.values = c.values[:0]
 		for _, v := range col[from:to] {
 			c.values = append(c.values, uint64(v))
 		}
-		c.out = c.w.append(c.out, c.values)
+		c.appendColumn(b, TextGroups[i], c.values, 1)
 	}
 	c.values = c.values[:0]
 	for _, v := range hasRest[from:to] {
@@ -386,17 +410,18 @@ func (c *blockColumns) writeOrdinals(b *builder, from, to int, hasRest []byte) e
 	}
 	c.out = c.w.append(c.out, c.values)
 	c.ends, c.values, c.directions = c.ends[:0], c.values[:0], c.directions[:0]
+	at := uint32(0)
+	if from > 0 {
+		at = b.digestEnds[from-1]
+	}
 	for l := from; l < to; l++ {
-		var err error
-		if c.digests, err = b.digests(uint32(l), c.digests[:0]); err != nil {
-			return err
-		}
-		for _, d := range c.digests {
-			c.values, c.directions = append(c.values, uint64(b.digestNumber(d>>2))), append(c.directions, uint64(d&3))
+		for ; at < b.digestEnds[l]; at++ {
+			d := b.digestList[at]
+			c.values, c.directions = append(c.values, uint64(d>>2)), append(c.directions, uint64(d&3))
 		}
 		c.ends = append(c.ends, uint64(len(c.values)))
 	}
-	c.out = appendLists(&c.w, c.out, c.ends, c.values)
+	c.appendLists(b, DigestGroup)
 	if len(c.directions) > 0 {
 		c.out = c.w.append(c.out, c.directions)
 	}
@@ -407,7 +432,6 @@ func (c *blockColumns) writeOrdinals(b *builder, from, to int, hasRest []byte) e
 		}
 		c.ends = append(c.ends, uint64(len(c.values)))
 	}
-	c.out = appendLists(&c.w, c.out, c.ends, c.values)
+	c.appendLists(b, AttributeGroup)
 	b.f.block(blockOrdinals, c.out)
-	return nil
 }
