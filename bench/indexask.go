@@ -177,6 +177,8 @@ type asking struct {
 	keep  func(d *corpus.Doc) bool
 	// fails takes calls that fail for answers; else they end the run.
 	fails bool
+	// cpu is the processor time of the nodes so far; nil when nobody looks at it.
+	cpu func() (time.Duration, error)
 }
 
 // asked is what a class came to.
@@ -207,6 +209,9 @@ func (b *bench) askAll(ctx context.Context, idx *indexed, workers int, a asking)
 			c.Close()
 		}
 	}()
+	if !a.fails { // some of the nodes are down otherwise
+		a.cpu = b.cpu
+	}
 	var out []*asked
 	for _, class := range corpus.Classes {
 		r := &asked{class: class, workers: workers}
@@ -238,6 +243,9 @@ func (r *asked) run(ctx context.Context, clients []*client.Client, qs *questions
 			}
 		}
 	}
+	if r.m.cpu, err = a.cpuSince(0); err != nil {
+		return err
+	}
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	began := time.Now()
@@ -256,11 +264,23 @@ func (r *asked) run(ctx context.Context, clients []*client.Client, qs *questions
 	}
 	all.Wait()
 	r.m.elapsed = time.Since(began)
+	if r.m.cpu, err = a.cpuSince(r.m.cpu); err != nil {
+		return err
+	}
 	slices.Sort(r.m.samples)
 	if r.failed > 0 && !a.fails || len(r.m.samples) == 0 {
 		return fmt.Errorf("%d calls failed, the first with: %s", r.failed, r.whyNot)
 	}
 	return ctx.Err()
+}
+
+// cpuSince is what the nodes took since they had taken so much.
+func (a *asking) cpuSince(before time.Duration) (time.Duration, error) {
+	if a.cpu == nil {
+		return 0, nil
+	}
+	now, err := a.cpu()
+	return now - before, err
 }
 
 func (r *asked) note(q *corpus.Query, want *corpus.Answer, got *given, took time.Duration, err error, judge judge) {

@@ -434,7 +434,7 @@ func (m *Machine) rewrite(p *pendingDisposal, s *sealed) (*disposal, error) {
 	}
 	keep := func(_ int, local uint32) bool { return !d.documents.Contains(local) }
 	err = m.folder().Write(rewrittenName(p.first), func(w io.Writer) error {
-		return segment.Merge(w, s.Base(), []*segment.Segment{s.Segment}, keep, step)
+		return segment.Merge(w, s.Version(), s.Base(), []*segment.Segment{s.Segment}, keep, step)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("index: dispose of documents from %d on: %w", p.first, err)

@@ -283,7 +283,10 @@ func (a *applier) finishDisposal(id uint64, p *proof, move []byte) (bool, error)
 
 // rewrites tells whether a command moves what is left of the segment that the state wants disposed of.
 func (a *applier) rewrites(c moveCommand) (bool, error) {
-	if p := a.m.pending; p == nil || p.first != c.first || c.format != segment.Version {
+	a.m.mu.RLock()
+	p, old := a.m.pending, a.m.storedAt(c.first)
+	a.m.mu.RUnlock()
+	if p == nil || p.first != c.first || old == nil || c.format != old.Version() {
 		return false, nil
 	}
 	row, err := a.segmentRow(c.first)

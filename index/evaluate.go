@@ -235,7 +235,22 @@ func (l headLeaves) timeRange(from, to int64, within *roaring.Bitmap) (*roaring.
 	if l.disjoint(from, to) {
 		return roaring.New(), nil
 	}
-	return l.filter(within, func(d *segment.Document) bool { return inside(d.Time) }), nil
+	if within != nil {
+		return l.filter(within, func(d *segment.Document) bool { return inside(d.Time) }), nil
+	}
+	last := to
+	if to != openEnd {
+		last--
+	}
+	kept := newNumberSet(len(l.h.times))
+	for i := range kept.words {
+		for k, t := range l.h.times[64*i : min(64*i+64, len(l.h.times))] {
+			if t >= from && t <= last {
+				kept.words[i] |= 1 << k
+			}
+		}
+	}
+	return kept.bitmap(), nil
 }
 
 func (l headLeaves) costRange(least, most int64, within *roaring.Bitmap) (*roaring.Bitmap, error) {

@@ -30,6 +30,8 @@ type head struct {
 
 	mu   sync.RWMutex
 	docs []segment.Document
+	// times are the documents', side by side: a range of time looks at all of them.
+	times []int64
 	// numbers are the documents', from base on; nil when there is no gap. span is how many numbers
 	// there are, gaps included.
 	numbers []uint32
@@ -71,7 +73,7 @@ func newHead(base uint64) *head {
 // copies everything twice, and touches twice the memory.
 func (h *head) next() *head {
 	n := newHead(h.base + uint64(h.span))
-	n.docs = make([]segment.Document, 0, len(h.docs))
+	n.docs, n.times = make([]segment.Document, 0, len(h.docs)), make([]int64, 0, len(h.docs))
 	n.postings = roomOf(h.postings)
 	n.lists.cells = roomOf(h.lists.cells)
 	n.digests, n.digestEnds = roomOf(h.digests), roomOf(h.digestEnds)
@@ -158,6 +160,7 @@ func (h *head) addOne(d *Document, row []byte) {
 		Time: d.Time, ID: h.keep(d.ID), Tenant: tenant, Stamped: d.TimeStamped, Duration: d.DurationMs,
 		Cost: max(d.CostMicros, costMin), HasCost: d.Currency != "",
 	})
+	h.times = append(h.times, d.Time)
 	h.counted()
 	h.rows.add(row)
 	h.newest, h.oldest = max(h.newest, d.Time), min(h.oldest, d.Time)

@@ -3,8 +3,6 @@ package index
 import (
 	"context"
 	"time"
-
-	"github.com/maestro-conductor/maestro/index/internal/segment"
 )
 
 // leadPause is how long the leader waits before it looks again which layout all members know, or
@@ -82,7 +80,7 @@ func (m *Machine) nextCommands(known byte) [][]byte {
 		return nil
 	}
 	for _, s := range m.segments {
-		if !s.stored && s.Base() == m.moved && int(s.width) == m.headDocuments && m.damaged != s.sealed {
+		if !s.stored && s.Base() == m.moved && int(s.width) == m.headDocuments && m.damaged != s.sealed && s.Version() == formatOf(m.layout) {
 			return movesOf(s.sealed)
 		}
 	}
@@ -95,7 +93,7 @@ func (m *Machine) nextCommands(known byte) [][]byte {
 // movesOf are the commands that move a segment.
 func movesOf(s *sealed) [][]byte {
 	c := moveCommand{
-		first: s.Base(), docs: uint32(s.width), format: segment.Version, digest: s.Digest(),
+		first: s.Base(), docs: uint32(s.width), format: s.Version(), digest: s.Digest(),
 		parts: uint32(1 + s.file.Size()/movePartBytes),
 	}
 	return c.all()

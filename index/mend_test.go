@@ -152,7 +152,7 @@ func TestDifferingSegmentIsMended(t *testing.T) {
 	must(t, err)
 	var b bytes.Buffer
 	keep := func(_ int, local uint32) bool { return local != 77 }
-	must(t, segment.Merge(&b, 0, []*segment.Segment{m.segments[0].Segment}, keep, func() error { return nil }))
+	must(t, segment.Merge(&b, m.segments[0].Version(), 0, []*segment.Segment{m.segments[0].Segment}, keep, func() error { return nil }))
 	fewer, err := segment.Open(bytes.NewReader(b.Bytes()), int64(b.Len()), m.cache)
 	must(t, err)
 	other := segmentRow{docs: row.docs, size: uint64(b.Len()), digest: fewer.Digest()}

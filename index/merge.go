@@ -13,7 +13,7 @@ func (m *Machine) merges(c moveCommand) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	run := m.mergeRun()
-	return run != nil && m.window(run[0]) == c.first && int(c.docs) == m.headDocuments*m.mergedHeads
+	return run != nil && newestFormat(run) == c.format && m.window(run[0]) == c.first && int(c.docs) == m.headDocuments*m.mergedHeads
 }
 
 // offerMerged takes a file that was merged of segments of the state. It is false when the merged segment

@@ -195,6 +195,7 @@ func reportSizes(b *testing.B, db *pebble.DB, m *Machine) {
 	defer m.mu.RUnlock()
 	names := map[byte]string{
 		'n': "numbers", 'o': "ordinals", 'r': "rest", 't': "terms and short postings", 'p': "long postings", 'f': "filter", 'i': "first terms", 'z': "bounds",
+		'v': "random texts", 's': "where they are",
 	}
 	var bytes, memory int64
 	docs, kinds := 0, map[byte]int64{}

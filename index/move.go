@@ -27,7 +27,7 @@ const movePartBytes = 8 << 20
 type moveCommand struct {
 	first  uint64 // document
 	docs   uint32 // numbers, gaps included
-	format byte   // segment.Version
+	format byte   // version of the segment's format
 	digest uint64 // of the leader's segment
 	part   uint32
 	parts  uint32
@@ -122,14 +122,14 @@ func (a *applier) move(b []byte) ([]byte, error) {
 		return resultDone, a.moveRewritten(c)
 	}
 	sealing := c.first == a.m.moved && int(c.docs) == a.m.headDocuments && c.first+uint64(c.docs) <= a.before
-	if a.layout < layoutSegments || a.moved || !sealing && !a.m.merges(c) || c.format != segment.Version {
+	if a.layout < layoutSegments || a.moved || sealing && c.format != formatOf(a.layout) || !sealing && !a.m.merges(c) {
 		return resultRefused, nil
 	}
 	if ok, err := a.continues(c); err != nil || !ok {
 		return resultRefused, err
 	}
 	for {
-		s, err := a.m.awaitFile(c.first, int(c.docs))
+		s, err := a.m.awaitFile(c)
 		if err != nil {
 			return nil, err
 		}
@@ -296,9 +296,12 @@ func (m *Machine) finishMove(s *sealed, row segmentRow, first uint64) {
 	_ = s.release()
 }
 
-// awaitFile waits until this node has built the segment of a head, which is held. The sealer does not
+// awaitFile waits until this node has built the segment that is to be moved, which is held. The sealer does not
 // rest meanwhile.
-func (m *Machine) awaitFile(first uint64, docs int) (*sealed, error) {
+func (m *Machine) awaitFile(c moveCommand) (*sealed, error) {
+	wanted := func(s *sealed) bool {
+		return s.Base() == c.first && s.width == uint64(c.docs) && s.Version() == c.format && !s.stored && m.damaged != s
+	}
 	m.hurry.Add(1)
 	defer m.hurry.Add(-1)
 	m.mu.Lock()
@@ -310,12 +313,12 @@ func (m *Machine) awaitFile(first uint64, docs int) (*sealed, error) {
 		if m.interrupted {
 			return nil, raftfsm.ErrInterrupted
 		}
-		if s := m.merged; s != nil && s.Base() == first && int(s.width) == docs && m.damaged != s {
+		if s := m.merged; s != nil && wanted(s) {
 			s.hold()
 			return s, nil
 		}
 		for _, s := range m.segments {
-			if s.Base() == first && int(s.width) == docs && !s.stored && m.damaged != s.sealed {
+			if wanted(s.sealed) {
 				s.hold()
 				return s.sealed, nil
 			}

@@ -100,7 +100,7 @@ func (r *region) machine(shard int) *Machine { return r.drivers[shard].Machine()
 func (m *Machine) settle(t testing.TB) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for len(m.frozen) > 0 || m.damaged != nil || m.mergeable() != nil || m.mergedFile() != nil {
+	for len(m.frozen) > 0 || m.damaged != nil || m.mergeable() != nil || m.outdatedFile() != nil {
 		if m.failed != nil {
 			t.Fatalf("sealer: %v", m.failed)
 		}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/maestro-conductor/maestro/index/disposition"
-	"github.com/maestro-conductor/maestro/index/internal/segment"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
 
@@ -300,7 +299,7 @@ func (m *Machine) movesOfRewritten(d *disposal) ([][]byte, error) {
 		return nil, err
 	}
 	c := moveCommand{
-		first: d.first, docs: row.docs, format: segment.Version, digest: d.file.Digest(), generation: row.next(),
+		first: d.first, docs: row.docs, format: d.file.Version(), digest: d.file.Digest(), generation: row.next(),
 		parts: uint32(1 + d.file.file.Size()/movePartBytes),
 	}
 	return c.all(), nil

@@ -112,7 +112,7 @@ func (k *kept) lead() {
 	m := k.leader()
 	for {
 		m.mu.Lock()
-		for len(m.frozen) > 0 || m.mergeable() != nil || m.mergedFile() != nil {
+		for len(m.frozen) > 0 || m.mergeable() != nil || m.outdatedFile() != nil {
 			if m.failed != nil {
 				k.t.Fatal(m.failed)
 			}

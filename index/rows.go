@@ -33,12 +33,35 @@ const (
 	layoutBatches = 2
 	// layoutRetention is that in which documents may be disposed of, and their arrival is marked.
 	layoutRetention = 2
-	layoutNewest    = 2
+	// layoutRandomTexts is the layout in which segments of heads are of the version that has random texts
+	// beside their documents.
+	layoutRandomTexts = 3
+	layoutNewest      = 3
 )
+
+// formatOf is the version of the format that segments of heads have in a layout.
+func formatOf(layout byte) byte {
+	if layout >= layoutRandomTexts {
+		return segment.Version
+	}
+	return segment.VersionTables
+}
+
+// newestFormat is the newest of the versions that segments have. What is made of segments of the state has it, so
+// that it depends on the state alone.
+func newestFormat(segments []segmentSource) byte {
+	newest := byte(0)
+	for _, s := range segments {
+		newest = max(newest, s.Version())
+	}
+	return newest
+}
 
 // LayoutAt is the newest layout that builds of a level of the protocol know; 0 is the first.
 func LayoutAt(level int) byte {
 	switch {
+	case level >= raftfsm.LevelRandomTexts:
+		return layoutRandomTexts
 	case level >= raftfsm.LevelBatches:
 		return layoutBatches
 	case level >= raftfsm.LevelSegments:

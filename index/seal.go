@@ -258,7 +258,10 @@ func (m *Machine) isStopping() bool {
 func (m *Machine) sealHead(h *head) (*sealed, error) {
 	in := h.input()
 	in.Terms = m.inTurns(in.Terms)
-	err := m.folder().Write(segmentName(h.base, int(h.span)), func(w io.Writer) error { return segment.Build(w, in) })
+	m.mu.RLock()
+	format := formatOf(m.layout)
+	m.mu.RUnlock()
+	err := m.folder().Write(segmentName(h.base, int(h.span)), func(w io.Writer) error { return segment.Build(w, format, in) })
 	if err != nil {
 		return nil, fmt.Errorf("index: seal documents from %d on: %w", h.base, err)
 	}

@@ -107,7 +107,7 @@ func (m *Machine) nextTask() (run []segmentSource, repair bool) {
 		if run := m.mergeable(); run != nil {
 			return run, false
 		}
-		if run := m.mergedFile(); run != nil {
+		if run := m.outdatedFile(); run != nil {
 			return run, true
 		}
 		m.changed.Wait()
@@ -115,14 +115,14 @@ func (m *Machine) nextTask() (run []segmentSource, repair bool) {
 	return nil, false
 }
 
-// mergedFile is the first file of more than a head, which has to be built as several again before they
-// are moved into the state.
-func (m *Machine) mergedFile() []segmentSource {
+// outdatedFile is the first file that is not as the layout wants it before it is moved into the state: one of more than
+// a head, which is built as several again, or one of an earlier version of the format.
+func (m *Machine) outdatedFile() []segmentSource {
 	if m.layout < layoutSegments {
 		return nil
 	}
 	for i, s := range m.segments {
-		if !s.stored && int(s.width) > m.headDocuments {
+		if !s.stored && (int(s.width) > m.headDocuments || s.Version() != formatOf(m.layout)) {
 			return m.segments[i : i+1]
 		}
 	}
@@ -174,7 +174,7 @@ func (m *Machine) merge(run []segmentSource) ([]segmentSource, error) {
 	base, docs := m.window(run[0]), m.headDocuments*m.mergedHeads
 	rest := m.unhurried()
 	err := m.folder().Write(segmentName(base, docs), func(w io.Writer) error {
-		return segment.Merge(w, base, parts, nil, func() error {
+		return segment.Merge(w, newestFormat(run), base, parts, nil, func() error {
 			if m.isStopping() {
 				return errStopping
 			}

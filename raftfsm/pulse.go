@@ -40,6 +40,8 @@ const (
 	// LevelReadings is the level from which on members say how their replicas stand, so that any
 	// of them can answer a linearizable read.
 	LevelReadings = 7
+	// LevelRandomTexts is the level from which on segments have random texts beside their documents.
+	LevelRandomTexts = 8
 	// LevelBlankets is the level from which on tokens are lent of all counters without a row at once.
 	LevelBlankets = 7
 	// LevelCatalog is the level from which on there is a catalog of packages.

@@ -25,7 +25,7 @@ import (
 
 const (
 	// Format is the version of the format that this build writes, and the newest it reads.
-	Format = 3
+	Format = 4
 
 	manifestName = "MANIFEST.json"
 	sumsName     = "SHA256SUMS"

@@ -59,8 +59,8 @@ type Input struct {
 	Rest func(arrival uint32) []byte
 }
 
-// Build writes a segment.
-func Build(w io.Writer, in Input) error {
+// Build writes a segment in a version of the format.
+func Build(w io.Writer, version byte, in Input) error {
 	n := len(in.Documents)
 	if n == 0 || n > DocumentsMax {
 		return fmt.Errorf("segment: cannot hold %d documents", n)
@@ -101,7 +101,7 @@ func Build(w io.Writer, in Input) error {
 		digests: func(l uint32, b []uint32) ([]uint32, error) { return in.Digests(order[l], b), nil },
 		rest:    func(l uint32) ([]byte, error) { return in.Rest(order[l]), nil },
 	}
-	return c.write(w)
+	return c.write(w, version)
 }
 
 // renumber appends the local numbers of arrivals in ascending order. set has a bit for each
@@ -165,13 +165,21 @@ type builder struct {
 	ordinal    [256]uint32 // of the next term of a group
 	attributes []pair
 	attrEnds   []uint32
+	// digestList are the digests as content has them, those of a document up to its end.
+	digestList, digestEnds []uint32
+
+	version byte
+	apart   []*apartWriter // by group, ascending; from version 3 on
+	// tableRuns are terms of tableGroup before any that stand apart.
+	tableGroup byte
+	tableRuns  []apartRun
 }
 
 // pair is a value of a document.
 type pair struct{ local, value uint32 }
 
-func (c *content) write(w io.Writer) error {
-	b := &builder{content: c, f: newFileWriter(w)}
+func (c *content) write(w io.Writer, version byte) error {
+	b := &builder{content: c, f: newFileWriter(w, version), version: version}
 	b.far.f = b.f
 	for i := range b.texts {
 		b.texts[i] = make([]uint32, c.docs)
@@ -187,6 +195,12 @@ func (c *content) write(w io.Writer) error {
 	}
 	b.hashes = nil
 	b.sortAttributes()
+	if err := b.listDigests(); err != nil {
+		return err
+	}
+	if err := b.numberApart(); err != nil {
+		return err
+	}
 	rest, hasRest, err := b.writeRest()
 	if err != nil {
 		return err
@@ -198,6 +212,9 @@ func (c *content) write(w io.Writer) error {
 	b.f.block(blockFilter, filter.encode())
 	b.f.block(blockIndex, b.index)
 	b.f.block(blockZones, appendZones(nil, zones, rest))
+	if b.version > VersionTables {
+		b.f.block(blockSlots, b.appendSlots(nil))
+	}
 	return b.f.finish(c.base, uint32(c.docs))
 }
 
@@ -221,7 +238,7 @@ func (b *builder) term(term []byte, locals *Postings) error {
 	}
 	b.hashes = append(b.hashes, xxhash.Sum64(term))
 	b.last = append(b.last[:0], term...)
-	b.chunk.add(term, mask)
+	b.chunk.add(term, mask, firstOf(locals))
 	for _, l := range locals {
 		if len(l) > 0 {
 			b.chunk.posting(l, func(l []uint32) (block, offset, length uint32) { return b.far.add(l, b.docs) })
@@ -242,11 +259,21 @@ func (b *builder) term(term []byte, locals *Postings) error {
 }
 
 func (b *builder) closeChunk() {
-	if n := len(b.chunk.ends); n > 0 {
-		b.f.block(blockTerms, b.chunk.encode(b.last[0] == DigestGroup))
-		b.index = binary.AppendUvarint(b.index, uint64(n))
-		b.chunk.reset()
+	n := uint64(len(b.chunk.ends))
+	if n == 0 {
+		return
 	}
+	group := b.last[0]
+	if b.version == VersionTables {
+		b.f.block(blockTerms, b.chunk.encode(group == DigestGroup))
+	} else if n <<= 1; b.takeApart(group) {
+		n |= indexApart
+		b.f.block(blockTerms, b.chunk.encodeApart(group == DigestGroup))
+	} else {
+		b.f.block(blockTerms, b.chunk.encode(group == DigestGroup))
+	}
+	b.index = binary.AppendUvarint(b.index, n)
+	b.chunk.reset()
 }
 
 // sortAttributes brings the attributes in the order of documents; those of one stay in the
@@ -266,6 +293,18 @@ func (b *builder) sortAttributes() {
 		next[p.local]++
 	}
 	b.attributes = sorted
+}
+
+// listDigests lists the digests of all documents.
+func (b *builder) listDigests() (err error) {
+	b.digestEnds = make([]uint32, b.docs)
+	for l := range b.digestEnds {
+		if b.digestList, err = b.digests(uint32(l), b.digestList); err != nil {
+			return err
+		}
+		b.digestEnds[l] = uint32(len(b.digestList))
+	}
+	return nil
 }
 
 // writeRest writes what has no column, and tells which documents have some.
@@ -295,7 +334,6 @@ type blockColumns struct {
 	out                      []byte
 	numbers                  [5][]uint64
 	ends, values, directions []uint64
-	digests                  []uint32
 }
 
 func (b *builder) writeColumns(hasRest []byte) ([]zone, error) {
@@ -308,9 +346,8 @@ func (b *builder) writeColumns(hasRest []byte) ([]zone, error) {
 			return nil, err
 		}
 		zones = append(zones, z)
-		if err := c.writeOrdinals(b, from, to, hasRest); err != nil {
-			return nil, err
-		}
+		c.writeOrdinals(b, from, to, hasRest)
+		b.writeValues(from, to)
 	}
 	return zones, nil
 }
@@ -350,14 +387,22 @@ func (c *blockColumns) writeNumbers(b *builder, from, to uint32) (zone, error) {
 	return z, nil
 }
 
-func (c *blockColumns) writeOrdinals(b *builder, from, to int, hasRest []byte) error {
+// appendLists appends ends and values of a group.
+func (c *blockColumns) appendLists(b *builder, group byte) {
+	c.out = c.w.append(c.out, c.ends)
+	if len(c.values) > 0 {
+		c.appendColumn(b, group, c.values, 0)
+	}
+}
+
+func (c *blockColumns) writeOrdinals(b *builder, from, to int, hasRest []byte) {
 	c.out = c.out[:0]
-	for _, col := range b.texts {
+	for i, col := range b.texts {
 		c.values = c.values[:0]
 		for _, v := range col[from:to] {
 			c.values = append(c.values, uint64(v))
 		}
-		c.out = c.w.append(c.out, c.values)
+		c.appendColumn(b, TextGroups[i], c.values, 1)
 	}
 	c.values = c.values[:0]
 	for _, v := range hasRest[from:to] {
@@ -365,17 +410,18 @@ func (c *blockColumns) writeOrdinals(b *builder, from, to int, hasRest []byte) e
 	}
 	c.out = c.w.append(c.out, c.values)
 	c.ends, c.values, c.directions = c.ends[:0], c.values[:0], c.directions[:0]
+	at := uint32(0)
+	if from > 0 {
+		at = b.digestEnds[from-1]
+	}
 	for l := from; l < to; l++ {
-		var err error
-		if c.digests, err = b.digests(uint32(l), c.digests[:0]); err != nil {
-			return err
-		}
-		for _, d := range c.digests {
+		for ; at < b.digestEnds[l]; at++ {
+			d := b.digestList[at]
 			c.values, c.directions = append(c.values, uint64(d>>2)), append(c.directions, uint64(d&3))
 		}
 		c.ends = append(c.ends, uint64(len(c.values)))
 	}
-	c.out = appendLists(&c.w, c.out, c.ends, c.values)
+	c.appendLists(b, DigestGroup)
 	if len(c.directions) > 0 {
 		c.out = c.w.append(c.out, c.directions)
 	}
@@ -386,7 +432,6 @@ func (c *blockColumns) writeOrdinals(b *builder, from, to int, hasRest []byte) e
 		}
 		c.ends = append(c.ends, uint64(len(c.values)))
 	}
-	c.out = appendLists(&c.w, c.out, c.ends, c.values)
+	c.appendLists(b, AttributeGroup)
 	b.f.block(blockOrdinals, c.out)
-	return nil
 }

@@ -21,6 +21,8 @@ const (
 	chunkHex          // hex of one length between a prefix and a suffix that all have
 	// chunkDirected is added when terms have a posting for each direction.
 	chunkDirected = 2
+	// chunkApart is added when the terms stand apart; see apart.go.
+	chunkApart = 4
 )
 
 // Kinds of postings: what the bits in front of a reference mean.
@@ -44,11 +46,21 @@ type chunkWriter struct {
 	refs  []uint64
 	side  []byte
 	out   []byte
+
+	firsts []uint32 // the first document of each term
+	// documents is how many all terms have.
+	documents int
+	// Of terms that stand apart, as they are stored, and their marks.
+	stored []byte
+	marks  []uint64
+	shift  uint
+	ints   intsWriter
 }
 
 func (w *chunkWriter) reset() {
 	w.keys, w.ends, w.masks = w.keys[:0], w.ends[:0], w.masks[:0]
-	w.kinds, w.refs, w.side = w.kinds[:0], w.refs[:0], w.side[:0]
+	w.kinds, w.refs, w.side, w.firsts = w.kinds[:0], w.refs[:0], w.side[:0], w.firsts[:0]
+	w.documents = 0
 }
 
 func (w *chunkWriter) full() bool {
@@ -63,15 +75,17 @@ func (w *chunkWriter) term(i int) []byte {
 	return w.keys[start:w.ends[i]]
 }
 
-// add begins a term; posting follows for each direction of the mask.
-func (w *chunkWriter) add(term []byte, mask byte) {
+// add begins a term, whose first document is given; posting follows for each direction of the mask.
+func (w *chunkWriter) add(term []byte, mask byte, first uint32) {
 	w.keys = append(w.keys, term...)
 	w.ends = append(w.ends, len(w.keys))
 	w.masks = append(w.masks, mask)
+	w.firsts = append(w.firsts, first)
 }
 
 // posting adds the documents, ascending, of the last term. far stores long ones.
 func (w *chunkWriter) posting(locals []uint32, far func([]uint32) (block, offset, length uint32)) {
+	w.documents += len(locals)
 	if len(locals) == 1 {
 		w.ref(postingOne, uint64(locals[0]))
 		return
@@ -132,8 +146,14 @@ func (w *chunkWriter) encode(directed bool) []byte {
 	} else {
 		b = w.appendFront(appendBytes(b, first[:prefix]), prefix)
 	}
+	w.out = w.appendPostings(b, directed)
+	return w.out
+}
+
+// appendPostings appends what all forms end with.
+func (w *chunkWriter) appendPostings(b []byte, directed bool) []byte {
 	if directed {
-		wide := make([]uint64, n)
+		wide := make([]uint64, len(w.masks))
 		for i, m := range w.masks {
 			wide[i] = uint64(m)
 		}
@@ -149,8 +169,7 @@ func (w *chunkWriter) encode(directed bool) []byte {
 	}
 	b = binary.AppendUvarint(b, uint64(len(w.refs)))
 	b = appendPacked(append(b, byte(width)), width, w.refs)
-	w.out = append(b, w.side...)
-	return w.out
+	return append(b, w.side...)
 }
 
 // hexRange finds the part of the terms that is hex, when all else of them is the same.
@@ -256,15 +275,23 @@ type chunk struct {
 	refs     []byte
 	refCount int
 	side     []byte
+
+	at    int        // its number among the chunks
+	apart *apartMark // when its terms stand apart
 }
 
 func openChunk(b []byte) (*chunk, error) {
 	r := cursor{b: b}
 	flags := r.byte()
-	c := &chunk{n: r.count(chunkTerms), prefix: r.bytes()}
+	c := &chunk{n: r.count(chunkTerms)}
+	if flags&chunkApart == 0 {
+		c.prefix = r.bytes()
+	}
 	switch {
-	case r.bad || c.n == 0 || flags > chunkHex|chunkDirected:
+	case r.bad || c.n == 0 || flags > chunkHex|chunkDirected && flags&^chunkDirected != chunkApart:
 		r.bad = true
+	case flags&chunkApart != 0:
+		c.apart = r.apartMark(c.n)
 	case flags&chunkHex != 0:
 		c.suffix = r.bytes()
 		c.hexBytes = r.count(len(b))

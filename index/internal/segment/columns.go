@@ -77,14 +77,6 @@ func (c *cursor) lists(n int) lists {
 	return l
 }
 
-func appendLists(w *intsWriter, b []byte, ends, values []uint64) []byte {
-	b = w.append(b, ends)
-	if len(values) > 0 {
-		b = w.append(b, values)
-	}
-	return b
-}
-
 // inBlock is how many documents block n has.
 func (s *Segment) inBlock(n uint32) int {
 	return min(blockDocuments, s.Len()-int(n)*blockDocuments)

@@ -22,6 +22,9 @@ func (s *Segment) CountTexts(group byte, within *roaring.Bitmap, add func(value 
 	if matches == 0 {
 		return nil
 	}
+	if s.groups[group].apart != nil { // they are in the order of documents, not of terms
+		return s.countByColumn(group, within, add)
+	}
 	if matches == uint64(s.Len()) {
 		return s.Prefix(string(rune(group)), func(term string, p Posting) bool {
 			add(term[1:], uint64(p.Len()))
@@ -60,7 +63,7 @@ func (s *Segment) countByColumn(group byte, within *roaring.Bitmap, add func(str
 		column++
 	}
 	r := s.NewReader()
-	counts := make([]uint32, s.groups[group].count)
+	counts := make([]uint32, s.groups[group].terms())
 	for it := within.Iterator(); it.HasNext(); {
 		s.noteExamined(1)
 		o, i, err := r.ordinals(it.Next())
@@ -78,7 +81,7 @@ func (s *Segment) countByColumn(group byte, within *roaring.Bitmap, add func(str
 		if n == 0 {
 			continue
 		}
-		value, err := r.value(group, uint64(ord))
+		value, err := r.value(within.Minimum(), group, uint64(ord))
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ const (
 	intsLinear          // base + scale * (a line through each piece + packed)
 	intsDict            // packed number of one of the values
 	intsNullable        // which are not zero, then those in another form
+	intsCounted         // which count up from a base, then the others in another form; from version 3 on
 )
 
 // linePiece is how many values one line stands for. A line is through the first values of its
@@ -33,6 +34,7 @@ type ints struct {
 	starts      []byte // intsLinear: the first value of each piece, and the last value, 8 bytes each
 	words       []byte // intsDict: the values, packed, less the base
 	nulls       []byte // for 64 values each: 8 bytes of bits, 2 bytes: how many are set before
+	others      *ints  // intsCounted: those that do not count, as nulls tells; nil when all do
 }
 
 // at is the i-th value.
@@ -40,10 +42,16 @@ func (c *ints) at(i int) uint64 {
 	if c.nulls != nil {
 		group := c.nulls[i/64*10:]
 		word, bit := binary.LittleEndian.Uint64(group), uint64(1)<<(i%64)
-		if word&bit == 0 {
+		set := int(binary.LittleEndian.Uint16(group[8:])) + bits.OnesCount64(word&(bit-1))
+		switch {
+		case c.form == intsCounted && word&bit != 0:
+			return c.base + uint64(set)
+		case c.form == intsCounted:
+			return c.others.at(i - set)
+		case word&bit == 0:
 			return 0
 		}
-		i = int(binary.LittleEndian.Uint16(group[8:])) + bits.OnesCount64(word&(bit-1))
+		i = set
 	}
 	switch c.form {
 	case intsFrame:
@@ -68,6 +76,7 @@ func line(starts []byte, i, n int) int64 {
 // intsWriter encodes columns; its buffers are used again.
 type intsWriter struct {
 	rest, packed []uint64
+	others       []uint64
 	starts       []byte
 	words        wordSet
 }
@@ -160,6 +169,42 @@ func (w *intsWriter) append(b []byte, values []uint64) []byte {
 	return b[:start+plain]
 }
 
+// countedMax is how many values a column has at most whose values count.
+const countedMax = 1<<16 - 1
+
+// appendCounted is append for values many of which count up from base.
+func (w *intsWriter) appendCounted(b []byte, values []uint64, base uint64) []byte {
+	start := len(b)
+	b = w.append(b, values)
+	if len(values) > countedMax {
+		return b
+	}
+	plain := len(b) - start
+	w.others = w.others[:0]
+	b = binary.AppendUvarint(append(b, intsCounted), base)
+	set := 0
+	for from := 0; from < len(values); from += 64 {
+		var word uint64
+		before := set
+		for i := from; i < min(from+64, len(values)); i++ {
+			if values[i] == base+uint64(set) {
+				word |= 1 << (i % 64)
+				set++
+			} else {
+				w.others = append(w.others, values[i])
+			}
+		}
+		b = binary.LittleEndian.AppendUint16(binary.LittleEndian.AppendUint64(b, word), uint16(before))
+	}
+	if len(w.others) > 0 {
+		b = w.append(b, w.others)
+	}
+	if counted := len(b) - start - plain; counted < plain {
+		return append(b[:start], b[start+plain:]...)
+	}
+	return b[:start+plain]
+}
+
 // appendPlain is append without the nullable form.
 func (w *intsWriter) appendPlain(b []byte, values []uint64) []byte {
 	least, most := values[0], values[0]
@@ -245,25 +290,52 @@ func scaleOf(values []uint64, least uint64) uint64 {
 	return scale
 }
 
+// marked reads which of n values are marked, and how many are.
+func (c *cursor) marked(n int) (groups []byte, set int) {
+	if groups = c.take(uint64((n + 63) / 64 * 10)); c.bad {
+		return nil, 0
+	}
+	if c.checked && n > 0 {
+		group := groups[len(groups)-10:]
+		set = int(binary.LittleEndian.Uint16(group[8:])) + bits.OnesCount64(binary.LittleEndian.Uint64(group))
+	}
+	for i := 0; i < len(groups) && !c.checked; i += 10 {
+		word := binary.LittleEndian.Uint64(groups[i:])
+		c.bad = c.bad || int(binary.LittleEndian.Uint16(groups[i+8:])) != set
+		set += bits.OnesCount64(word)
+	}
+	if last := n % 64; last > 0 && len(groups) > 0 && binary.LittleEndian.Uint64(groups[len(groups)-10:])>>last != 0 {
+		c.bad = true
+	}
+	return groups, set
+}
+
+// counted reads the rest of a column of n values that count.
+func (c *cursor) counted(n int) ints {
+	col := ints{form: intsCounted, n: n, base: c.uvarint()}
+	set := 0
+	if col.nulls, set = c.marked(n); c.bad || n == 0 || n > countedMax {
+		c.bad = true
+		return ints{}
+	}
+	if set < n {
+		others := c.ints(n - set)
+		c.bad = c.bad || others.form == intsCounted
+		col.others = &others
+	}
+	return col
+}
+
 // ints reads a column of n values.
 func (c *cursor) ints(n int) ints {
 	col := ints{form: c.byte(), n: n}
+	if col.form == intsCounted {
+		return c.counted(n)
+	}
 	if col.form == intsNullable {
-		if col.nulls = c.take(uint64((n + 63) / 64 * 10)); c.bad {
-			return ints{}
-		}
 		set := 0
-		if c.checked && n > 0 {
-			group := col.nulls[len(col.nulls)-10:]
-			set = int(binary.LittleEndian.Uint16(group[8:])) + bits.OnesCount64(binary.LittleEndian.Uint64(group))
-		}
-		for i := 0; i < len(col.nulls) && !c.checked; i += 10 {
-			word := binary.LittleEndian.Uint64(col.nulls[i:])
-			c.bad = c.bad || int(binary.LittleEndian.Uint16(col.nulls[i+8:])) != set
-			set += bits.OnesCount64(word)
-		}
-		if last := n % 64; last > 0 && len(col.nulls) > 0 && binary.LittleEndian.Uint64(col.nulls[len(col.nulls)-10:])>>last != 0 {
-			c.bad = true
+		if col.nulls, set = c.marked(n); c.bad {
+			return ints{}
 		}
 		col.n, col.form = set, c.byte()
 		c.bad = c.bad || set == 0 || col.form == intsNullable

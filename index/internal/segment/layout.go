@@ -17,8 +17,13 @@ import (
 // FooterBytes is how much of a segment Digest does not cover.
 const FooterBytes = 32
 
-// Version is the format that Build writes and Open reads.
-const Version = 2
+// Versions of the format. Build and Merge write the one that they are told to, Open reads both.
+const (
+	// VersionTables has all texts in the tables of terms.
+	VersionTables = 2
+	// Version is the newest: random texts stand with their documents, see apart.go.
+	Version = 3
+)
 
 const (
 	magic       = "mcseg\x00"
@@ -38,7 +43,9 @@ const (
 	blockFilter   = 'f' // of all terms
 	blockIndex    = 'i' // the first term of each chunk
 	blockZones    = 'z' // bounds of the numbers of each block, and the first document of each block of the rest
-	blockKinds    = "nortpfiz"
+	blockValues   = 'v' // random texts of valueDocuments documents; from version 3 on
+	blockSlots    = 's' // how many of them each block has; from version 3 on
+	blockKinds    = "nortpfizvs"
 )
 
 var crcTable = crc32.MakeTable(crc32.Castagnoli)
@@ -65,14 +72,16 @@ type blockEntry struct {
 
 // meta is what the directory says of the whole segment.
 type meta struct {
-	base   uint64
-	docs   uint32
-	digest uint64 // xxhash64 of everything before the footer
+	version byte
+	base    uint64
+	docs    uint32
+	digest  uint64 // xxhash64 of everything before the footer
 }
 
 // fileWriter writes a segment from its beginning to its end.
 type fileWriter struct {
 	w         io.Writer
+	version   byte
 	hash      *xxhash.Digest
 	at        int64
 	directory []byte
@@ -81,9 +90,9 @@ type fileWriter struct {
 	err       error
 }
 
-func newFileWriter(w io.Writer) *fileWriter {
-	f := &fileWriter{w: w, hash: xxhash.New(), blocks: map[byte]uint32{}, sizes: map[byte]int64{}}
-	f.write(append([]byte(magic), Version, 0))
+func newFileWriter(w io.Writer, version byte) *fileWriter {
+	f := &fileWriter{w: w, version: version, hash: xxhash.New(), blocks: map[byte]uint32{}, sizes: map[byte]int64{}}
+	f.write(append([]byte(magic), version, 0))
 	return f
 }
 
@@ -115,7 +124,7 @@ func (f *fileWriter) finish(base uint64, docs uint32) error {
 	b := binary.LittleEndian.AppendUint32(nil, uint32(len(directory)))
 	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(directory, crcTable))
 	b = binary.LittleEndian.AppendUint64(b, f.hash.Sum64())
-	b = append(append(b, magic...), Version, 0, 0, 0, 0, 0)
+	b = append(append(b, magic...), f.version, 0, 0, 0, 0, 0)
 	f.write(binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crcTable)))
 	return f.err
 }
@@ -142,14 +151,18 @@ func openFile(r io.ReaderAt, size int64) (*file, error) {
 	if err := readAt(r, header[:], 0); err != nil {
 		return nil, err
 	}
-	if string(header[:len(magic)]) == magic && header[len(magic)] != Version {
-		return nil, fmt.Errorf("%w %d, this build reads %d", ErrVersion, header[len(magic)], Version)
+	version := header[len(magic)]
+	if string(header[:len(magic)]) == magic && (version < VersionTables || version > Version) {
+		return nil, fmt.Errorf("%w %d, this build reads %d to %d", ErrVersion, version, VersionTables, Version)
 	}
-	if string(header[:]) != magic+string([]byte{Version, 0}) {
+	if string(header[:]) != magic+string([]byte{version, 0}) {
 		return nil, damaged("it does not begin as a segment")
 	}
 	if err := readAt(r, footer[:], size-footerBytes); err != nil {
 		return nil, err
+	}
+	if footer[footerBytes-10] != version {
+		return nil, damaged("its ends have the versions %d and %d", version, footer[footerBytes-10])
 	}
 	c := cursor{b: footer[:]}
 	length, crc, digest := c.uint32(), c.uint32(), c.uint64()
@@ -167,7 +180,7 @@ func openFile(r io.ReaderAt, size int64) (*file, error) {
 	if crc32.Checksum(directory, crcTable) != crc {
 		return nil, damaged("checksum of the directory")
 	}
-	f := &file{r: r, size: size, meta: meta{digest: digest}, blocks: map[byte][]*blockEntry{}}
+	f := &file{r: r, size: size, meta: meta{version: version, digest: digest}, blocks: map[byte][]*blockEntry{}}
 	f.lender, _ = r.(Lender)
 	return f, f.readDirectory(directory, at)
 }

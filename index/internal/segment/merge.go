@@ -9,11 +9,11 @@ import (
 	"math"
 )
 
-// Merge writes one segment of the documents of several that keep accepts, by their local numbers;
+// Merge writes one segment, in a version of the format, of the documents of several that keep accepts, by their local numbers;
 // nil accepts all. The parts are in the order of their numbers, and may have gaps between and in them; a document
 // keeps its number. The result is to the byte what Build makes of these documents. pause, unless it is nil, is called every so often, and ends the
 // work with an error of its own.
-func Merge(w io.Writer, base uint64, parts []*Segment, keep func(part int, local uint32) bool, pause func() error) error {
+func Merge(w io.Writer, version byte, base uint64, parts []*Segment, keep func(part int, local uint32) bool, pause func() error) error {
 	m := merger{pause: pause, keep: keep}
 	if m.pause == nil {
 		m.pause = func() error { return nil }
@@ -36,7 +36,7 @@ func Merge(w io.Writer, base uint64, parts []*Segment, keep func(part int, local
 		return errors.New("segment: cannot hold no documents")
 	}
 	c := content{base: base, docs: docs, terms: m.terms, digests: m.digests, rest: m.rest, number: m.number}
-	return c.write(w)
+	return c.write(w, version)
 }
 
 // merger maps the documents and terms of parts to those of the whole.
@@ -56,12 +56,14 @@ type part struct {
 	reader *Reader
 	before uint32   // arrival numbers of earlier parts
 	local  []uint32 // its local numbers -> those of the whole, or left
-	digest []uint32 // ordinals of its digests -> those of the whole
+	digest []uint32 // numbers of its digests -> ordinals among those of the whole
 
-	// Blocks read last.
-	numbersAt, ordinalsAt int
-	n                     *numbers
-	o                     *ordinals
+	// The block read last.
+	numbersAt int
+	n         *numbers
+	// What terms are found by that stand apart is read over and over, and so kept.
+	o []*ordinals
+	v [][]byte
 	// at is the next document of each pass over them.
 	at [passes]uint32
 }
@@ -93,7 +95,9 @@ func (m *merger) order(docs int) error {
 	h := byOrder{}
 	for i := range m.parts {
 		p := &m.parts[i]
-		p.local, p.numbersAt, p.ordinalsAt = make([]uint32, 0, p.Len()), -1, -1
+		p.local, p.numbersAt = make([]uint32, 0, p.Len()), -1
+		p.digest = make([]uint32, p.groups[DigestGroup].terms())
+		p.o, p.v = make([]*ordinals, len(p.file.blocks[blockOrdinals])), make([][]byte, len(p.file.blocks[blockValues]))
 		c := &orderCursor{part: p, n: i}
 		if !c.skip(m.keep) {
 			continue
@@ -224,7 +228,7 @@ func (m *merger) terms(yield func([]byte, *Postings) error) error {
 				return err
 			}
 			if term[0] == DigestGroup {
-				c.part.digest = append(c.part.digest, digests)
+				c.part.digest[c.number] = digests
 			}
 			if ok, err := c.move(); err != nil {
 				return err
@@ -250,6 +254,9 @@ func (m *merger) terms(yield func([]byte, *Postings) error) error {
 			return err
 		}
 	}
+	for i := range m.parts {
+		m.parts[i].v = nil
+	}
 	return nil
 }
 
@@ -272,6 +279,9 @@ type termCursor struct {
 	i     int
 	term  []byte
 	buf   []uint32
+	// number is that of the term in its group, inTable how many of the group's table come before the next.
+	number, inTable uint32
+	group           byte
 }
 
 func (c *termCursor) move() (bool, error) {
@@ -284,13 +294,27 @@ func (c *termCursor) move() (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if c.c, err = openChunk(b); err != nil {
+		if c.c, err = c.part.openChunkAt(c.chunk, b); err != nil {
 			return false, err
+		}
+		if name := c.part.first[c.chunk][0]; name != c.group {
+			c.group, c.inTable = name, 0
+			if a := c.part.groups[name].apart; a != nil {
+				c.inTable = a.count()
+			}
 		}
 		c.chunk++
 		c.i = 0
 	}
 	var err error
+	if c.c.apart != nil {
+		if c.term, c.number, err = c.part.resolve(c.part, c.c, c.i, c.term[:0]); err == nil && c.number >= c.part.groups[c.group].terms() {
+			err = damaged("random text %d", c.number)
+		}
+		return true, err
+	}
+	c.number = c.inTable
+	c.inTable++
 	if c.c.hexBytes > 0 {
 		c.term, err = c.c.appendTerm(c.term[:0], c.i)
 		return true, err
@@ -386,19 +410,37 @@ func (p *part) numberAt(local uint32) (number, error) {
 	return n, nil
 }
 
-func (p *part) ordinalsOf(local uint32) (*ordinals, int, error) {
-	block := int(local / blockDocuments)
-	if p.ordinalsAt != block {
-		b, err := p.file.read(blockOrdinals, uint32(block))
-		if err != nil {
-			return nil, 0, err
-		}
-		if p.o, err = p.openOrdinals(uint32(block), b, false); err != nil {
-			return nil, 0, err
-		}
-		p.ordinalsAt = block
+// ordinals implements columns.
+func (p *part) ordinals(n uint32) (*ordinals, error) {
+	if int(n) >= len(p.o) {
+		return nil, damaged("no block %c%d", blockOrdinals, n)
 	}
-	return p.o, int(local % blockDocuments), nil
+	if p.o[n] == nil {
+		b, err := p.file.read(blockOrdinals, n)
+		if err != nil {
+			return nil, err
+		}
+		if p.o[n], err = p.openOrdinals(n, b, false); err != nil {
+			return nil, err
+		}
+	}
+	return p.o[n], nil
+}
+
+// values implements columns.
+func (p *part) values(n uint32) (b []byte, err error) {
+	if int(n) >= len(p.v) {
+		return nil, damaged("no block %c%d", blockValues, n)
+	}
+	if p.v[n] == nil {
+		p.v[n], err = p.file.read(blockValues, n)
+	}
+	return p.v[n], err
+}
+
+func (p *part) ordinalsOf(local uint32) (*ordinals, int, error) {
+	o, err := p.ordinals(local / blockDocuments)
+	return o, int(local % blockDocuments), err
 }
 
 func (m *merger) digests(local uint32, b []uint32) ([]uint32, error) {

@@ -17,7 +17,7 @@ func TestMergeIsBuildOfWhatIsKept(t *testing.T) {
 		every := rapid.IntRange(2, 5).Draw(rt, "keep one of")
 		kept := func(n uint32) bool { return n == 1 || (int(n)*2654435761+salt)>>7%every == 0 }
 		cut := rapid.IntRange(1, len(c.docs)-1).Draw(rt, "cut")
-		first, second := corpus{c.base, c.docs[:cut]}, corpus{c.base + uint64(cut), c.docs[cut:]}
+		first, second := c.part(rt, 0, cut), c.part(rt, cut, len(c.docs))
 		parts := []*Segment{open(rt, build(rt, first)), open(rt, build(rt, second))}
 		keep := func(part int, local uint32) bool {
 			_, arrival, err := parts[part].NewReader().Place(local)
@@ -27,7 +27,7 @@ func TestMergeIsBuildOfWhatIsKept(t *testing.T) {
 			return kept(arrival + uint32(parts[part].Base()-c.base))
 		}
 		var got bytes.Buffer
-		if err := Merge(&got, c.base, parts, keep, nil); err != nil {
+		if err := Merge(&got, c.version, c.base, parts, keep, nil); err != nil {
 			rt.Fatal(err)
 		}
 		want, numbers := corpus{base: c.base}, []uint32(nil)
@@ -39,7 +39,7 @@ func TestMergeIsBuildOfWhatIsKept(t *testing.T) {
 		in := want.input()
 		in.Numbers = numbers
 		var built bytes.Buffer
-		if err := Build(&built, in); err != nil {
+		if err := Build(&built, c.version, in); err != nil {
 			rt.Fatal(err)
 		}
 		if !bytes.Equal(got.Bytes(), built.Bytes()) {
@@ -53,7 +53,7 @@ func TestMergeIsBuildOfWhatIsKept(t *testing.T) {
 			}
 		}
 		var again bytes.Buffer
-		if err := Merge(&again, c.base, []*Segment{s}, nil, nil); err != nil || !bytes.Equal(again.Bytes(), got.Bytes()) {
+		if err := Merge(&again, c.version, c.base, []*Segment{s}, nil, nil); err != nil || !bytes.Equal(again.Bytes(), got.Bytes()) {
 			rt.Fatalf("rewritten whole: %v", err)
 		}
 	})
@@ -61,11 +61,19 @@ func TestMergeIsBuildOfWhatIsKept(t *testing.T) {
 
 func TestRewriteRefusesNothing(t *testing.T) {
 	s := open(t, build(t, example(20)))
-	if err := Merge(&bytes.Buffer{}, s.Base(), []*Segment{s}, func(int, uint32) bool { return false }, nil); err == nil {
+	if err := Merge(&bytes.Buffer{}, Version, s.Base(), []*Segment{s}, func(int, uint32) bool { return false }, nil); err == nil {
 		t.Error("a segment without documents was written")
 	}
-	if err := Merge(&bytes.Buffer{}, s.Base()+1, []*Segment{s}, nil, nil); err == nil {
+	if err := Merge(&bytes.Buffer{}, Version, s.Base()+1, []*Segment{s}, nil, nil); err == nil {
 		t.Error("a part before the beginning was taken")
+	}
+}
+
+// part is some of a corpus, as a segment of any version.
+func (c corpus) part(rt *rapid.T, from, to int) corpus {
+	return corpus{
+		base: c.base + uint64(from), docs: c.docs[from:to],
+		version: rapid.SampledFrom([]byte{VersionTables, Version}).Draw(rt, "version of a part"),
 	}
 }
 
@@ -73,7 +81,7 @@ func TestRewriteRefusesNothing(t *testing.T) {
 func cut(rt *rapid.T, c corpus) (parts []corpus) {
 	for from := 0; from < len(c.docs); {
 		n := rapid.IntRange(1, len(c.docs)-from).Draw(rt, "part")
-		parts = append(parts, corpus{base: c.base + uint64(from), docs: c.docs[from : from+n]})
+		parts = append(parts, c.part(rt, from, from+n))
 		from += n
 	}
 	return parts
@@ -88,7 +96,7 @@ func TestMergeIsBuild(t *testing.T) {
 			parts = append(parts, open(rt, build(rt, part)))
 		}
 		var merged bytes.Buffer
-		if err := Merge(&merged, c.base, parts, nil, nil); err != nil {
+		if err := Merge(&merged, c.version, c.base, parts, nil, nil); err != nil {
 			rt.Fatal(err)
 		}
 		if !bytes.Equal(merged.Bytes(), build(rt, c)) {
@@ -101,11 +109,11 @@ func TestMergeIsBuild(t *testing.T) {
 func TestMergeRefusesOverlapsAndStops(t *testing.T) {
 	c := example(500)
 	a := open(t, build(t, c))
-	if err := Merge(&bytes.Buffer{}, c.base, []*Segment{a, a}, nil, nil); err == nil {
+	if err := Merge(&bytes.Buffer{}, Version, c.base, []*Segment{a, a}, nil, nil); err == nil {
 		t.Error("a segment followed itself")
 	}
 	stop := errors.New("stop")
-	if err := Merge(&bytes.Buffer{}, c.base, []*Segment{a}, nil, func() error { return stop }); !errors.Is(err, stop) {
+	if err := Merge(&bytes.Buffer{}, Version, c.base, []*Segment{a}, nil, func() error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("a merge that should stop: %v", err)
 	}
 }

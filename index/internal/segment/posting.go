@@ -77,6 +77,26 @@ func (p Posting) Bitmap() (*roaring.Bitmap, error) {
 	return roaring.BitmapOf(locals...), nil
 }
 
+// newest is the first of the local numbers.
+func (p Posting) newest() (uint32, error) {
+	switch p.kind {
+	case postingOne, postingWindow:
+		return p.first, nil
+	case postingList:
+		r := cursor{b: p.list}
+		n := r.uvarint()
+		if r.bad || n >= uint64(p.segment.file.meta.docs) {
+			return 0, damaged("list of documents")
+		}
+		return uint32(n), nil
+	}
+	bm, err := p.far()
+	if err != nil {
+		return 0, err
+	}
+	return bm.Minimum(), nil
+}
+
 // appendTo appends the local numbers, ascending.
 func (p Posting) appendTo(locals []uint32) ([]uint32, error) {
 	switch {

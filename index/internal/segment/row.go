@@ -34,6 +34,8 @@ type Reader struct {
 	o          *ordinals
 	words      map[byte][]string
 	buf        []byte
+	valuesAt   uint32 // number of the block in v, if there is one
+	v          []byte
 }
 
 // NewReader begins to read documents.
@@ -82,7 +84,7 @@ func (r *Reader) Text(local uint32, t int) (string, error) {
 	if ord == 0 {
 		return "", nil
 	}
-	return r.value(TextGroups[t], ord-1)
+	return r.value(local, TextGroups[t], ord-1)
 }
 
 // documentRow is the cache's name for a document as somebody wrote it again, which is no block of the
@@ -91,7 +93,7 @@ const documentRow = 'd'
 
 // Kept returns what Keep was given of a document, as long as the cache has it.
 func (r *Reader) Kept(local uint32) []byte {
-	if v, ok := r.s.cache.get(cacheKey{segment: r.s.key, kind: documentRow, n: local}); ok && r.s.stats == nil {
+	if v, ok := r.s.cache.get(r.s.cacheKey(documentRow, local)); ok && r.s.stats == nil {
 		return v.([]byte)
 	}
 	return nil
@@ -99,7 +101,7 @@ func (r *Reader) Kept(local uint32) []byte {
 
 // Keep has the cache keep bytes, which must not change, of a document.
 func (r *Reader) Keep(local uint32, b []byte) {
-	r.s.cache.put(cacheKey{segment: r.s.key, kind: documentRow, n: local}, b, len(b))
+	r.s.cache.put(r.s.cacheKey(documentRow, local), b, len(b))
 }
 
 // Row reads a document into row, whose slices are used again.
@@ -121,21 +123,21 @@ func (r *Reader) Row(local uint32, row *Row) error {
 	for t := range row.Texts {
 		row.Texts[t] = ""
 		if ord := o.texts[t].at(i); ord > 0 {
-			if row.Texts[t], err = r.value(TextGroups[t], ord-1); err != nil {
+			if row.Texts[t], err = r.value(local, TextGroups[t], ord-1); err != nil {
 				return err
 			}
 		}
 	}
 	row.Digests, row.Attributes, row.Rest = row.Digests[:0], row.Attributes[:0], nil
 	for from, to := o.digests.of(i); from < to; from++ {
-		v, err := r.value(DigestGroup, o.digests.values.at(from))
+		v, err := r.value(local, DigestGroup, o.digests.values.at(from))
 		if err != nil {
 			return err
 		}
 		row.Digests = append(row.Digests, Digest{Value: v, Direction: int(o.directions.at(from))})
 	}
 	for from, to := o.attributes.of(i); from < to; from++ {
-		v, err := r.value(AttributeGroup, o.attributes.values.at(from))
+		v, err := r.value(local, AttributeGroup, o.attributes.values.at(from))
 		if err != nil {
 			return err
 		}
@@ -150,11 +152,18 @@ func (r *Reader) Row(local uint32, row *Row) error {
 // fewTerms is how many terms of a group are kept as texts.
 const fewTerms = 1 << 11
 
-// value is a term without the byte of its group, by its number there.
-func (r *Reader) value(name byte, ord uint64) (string, error) {
-	g := r.s.groups[name]
-	if ord >= uint64(g.count) {
+// value is a term without the byte of its group, by its number there. Random texts are likely to stand with the document.
+func (r *Reader) value(local uint32, name byte, ord uint64) (string, error) {
+	g := &r.s.groups[name]
+	if ord >= uint64(g.terms()) {
 		return "", damaged("no term %d in group %c", ord, name)
+	}
+	if g.apart != nil {
+		if n := g.apart.count(); ord >= uint64(n) {
+			ord -= uint64(n)
+		} else {
+			return r.valueApart(g.apart, local, uint32(ord))
+		}
 	}
 	if g.count <= fewTerms {
 		words, err := r.wordsOf(name)
@@ -170,12 +179,30 @@ func (r *Reader) value(name byte, ord uint64) (string, error) {
 	return string(r.buf[1:]), nil
 }
 
-// wordsOf are all terms of a group without its byte.
+// valueApart reads a random text.
+func (r *Reader) valueApart(a *apart, local, number uint32) (string, error) {
+	n := a.blockOf(number, local/valueDocuments)
+	if r.v == nil || r.valuesAt != n {
+		v, err := r.s.values(n)
+		if err != nil {
+			return "", err
+		}
+		r.v, r.valuesAt = v, n
+	}
+	stored, err := r.s.valueIn(r.v, a, n, number)
+	if err != nil {
+		return "", err
+	}
+	r.buf = a.append(r.buf[:0], stored)
+	return string(r.buf), nil
+}
+
+// wordsOf are all terms of the table of a group without its byte.
 func (r *Reader) wordsOf(name byte) ([]string, error) {
 	if w, ok := r.words[name]; ok {
 		return w, nil
 	}
-	key := cacheKey{segment: r.s.key, kind: groupWords, n: uint32(name)}
+	key := r.s.cacheKey(groupWords, uint32(name))
 	v, ok := r.s.cache.get(key)
 	if !ok {
 		words, err := r.s.readWords(r.s.groups[name])
@@ -207,6 +234,9 @@ func (s *Segment) readWords(g group) ([]string, error) {
 		c, err := s.chunk(uint32(at))
 		if err != nil {
 			return nil, err
+		}
+		if c.apart != nil {
+			continue
 		}
 		if c.n != int(s.ordinal[at+1]-s.ordinal[at]) {
 			return nil, damaged("chunk of %d terms", c.n)

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
@@ -54,15 +55,25 @@ type Segment struct {
 	zones  []zone   // of each block of numbers
 	rest   []uint32 // first document of each block of the rest
 	first  []string // first term of each chunk
-	// ordinal is the number of the first term of each chunk, and of all terms at the end.
+	// ordinal is the number of the first term of each chunk, and of all at the end, among the terms of the table.
 	ordinal []uint32
 	groups  [256]group
-	stats   *Stats // of an observed segment
+	apart   []*apart // ascending by name
+	stats   *Stats   // of an observed segment
 }
 
 // group is the terms that begin with one byte.
 type group struct {
-	first, count uint32
+	first, count uint32 // of the terms of the table
+	apart        *apart // nil when none of its texts stand apart
+}
+
+// terms is how many there are.
+func (g *group) terms() uint32 {
+	if g.apart == nil {
+		return g.count
+	}
+	return g.apart.count() + g.count
 }
 
 // Open reads a segment's filter, bounds and index into memory.
@@ -75,7 +86,10 @@ func Open(r io.ReaderAt, size int64, cache *Cache) (*Segment, error) {
 	for _, part := range []struct {
 		kind byte
 		open func([]byte) error
-	}{{blockFilter, s.openFilter}, {blockIndex, s.openIndex}, {blockZones, s.openZones}} {
+	}{{blockFilter, s.openFilter}, {blockSlots, s.openSlots}, {blockIndex, s.openIndex}, {blockZones, s.openZones}} {
+		if part.kind == blockSlots && f.meta.version == VersionTables {
+			continue
+		}
 		b, err := f.read(part.kind, 0)
 		if err != nil {
 			return nil, err
@@ -99,10 +113,14 @@ func (s *Segment) openFilter(b []byte) (err error) {
 func (s *Segment) openIndex(b []byte) error {
 	r := cursor{b: b}
 	s.ordinal = []uint32{0}
+	var standApart [256]uint32
 	for len(r.b) > 0 && !r.bad {
 		term := string(r.bytes())
-		n := uint32(r.count(chunkTerms))
-		if r.bad || n == 0 || term == "" || len(s.first) > 0 && term <= s.first[len(s.first)-1] {
+		n, flag := uint32(r.count(2*chunkTerms+indexApart)), uint32(0)
+		if s.file.meta.version > VersionTables {
+			n, flag = n>>1, n&indexApart
+		}
+		if r.bad || n == 0 || n > chunkTerms || term == "" || len(s.first) > 0 && term <= s.first[len(s.first)-1] {
 			return damaged("index of terms")
 		}
 		at := s.ordinal[len(s.first)]
@@ -110,14 +128,26 @@ func (s *Segment) openIndex(b []byte) error {
 		if g.count == 0 {
 			g.first = at
 		}
+		if flag == indexApart {
+			standApart[term[0]] += n
+			n = 0
+		}
 		g.count += n
 		s.first, s.ordinal = append(s.first, term), append(s.ordinal, at+n)
+	}
+	for name, n := range standApart {
+		if a := s.groups[name].apart; a == nil && n > 0 || a != nil && a.count() != n {
+			return damaged("random texts of group %c", name)
+		}
 	}
 	if r.bad || len(s.first) != len(s.file.blocks[blockTerms]) {
 		return damaged("index of terms")
 	}
 	return nil
 }
+
+// Version is that of the format it is in.
+func (s *Segment) Version() byte { return s.file.meta.version }
 
 // Close forgets what the cache has of the segment. The file is the caller's.
 func (s *Segment) Close() { s.cache.forget(s.key) }
@@ -137,6 +167,9 @@ func (s *Segment) MemoryBytes() int {
 	for _, t := range s.first {
 		n += 16 + len(t)
 	}
+	for _, a := range s.apart {
+		n += 4 * len(a.first)
+	}
 	for _, b := range s.file.blocks {
 		n += 16 * len(b)
 	}
@@ -144,7 +177,7 @@ func (s *Segment) MemoryBytes() int {
 }
 
 // SizeByKind is how many bytes of the file each kind of blocks has: 'n' numbers, 'o' ordinals,
-// 'r' the rest of documents, 't' terms, 'p' long postings, 'f' the filter, 'i' the index of terms, 'z' bounds.
+// 'r' the rest of documents, 't' terms, 'p' long postings, 'v' random texts and 's' where they are, 'f' the filter, 'i' the index of terms, 'z' bounds.
 func (s *Segment) SizeByKind() map[byte]int64 {
 	sizes := map[byte]int64{}
 	for kind, blocks := range s.file.blocks {
@@ -171,7 +204,7 @@ func (s *Segment) rawBlock(kind byte, n uint32) ([]byte, error) {
 // opened reads a block through the cache, which has it as open makes it. open need not look whether a
 // block is well-formed that was found so before.
 func opened[T any](s *Segment, kind byte, n uint32, open func(b []byte, checked bool) (T, error)) (T, error) {
-	key := cacheKey{segment: s.key, kind: kind, n: n}
+	key := s.cacheKey(kind, n)
 	if v, ok := s.cache.get(key); ok {
 		s.noteCached()
 		return v.(T), nil
@@ -230,7 +263,7 @@ func (s *Segment) Lookup(term string) (Posting, error) {
 	if err != nil {
 		return Posting{}, err
 	}
-	i, found, err := c.search([]byte(stored))
+	i, found, err := s.search(c, []byte(stored))
 	if err != nil || !found {
 		return Posting{}, err
 	}
@@ -255,12 +288,12 @@ func (s *Segment) Prefix(prefix string, visit func(term string, p Posting) bool)
 			return err
 		}
 		if at < 0 {
-			if at, _, err = c.search([]byte(stored)); err != nil {
+			if at, _, err = s.search(c, []byte(stored)); err != nil {
 				return err
 			}
 		}
 		for ; at < c.n; at++ {
-			if term, err = c.appendTerm(term[:0], at); err != nil {
+			if term, err = s.term(c, at, term[:0]); err != nil {
 				return err
 			}
 			if !strings.HasPrefix(string(term), stored) {
@@ -290,13 +323,13 @@ func (s *Segment) lendChunk(n uint32, use func(c *chunk) error) error {
 		}
 		return use(c)
 	}
-	if v, ok := s.cache.get(cacheKey{segment: s.key, kind: blockTerms, n: n}); ok {
+	if v, ok := s.cache.get(s.cacheKey(blockTerms, n)); ok {
 		s.noteCached()
 		return use(v.(*chunk))
 	}
 	return s.file.lender.Lend(e.offset, int(e.length), func(b []byte) error {
 		s.noteRead(len(b))
-		c, err := openChunk(b)
+		c, err := s.openChunkAt(n, b)
 		if err != nil {
 			return err
 		}
@@ -305,15 +338,23 @@ func (s *Segment) lendChunk(n uint32, use func(c *chunk) error) error {
 }
 
 func (s *Segment) chunk(n uint32) (*chunk, error) {
-	return opened(s, blockTerms, n, func(b []byte, _ bool) (*chunk, error) { return openChunk(b) })
+	return opened(s, blockTerms, n, func(b []byte, _ bool) (*chunk, error) { return s.openChunkAt(n, b) })
 }
 
-// appendOrdinal appends the n-th of all terms.
-func (s *Segment) appendOrdinal(b []byte, n uint32) ([]byte, error) {
-	at, found := slices.BinarySearch(s.ordinal, n)
-	if !found {
-		at--
+func (s *Segment) openChunkAt(n uint32, b []byte) (*chunk, error) {
+	c, err := openChunk(b)
+	if err != nil {
+		return nil, err
 	}
+	if c.at = int(n); (c.apart != nil) != (s.ordinal[n] == s.ordinal[n+1]) {
+		return nil, damaged("chunk of terms")
+	}
+	return c, nil
+}
+
+// appendOrdinal appends the n-th of the terms of the table.
+func (s *Segment) appendOrdinal(b []byte, n uint32) ([]byte, error) {
+	at := sort.Search(len(s.ordinal), func(i int) bool { return s.ordinal[i] > n }) - 1 // some chunks have none
 	err := s.lendChunk(uint32(at), func(c *chunk) (err error) {
 		i := int(n - s.ordinal[at])
 		if i >= c.n {
