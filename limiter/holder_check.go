@@ -248,14 +248,23 @@ func (t *holderTable) lack(s *holderShard, c *heldCheck, now int64) {
 		if !l.lacks(cost, now) {
 			continue
 		}
+		if b := l.blanketAsked(now); b != nil {
+			c.wait(b)
+			continue
+		}
 		sent := l.flight != nil && l.flight.sent
 		if t.ask(l); !sent {
 			l.flight.lack += uint64(cost)
 			c.asked |= 1 << i
 		}
-		if b := l.flight.batch; c.batch == nil || b.number > c.batch.number {
-			c.batch = b
-		}
+		c.wait(l.flight.batch)
+	}
+}
+
+// wait has the check wait for a message too.
+func (c *heldCheck) wait(b *renewals) {
+	if c.batch == nil || b.number > c.batch.number {
+		c.batch = b
 	}
 }
 
@@ -303,7 +312,11 @@ func (r *route) mayAsk(c *heldCheck, now int64) bool {
 		if !l.lacks(cost, now) {
 			continue
 		}
-		if cost > l.limit.terms.most || l.postponed(now) || c.asked&(1<<i) != 0 {
+		if cost > l.limit.terms.most || l.postponed(now) {
+			return false
+		}
+		// Others took what the message brought. Where the next tokens are lent ahead, asking again brings some.
+		if c.asked&(1<<i) != 0 && (l.limit.terms.ahead == 0 || cost > aheadMin) {
 			return false
 		}
 	}
