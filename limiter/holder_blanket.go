@@ -33,8 +33,10 @@ type limitBlankets struct {
 	// first counts the counters that were asked for the first time since began.
 	first int
 	began int64
-	// asking is there while a command is under way, for checks to wait for; no other one is sent before rests.
+	// asking is there while a command is under way, or unsent, for checks to wait for; no other one is sent before
+	// rests.
 	asking *renewals
+	unsent bool
 	rests  int64
 }
 
@@ -65,11 +67,16 @@ func (b *limitBlankets) touch(now int64) (heldBlanket, bool) {
 	return *b.held, true
 }
 
-// wanted tells whether a blanket is to be asked for at once: there is none, and just now it has become worth it.
-func (b *limitBlankets) wanted(now int64) bool {
+// want begins to ask for a blanket if there is none and it is worth it, and tells whether it did: due then says so
+// at once.
+func (b *limitBlankets) want(g *holderGroup, now int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.first == blanketWorth && b.asking == nil && now >= b.rests && (b.held == nil || now >= b.held.deadline)
+	if b.first < blanketWorth || b.asking != nil || now < b.rests || b.held != nil && now < b.held.deadline {
+		return false
+	}
+	b.asking, b.unsent = g.queue.begin(g), true
+	return true
 }
 
 // await is what to wait for while a blanket is asked for and there is none; else nil.
@@ -86,6 +93,10 @@ func (b *limitBlankets) await(now int64) *renewals {
 func (b *limitBlankets) due(g *holderGroup, now int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.unsent {
+		b.unsent = false
+		return true
+	}
 	worth := b.first >= blanketWorth
 	if now-b.began >= int64(blanketLook) {
 		b.first, b.began = 0, now
@@ -103,7 +114,7 @@ func (b *limitBlankets) asked(epoch uint64, g *blanketGrant, sent, now int64) {
 	defer b.mu.Unlock()
 	if b.asking != nil {
 		defer b.asking.group.queue.finish(b.asking)
-		b.asking = nil
+		b.asking, b.unsent = nil, false
 	}
 	if g == nil || g.tokens == 0 {
 		b.rests = now + int64(blanketRest)
@@ -139,7 +150,7 @@ func (t *holderTable) adopt(s *holderShard, l *lease, now int64) bool {
 		return false
 	}
 	b, ok := g.blanketsOf(l.limit.uid).touch(now)
-	if !ok && g.blanketsOf(l.limit.uid).wanted(now) {
+	if !ok && g.blanketsOf(l.limit.uid).want(g, now) {
 		select {
 		case t.wanted <- struct{}{}:
 		default:
@@ -243,12 +254,10 @@ func (t *holderTable) dueBlankets(now int64, ask func(g *holderGroup, limit uint
 
 // askBlankets asks for the blankets that are wanted.
 func (l *Leases) askBlankets(now int64) {
-	if l.options.Groups.Level() < raftfsm.LevelBlankets {
-		return
-	}
+	known := l.options.Groups.Level() >= raftfsm.LevelBlankets
 	l.table.dueBlankets(now, func(g *holderGroup, limit uint64, b *limitBlankets) {
-		if !l.goes(func() { l.askBlanket(g, limit, b) }) {
-			b.asked(0, nil, now, now)
+		if !known || !l.goes(func() { l.askBlanket(g, limit, b) }) {
+			b.asked(0, nil, now, now) // checks may wait for it
 		}
 	})
 }

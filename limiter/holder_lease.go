@@ -23,6 +23,9 @@ const (
 	chunkLarge = 1024
 	// smallParts is of how many equal parts of a limit one may idle with a holder.
 	smallParts = 64
+	// fairParts is of how many equal parts of what a group has left one is asked for, so that all holders of a
+	// region find some.
+	fairParts = 4
 	// blanketLow is when more is asked for of what a blanket has lent.
 	blanketLow = 4
 	// scarceMin is the least time for which nothing is asked for a lease that was recalled, so that
@@ -231,14 +234,14 @@ func (l *lease) want(now int64) uint64 {
 	return min(want, uint64(l.limit.terms.most))
 }
 
-// fair is how much of a target to ask for of a bucket that runs out: no more than half of what the group had
+// fair is how much of a target to ask for of a bucket that runs out: no more than a part of what the group had
 // left, or what may be lent ahead. Whoever took the last of it for seconds would have to give it back to the others,
 // who are lent nothing ahead while it has much.
 func (l *lease) fair(target uint64) uint64 {
 	if l.limit.terms.ahead == 0 || l.epoch == 0 || l.silent {
 		return target
 	}
-	return min(target, uint64(max(l.limit.terms.ahead, l.remaining/2)))
+	return min(target, uint64(max(l.limit.terms.ahead, l.remaining/fairParts)))
 }
 
 // giveBack stops spending what is left; the next message tells the group.
