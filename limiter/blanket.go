@@ -210,12 +210,17 @@ func (m *Machine) keepBlankets(tx *raftfsm.Tx, set *limitSet) error {
 // covers tells whether a replica has a blanket and no row of a counter: then whoever makes that row, also
 // one that this replica does not know yet, writes the blanket's account into it.
 func (m *Machine) covers(limit uint64, h Holder, epoch uint64, key []byte) bool {
-	set := m.published.Load()
-	if set == nil || !slices.ContainsFunc(set.blankets[limit], func(b blanket) bool { return b.holder == h && b.epoch == epoch }) {
+	if !m.hasBlanket(limit, h, epoch) {
 		return false
 	}
 	rows := m.rowless.Load() // after the blanket was seen
 	return rows != nil && !rows.mayHave(m.hash(key))
+}
+
+// hasBlanket tells whether a replica has a blanket.
+func (m *Machine) hasBlanket(limit uint64, h Holder, epoch uint64) bool {
+	set := m.published.Load()
+	return set != nil && slices.ContainsFunc(set.blankets[limit], func(b blanket) bool { return b.holder == h && b.epoch == epoch })
 }
 
 func blanketKey(limit uint64, h Holder, epoch uint64) []byte {

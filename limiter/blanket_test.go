@@ -175,3 +175,51 @@ func TestLeasesOpenedByABlanket(t *testing.T) {
 		t.Error("more than the burst has passed")
 	}
 }
+
+// When a blanket ends between the debits of a run and its reading of the clock, all that was taken goes back to
+// what ends, and nothing of it to what the next blanket opens.
+func TestARunThatOutlivesItsBlanket(t *testing.T) {
+	g := newMachineGroup(t, blanketLimit())
+	now, pause := int64(1), int64(0)
+	clock := func() int64 {
+		now, pause = now+pause, 0
+		return now
+	}
+	table := newHolderTable(1, 1, clock, func(string) raftfsm.GroupID { return testGroup }, map[raftfsm.GroupID]limitSource{testGroup: g.published()})
+	table.groups[testGroup].covers = func(uint64, Holder, uint64, []byte) bool { return true }
+	blankets := table.groups[testGroup].blanketsOf(1)
+	second := int64(time.Second)
+	lend := func(epoch uint64) {
+		blankets.asked(epoch, &blanketGrant{tokens: 8, ttl: time.Second}, now, now)
+	}
+	request := Request{Tenant: "acme", Key: "k", Cost: 1}
+	run := func() (passed int) {
+		checks := make([]*heldCheck, 3)
+		for i := range checks {
+			checks[i] = &heldCheck{request: &request, decision: &Decision{}}
+		}
+		table.checkMany(checks)
+		for _, c := range checks {
+			passed += boolInt(c.answer == heldSpent)
+		}
+		return passed
+	}
+	lend(1)
+	if n := run(); n != 3 {
+		t.Fatalf("%d of 3 passed", n)
+	}
+	lend(2)
+	blankets.held.deadline += second // so that it lasts when the first one has ended
+	pause = second
+	passed := run()
+	for n := run(); n > 0; n = run() {
+		passed += n
+	}
+	if passed > 8 {
+		t.Errorf("%d checks passed by a blanket of 8 tokens", passed)
+	}
+	tenant := table.shardOf(hashString(table.seed, "acme")).tenants["acme"]
+	if l := tenant.shard.anyLease(tenant, 1, "k"); l.unspent()+l.spent() != l.granted {
+		t.Errorf("%d of %d tokens are left and %d spent", l.unspent(), l.granted, int64(l.spent()))
+	}
+}

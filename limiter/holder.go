@@ -22,6 +22,9 @@ const (
 	// looked whether there are. Longer than tickBusy burns what idles of the shortest leases.
 	tickBusy = 10 * time.Millisecond
 	tickIdle = 100 * time.Millisecond
+	// gatherFor is for how long what nobody waits for is gathered: a message costs a group as much as
+	// dozens of the renewals in it. Leases of short spans do not wait for that.
+	gatherFor = 50 * time.Millisecond
 	// sendersMax is how many messages of a group may be under way. One would let a key that is new
 	// wait for those of others, more would only make messages smaller.
 	sendersMax = 2
@@ -187,6 +190,9 @@ func (l *Leases) run() {
 	for {
 		select {
 		case <-timer.C:
+		case <-l.table.wanted:
+			l.askBlankets(l.options.Clock.Sync())
+			continue
 		case <-l.ctx.Done():
 			return
 		}

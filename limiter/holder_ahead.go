@@ -148,9 +148,10 @@ func (l *lease) passes(cost uint32) int64 {
 	return 0
 }
 
-// ending tells whether it is time to ask for what comes after what is coming.
+// ending tells whether it is time to ask for what comes after what is coming: early, as whoever has nothing
+// coming can decide nothing, and on a busy machine the answer takes a while.
 func (l *lease) ending(now int64) bool {
-	return len(l.coming.blocks) < blocksMax && l.coming.last()-now < int64(aheadSpanMax)/4
+	return len(l.coming.blocks) < blocksMax && l.coming.last()-now < int64(aheadSpanMax)*3/4
 }
 
 func (r *route) mature(now int64) {

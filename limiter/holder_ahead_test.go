@@ -117,7 +117,7 @@ func aheadHolder(t *testing.T) (s *sim, h *simHolder) {
 	s = newSim(t, 1, simPlan{limits: []Limit{limit("a", ScopeTenant, "acme", "100/s", 100)}, holders: 1, lasts: time.Hour}, flawNone)
 	h = s.holders[0]
 	for range 101 {
-		h.ask(Request{Tenant: "acme", Cost: 1})
+		h.ask(Request{Tenant: "acme", Cost: 1}, 1)
 		playUntil(s, s.now+int64(2*time.Millisecond))
 	}
 	playUntil(s, s.now+int64(50*time.Millisecond))

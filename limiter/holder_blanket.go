@@ -16,8 +16,13 @@ const (
 	// blanketAgain is how long before the end of a blanket the next one is asked for: enough for a slow
 	// commit. While both last, counters that get rows are short of both.
 	blanketAgain = time.Second
+	// silentUsed is how many tokens must have been spent of what a blanket has lent of a counter for it to be
+	// worth a lease of its own that nobody waits for.
+	silentUsed = 2
 	// blanketRest is for how long none is asked for after there was none.
 	blanketRest = 5 * time.Second
+	// blanketSeen bounds how long checks wait for the replica here to have a blanket that was lent.
+	blanketSeen = 100 * time.Millisecond
 )
 
 // limitBlankets is what a node does about the blankets of a limit.
@@ -28,8 +33,10 @@ type limitBlankets struct {
 	// first counts the counters that were asked for the first time since began.
 	first int
 	began int64
-	// asking is set while a command is under way, and no other one is sent before rests.
-	asking bool
+	// asking is there while a command is under way, or unsent, for checks to wait for; no other one is sent before
+	// rests.
+	asking *renewals
+	unsent bool
 	rests  int64
 }
 
@@ -60,18 +67,44 @@ func (b *limitBlankets) touch(now int64) (heldBlanket, bool) {
 	return *b.held, true
 }
 
-// due tells whether it is time to ask for a blanket, and notes that it is asked for.
-func (b *limitBlankets) due(now int64) bool {
+// want begins to ask for a blanket if there is none and it is worth it, and tells whether it did: due then says so
+// at once.
+func (b *limitBlankets) want(g *holderGroup, now int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.first < blanketWorth || b.asking != nil || now < b.rests || b.held != nil && now < b.held.deadline {
+		return false
+	}
+	b.asking, b.unsent = g.queue.begin(g), true
+	return true
+}
+
+// await is what to wait for while a blanket is asked for and there is none; else nil.
+func (b *limitBlankets) await(now int64) *renewals {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.held != nil && now < b.held.deadline {
+		return nil
+	}
+	return b.asking
+}
+
+// due tells whether it is time to ask for a blanket, and notes that it is asked for.
+func (b *limitBlankets) due(g *holderGroup, now int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.unsent {
+		b.unsent = false
+		return true
+	}
 	worth := b.first >= blanketWorth
 	if now-b.began >= int64(blanketLook) {
 		b.first, b.began = 0, now
 	}
-	if !worth || b.asking || now < b.rests || b.held != nil && now < b.held.deadline-int64(blanketAgain) {
+	if !worth || b.asking != nil || now < b.rests || b.held != nil && now < b.held.deadline-int64(blanketAgain) {
 		return false
 	}
-	b.asking = true
+	b.asking = g.queue.begin(g)
 	return true
 }
 
@@ -79,7 +112,10 @@ func (b *limitBlankets) due(now int64) bool {
 func (b *limitBlankets) asked(epoch uint64, g *blanketGrant, sent, now int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.asking = false
+	if b.asking != nil {
+		defer b.asking.group.queue.finish(b.asking)
+		b.asking, b.unsent = nil, false
+	}
 	if g == nil || g.tokens == 0 {
 		b.rests = now + int64(blanketRest)
 		return
@@ -114,6 +150,12 @@ func (t *holderTable) adopt(s *holderShard, l *lease, now int64) bool {
 		return false
 	}
 	b, ok := g.blanketsOf(l.limit.uid).touch(now)
+	if !ok && g.blanketsOf(l.limit.uid).want(g, now) {
+		select {
+		case t.wanted <- struct{}{}:
+		default:
+		}
+	}
 	if !ok || l.adopted == b.epoch {
 		return false
 	}
@@ -126,6 +168,19 @@ func (t *holderTable) adopt(s *holderShard, l *lease, now int64) bool {
 	s.counts.adopted++
 	s.counts.granted += uint64(b.tokens)
 	return true
+}
+
+// blanketAsked is what to wait for instead of asking for a lease: a blanket is asked for that may open it. Else
+// every counter that is new meanwhile would get a row, and then no blanket opens it anywhere.
+func (l *lease) blanketAsked(now int64) *renewals {
+	if l.epoch != 0 || l.flight != nil || l.limit.blanketTokens() == 0 {
+		return nil
+	}
+	known, ok := l.tenant.group.blankets.Load(l.limit.uid)
+	if !ok {
+		return nil
+	}
+	return known.(*limitBlankets).await(now)
 }
 
 // openSilently begins an epoch as if its first message were answered.
@@ -174,11 +229,22 @@ func (t *holderTable) adopting(l *lease, now int64) bool {
 	return b.held != nil && b.held.epoch == l.adopted && now < b.held.deadline
 }
 
+// outlives tells whether a lease that a blanket has opened is used and must be asked for before the blanket ends:
+// its counter has got a row, by others, so that the next blanket will not open it.
+func (t *holderTable) outlives(s *holderShard, l *lease, now, every int64) bool {
+	g := l.tenant.group
+	if l.spent() < silentUsed || l.deadline-now > every+int64(blanketAgain) || l.postponed(now) || g.covers == nil {
+		return false
+	}
+	s.key = appendCounterKey(s.key[:0], l.limit.uid, l.tenant.name, l.subject)
+	return !g.covers(l.limit.uid, t.holder, l.adopted, s.key)
+}
+
 // dueBlankets calls ask for each limit of which a blanket is wanted.
 func (t *holderTable) dueBlankets(now int64, ask func(g *holderGroup, limit uint64, b *limitBlankets)) {
 	for _, g := range t.groups { // any order
 		g.blankets.Range(func(limit, known any) bool {
-			if b := known.(*limitBlankets); b.due(now) {
+			if b := known.(*limitBlankets); b.due(g, now) {
 				ask(g, limit.(uint64), b)
 			}
 			return true
@@ -188,14 +254,27 @@ func (t *holderTable) dueBlankets(now int64, ask func(g *holderGroup, limit uint
 
 // askBlankets asks for the blankets that are wanted.
 func (l *Leases) askBlankets(now int64) {
-	if l.options.Groups.Level() < raftfsm.LevelBlankets {
-		return
-	}
+	known := l.options.Groups.Level() >= raftfsm.LevelBlankets
 	l.table.dueBlankets(now, func(g *holderGroup, limit uint64, b *limitBlankets) {
-		if !l.goes(func() { l.askBlanket(g, limit, b) }) {
-			b.asked(0, nil, now, now)
+		if !known || !l.goes(func() { l.askBlanket(g, limit, b) }) {
+			b.asked(0, nil, now, now) // checks may wait for it
 		}
 	})
+}
+
+// awaitBlanket waits a moment until this node's replica has a blanket too: before, it opens nothing.
+func (l *Leases) awaitBlanket(ctx context.Context, g *holderGroup, c blanketCommand) {
+	ctx, cancel := context.WithTimeout(ctx, blanketSeen)
+	defer cancel()
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for m := l.options.Machines[g.id]; !m.hasBlanket(c.limit, c.holder, c.epoch); {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func (l *Leases) askBlanket(g *holderGroup, limit uint64, b *limitBlankets) {
@@ -212,6 +291,8 @@ func (l *Leases) askBlanket(g *holderGroup, limit uint64, b *limitBlankets) {
 	}
 	if grant == nil {
 		l.metrics.failed.Inc()
+	} else if grant.tokens > 0 {
+		l.awaitBlanket(ctx, g, c)
 	}
 	b.asked(c.epoch, grant, sent, l.options.Clock.Steady())
 }

@@ -60,12 +60,12 @@ func TestAdviceToHolders(t *testing.T) {
 			s.now = until
 		}
 		for range 60 {
-			h.ask(Request{Tenant: "acme", Cost: 1 + s.random.Uint32N(5)})
+			h.ask(Request{Tenant: "acme", Cost: 1 + s.random.Uint32N(5)}, 1)
 			play(s.now + int64(s.between(0, 20*time.Millisecond)))
 		}
 		play(s.now + int64(50*time.Millisecond))
 		r := Request{Tenant: "acme", Key: "other", Cost: 30} // of which no denial is remembered
-		h.ask(r)
+		h.ask(r, 1)
 		play(s.now + int64(50*time.Millisecond))
 		if len(s.advice) == 0 {
 			t.Fatalf("seed %d: nothing was denied", seed)
@@ -74,13 +74,13 @@ func TestAdviceToHolders(t *testing.T) {
 		passes := last.at + int64(last.ms)*int64(time.Millisecond)
 		play(passes - int64(20*time.Millisecond))
 		before := s.stats
-		h.ask(r)
+		h.ask(r, 1)
 		play(passes + int64(10*time.Millisecond))
 		if s.stats.cached != before.cached+1 {
 			t.Errorf("seed %d: asked before its time, it was not denied from memory", seed)
 		}
 		before = s.stats
-		h.ask(r)
+		h.ask(r, 1)
 		play(s.now + int64(50*time.Millisecond))
 		if s.stats.allowed != before.allowed+1 {
 			t.Errorf("seed %d: denied after the advice of %d ms", seed, last.ms)

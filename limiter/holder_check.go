@@ -40,6 +40,7 @@ type heldCheck struct {
 	hash       uint32
 	route      *route
 	debited    bool
+	late       bool // the debit was undone: a deadline had passed
 	told       bool // some lease has something to tell at once
 
 	// only keeps the check from asking for tokens: what is here decides it, or nothing does. looks keeps it from
@@ -90,15 +91,19 @@ func (t *holderTable) checkRun(s *holderShard, run []*heldCheck) {
 		}
 	}
 	now := t.now()
+	// All that came too late is undone before anything else happens to leases: an epoch that is ended, or
+	// begun, must not get back what was taken from the one before.
+	for _, c := range run {
+		if c.late = c.debited && !c.route.live(now); c.late {
+			c.route.undo(c.request.Cost)
+		}
+	}
 	for _, c := range run {
 		switch {
 		case c.route == nil:
-		case c.debited && c.route.live(now):
+		case c.debited && !c.late:
 			t.spend(s, c, now)
 		default:
-			if c.debited {
-				c.route.undo(c.request.Cost)
-			}
 			t.lack(s, c, now)
 		}
 	}
@@ -243,14 +248,23 @@ func (t *holderTable) lack(s *holderShard, c *heldCheck, now int64) {
 		if !l.lacks(cost, now) {
 			continue
 		}
+		if b := l.blanketAsked(now); b != nil {
+			c.wait(b)
+			continue
+		}
 		sent := l.flight != nil && l.flight.sent
 		if t.ask(l); !sent {
 			l.flight.lack += uint64(cost)
 			c.asked |= 1 << i
 		}
-		if b := l.flight.batch; c.batch == nil || b.number > c.batch.number {
-			c.batch = b
-		}
+		c.wait(l.flight.batch)
+	}
+}
+
+// wait has the check wait for a message too.
+func (c *heldCheck) wait(b *renewals) {
+	if c.batch == nil || b.number > c.batch.number {
+		c.batch = b
 	}
 }
 
@@ -279,7 +293,7 @@ func (t *holderTable) retry(s *holderShard, c *heldCheck, now int64) (decided bo
 		return t.denyAhead(s, c, now), now
 	}
 	if now = t.now(); r.live(now) { // after the debit, as before
-		c.debited = true
+		c.debited, c.late = true, false
 		t.spend(s, c, now)
 		return true, now
 	}
@@ -298,7 +312,11 @@ func (r *route) mayAsk(c *heldCheck, now int64) bool {
 		if !l.lacks(cost, now) {
 			continue
 		}
-		if cost > l.limit.terms.most || l.postponed(now) || c.asked&(1<<i) != 0 {
+		if cost > l.limit.terms.most || l.postponed(now) {
+			return false
+		}
+		// Others took what the message brought. Where the next tokens are lent ahead, asking again brings some.
+		if c.asked&(1<<i) != 0 && (l.limit.terms.ahead == 0 || cost > aheadMin) {
 			return false
 		}
 	}

@@ -18,8 +18,14 @@ const (
 	// first check takes; small limits lend a chunkParts-th of themselves.
 	chunkMax   = 16
 	chunkParts = 32
+	// chunkLarge is of how many equal parts of a large limit one is asked for at least, also when it is more than
+	// chunkMax: tenants run through a few tokens at once, and nobody misses so small a part.
+	chunkLarge = 1024
 	// smallParts is of how many equal parts of a limit one may idle with a holder.
 	smallParts = 64
+	// fairParts is of how many equal parts of what a group has left one is asked for, so that all holders of a
+	// region find some.
+	fairParts = 4
 	// blanketLow is when more is asked for of what a blanket has lent.
 	blanketLow = 4
 	// scarceMin is the least time for which nothing is asked for a lease that was recalled, so that
@@ -63,7 +69,7 @@ func (l *limitState) leaseTerms() leaseTerms {
 		add(KindCalendar, l.Calendar.Limit)
 	}
 	if !t.single {
-		t.chunk = min(chunkMax, max(1, t.most/chunkParts))
+		t.chunk = min(max(chunkMax, t.most/chunkLarge), max(1, t.most/chunkParts))
 	}
 	return t
 }
@@ -202,8 +208,11 @@ func (l *lease) low(now int64) bool {
 	if l.silent {
 		return l.left < blanketLow // what its blanket has lent suffices for most
 	}
-	return l.left < l.target()/4 || l.deadline-now < l.limit.terms.ttl/4
+	return l.left < l.target()/4 || l.ends(now)
 }
+
+// ends tells whether only a quarter of the lease's life is left.
+func (l *lease) ends(now int64) bool { return l.deadline-now < l.limit.terms.ttl/4 }
 
 // postponed tells whether the group alone decides for now about what leases do not let pass.
 func (l *lease) postponed(now int64) bool { return l.holds && before(moment(now), l.hold) }
@@ -216,10 +225,23 @@ func (l *lease) want(now int64) uint64 {
 	}
 	left := l.unspent()
 	want := max(f.lack, left) - left
-	if target := uint64(l.target()); target > left {
+	if target := l.fair(uint64(l.target())); target > left {
 		want += target - left
 	}
+	if l.ends(now) {
+		want = max(want, 1) // a lease gets time only with tokens
+	}
 	return min(want, uint64(l.limit.terms.most))
+}
+
+// fair is how much of a target to ask for of a bucket that runs out: no more than a part of what the group had
+// left, or what may be lent ahead. Whoever took the last of it for seconds would have to give it back to the others,
+// who are lent nothing ahead while it has much.
+func (l *lease) fair(target uint64) uint64 {
+	if l.limit.terms.ahead == 0 || l.epoch == 0 || l.silent {
+		return target
+	}
+	return min(target, uint64(max(l.limit.terms.ahead, l.remaining/fairParts)))
 }
 
 // giveBack stops spending what is left; the next message tells the group.
@@ -315,15 +337,15 @@ func (l *lease) take(s *holderShard, sent sentRenewal, g Grant, now int64) {
 	l.deadline = sent.first + usable(int64(g.TTL))
 	l.remaining = g.Remaining
 	l.flight.first = 0
-	if grown < sent.want/2 && l.coming == nil && !l.postponed(now) {
-		// Asking again at once would get as little.
+	if grown < sent.want/2 && l.coming == nil && !l.postponed(now) && (grown == 0 || l.limit.terms.ahead == 0) {
+		// Asking again at once would get as little, but where the next tokens are lent ahead.
 		l.postpone(now, l.dry(), false)
 	}
 }
 
-// hurries tells whether a renewal before the lease is spent cannot wait for the next tick, by which those of
-// many leases go together.
-func (l *lease) hurries() bool { return l.limit.terms.span < 10*int64(tickBusy) }
+// hurries tells whether a renewal before the lease is spent cannot wait until those of many leases go
+// together.
+func (l *lease) hurries() bool { return l.limit.terms.span < 10*int64(gatherFor) }
 
 // levels appends the state of the limit's parts for a request, as far as it is known here.
 func (l *lease) levels(dst []Level, r *Request) []Level {

@@ -66,6 +66,16 @@ func (q *renewalQueue) next() *renewals {
 	return b
 }
 
+// begin makes a message of no leases, which is under way, for checks to wait for.
+func (q *renewalQueue) begin(g *holderGroup) *renewals {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.made++
+	b := &renewals{group: g, number: q.made, done: make(chan struct{})}
+	q.sent = append(q.sent, b)
+	return b
+}
+
 // finish wakes who waits for a message that is answered or was given up.
 func (q *renewalQueue) finish(b *renewals) {
 	q.mu.Lock()

@@ -33,8 +33,14 @@ type holderTable struct {
 	// groups are those of which this node has a replica. It does not change.
 	groups map[raftfsm.GroupID]*holderGroup
 	// most is placesMax, but in tests.
-	most   int
-	shards [holderShards]holderShard
+	most int
+	// wanted wakes who asks for blankets.
+	wanted chan struct{}
+	// gathered is when what nobody waits for was sent last, and urgent is set by a tick that found something
+	// which cannot wait for the next time.
+	gathered int64
+	urgent   bool
+	shards   [holderShards]holderShard
 }
 
 // holderGroup is a group from which leases are held.
@@ -130,7 +136,7 @@ func mix64(a, b uint64) uint64 {
 }
 
 func newHolderTable(holder Holder, seed uint64, now func() int64, place func(string) raftfsm.GroupID, sources map[raftfsm.GroupID]limitSource) *holderTable {
-	t := &holderTable{holder: holder, now: now, seed: seed | 1, place: place, most: placesMax, groups: map[raftfsm.GroupID]*holderGroup{}}
+	t := &holderTable{holder: holder, now: now, seed: seed | 1, place: place, most: placesMax, wanted: make(chan struct{}, 1), groups: map[raftfsm.GroupID]*holderGroup{}}
 	for id, source := range sources { // any order
 		t.groups[id] = &holderGroup{id: id, source: source, kick: make(chan struct{}, 1)}
 	}

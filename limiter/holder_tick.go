@@ -33,7 +33,10 @@ func (t *holderTable) tick(now int64) (busy bool) {
 		busy = busy || s.routes.n > 0
 		s.mu.Unlock()
 	}
-	t.pokeAll()
+	if t.urgent || now-t.gathered >= int64(gatherFor) {
+		t.urgent, t.gathered = false, now
+		t.pokeAll()
+	}
 	return busy
 }
 
@@ -69,6 +72,9 @@ func (t *holderTable) tickLease(s *holderShard, l *lease, now, every int64) {
 	used := l.fresh > 0
 	l.fold(now)
 	if l.silent && l.live(now) && !l.scarce {
+		if t.outlives(s, l, now, every) {
+			t.ask(l)
+		}
 		return // nobody waits for what is left
 	}
 	// A message that failed has said something that may be in force, so it is said again.
@@ -88,6 +94,7 @@ func (t *holderTable) tickLease(s *holderShard, l *lease, now, every int64) {
 	case due && l.dirty:
 		t.tell(l)
 	}
+	t.urgent = t.urgent || l.flight != nil && (l.hurries() || l.scarce)
 }
 
 // idle tells whether nothing was spent for half of the lease's life, although all that is lent had come.

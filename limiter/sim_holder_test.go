@@ -17,6 +17,8 @@ type simHolder struct {
 	// sending is the message under way, and waiting who waits for it or a later one.
 	sending *renewals
 	waiting []simWaiter
+	// together is set while several checks are one run of the table, and read once that has read the clock.
+	together, read bool
 	// latest is when each lease was last sent, for a flaw.
 	latest map[*lease]int64
 }
@@ -46,9 +48,11 @@ func (h *simHolder) local() int64 { return h.offset + int64(float64(h.sim.now)*h
 // clock is the reading after the debits: before it, time may pass.
 func (h *simHolder) clock() int64 {
 	before := h.local()
-	if h.chance(2) {
+	// In a run only at the first reading, so that what passes is noted when it did.
+	if !(h.together && h.read) && h.chance(2) {
 		h.sim.now += int64(h.between(0, 400*time.Millisecond))
 	}
+	h.read = true
 	if h.flaw == flawNoRecheck {
 		return before
 	}
@@ -93,7 +97,8 @@ func (h *simHolder) demand(i int) {
 		h.stats.checks++
 		h.askGlobally(Request{Tenant: globalTenant, Cost: cost}, 0, 0)
 	} else {
-		h.ask(Request{Tenant: "acme", Key: key, Cost: cost})
+		// Some come together, in one run of the table.
+		h.ask(Request{Tenant: "acme", Key: key, Cost: cost}, 1+boolInt(h.random.IntN(4) == 0)*h.random.IntN(4))
 	}
 	if h.random.IntN(500) == 0 && h.chance(100) {
 		h.crash(i)
@@ -105,41 +110,50 @@ func (h *simHolder) demand(i int) {
 	h.after(wait, func() { h.demand(i) })
 }
 
-// ask is one check, as the shell makes it.
-func (h *simHolder) ask(r Request) {
-	h.stats.checks++
-	h.try(r, 0, 0)
+// ask is some equal checks at once, as the shell makes them.
+func (h *simHolder) ask(r Request, n int) {
+	h.stats.checks += n
+	checks := make([]heldCheck, n)
+	run := make([]*heldCheck, n)
+	for i := range checks {
+		checks[i] = heldCheck{request: &r, decision: &Decision{}}
+		run[i] = &checks[i]
+	}
+	h.try(run, 0)
 }
 
-func (h *simHolder) try(r Request, asked uint64, tries int) {
-	var d Decision
-	c := heldCheck{request: &r, decision: &d, asked: asked}
-	h.table.check(&c)
-	switch c.answer {
-	case heldSpent:
+func (h *simHolder) try(run []*heldCheck, tries int) {
+	h.together, h.read = len(run) > 1, false
+	h.table.checkMany(run)
+	for _, c := range run {
+		h.decided(c, tries)
+	}
+	h.pump()
+}
+
+// decided goes on with what the table made of a check.
+func (h *simHolder) decided(c *heldCheck, tries int) {
+	r := *c.request
+	switch {
+	case c.answer == heldSpent:
 		h.stats.local++
 		h.passed(r)
 		h.spentHere(r)
-	case heldDenied:
+	case c.answer == heldDenied:
 		h.stats.cached++
 		h.stats.denied++
-	case heldLacks:
-		if tries < waitsMax {
-			h.waiting = append(h.waiting, simWaiter{c.batch, func() { h.try(r, c.asked, tries+1) }})
-			break
-		}
-		h.central(r, true)
+	case c.answer == heldLacks && tries < waitsMax:
+		h.waiting = append(h.waiting, simWaiter{c.batch, func() { h.try([]*heldCheck{c}, tries+1) }})
 	default:
 		h.central(r, true)
 	}
-	if h.flaw == flawProvisionalReported && c.debited && c.answer != heldSpent {
+	if h.flaw == flawProvisionalReported && c.late && c.answer != heldSpent {
 		for _, l := range h.leasesOf(r) {
 			if l.left >= r.Cost && l.epoch != 0 {
 				l.left -= r.Cost // reported as spent
 			}
 		}
 	}
-	h.pump()
 }
 
 // central asks the group.
