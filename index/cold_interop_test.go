@@ -16,7 +16,7 @@ func TestColdSegmentsInS3(t *testing.T) {
 	conf, end := storetest.SeaweedFS(t)
 	s3, err := objectstore.NewS3(conf)
 	must(t, err)
-	f := newFrozenIn(t, 2, s3)
+	f := newFrozenIn(t, 2, s3, layoutBatches)
 	want := f.answers()
 	f.pass(time.Hour)
 	must(t, f.freeze())

@@ -32,15 +32,18 @@ type frozen struct {
 const coldHead = 1024
 
 // newFrozen has two merged segments, one single one, and a head.
-func newFrozen(t testing.TB, replicas int) *frozen {
+func newFrozen(t testing.TB, replicas int) *frozen { return newFrozenFrom(t, replicas, layoutBatches) }
+
+// newFrozenFrom is newFrozen of a shard that had a layout before its nodes got a store.
+func newFrozenFrom(t testing.TB, replicas int, layout byte) *frozen {
 	dir := t.TempDir()
-	f := newFrozenIn(t, replicas, objectstore.NewDir(dir))
+	f := newFrozenIn(t, replicas, objectstore.NewDir(dir), layout)
 	f.dir = dir
 	return f
 }
 
-// newFrozenIn is newFrozen with another store.
-func newFrozenIn(t testing.TB, replicas int, store objectstore.Store) *frozen {
+// newFrozenIn is newFrozenFrom with another store.
+func newFrozenIn(t testing.TB, replicas int, store objectstore.Store, layout byte) *frozen {
 	f := &frozen{tb: t}
 	f.kept = newKeptOf(t, t, replicas, f.machine(store))
 	f.freezer = &Freezer{
@@ -48,6 +51,7 @@ func newFrozenIn(t testing.TB, replicas int, store objectstore.Store) *frozen {
 		Peers: keptPeers{f.kept}, Stopped: func() bool { return f.stopped }, Log: slog.New(slog.DiscardHandler),
 		Propose: f.retainer.Propose,
 	}
+	f.apply(encodeLayout(layout))
 	f.lead()
 	for f.n < 9*coldHead+100 {
 		var docs []Document
@@ -181,7 +185,12 @@ func TestColdSegmentsAnswerAsBefore(t *testing.T) {
 // Without the store, or with an object missing or damaged, answers have what is at hand, say what they lack, and are complete
 // again with it.
 func TestColdSegmentsWithoutTheirStore(t *testing.T) {
-	f := newFrozen(t, 1)
+	for _, layout := range []byte{layoutBatches, layoutRandomTexts} {
+		t.Run(fmt.Sprint("layout ", layout), func(t *testing.T) { coldWithoutStore(t, newFrozenFrom(t, 1, layout)) })
+	}
+}
+
+func coldWithoutStore(t *testing.T, f *frozen) {
 	f.pass(time.Hour)
 	must(t, f.freeze())
 	away := f.dir + "-away"
@@ -216,6 +225,17 @@ func TestColdSegmentsWithoutTheirStore(t *testing.T) {
 		one.ID = "while-away-" + strings.ReplaceAll(what, " ", "-")
 		if got := outcomes(t, f.apply(command(normal(t, one))), 1); got[0] != outcomeIndexed {
 			t.Errorf("%s: ingest: %v", what, got)
+		}
+		var again []Document
+		for n := range 100 {
+			d := benchDocument(n)
+			d.Tenant = []string{"acme", "beta"}[n/5%2]
+			again = append(again, normal(t, d))
+		}
+		for n, got := range outcomes(t, f.apply(command(again...)), len(again)) {
+			if got != outcomeExisting {
+				t.Fatalf("%s: document %d of a cold segment is sent again: %v", what, n, got)
+			}
 		}
 		must(t, c.end())
 		f.replicas[0].Restart()

@@ -33,6 +33,16 @@ func (m *Machine) Lead(ctx context.Context, known func() byte, propose func(ctx 
 	}
 }
 
+// layoutHere is the layout that a leader proposes of those that all members know. Of a cold segment the nodes keep what
+// says whether an id is taken, which is most of the segment when ids stand with other random texts; so a node that has
+// a store of objects does not begin with that.
+func (m *Machine) layoutHere(known byte) byte {
+	if m.objects != nil {
+		return min(known, layoutRandomTexts-1)
+	}
+	return known
+}
+
 // Differing is how many segments went into the state with other bytes than the leader's.
 func (m *Machine) Differing() uint64 { return m.differing.Load() }
 
@@ -73,8 +83,8 @@ func (m *Machine) nextCommands(known byte) [][]byte {
 	if m.stopping || m.active == nil {
 		return nil
 	}
-	if m.layout < known {
-		return [][]byte{encodeLayout(known)}
+	if newest := m.layoutHere(known); m.layout < newest {
+		return [][]byte{encodeLayout(newest)}
 	}
 	if m.layout < layoutSegments {
 		return nil

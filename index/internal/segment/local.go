@@ -29,7 +29,7 @@ func (s *Segment) Needed(groups string) ([]Span, error) {
 		}
 	}
 	spans = append(spans, Span{end, s.file.size})
-	for _, kind := range []byte{blockFilter, blockIndex, blockZones} {
+	for _, kind := range []byte{blockFilter, blockIndex, blockZones, blockSlots} {
 		for n := range s.file.blocks[kind] {
 			add(kind, uint32(n))
 		}
@@ -37,6 +37,14 @@ func (s *Segment) Needed(groups string) ([]Span, error) {
 	for n, first := range s.first {
 		if slices.Contains([]byte(groups), first[0]) {
 			add(blockTerms, uint32(n))
+		}
+	}
+	// Texts that stand apart are found by their documents.
+	if slices.ContainsFunc(s.apart, func(a *apart) bool { return slices.Contains([]byte(groups), a.name) }) {
+		for _, kind := range []byte{blockValues, blockOrdinals} {
+			for n := range s.file.blocks[kind] {
+				add(kind, uint32(n))
+			}
 		}
 	}
 	far := map[uint32]bool{}
