@@ -2,7 +2,8 @@
 // everything that is wrong at once: unknown keys with the nearest known one, values of the
 // wrong shape, duplicate keys, each with its line.
 //
-// Anchors and aliases are refused: they make a small file mean a large one.
+// Anchors and aliases are refused: they make a small file mean a large one. So are merge keys and
+// explicit tags, which make a value another than the one that is read.
 package strictyaml
 
 import (
@@ -96,7 +97,11 @@ func (w *walker) walk(n *yaml.Node, t reflect.Type, path string) {
 	case n.Kind == yaml.AliasNode || n.Anchor != "":
 		w.aliased = true
 		w.add(n, "%s uses an anchor or alias; write the value out", name(path))
+	case n.Style&yaml.TaggedStyle != 0:
+		w.add(n, "%s has the tag %s; write the value without", name(path), strconv.Quote(n.Tag))
 	case isNull(n):
+	case t.Kind() == reflect.Interface:
+		w.walkAny(n, t, path)
 	case t.Kind() == reflect.Struct:
 		w.walkStruct(n, t, path)
 	case t.Kind() == reflect.Slice:
@@ -141,15 +146,29 @@ func (w *walker) walkMap(n *yaml.Node, t reflect.Type, path string) {
 	w.eachKey(n, path, func(_, value *yaml.Node, full string) { w.walk(value, t.Elem(), full) })
 }
 
+// walkAny takes any value, to which the rules about keys, anchors and tags apply.
+func (w *walker) walkAny(n *yaml.Node, t reflect.Type, path string) {
+	switch n.Kind {
+	case yaml.MappingNode:
+		w.walkMap(n, reflect.MapOf(reflect.TypeFor[string](), t), path)
+	case yaml.SequenceNode:
+		for i, item := range n.Content {
+			w.walk(item, t, fmt.Sprintf("%s[%d]", path, i))
+		}
+	default:
+		w.checkScalar(n, t, path)
+	}
+}
+
 // eachKey calls f with the keys of a mapping that are plain words, the first time that each occurs.
 func (w *walker) eachKey(n *yaml.Node, path string, f func(key, value *yaml.Node, full string)) {
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		full := join(path, key.Value)
-		if key.Kind != yaml.ScalarNode || key.Anchor != "" {
+		if key.Kind != yaml.ScalarNode || key.Anchor != "" || key.Tag == "!!merge" || key.Style&yaml.TaggedStyle != 0 {
 			w.aliased = true
-			w.add(key, "a key of %s is not a plain word (nor may it be an anchor or alias)", name(path))
+			w.add(key, "a key of %s is not a plain word (nor may it be an anchor, alias, merge or tag)", name(path))
 			continue
 		}
 		if line, ok := seen[key.Value]; ok {
