@@ -11,7 +11,7 @@ FUZZTIME  ?= 20s
 # The earliest build whose nodes work in one region with this one.
 EARLIEST  ?= 869db08ed36f218313fc4ba8d562f5a5fe5d1bbf
 
-.PHONY: help build dev test lint generate bench bench-limiter bench-index chaos upgrade interop fuzz clean
+.PHONY: help build dev test lint generate bench bench-limiter bench-index bench-packages chaos upgrade interop fuzz clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -41,14 +41,18 @@ bench-limiter: build ## measure the limiter and its peers, which are fetched onc
 bench-index: build ## measure the index at ten million documents, and its peers at a million; BENCHFLAGS="-documents 1000000" for less
 	$(GO) run ./bench -binary $(BIN) -run 'index-.*' -documents 10000000 $(if $(NOPEERS),,-index-peers "$$(./scripts/indexpeers.sh)") $(BENCHFLAGS)
 
+bench-packages: build ## measure packages; BENCHFLAGS="-quick" for less
+	$(GO) run ./bench -binary $(BIN) -run 'packages-.*' $(BENCHFLAGS)
+
 chaos: build ## kill and pause the processes of a region for a minute and check the promises
 	$(GO) run ./jepsen -binary $(BIN) $(CHAOSFLAGS)
 
 upgrade: build ## upgrade a region under traffic from the build EARLIEST to this one, node by node
 	./scripts/upgrade.sh $(BIN) $(EARLIEST)
 
-interop: build ## try a region with a real Envoy, which is fetched once; ENVOY=FILE names another one
-	envoy=$$(./scripts/envoy.sh) && ENVOY=$$envoy MAESTRO=$(abspath $(BIN)) $(GO) test -tags interop -count=1 -timeout 10m -v ./interop
+interop: build ## try a region with Envoy and packages with cosign and npm's verifier, all fetched once; ENVOY, COSIGN name others
+	envoy=$$(./scripts/envoy.sh) && cosign=$$(./scripts/cosign.sh) && modules=$$(./scripts/sigstorejs.sh) && \
+		ENVOY=$$envoy COSIGN=$$cosign NODE_PATH=$$modules MAESTRO=$(abspath $(BIN)) $(GO) test -tags interop -count=1 -timeout 10m -v ./interop
 
 fuzz: ## run every fuzz target for FUZZTIME
 	@./scripts/fuzz.sh $(FUZZTIME)

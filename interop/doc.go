@@ -1,3 +1,3 @@
-// Package interop tries a region with the programs of others that it must work with. Its tests need
-// a real Envoy and are run by make interop; without the build tag interop there are none.
+// Package interop tries a region and packages with the programs of others that they must work with. Its tests need
+// a real Envoy, cosign and node, and are run by make interop; without the build tag interop there are none.
 package interop

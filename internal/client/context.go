@@ -21,13 +21,16 @@ var ErrContext = errors.New("client: context")
 type Context struct {
 	// Endpoints are as in Options.
 	Endpoints []string `yaml:"endpoints"`
-	// CA and TokenFile are paths; relative ones start at the folder of the context's file.
+	// CA and TokenFile are paths, as PackageKey is; relative ones start at the folder of the context's file.
 	CA        string `yaml:"ca,omitempty"`
 	TokenFile string `yaml:"token_file,omitempty"`
 	// Token is the token itself, for those who keep the whole file secret.
 	Token string `yaml:"token,omitempty"`
 	// Tenant is the tenant of commands that name none.
 	Tenant string `yaml:"tenant,omitempty"`
+	// PackageKey is the key pair that signs packages, and whose packages are trusted, when no other is named: PackageKey.key
+	// and PackageKey.pub. Empty means package in the configuration folder.
+	PackageKey string `yaml:"package_key,omitempty"`
 }
 
 // ConfigDir is the configuration folder: dir if given, else MAESTRO_CONFIG_DIR, else maestro
@@ -66,7 +69,7 @@ func LoadContext(dir string) (Context, error) {
 	if c.Token != "" && c.TokenFile != "" {
 		return Context{}, fmt.Errorf("%w: %s gives both token and token_file; keep one", ErrContext, path)
 	}
-	for _, p := range []*string{&c.CA, &c.TokenFile} {
+	for _, p := range []*string{&c.CA, &c.TokenFile, &c.PackageKey} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}

@@ -22,14 +22,15 @@ const module = "github.com/maestro-conductor/maestro/"
 // rooms are the top-level folders and what each may import of the others, besides its own
 // sub-packages and internal/.
 var rooms = map[string][]string{
-	"cmd":      {"node", "api", "index", "limiter", "raftfsm"},
+	"cmd":      {"node", "api", "index", "limiter", "pkgstore", "raftfsm"},
 	"bench":    {"api", "index", "limiter", "raftfsm"},
 	"jepsen":   {"api", "index", "limiter"},
-	"interop":  {"api"},
+	"interop":  {"api", "pkgstore"},
 	"node":     {"api", "index", "limiter", "raftfsm"},
 	"api":      {"index", "limiter", "raftfsm"},
 	"index":    {"raftfsm"},
 	"limiter":  {"raftfsm"},
+	"pkgstore": {},
 	"raftfsm":  {},
 	"internal": {},
 }

@@ -11,7 +11,7 @@ import (
 const examplesFolder = "examples/"
 
 // active are parts of a README that browsers run or load when it is shown as HTML.
-var active = regexp.MustCompile(`(?i)<\s*/?\s*(script|iframe|object|embed|style|link|meta|base|form|svg|math)\b|<[^>]*\bon[a-z]+\s*=|\b(javascript|vbscript)\s*:|data:\s*text/html`)
+var active = regexp.MustCompile(`(?i)</?(script|iframe|object|embed|style|link|meta|base|form|svg|math)\b|<[^>]*\bon[a-z]+\s*=|\b(javascript|vbscript)\s*:|data:\s*text/html`)
 
 // checkContent checks the files by what the manifest says of them.
 func (p *Package) checkContent() error {

@@ -53,7 +53,7 @@ func decompress(data []byte) ([]byte, error) {
 	size := int(binary.LittleEndian.Uint32(trailer[4:]))
 	if size > MaxContent || size > MaxRatioBase+MaxRatio*len(data) {
 		return nil, refuse(CodeTooLarge, "", "%d bytes of archive claim to hold %d; at most %d are unpacked, and %d times the archive",
-			len(data), size, MaxContent, MaxRatio)
+			len(data), size, MaxContent, MaxRatio).hint("an archive that was cut off, or has something behind it, looks the same")
 	}
 	rest := bytes.NewReader(data[gzipHeader:])
 	inflate := flate.NewReader(rest)

@@ -57,7 +57,7 @@ type Input struct {
 	Type        string `yaml:"type" json:"type"`
 	Description string `yaml:"description" json:"description,omitempty"`
 	// Required means that a run must give the value. An input has a default or is required, or may be absent.
-	Required bool `yaml:"required" json:"-"`
+	Required bool `yaml:"required" json:"required,omitempty"`
 	Default  any  `yaml:"default" json:"default,omitempty"`
 	// Enum lists the values of a string, integer or number that are allowed.
 	Enum []any `yaml:"enum" json:"enum,omitempty"`
@@ -177,6 +177,9 @@ type Dependency struct {
 
 // Ref is the name and version that the manifest gives.
 func (m *Manifest) Ref() Ref { return Ref{m.Metadata.Name, m.Metadata.Version} }
+
+// InputNames are the names of the inputs in order.
+func (m *Manifest) InputNames() []string { return sorted(m.Inputs) }
 
 // Example is a file of the manifest's Examples: a run and what must come of it.
 type Example struct {

@@ -33,6 +33,7 @@ func (m *Manifest) parseExample(path string, data []byte) (*Example, error) {
 	var found problems
 	m.checkExample(e, &found)
 	for _, p := range found {
+		p.Code = CodeExample
 		p.Subject = strings.TrimSuffix(path+": "+p.Subject, ": ")
 	}
 	if err := found.err(); err != nil {

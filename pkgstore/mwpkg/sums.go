@@ -23,7 +23,7 @@ func writeSums(files []File) []byte {
 	return out.Bytes()
 }
 
-var sumsLine = regexp.MustCompile(`^[0-9a-f]{64}  [^ ]+$`)
+var sumsLine = regexp.MustCompile(`^[0-9a-f]{64}  [!-~]+$`)
 
 // checkSums refuses a SHA256SUMS that is not the one of files, and says why.
 func checkSums(sums []byte, files []File) error {
