@@ -50,9 +50,9 @@ chaos: build ## kill and pause the processes of a region for a minute and check 
 upgrade: build ## upgrade a region under traffic from the build EARLIEST to this one, node by node
 	./scripts/upgrade.sh $(BIN) $(EARLIEST)
 
-interop: build ## try a region with Envoy and packages with cosign and npm's verifier, all fetched once; ENVOY, COSIGN name others
-	envoy=$$(./scripts/envoy.sh) && cosign=$$(./scripts/cosign.sh) && modules=$$(./scripts/sigstorejs.sh) && \
-		ENVOY=$$envoy COSIGN=$$cosign NODE_PATH=$$modules MAESTRO=$(abspath $(BIN)) $(GO) test -tags interop -count=1 -timeout 10m -v ./interop
+interop: build ## try a region with Envoy, packages with cosign and npm's verifier, policies with opa, all fetched once; ENVOY, COSIGN, OPA name others
+	envoy=$$(./scripts/envoy.sh) && cosign=$$(./scripts/cosign.sh) && modules=$$(./scripts/sigstorejs.sh) && opa=$$(./scripts/opa.sh) && \
+		ENVOY=$$envoy COSIGN=$$cosign OPA=$$opa NODE_PATH=$$modules MAESTRO=$(abspath $(BIN)) $(GO) test -tags interop -count=1 -timeout 10m -v ./interop
 
 fuzz: ## run every fuzz target for FUZZTIME
 	@./scripts/fuzz.sh $(FUZZTIME)

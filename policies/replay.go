@@ -26,7 +26,9 @@ type Replay struct {
 func (s *Set) Again(ctx context.Context, r Recorded) (Replay, error) {
 	var names []string
 	var out Replay
-	differ := func(format string, args ...any) { out.Differences = append(out.Differences, fmt.Sprintf(format, args...)) }
+	differ := func(format string, args ...any) {
+		out.Differences = append(out.Differences, fmt.Sprintf(format, args...))
+	}
 	for _, ref := range r.Decision.Packs {
 		p := s.Pack(ref.Name)
 		switch {

@@ -21,7 +21,7 @@ type Demand struct {
 	// Highest is the highest revision of the pack that was ever seen, and HighestDigest its content; 0 when none was.
 	Highest       uint64
 	HighestDigest string
-	// Text and Bundle are the signature of cosign beside the archive.
+	// Bundle is the sigstore bundle beside the archive, and Text, which may be missing, the same signature as cosign prints it.
 	Text, Bundle []byte
 }
 
@@ -144,22 +144,24 @@ func (d *Demand) checkRevision(s *Source, c *claims) error {
 	return nil
 }
 
-// verifyBlob verifies the signature of cosign beside the archive, which is there twice and says the same.
+// verifyBlob verifies the signature of cosign beside the archive: the bundle, and the signature by itself where it is there too.
 func (d *Demand) verifyBlob(archive []byte, recorded time.Time) (*Key, error) {
-	if len(d.Text) == 0 || len(d.Bundle) == 0 {
-		return nil, refuse(CodeBlobMissing, "", "the signature beside the archive is missing, or one of its two files").
-			hint("maestro policy sign writes ARCHIVE.sig and ARCHIVE.sigstore.json")
+	if len(d.Bundle) == 0 {
+		return nil, refuse(CodeBlobMissing, "", "the sigstore bundle beside the archive is missing").
+			hint("maestro policy sign and cosign sign-blob --bundle ARCHIVE.sigstore.json write it")
 	}
 	s, err := blobsign.ParseBundle(d.Bundle, archive)
 	if err != nil {
 		return nil, refuse(CodeBlobSignature, "", "%v", err)
 	}
-	text, err := blobsign.ParseText(d.Text, s.KeyID)
-	if err != nil {
-		return nil, refuse(CodeBlobSignature, "", "%v", err)
-	}
-	if !bytes.Equal(text.DER(), s.DER()) {
-		return nil, refuse(CodeBlobSignature, "", "the signature and the bundle are not the same")
+	if len(d.Text) > 0 {
+		text, err := blobsign.ParseText(d.Text, s.KeyID)
+		if err != nil {
+			return nil, refuse(CodeBlobSignature, "", "%v", err)
+		}
+		if !bytes.Equal(text.DER(), s.DER()) {
+			return nil, refuse(CodeBlobSignature, "", "the signature and the bundle are not the same")
+		}
 	}
 	for i := range d.Keys {
 		k := &d.Keys[i]

@@ -268,7 +268,8 @@ func TestAttacks(t *testing.T) {
 		}, CodeKeyCompromised},
 
 		{"no signature beside", func(*forged) {}, func(d *Demand) { d.Text, d.Bundle = nil, nil }, CodeBlobMissing},
-		{"bundle only", func(*forged) {}, func(d *Demand) { d.Text = nil }, CodeBlobMissing},
+		{"bundle only, as cosign writes it", func(*forged) {}, func(d *Demand) { d.Text = nil }, ""},
+		{"no bundle", func(*forged) {}, func(d *Demand) { d.Bundle = nil }, CodeBlobMissing},
 		{"signature beside is of another archive", func(*forged) {}, func(d *Demand) { o := beside(t, outer, []byte("other")); d.Text, d.Bundle = o.Text, o.Bundle }, CodeBlobSignature},
 		{"signature and bundle differ", func(*forged) {}, func(d *Demand) { d.Text = beside(t, outer, []byte("other")).Text }, CodeBlobSignature},
 		{"bundle is no bundle", func(*forged) {}, func(d *Demand) { d.Bundle = []byte(`{"dsseEnvelope": {}}`) }, CodeBlobSignature},
@@ -440,5 +441,31 @@ func TestKeysThatAreRefused(t *testing.T) {
 	}
 	if _, err := NewKey([]byte("a shared secret")); CodeOf(err) != CodeKey {
 		t.Errorf("a secret: %v", err)
+	}
+}
+
+// TestKeyFile: a key file names keys with scope, window and revocation, and every problem of one is said.
+func TestKeyFile(t *testing.T) {
+	_, _, key := signerFor(t)
+	text := "    publicKey: |\n      " + strings.ReplaceAll(strings.TrimSpace(get(publicPEM(key.Public))(t)), "\n", "\n      ") + "\n"
+	keys, err := ParseKeys([]byte("version: 1\nkeys:\n  - scopes: ['*/mc.limits']\n    notAfter: 2027-01-01T00:00:00Z\n" + text +
+		"  - id: release\n    scopes: ['acme/*']\n    revoked: {kind: superseded, at: 2026-01-01T00:00:00Z}\n" + text))
+	must(t, keys, err)
+	if keys[0].ID != key.ID || keys[1].ID != "release" || keys[1].Revoked != Superseded || keys[0].NotAfter.Year() != 2027 || !keys[1].maySign("acme/x.y") {
+		t.Errorf("%+v", keys)
+	}
+	for _, c := range []struct{ file, want string }{
+		{"version: 2\n", "version"},
+		{"version: 1\nkeys: []\n", "there are 0"},
+		{"version: 1\nkeys:\n  - scopes: [acme]\n" + text, "TENANT/PACK"},
+		{"version: 1\nkeys:\n  - notAfter: 2020-01-01T00:00:00Z\n" + text, "scopes is missing"},
+		{"version: 1\nkeys:\n  - scopes: ['*/*']\n    notAfter: tomorrow\n" + text, "no time"},
+		{"version: 1\nkeys:\n  - scopes: ['*/*']\n    revoked: {kind: lost, at: 2020-01-01T00:00:00Z}\n" + text, "superseded or compromised"},
+		{"version: 1\nkeys:\n  - scopes: ['*/*']\n" + text + "  - scopes: ['*/*']\n" + text, "twice"},
+		{"version: 1\nkeys:\n  - scopes: ['*/*']\n    algorithm: HS256\n" + text, "algorithm"},
+	} {
+		if _, err := ParseKeys([]byte(c.file)); CodeOf(err) != CodeKey || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v", c.want, err)
+		}
 	}
 }

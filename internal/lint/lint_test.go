@@ -22,15 +22,16 @@ const module = "github.com/maestro-conductor/maestro/"
 // rooms are the top-level folders and what each may import of the others, besides its own
 // sub-packages and internal/.
 var rooms = map[string][]string{
-	"cmd":      {"node", "api", "index", "limiter", "pkgstore", "raftfsm"},
+	"cmd":      {"node", "api", "index", "limiter", "pkgstore", "policies", "raftfsm"},
 	"bench":    {"api", "index", "limiter", "raftfsm"},
 	"jepsen":   {"api", "index", "limiter"},
-	"interop":  {"api", "pkgstore"},
+	"interop":  {"api", "pkgstore", "policies"},
 	"node":     {"api", "index", "limiter", "raftfsm"},
-	"api":      {"index", "limiter", "raftfsm"},
+	"api":      {"index", "limiter", "policies", "raftfsm"},
 	"index":    {"raftfsm"},
 	"limiter":  {"raftfsm"},
 	"pkgstore": {},
+	"policies": {},
 	"raftfsm":  {},
 	"internal": {},
 }
