@@ -77,8 +77,22 @@ func (in *Input) value() (*ast.Term, error) {
 
 func (b *builder) text(s string) *ast.Term {
 	b.size += 16 + len(s)
+	if t, ok := usualTexts[s]; ok {
+		return t
+	}
 	return ast.InternedTerm(s)
 }
+
+// usualTexts are texts of most inputs, which are made once.
+var usualTexts = func() map[string]*ast.Term {
+	terms := map[string]*ast.Term{}
+	for _, s := range []string{
+		"", "*", KindRate, KindConcurrency, KindBanned, "global", "tenant", "token", "key", "reader", "runner", "publisher", "operator", "admin",
+	} {
+		terms[s] = ast.StringTerm(s)
+	}
+	return terms
+}()
 
 func (b *builder) number(n uint64) *ast.Term {
 	b.size += 16

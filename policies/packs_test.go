@@ -1,6 +1,8 @@
 package policies
 
 import (
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -57,6 +59,27 @@ func TestPacksPassTheirTests(t *testing.T) {
 			if !r.Pass {
 				t.Errorf("%s:%d: %s fails: %s", r.File, r.Line, r.Name, r.Error)
 			}
+		}
+	}
+}
+
+// TestEveryCodeIsOnThePage: docs/policies.md lists every code.
+func TestEveryCodeIsOnThePage(t *testing.T) {
+	source, err := os.ReadFile("code.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../docs/policies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	codes := regexp.MustCompile(`Code = "([a-z_]+)"`).FindAllSubmatch(source, -1)
+	if len(codes) < 30 {
+		t.Fatalf("only %d codes", len(codes))
+	}
+	for _, c := range codes {
+		if !strings.Contains(string(page), "| `"+string(c[1])+"` |") {
+			t.Errorf("the page does not list %s", c[1])
 		}
 	}
 }

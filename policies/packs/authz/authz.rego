@@ -63,14 +63,21 @@ tenant_ok if {
 
 tenant_wellformed if regex.match(`^[a-z0-9._-]{1,63}$`, input.tenant)
 
+refusal := first_refusal if not granted
+
 # Refusals come in the order of their checks, so that a caller learns nothing of what it may not see: only who may call
 # the action at all is told about the tenant.
-tenant_refused if {
-	action
-	platform_ok
-	role_sufficient
-	not tenant_ok
-}
+first_refusal := "action_unknown" if not action
+
+else := "platform_only" if not platform_ok
+
+else := "role_insufficient" if not role_sufficient
+
+else := "tenant_missing" if input.tenant == ""
+
+else := "tenant_malformed" if not tenant_wellformed
+
+else := "tenant_foreign"
 
 # METADATA
 # title: No such action
@@ -81,8 +88,7 @@ tenant_refused if {
 # labels:
 #   rule: authz.action_unknown
 violation contains {"rule": "authz.action_unknown", "reason": reason} if {
-	not granted
-	not action
+	refusal == "action_unknown"
 	reason := sprintf("%v is no known action", [input.action])
 }
 
@@ -95,9 +101,7 @@ violation contains {"rule": "authz.action_unknown", "reason": reason} if {
 # labels:
 #   rule: authz.platform_only
 violation contains {"rule": "authz.platform_only", "reason": "only identities of the platform may do this"} if {
-	not granted
-	action
-	not platform_ok
+	refusal == "platform_only"
 }
 
 # METADATA
@@ -109,10 +113,7 @@ violation contains {"rule": "authz.platform_only", "reason": "only identities of
 # labels:
 #   rule: authz.role_insufficient
 violation contains {"rule": "authz.role_insufficient", "reason": reason} if {
-	not granted
-	action
-	platform_ok
-	not role_sufficient
+	refusal == "role_insufficient"
 	reason := sprintf("the identity has the role %s; this needs %s", [concat(", ", input.subject.roles), action.least])
 }
 
@@ -125,9 +126,7 @@ violation contains {"rule": "authz.role_insufficient", "reason": reason} if {
 # labels:
 #   rule: authz.tenant_missing
 violation contains {"rule": "authz.tenant_missing", "reason": "the request names no tenant, and the identity has none"} if {
-	not granted
-	tenant_refused
-	input.tenant == ""
+	refusal == "tenant_missing"
 }
 
 # METADATA
@@ -139,10 +138,7 @@ violation contains {"rule": "authz.tenant_missing", "reason": "the request names
 # labels:
 #   rule: authz.tenant_malformed
 violation contains {"rule": "authz.tenant_malformed", "reason": "the request names what cannot be a tenant"} if {
-	not granted
-	tenant_refused
-	input.tenant != ""
-	not tenant_wellformed
+	refusal == "tenant_malformed"
 }
 
 # METADATA
@@ -154,9 +150,7 @@ violation contains {"rule": "authz.tenant_malformed", "reason": "the request nam
 # labels:
 #   rule: authz.tenant_foreign
 violation contains {"rule": "authz.tenant_foreign", "reason": reason} if {
-	not granted
-	tenant_refused
-	tenant_wellformed
+	refusal == "tenant_foreign"
 	reason := sprintf("the identity belongs to tenant %s and cannot reach tenant %s", [input.subject.tenant, input.tenant])
 }
 
