@@ -8,7 +8,23 @@ import (
 
 // builder makes the value of an input for the evaluator, which is what the evaluator would make of
 // its record, without going through JSON. It counts what it makes.
-type builder struct{ size int }
+type builder struct {
+	size int
+	// terms are made many at a time.
+	terms []ast.Term
+}
+
+const termsAtOnce = 48
+
+func (b *builder) term(v ast.Value) *ast.Term {
+	if len(b.terms) == 0 {
+		b.terms = make([]ast.Term, termsAtOnce)
+	}
+	t := &b.terms[0]
+	b.terms = b.terms[1:]
+	t.Value = v
+	return t
+}
 
 // Names of fields are made once.
 var (
@@ -80,7 +96,7 @@ func (b *builder) text(s string) *ast.Term {
 	if t, ok := usualTexts[s]; ok {
 		return t
 	}
-	return ast.InternedTerm(s)
+	return b.term(ast.String(s))
 }
 
 // usualTexts are texts of most inputs, which are made once.
@@ -99,12 +115,12 @@ func (b *builder) number(n uint64) *ast.Term {
 	if n <= 512 {
 		return ast.InternedTerm(int(n))
 	}
-	return &ast.Term{Value: ast.Number(strconv.FormatUint(n, 10))}
+	return b.term(ast.Number(strconv.FormatUint(n, 10)))
 }
 
 func (b *builder) object(items [][2]*ast.Term) *ast.Term {
 	b.size += 16
-	return &ast.Term{Value: ast.NewObject(items...)}
+	return b.term(ast.NewObject(items...))
 }
 
 func (b *builder) optional(items [][2]*ast.Term, name *ast.Term, s string) [][2]*ast.Term {
@@ -121,7 +137,7 @@ func (b *builder) list(list []string) *ast.Term {
 	for i, s := range list {
 		terms[i] = b.text(s)
 	}
-	return ast.ArrayTerm(terms...)
+	return b.term(ast.NewArray(terms...))
 }
 
 func (b *builder) texts(m map[string]string) *ast.Term {
