@@ -73,9 +73,10 @@ func parseToken(data []byte) (*token, error) {
 	if err := json.Unmarshal(data, &file); err != nil {
 		return nil, malformed("%v", err)
 	}
-	// A plugin is said by whoever wrote the file, and would choose what believes it.
-	for key := range file {
-		if strings.EqualFold(key, "plugin") {
+	// A plugin is said by whoever wrote the file, and would choose what believes it. opa build writes the name of its own
+	// verifier, which no other can have.
+	for _, key := range sortedKeys(file) {
+		if strings.EqualFold(key, "plugin") && (key != "plugin" || string(file[key]) != `"_default"`) {
 			return nil, refuse(CodePlugin, signaturesFile, "the file chooses how it is verified").hint("leave out the field plugin")
 		}
 	}

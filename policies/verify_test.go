@@ -198,6 +198,8 @@ func TestAttacks(t *testing.T) {
 		{"RS256", func(f *forged) { f.private, f.header = rsaPrivate, map[string]any{"alg": "RS256", "kid": rsaKey.ID} }, nil, ""},
 		{"keyid instead of kid", func(f *forged) { f.claims["keyid"] = f.header["kid"]; delete(f.header, "kid") }, nil, ""},
 
+		{"OPA's own verifier by name, as opa build writes it", func(f *forged) { f.extra = map[string]any{"plugin": "_default"} }, nil, ""},
+
 		{"stripped signature", func(f *forged) { f.name = "" }, nil, CodeUnsigned},
 		{"signature under another name", func(f *forged) { f.name = "x.signatures.json" }, nil, CodeFile},
 		{"signature in a folder", func(f *forged) { f.name = "a/.signatures.json" }, nil, CodeFile},
@@ -209,7 +211,7 @@ func TestAttacks(t *testing.T) {
 		{"two tokens", func(f *forged) { f.tokens = 2 }, nil, CodeTokens},
 		{"plugin field", func(f *forged) { f.extra = map[string]any{"plugin": "custom"} }, nil, CodePlugin},
 		{"plugin field in another case", func(f *forged) { f.extra = map[string]any{"Plugin": "custom"} }, nil, CodePlugin},
-		{"default plugin by name", func(f *forged) { f.extra = map[string]any{"plugin": "_default"} }, nil, CodePlugin},
+		{"plugin that is no name", func(f *forged) { f.extra = map[string]any{"plugin": []string{"_default"}} }, nil, CodePlugin},
 		{"unknown field beside the token", func(f *forged) { f.extra = map[string]any{"note": "x"} }, nil, CodeSignatureFile},
 
 		{"algorithm none", func(f *forged) { f.header["alg"], f.private = "none", nil }, nil, CodeAlgorithm},
