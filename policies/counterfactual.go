@@ -121,7 +121,7 @@ func changesOf(in *Input) []Change {
 			switch {
 			case l.Kind == KindBanned:
 				out = append(out, Change{What: "limit", Where: level + "/" + id, Was: KindBanned, Needed: "not banned", apply: func(i *Input) { delete(i.Limits[level], id) }})
-			case need > l.Limit:
+			case need > l.Limit && need >= l.Used: // no limit is above the largest number
 				l.Limit = need
 				out = append(out, Change{
 					What: "limit", Where: level + "/" + id, Was: fmt.Sprint(in.Limits[level][id].Limit), Needed: fmt.Sprint(need),
@@ -132,7 +132,7 @@ func changesOf(in *Input) []Change {
 	}
 	for _, name := range sortedKeys(in.Quotas) {
 		q := in.Quotas[name]
-		if need := q.Used + in.Cost; need > q.Limit {
+		if need := q.Used + in.Cost; need > q.Limit && need >= q.Used {
 			q.Limit = need
 			out = append(out, Change{What: "quota", Where: name, Was: fmt.Sprint(in.Quotas[name].Limit), Needed: fmt.Sprint(need), apply: func(i *Input) { i.Quotas[name] = q }})
 		}
