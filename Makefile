@@ -11,7 +11,7 @@ FUZZTIME  ?= 20s
 # The earliest build whose nodes work in one region with this one.
 EARLIEST  ?= 869db08ed36f218313fc4ba8d562f5a5fe5d1bbf
 
-.PHONY: help build dev test lint generate bench bench-limiter bench-index bench-packages chaos upgrade interop fuzz clean
+.PHONY: help build dev test lint generate bench bench-limiter bench-index bench-packages bench-policies chaos upgrade interop fuzz clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ bench-index: build ## measure the index at ten million documents, and its peers 
 
 bench-packages: build ## measure packages; BENCHFLAGS="-quick" for less
 	$(GO) run ./bench -binary $(BIN) -run 'packages-.*' $(BENCHFLAGS)
+
+bench-policies: build ## measure decisions of policy packs; BENCHFLAGS="-quick" for less
+	$(GO) run ./bench -binary $(BIN) -run 'policies-.*' $(BENCHFLAGS)
 
 chaos: build ## kill and pause the processes of a region for a minute and check the promises
 	$(GO) run ./jepsen -binary $(BIN) $(CHAOSFLAGS)

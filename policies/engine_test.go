@@ -384,6 +384,17 @@ func benchInput() *Input {
 	}
 }
 
+// BenchmarkAuthorize is an allowed decision of the three packs over three levels of limits, which make bench-policies runs.
+func BenchmarkAuthorize(b *testing.B) {
+	set, in := builtInSet(b), benchInput()
+	b.ReportAllocs()
+	for b.Loop() {
+		if d, err := set.Decide(b.Context(), in); err != nil || !d.Allow {
+			b.Fatalf("%+v, %v", d, err)
+		}
+	}
+}
+
 func BenchmarkDecide(b *testing.B) {
 	set := builtInSet(b)
 	denied := benchInput()
