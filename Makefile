@@ -11,7 +11,7 @@ FUZZTIME  ?= 20s
 # The earliest build whose nodes work in one region with this one.
 EARLIEST  ?= 869db08ed36f218313fc4ba8d562f5a5fe5d1bbf
 
-.PHONY: help build dev test lint generate bench bench-limiter bench-index bench-packages chaos upgrade interop fuzz clean
+.PHONY: help build dev test lint generate bench bench-limiter bench-index bench-packages bench-policies chaos upgrade interop fuzz clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -44,16 +44,19 @@ bench-index: build ## measure the index at ten million documents, and its peers 
 bench-packages: build ## measure packages; BENCHFLAGS="-quick" for less
 	$(GO) run ./bench -binary $(BIN) -run 'packages-.*' $(BENCHFLAGS)
 
+bench-policies: build ## measure decisions of policy packs; BENCHFLAGS="-quick" for less
+	$(GO) run ./bench -binary $(BIN) -run 'policies-.*' $(BENCHFLAGS)
+
 chaos: build ## kill and pause the processes of a region for a minute and check the promises
 	$(GO) run ./jepsen -binary $(BIN) $(CHAOSFLAGS)
 
 upgrade: build ## upgrade a region under traffic from the build EARLIEST to this one, node by node
 	./scripts/upgrade.sh $(BIN) $(EARLIEST)
 
-interop: build ## try what works with others: Envoy, an S3 server, cosign and npm's verifier, fetched once; ENVOY, SEAWEEDFS, COSIGN name others
+interop: build ## try what works with others: Envoy, an S3 server, cosign, npm's verifier, opa, fetched once; ENVOY, SEAWEEDFS, COSIGN, OPA name others
 	seaweedfs=$$(./scripts/seaweedfs.sh) && SEAWEEDFS=$$seaweedfs $(GO) test -tags interop -count=1 -timeout 10m -run S3 -v ./internal/objectstore ./index
-	envoy=$$(./scripts/envoy.sh) && cosign=$$(./scripts/cosign.sh) && modules=$$(./scripts/sigstorejs.sh) && \
-		ENVOY=$$envoy COSIGN=$$cosign NODE_PATH=$$modules MAESTRO=$(abspath $(BIN)) $(GO) test -tags interop -count=1 -timeout 10m -v ./interop
+	envoy=$$(./scripts/envoy.sh) && cosign=$$(./scripts/cosign.sh) && modules=$$(./scripts/sigstorejs.sh) && opa=$$(./scripts/opa.sh) && \
+		ENVOY=$$envoy COSIGN=$$cosign OPA=$$opa NODE_PATH=$$modules MAESTRO=$(abspath $(BIN)) $(GO) test -tags interop -count=1 -timeout 10m -v ./interop
 
 fuzz: ## run every fuzz target for FUZZTIME
 	@./scripts/fuzz.sh $(FUZZTIME)

@@ -228,7 +228,11 @@ func (s *server) reachOfKey(ctx context.Context, c *call, r *packagesv1.ReachOfK
 	if f != nil {
 		return nil, f
 	}
-	tenant, f := anyTenant(c.principal, r.GetTenant())
+	named := r.GetTenant()
+	if named == pkgstore.Public {
+		named = "" // whoever has installed what is public
+	}
+	tenant, f := anyTenant(c.principal, named)
 	if f != nil {
 		return nil, f
 	}

@@ -80,6 +80,7 @@ var steps = []step{
 	{name: "packages-verify", run: measurePackagesVerify, long: true},
 	{name: "packages-publish", run: measurePackagesPublish, long: true},
 	{name: "packages-list", run: measurePackagesList, long: true},
+	{name: "policies-decide", run: measurePoliciesDecide, long: true},
 	{name: "index-load", run: measureIndexLoad, long: true},
 	{name: "index-search", run: measureIndexSearch, long: true},
 	{name: "index-kill", run: measureIndexKill, long: true},
@@ -92,7 +93,7 @@ var steps = []step{
 }
 
 func main() {
-	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover, mixed; and, only when named, catchup, catchup-kills, replace, soak and those of make bench-limiter, bench-index and bench-packages")
+	pattern := flag.String("run", "", "only the steps whose whole name matches this regular `expression`: start, idle, commit, read, noop, ingest, disk, search, restart, failover, mixed; and, only when named, catchup, catchup-kills, replace, soak and those of make bench-limiter, bench-index, bench-packages and bench-policies")
 	quick := flag.Bool("quick", false, "50,000 documents and short windows: shows that it works, not how fast it is")
 	documents := flag.Int("documents", 0, "how many documents to ingest; 0 means a million, or 50,000 with -quick; for replace a fifth of that")
 	behind := flag.Int64("behind", 0, "how many `megabytes` a node falls behind in catchup; 0 means 1024, or 64 with -quick")

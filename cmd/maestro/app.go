@@ -92,7 +92,7 @@ Exit status: 0 done or allowed, 1 error, 2 mistake on the command line, 3 denied
 	a.group(root)
 	root.AddCommand(
 		a.devCommand(), a.nodeCommand(), a.certsCommand(), a.clusterCommand(), a.checkCommand(), a.sidecarCommand(), a.limitCommand(), a.indexCommand(),
-		a.ingestCommand(), a.searchCommand(), a.exportCommand(), a.lineageCommand(), a.pkgCommand(), a.tokenCommand(), a.versionCommand(), a.completionCommand(),
+		a.ingestCommand(), a.searchCommand(), a.exportCommand(), a.lineageCommand(), a.pkgCommand(), a.policyCommand(), a.tokenCommand(), a.versionCommand(), a.completionCommand(),
 	)
 	return root
 }
@@ -155,6 +155,8 @@ func (a *app) printError(err error, hint string) {
 	if errors.As(err, &h) {
 		hint = h.hint
 	} else if text := packageHint(err); text != "" {
+		hint = text
+	} else if text := policyHint(err); text != "" {
 		hint = text
 	} else if errors.As(err, &e) && e.Hint != "" {
 		hint = e.Hint

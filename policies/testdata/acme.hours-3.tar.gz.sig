@@ -1,0 +1,1 @@
+MEUCIQD68o6EVE4natXs3wihnPMntslo6Bx7+/gcdhzgBm2IZwIgIbhLAJRUVwovD7cYLmffsCY4q0drud1pWnSm+FeoWfA=
