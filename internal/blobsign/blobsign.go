@@ -30,6 +30,12 @@ type Signature struct {
 	R, S *big.Int
 }
 
+var (
+	// ErrSignature means bytes that are no signature of ECDSA by P-256, and ErrOtherFile a bundle that is for another file.
+	ErrSignature = errors.New("malformed signature")
+	ErrOtherFile = errors.New("the bundle is for another file")
+)
+
 type numbers struct{ R, S *big.Int }
 
 // Parse reads the DER of a signature (RFC 3279), in either of its two forms, s and n-s, which everybody can make of each other.
@@ -37,12 +43,12 @@ func Parse(der []byte, keyID [sha256.Size]byte) (Signature, error) {
 	var v numbers
 	rest, err := asn1.Unmarshal(der, &v)
 	if err != nil || len(rest) > 0 {
-		return Signature{}, errors.New("the signature is not one of ECDSA in DER")
+		return Signature{}, fmt.Errorf("%w: it is not one of ECDSA in DER", ErrSignature)
 	}
 	n := elliptic.P256().Params().N
 	for _, x := range []*big.Int{v.R, v.S} {
 		if x.Sign() <= 0 || x.Cmp(n) >= 0 {
-			return Signature{}, errors.New("the signature's numbers are not those of P-256")
+			return Signature{}, fmt.Errorf("%w: its numbers are not those of P-256", ErrSignature)
 		}
 	}
 	if half := new(big.Int).Rsh(n, 1); v.S.Cmp(half) > 0 {
@@ -82,7 +88,7 @@ func ParseText(text []byte, keyID [sha256.Size]byte) (Signature, error) {
 	text = bytes.TrimSpace(text)
 	der, err := base64.StdEncoding.Strict().DecodeString(string(text))
 	if err != nil || len(text) == 0 || len(text) > MaxSize || bytes.ContainsAny(text, "\r\n") {
-		return Signature{}, errors.New("the signature is not one line of base64")
+		return Signature{}, fmt.Errorf("%w: it is not one line of base64", ErrSignature)
 	}
 	return Parse(der, keyID)
 }
@@ -106,14 +112,17 @@ type bundle struct {
 }
 
 // Bundle is the sigstore bundle of the signature of file.
-func (s Signature) Bundle(file []byte) []byte {
+func (s Signature) Bundle(file []byte) []byte { return WriteBundle(s.DER(), s.KeyID, file) }
+
+// WriteBundle is the sigstore bundle of a signature, in DER, of file.
+func WriteBundle(der []byte, keyID [sha256.Size]byte, file []byte) []byte {
 	var b bundle
 	digest := sha256.Sum256(file)
 	b.MediaType = BundleType
-	b.Material.PublicKey.Hint = base64.StdEncoding.EncodeToString(s.KeyID[:])
+	b.Material.PublicKey.Hint = base64.StdEncoding.EncodeToString(keyID[:])
 	b.Message.Digest.Algorithm = "SHA2_256"
 	b.Message.Digest.Digest = digest[:]
-	b.Message.Signature = s.DER()
+	b.Message.Signature = der
 	out, err := json.Marshal(b)
 	if err != nil {
 		panic("blobsign: a bundle of strings and bytes does not marshal: " + err.Error())
@@ -143,8 +152,10 @@ func ParseBundle(data, file []byte) (Signature, error) {
 		return Signature{}, errors.New("the bundle does not name its key by the SHA-256 of it")
 	}
 	digest := sha256.Sum256(file)
-	if d := b.Message.Digest; d.Algorithm != "SHA2_256" || !bytes.Equal(d.Digest, digest[:]) {
-		return Signature{}, errors.New("the bundle is for another file")
+	if d := b.Message.Digest; d.Algorithm != "SHA2_256" {
+		return Signature{}, errors.New("the bundle has another digest than SHA2_256")
+	} else if !bytes.Equal(d.Digest, digest[:]) {
+		return Signature{}, ErrOtherFile
 	}
 	return Parse(b.Message.Signature, [sha256.Size]byte(id))
 }

@@ -1,5 +1,7 @@
 package mwpkg
 
+import "github.com/maestro-conductor/maestro/internal/blobsign"
+
 // Limits of a package. They hold in every build of the format's version 1: a package that one
 // build accepts is not refused by another for its size.
 const (
@@ -23,7 +25,7 @@ const (
 	// MaxSignatures bounds the signatures of one package.
 	MaxSignatures = 16
 	// MaxBundle bounds a sigstore bundle, and a file of a blob signature, in bytes.
-	MaxBundle = 16 << 10
+	MaxBundle = blobsign.MaxSize
 	// MaxSteps bounds the steps of a workflow, MaxInputs its inputs and its outputs.
 	MaxSteps  = 64
 	MaxInputs = 64

@@ -2,12 +2,11 @@ package mwpkg
 
 import (
 	"bytes"
-	"crypto/elliptic"
-	"encoding/asn1"
 	"encoding/base64"
-	"math/big"
 	"slices"
 	"strings"
+
+	"github.com/maestro-conductor/maestro/internal/blobsign"
 )
 
 const (
@@ -15,30 +14,14 @@ const (
 	bundleSuffix     = ".sigstore.json"
 )
 
-// ecdsaValue is an ECDSA signature in ASN.1 (RFC 3279).
-type ecdsaValue struct{ R, S *big.Int }
-
-// parseValue reads a signature by P-256 in DER. Of its two forms, s and n-s, which everybody can make of each
-// other, it returns the one with the lower s, and whether value is already that, byte for byte.
+// parseValue reads a signature by P-256 in DER. It returns the form with the lower s, and whether value is already
+// that, byte for byte.
 func parseValue(value []byte) (lower []byte, canonical bool, err error) {
-	var v ecdsaValue
-	rest, err := asn1.Unmarshal(value, &v)
-	if err != nil || len(rest) > 0 {
-		return nil, false, refuse(CodeSignatureMalformed, "", "the signature is not one of ECDSA in DER")
-	}
-	n := elliptic.P256().Params().N
-	for _, x := range []*big.Int{v.R, v.S} {
-		if x.Sign() <= 0 || x.Cmp(n) >= 0 {
-			return nil, false, refuse(CodeSignatureMalformed, "", "the signature's numbers are not those of P-256")
-		}
-	}
-	if half := new(big.Int).Rsh(n, 1); v.S.Cmp(half) > 0 {
-		v.S.Sub(n, v.S)
-	}
-	lower, err = asn1.Marshal(v)
+	v, err := blobsign.Parse(value, Digest{})
 	if err != nil {
-		return nil, false, refuse(CodeSignatureMalformed, "", "the signature cannot be written: %v", err)
+		return nil, false, refuse(CodeSignatureMalformed, "", "%v", err)
 	}
+	lower = v.DER()
 	return lower, bytes.Equal(lower, value), nil
 }
 

@@ -60,6 +60,12 @@ func noise(n int) string {
 	return hex.EncodeToString(out)
 }
 
+// ecdsaValue is an ECDSA signature in ASN.1 (RFC 3279).
+type ecdsaValue struct{ R, S *big.Int }
+
+// hint is how bundles name a key.
+func hint(id Digest) string { return base64.StdEncoding.EncodeToString(id[:]) }
+
 func der(t testing.TB, r, s *big.Int) []byte {
 	t.Helper()
 	out, err := asn1.Marshal(ecdsaValue{r, s})
