@@ -127,8 +127,10 @@ var sentinelReasons = map[string]struct {
 	"pkgstore.ErrUpload":            {pkgstore.ErrUpload, reasonUploadUnknown},
 	"pkgstore.ErrFull":              {pkgstore.ErrFull, reasonCatalogFull},
 	"pkgstore.ErrContent":           {pkgstore.ErrContent, reasonContentDamaged},
-	// A key that is missing from a store is for the machine to understand.
-	"raftfsm.ErrNotFound": {raftfsm.ErrNotFound, reasonInternal},
+	// A key that is missing from a store, damage of it, and an interrupted entry are for the machine to understand.
+	"raftfsm.ErrNotFound":    {raftfsm.ErrNotFound, reasonInternal},
+	"raftfsm.ErrCorrupt":     {raftfsm.ErrCorrupt, reasonInternal},
+	"raftfsm.ErrInterrupted": {raftfsm.ErrInterrupted, reasonInternal},
 }
 
 // TestEverySentinelHasAReason fails when a package below adds a sentinel error and nobody has
