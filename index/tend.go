@@ -293,8 +293,13 @@ func (m *Machine) isCold(first uint64) bool {
 	return s != nil && s.cold.Load()
 }
 
+// isStored tells whether a file is a segment of the state, also in the moment before that is noted.
 func (m *Machine) isStored(s segmentSource) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return s.stored
+	if s.stored {
+		return true
+	}
+	_, err := m.rowOf(s.Base())
+	return err == nil
 }

@@ -54,7 +54,7 @@ func TestNodesShareGlobalLimits(t *testing.T) {
 	r.Stop(2) // which gives back what it holds
 	usage, err := r.limiter(0).Usage(ctx, connect.NewRequest(&limiterv1.UsageRequest{Tenant: "acme"}))
 	check(t, err)
-	if l := usage.Msg.Levels[0]; l.Level.LimitId != "large" || l.Used < passed || l.Used > passed+100 {
+	if l := usage.Msg.Levels[0]; l.Level.LimitId != "large" || l.Used < passed || l.Used > passed+250 { // three hold some 290
 		t.Errorf("%v, want %d used and what two nodes hold", l, passed)
 	}
 	r.Start(2)
