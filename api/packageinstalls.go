@@ -89,15 +89,18 @@ func (s *server) listInstalls(ctx context.Context, c *call, r *packagesv1.ListIn
 	if f != nil {
 		return nil, f
 	}
-	limit, after, f := pageOf(r.GetLimit(), r.GetCursor())
-	if f = firstFault(f, withinBytes("name", r.GetName(), pkgstore.NameBytesMax)); f != nil {
+	if f = withinBytes("name", r.GetName(), pkgstore.NameBytesMax); f != nil {
 		return nil, f
 	}
-	all, next, err := catalog.Installs(ctx, pkgstore.InstallQuery{Tenant: tenant, Name: r.GetName()}, after, limit)
+	page, err := s.packagePage(catalog, r.GetLimit(), r.GetCursor(), nil, "installs", tenant, r.GetName())
 	if err != nil {
 		return nil, err
 	}
-	res := &packagesv1.ListInstallsResponse{Next: nextOf(next), Installs: make([]*packagesv1.InstalledPackage, len(all))}
+	all, next, err := catalog.Installs(ctx, pkgstore.InstallQuery{Tenant: tenant, Name: r.GetName()}, page.after, page.limit)
+	if err != nil {
+		return nil, err
+	}
+	res := &packagesv1.ListInstallsResponse{Next: page.next(next), Installs: make([]*packagesv1.InstalledPackage, len(all))}
 	for i := range all {
 		res.Installs[i] = installMessage(&all[i])
 	}
@@ -240,15 +243,15 @@ func (s *server) reachOfKey(ctx context.Context, c *call, r *packagesv1.ReachOfK
 	if f != nil {
 		return nil, f
 	}
-	limit, after, f := pageOf(r.GetLimit(), r.GetCursor())
-	if f != nil {
-		return nil, f
-	}
-	all, next, err := catalog.Reach(ctx, namespaces, id, tenant, after, limit)
+	page, err := s.packagePage(catalog, r.GetLimit(), r.GetCursor(), namespaces, "reach", tenant, id.String())
 	if err != nil {
 		return nil, err
 	}
-	res := &packagesv1.ReachOfKeyResponse{Next: nextOf(next)}
+	all, next, err := catalog.Reach(ctx, namespaces, id, tenant, page.after, page.limit)
+	if err != nil {
+		return nil, err
+	}
+	res := &packagesv1.ReachOfKeyResponse{Next: page.next(next)}
 	for i := range all {
 		res.Packages = append(res.Packages, &packagesv1.SignedPackage{Package: packageMessage(&all[i].Package), Usable: all[i].Usable, Tenants: all[i].Tenants})
 	}

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
 	"strings"
@@ -37,6 +36,8 @@ type Packages interface {
 	Keys(ctx context.Context, namespaces []string) ([]pkgstore.Key, error)
 	RevokeKey(ctx context.Context, namespace string, id pkgstore.Digest, kind pkgstore.Revocation, reason string) (pkgstore.Key, error)
 	Reach(ctx context.Context, namespaces []string, key pkgstore.Digest, tenant, after string, limit int) ([]pkgstore.Reach, string, error)
+	// CursorKey authenticates the cursors of its lists; false while this node does not know it.
+	CursorKey() ([]byte, bool)
 }
 
 func (s *server) packages() (Packages, error) {
@@ -161,24 +162,6 @@ func (s *server) audit(what string, c *call, attrs ...any) {
 	s.log.Info("audit: "+what, append(attrs, "principal", c.principal.ID)...)
 }
 
-// pageOf reads the bounds of a page and its cursor, which is the key behind which it begins. It opens nothing:
-// the namespaces of the caller bound what is listed.
-func pageOf(limit uint32, cursor string) (int, string, *fault) {
-	if limit > pkgstore.PageMax {
-		return 0, "", refuse(reasonFieldMalformed, "limit: %d is more than the %d of a page", limit, pkgstore.PageMax)
-	}
-	after, err := base64.RawURLEncoding.DecodeString(cursor)
-	if err != nil || len(after) > pkgstore.KeyBytesMax {
-		return 0, "", refuse(reasonCursorMalformed, "")
-	}
-	if limit == 0 {
-		limit = DefaultPage
-	}
-	return int(limit), string(after), nil
-}
-
-func nextOf(next string) string { return base64.RawURLEncoding.EncodeToString([]byte(next)) }
-
 func (s *server) listPackages(ctx context.Context, c *call, r *packagesv1.ListPackagesRequest) (*packagesv1.ListPackagesResponse, error) {
 	catalog, err := s.packages()
 	if err != nil {
@@ -188,8 +171,7 @@ func (s *server) listPackages(ctx context.Context, c *call, r *packagesv1.ListPa
 	if f != nil {
 		return nil, f
 	}
-	limit, after, f := pageOf(r.GetLimit(), r.GetCursor())
-	if f = firstFault(f, withinBytes("q", r.GetQ(), pkgstore.TextBytesMax), withinBytes("capability", r.GetCapability(), pkgstore.CapabilityBytesMax),
+	if f = firstFault(withinBytes("q", r.GetQ(), pkgstore.TextBytesMax), withinBytes("capability", r.GetCapability(), pkgstore.CapabilityBytesMax),
 		withinBytes("name", r.GetName(), pkgstore.NameBytesMax)); f != nil {
 		return nil, f
 	}
@@ -201,11 +183,15 @@ func (s *server) listPackages(ctx context.Context, c *call, r *packagesv1.ListPa
 		}
 		filter.Signer = &signer
 	}
-	all, next, err := catalog.List(ctx, namespaces, filter, after, limit)
+	page, err := s.packagePage(catalog, r.GetLimit(), r.GetCursor(), namespaces, "packages", r.GetQ(), r.GetCapability(), r.GetName(), r.GetSigner())
 	if err != nil {
 		return nil, err
 	}
-	res := &packagesv1.ListPackagesResponse{Next: nextOf(next), Packages: make([]*packagesv1.Package, len(all))}
+	all, next, err := catalog.List(ctx, namespaces, filter, page.after, page.limit)
+	if err != nil {
+		return nil, err
+	}
+	res := &packagesv1.ListPackagesResponse{Next: page.next(next), Packages: make([]*packagesv1.Package, len(all))}
 	for i := range all {
 		res.Packages[i] = packageMessage(&all[i])
 	}

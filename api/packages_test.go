@@ -178,3 +178,37 @@ func TestEveryCodeOfPackagesHasAReason(t *testing.T) {
 		})
 	}
 }
+
+// A cursor is good for the list that gave it, and for no other list, view or filter.
+func TestCursorsOfPackages(t *testing.T) {
+	e := newEnv(t, nil)
+	acme := secretOf("acme", RoleAdmin)
+	status, body := 0, ""
+	get := func(secret, path string) (int, string) {
+		t.Helper()
+		res, b := e.send(t, secret, "GET", path, "", nil)
+		return res.StatusCode, string(b)
+	}
+	if status, body = get(acme, "/api/packages?q=flow"); status != http.StatusOK {
+		t.Fatalf("status %d: %s", status, body)
+	}
+	_, next, _ := strings.Cut(body, `"next":"`)
+	next, _, _ = strings.Cut(next, `"`)
+	altered := next[:len(next)-4] + "AAAA"
+	for _, c := range []struct {
+		secret, path string
+		want         int
+	}{
+		{acme, "/api/packages?q=flow&cursor=" + next, http.StatusOK},
+		{acme, "/api/packages?q=flow&limit=3&cursor=" + next, http.StatusOK},
+		{acme, "/api/packages?q=flow&cursor=" + altered, http.StatusBadRequest},
+		{acme, "/api/packages?cursor=" + next, http.StatusBadRequest},
+		{acme, "/api/packages?q=flow&name=flow&cursor=" + next, http.StatusBadRequest},
+		{acme, "/api/package-installs?cursor=" + next, http.StatusBadRequest},
+		{secretOf("globex", RoleAdmin), "/api/packages?q=flow&cursor=" + next, http.StatusBadRequest},
+	} {
+		if status, body := get(c.secret, c.path); status != c.want || status != http.StatusOK && !strings.Contains(body, "cursor_malformed") {
+			t.Errorf("%s: status %d, want %d: %s", c.path, status, c.want, body)
+		}
+	}
+}

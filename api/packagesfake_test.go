@@ -64,6 +64,8 @@ func (f *fakeCatalog) List(_ context.Context, namespaces []string, filter pkgsto
 	return nil, "", f.err
 }
 
+func (f *fakeCatalog) CursorKey() ([]byte, bool) { return []byte("of the region"), true }
+
 func (f *fakeCatalog) Get(_ context.Context, namespaces []string, _ pkgstore.ID) (pkgstore.Package, pkgstore.Keys, error) {
 	p, err := f.find(namespaces)
 	return p, pkgstore.Keys{{Namespace: "acme", ID: pkgstore.Digest{3}}: {Namespace: "acme", ID: pkgstore.Digest{3}, Publisher: "*"}}, err

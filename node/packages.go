@@ -32,7 +32,7 @@ const (
 func (n *Node) newCatalog(run *running) (*pkgstore.Service, *receipts) {
 	r := newReceipts(n.services, n.cfg.Region, n.log, n.registry)
 	return pkgstore.NewService(pkgstore.Options{
-		Store: run.meta, Receipts: r, Pacer: n.pacer, Clock: n.clock.Now, BytesMax: n.cfg.Packages.BytesMax, Metrics: n.registry,
+		Store: run.meta, Receipts: r, Pacer: n.pacer, Clock: n.clock.Now, CursorKey: run.meta.CursorKey, BytesMax: n.cfg.Packages.BytesMax, Metrics: n.registry,
 	}), r
 }
 

@@ -29,6 +29,8 @@ type Options struct {
 	Pacer    Pacer
 	// Clock is the node's wall clock. It only tells early what the store decides by the region's time.
 	Clock func() time.Time
+	// CursorKey is the region's secret that authenticates cursors; false while this node does not know it.
+	CursorKey func() ([]byte, bool)
 	// BytesMax bounds the archives of the catalog.
 	BytesMax uint64
 	Metrics  prometheus.Registerer
@@ -41,6 +43,7 @@ type Service struct {
 	receipts Receipts
 	pacer    Pacer
 	clock    func() time.Time
+	cursors  func() ([]byte, bool)
 	bytesMax uint64
 	metrics  *metrics
 	opens    chan struct{}
@@ -49,13 +52,16 @@ type Service struct {
 // NewService makes a service.
 func NewService(o Options) *Service {
 	return &Service{
-		store: o.Store, receipts: o.Receipts, pacer: o.Pacer, clock: o.Clock, bytesMax: o.BytesMax,
+		store: o.Store, receipts: o.Receipts, pacer: o.Pacer, clock: o.Clock, cursors: o.CursorKey, bytesMax: o.BytesMax,
 		metrics: newMetrics(o.Metrics), opens: make(chan struct{}, opensMax),
 	}
 }
 
 // Namespaces are where a tenant's packages are looked for, its own first; Public has its own alone.
 func Namespaces(tenant string) []string { return namespacesOf(tenant) }
+
+// CursorKey authenticates the cursors of lists, which callers make; false while this node does not know it.
+func (s *Service) CursorKey() ([]byte, bool) { return s.cursors() }
 
 // Get finds a package and what its signatures are worth now.
 func (s *Service) Get(ctx context.Context, namespaces []string, id ID) (Package, Keys, error) {

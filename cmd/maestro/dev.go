@@ -15,6 +15,9 @@ import (
 	"github.com/maestro-conductor/maestro/internal/devregion"
 )
 
+// sampleTemplate is the one that a newcomer is shown.
+const sampleTemplate = "maestro/slo-error-budget"
+
 func (a *app) devCommand() *cobra.Command {
 	o := devregion.Options{}
 	var regions []string
@@ -22,8 +25,9 @@ func (a *app) devCommand() *cobra.Command {
 		Use:   "dev",
 		Short: "Run a whole region of real node processes on this machine",
 		Long: `Run a region of three (or one, or five) real nodes on loopback, with certificates, an admin token and sample content of the
-tenant demo. Everything is kept in --dir; a second start goes on with it. Nodes that die are started again.
-Ctrl-C stops all of it.
+tenant demo. Once it is ready, the packages that come with Maestro are published in its catalog for all tenants, signed by a
+development key that is made in --dir and has no password. Everything is kept in --dir; a second start goes on with it. Nodes
+that die are started again. Ctrl-C stops all of it.
 
 The CLI context is written, so that other maestro commands talk to this region. For scripts, a line that
 starts with "ready" is printed once, and DIR/dev.json says what runs where.`,
@@ -37,7 +41,7 @@ starts with "ready" is printed once, and DIR/dev.json says what runs where.`,
 	f.IntVar(&o.Nodes, "nodes", 0, "how many nodes start the region: 1, 3 or 5 (default: as many as it has, or 3)")
 	f.IntVar(&o.PortBase, "port-base", 7400, "first port; 0 picks free ports and keeps them")
 	f.StringVar(&o.EnvoyMapping, "envoy-mapping", "", "file of what Envoy's descriptors mean; see docs/envoy.md (default: Envoy is not served)")
-	f.BoolVar(&o.NoSeed, "no-seed", false, "no sample content")
+	f.BoolVar(&o.NoSeed, "no-seed", false, "no sample content and no templates")
 	cmd.RunE = a.action(func(ctx context.Context, _ []string) error {
 		began := time.Now()
 		if len(regions) != 1 {
@@ -71,9 +75,31 @@ func (a *app) runDev(ctx context.Context, o devregion.Options, began time.Time) 
 	}
 	a.printWelcome(region, o)
 	fmt.Fprintf(a.stdout, "ready in %.1f s\n", time.Since(began).Seconds())
+	offered := make(chan struct{})
+	go func() {
+		defer close(offered)
+		if !o.NoSeed {
+			a.offerTemplates(ctx, region, o.Report)
+		}
+	}()
 	<-ctx.Done()
 	fmt.Fprintln(a.stderr, "stopping ...")
+	<-offered
 	return region.Stop()
+}
+
+// offerTemplates publishes the templates and says so. The region does without them: what fails is told, and tried
+// again at the next start.
+func (a *app) offerTemplates(ctx context.Context, region *devregion.Region, report func(string)) {
+	count, err := region.PublishTemplates(ctx)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		report(fmt.Sprintf("templates: not all are in the catalog, %d are: %v", count, err))
+	default:
+		report(fmt.Sprintf("templates: %d packages, signed by the development key %s; see maestro pkg list, and try maestro pkg install %s --tenant %s",
+			count, devregion.TemplatesPublicKey(region.State().ConfigDir), sampleTemplate, devregion.SampleTenant))
+	}
 }
 
 // adoptContext makes the region the one that other commands talk to. A context that points

@@ -75,6 +75,7 @@ func TestDevRegion(t *testing.T) {
 	if out, errs, status := maestro(t, "", "limit", "get", "demo-exports", "-o", "yaml"); status != statusDone || !strings.Contains(out, "rate: 6/m") {
 		t.Errorf("limit get: %d %s %s", status, out, errs)
 	}
+	checkTemplates(t, dir)
 	checkLimits(t)
 	checkLineage(t)
 	checkMode(t)

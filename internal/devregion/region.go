@@ -5,6 +5,7 @@
 //	DIR/context.yaml     the CLI context of the region
 //	DIR/admin.token      the platform administrator's token
 //	DIR/certs            the CA, the nodes' and the administrator's certificates
+//	DIR/templates.key    the development key that signs the templates, without a password; templates.pub beside it
 //	DIR/NODE/            node.yaml, log, data
 //	DIR/lock             held while a supervisor runs
 //

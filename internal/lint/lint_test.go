@@ -40,7 +40,7 @@ var rooms = map[string][]string{
 var guests = map[string][]string{
 	"internal/backup":          {"api", "raftfsm"},
 	"internal/client":          {"api", "index"},
-	"internal/devregion":       {"api", "limiter", "index", "node"},
+	"internal/devregion":       {"api", "limiter", "index", "node", "pkgstore"},
 	"internal/pkgtest":         {"pkgstore"},
 	"internal/ratelimitheader": {"limiter"},
 	"limiter/client":           {"api"},

@@ -66,7 +66,7 @@ func newShop(t testing.TB) *shop {
 func (s *shop) open() {
 	s.Service = pkgstore.NewService(pkgstore.Options{
 		Store: s.region.service(), Receipts: s.receipts, Pacer: freePace{}, Clock: func() time.Time { return s.region.meta.Wall },
-		BytesMax: 1 << 30, Metrics: prometheus.NewRegistry(),
+		CursorKey: s.region.service().CursorKey, BytesMax: 1 << 30, Metrics: prometheus.NewRegistry(),
 	})
 }
 

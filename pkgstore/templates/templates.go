@@ -42,15 +42,24 @@ func All() []Template {
 	return all
 }
 
-// Packages builds all templates and signs each with signer: the same content, and so the same digest, in every build.
+// Build makes the package of a template, without signatures: the same content, and so the same digest, in every build.
+func (t *Template) Build() (*mwpkg.Package, error) {
+	p, err := mwpkg.Build(t.Files)
+	if err != nil {
+		return nil, fmt.Errorf("template %s: %w", t.Name, err)
+	}
+	return p, nil
+}
+
+// Packages builds all templates and signs each with signer.
 func Packages(signer signature.Signer) ([]*mwpkg.Package, error) {
 	var out []*mwpkg.Package
 	for _, t := range All() {
-		p, err := mwpkg.Build(t.Files)
-		if err == nil {
-			p, err = p.Sign(signer)
-		}
+		p, err := t.Build()
 		if err != nil {
+			return nil, err
+		}
+		if p, err = p.Sign(signer); err != nil {
 			return nil, fmt.Errorf("template %s: %w", t.Name, err)
 		}
 		out = append(out, p)
