@@ -12,7 +12,9 @@ import (
 const BundleType = blobsign.BundleType
 
 // writeBundle is the one bundle of a signature of sums.
-func writeBundle(sums []byte, s Signature) []byte { return blobsign.WriteBundle(s.Value, s.KeyID, sums) }
+func writeBundle(sums []byte, s Signature) []byte {
+	return blobsign.WriteBundle(s.Value, s.KeyID, sums)
+}
 
 // ParseBundle reads a sigstore bundle of sums, as cosign sign-blob --bundle writes it for a key.
 func ParseBundle(data, sums []byte) (Signature, error) {
