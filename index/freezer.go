@@ -11,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"log/slog"
+	"math"
 	"strings"
 	"time"
 
@@ -74,7 +75,7 @@ func (m *Machine) freezeAll(ctx context.Context, f *Freezer, wall func() time.Ti
 	if _, err := f.Propose(ctx, retentionHeader(retentionMark)); err != nil {
 		return err
 	}
-	for ctx.Err() == nil {
+	for last := uint64(math.MaxUint64); ctx.Err() == nil; {
 		s, row, err := m.nextToFreeze(f)
 		if err != nil {
 			return err
@@ -82,6 +83,10 @@ func (m *Machine) freezeAll(ctx context.Context, f *Freezer, wall func() time.Ti
 		if s == nil {
 			break
 		}
+		if s.Base() == last {
+			return errors.Join(fmt.Errorf("index: the log has refused the cold segment of the documents from %d on; it is tried again later", last), s.release())
+		}
+		last = s.Base()
 		err = m.freezeOne(ctx, f, s, row)
 		if err = errors.Join(err, s.release()); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/maestro-conductor/maestro/index/internal/segment"
+	"github.com/maestro-conductor/maestro/internal/objectstore"
 	"github.com/maestro-conductor/maestro/internal/wire"
 	"github.com/maestro-conductor/maestro/raftfsm"
 )
@@ -135,7 +136,7 @@ func decodeSegmentRow(b []byte) (segmentRow, error) {
 	if b[0] == segmentRowCold {
 		rest := wire.NewReader(b[22:])
 		r.object, r.kept = rest.String(objectNameMax), rest.String(keptMax)
-		if rest.Done() != nil || r.object == "" || r.size == 0 {
+		if rest.Done() != nil || objectstore.CheckName(r.object) != nil || r.size == 0 {
 			return segmentRow{}, errors.New("index: the row of a cold segment is damaged")
 		}
 		if _, err := r.runs(); err != nil {

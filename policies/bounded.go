@@ -3,6 +3,7 @@ package policies
 import (
 	"errors"
 	"regexp"
+	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
@@ -13,6 +14,8 @@ const (
 	maxText = 4 << 10
 	// maxDigits bounds the digits of a number that a pack multiplies.
 	maxDigits = 64
+	// maxParts bounds the parts of a text that a pack splits.
+	maxParts = 256
 	// boundedPrefix names the bounded functions; no function of OPA's begins so.
 	boundedPrefix = "maestro_bounded"
 )
@@ -24,6 +27,7 @@ var bounded = map[string]func([]*ast.Term) error{
 	"sprintf": boundSprintf,
 	"concat":  boundText,
 	"mul":     boundDigits,
+	"split":   boundParts,
 }
 
 // boundedBuiltins are the functions by the names that replaced calls have.
@@ -65,6 +69,7 @@ func replaceBounded(m *ast.Module) {
 var (
 	errTextTooLarge   = errors.New("a text would have more than 4096 bytes")
 	errDigits         = errors.New("a number would have more than 64 digits")
+	errParts          = errors.New("a text would be split into more than 256 parts")
 	errFormat         = errors.New("only %s, %d, %v, %q and %% may stand in a format")
 	errFormatArgument = errors.New("only strings, numbers and booleans can be formatted")
 )
@@ -131,6 +136,15 @@ func delimiters(args []*ast.Term) int {
 		return len(delimiter) * v.Len()
 	}
 	return 0
+}
+
+func boundParts(args []*ast.Term) error {
+	text, isText := args[0].Value.(ast.String)
+	delimiter, ok := args[1].Value.(ast.String)
+	if isText && ok && strings.Count(string(text), string(delimiter)) >= maxParts {
+		return errParts
+	}
+	return nil
 }
 
 func boundDigits(args []*ast.Term) error {

@@ -434,3 +434,46 @@ func BenchmarkDecide(b *testing.B) {
 		}
 	})
 }
+
+// TestSplitIsBounded: a text that is split again for each of its parts would take a gigabyte within the bound of steps.
+func TestSplitIsBounded(t *testing.T) {
+	source := func(text string) *Source {
+		s, err := newSource([]File{
+			{".manifest", []byte(`{"revision": "1", "roots": ["mc/bomb"], "rego_version": 1}`)},
+			{"bomb.rego", []byte(`# METADATA
+# title: Bomb
+# description: A bomb.
+package mc.bomb
+
+# METADATA
+# title: Rule
+# description: It splits.
+# custom:
+#   severity: low
+#   remediation: Do not.
+# labels:
+#   rule: bomb.split
+violation contains {"rule": "bomb.split", "reason": "split"} if {
+	parts := split(input.key, "")
+	again := [split(input.key, "") | some _ in parts]
+	count(again) == ` + text + `
+}
+`)},
+		})
+		must(t, s, err)
+		return s
+	}
+	for text, c := range map[string]struct {
+		key     string
+		refused bool
+	}{"200": {strings.Repeat("x", 200), false}, "60000": {strings.Repeat("x", 60_000), true}} {
+		pack, err := Compile(source(text))
+		must(t, pack, err)
+		set, err := NewSet(pack)
+		must(t, set, err)
+		d, err := set.Decide(context.Background(), &Input{Action: "x", Key: c.key})
+		if (err != nil) != c.refused || !c.refused && d.Allow {
+			t.Errorf("%s parts: %+v, %v", text, d, err)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"math"
 	"path"
 	"strconv"
 	"strings"
@@ -86,6 +87,28 @@ func Compile(s *Source) (*Pack, error) {
 	return p, nil
 }
 
+// oddNumber finds a number that no float64 comes near, which the evaluator cannot hold.
+func oddNumber(v any) (string, bool) {
+	switch v := v.(type) {
+	case json.Number:
+		f, err := v.Float64()
+		return v.String(), err != nil || math.IsInf(f, 0) || len(v) > maxDigits
+	case map[string]any:
+		for _, inner := range v { // any of them will do
+			if n, ok := oddNumber(inner); ok {
+				return n, true
+			}
+		}
+	case []any:
+		for _, inner := range v {
+			if n, ok := oddNumber(inner); ok {
+				return n, true
+			}
+		}
+	}
+	return "", false
+}
+
 func parseRevision(text string) (uint64, error) {
 	if text == "" {
 		return 0, nil
@@ -151,6 +174,9 @@ func (s *Source) data() (map[string]any, error) {
 		dec.UseNumber()
 		if err := dec.Decode(&out); err != nil || out == nil {
 			return nil, refuse(CodeData, f.Path, "the data are no JSON object: %v", err)
+		}
+		if n, ok := oddNumber(out); ok {
+			return nil, refuse(CodeData, f.Path, "the number %s has too many digits or too large an exponent", quoted(n))
 		}
 	}
 	level := out

@@ -415,6 +415,7 @@ func TestWhatDoesNotCompile(t *testing.T) {
 		"rules outside of the root": {[]File{{"a.rego", []byte("package mc.authz\n\nallow := true\n")}}, CodeModule},
 		"rules in a longer name":    {[]File{{"a.rego", []byte("package mc.limitsx\n\nallow := true\n")}}, CodeModule},
 		"data outside of the root":  {[]File{{"data.json", []byte(`{"mc": {"authz": {}}}`)}, builtLimits(t, 1).Files[1]}, CodeData},
+		"a number without bounds":   {[]File{{"data.json", []byte(`{"mc": {"limits": {"n": [1e50000000]}}}`)}, builtLimits(t, 1).Files[1]}, CodeData},
 		"data over a rule":          {[]File{{"data.json", []byte(`{"mc": {"limits": {"violation": []}}}`)}, builtLimits(t, 1).Files[1]}, CodeModule},
 		"no rules":                  {nil, CodeModule},
 	} {

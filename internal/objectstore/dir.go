@@ -36,6 +36,9 @@ func (d *Dir) failed(op, name string, err error) error {
 
 // Put implements Store.
 func (d *Dir) Put(ctx context.Context, name string, r io.ReaderAt, size int64) (err error) {
+	if err := CheckName(name); err != nil {
+		return err
+	}
 	if _, err := os.Stat(d.path); err != nil {
 		return d.failed("put", name, err)
 	}
@@ -83,6 +86,9 @@ func (d *Dir) syncFolders(path string) error {
 
 // ReadAt implements Store.
 func (d *Dir) ReadAt(_ context.Context, name string, b []byte, at int64) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
 	f, err := os.Open(d.file(name))
 	if err != nil {
 		return d.failed("read", name, err)
@@ -100,6 +106,9 @@ func (d *Dir) ReadAt(_ context.Context, name string, b []byte, at int64) error {
 
 // Delete implements Store.
 func (d *Dir) Delete(_ context.Context, name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
 	if err := os.Remove(d.file(name)); err != nil {
 		if err = d.failed("delete", name, err); !errors.Is(err, ErrNotFound) {
 			return err

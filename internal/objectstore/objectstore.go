@@ -8,7 +8,9 @@ package objectstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -19,8 +21,26 @@ var (
 	ErrUnavailable = errors.New("objectstore: the store cannot be read")
 )
 
+// ErrName means a name that no object can have.
+var ErrName = errors.New("objectstore: malformed name")
+
+// CheckName returns ErrName for what is not the name of an object: above all names that lead out of a folder.
+func CheckName(name string) error {
+	for part := range strings.SplitSeq(name, "/") {
+		ok := part != "" && part != "." && part != ".." && !strings.HasPrefix(part, tempPrefix)
+		for i := range len(part) {
+			c := part[i]
+			ok = ok && ('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '.' || c == '_' || c == '-')
+		}
+		if !ok {
+			return fmt.Errorf("%w %q", ErrName, name)
+		}
+	}
+	return nil
+}
+
 // Store keeps objects. It is safe for concurrent use. Names are parts of letters, digits, '.', '_' and '-' with '/'
-// between them. Errors are ErrNotFound or ErrUnavailable, wrapped with the operation and name.
+// between them. Errors are ErrNotFound, ErrUnavailable or ErrName, wrapped with the operation and name.
 type Store interface {
 	// Put stores size bytes of r. The object is there whole or not at all, and durable, when it returns.
 	Put(ctx context.Context, name string, r io.ReaderAt, size int64) error

@@ -1,6 +1,7 @@
 package objectstore_test
 
 import (
+	"context"
 	"os"
 	"testing"
 
@@ -39,4 +40,19 @@ func TestCache(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// No name leads out of the folder.
+func TestNames(t *testing.T) {
+	s := objectstore.NewDir(t.TempDir())
+	for name, ok := range map[string]bool{
+		"region/index-0/0000-ab.segment": true, "a": true, "..": false, "a/../../b": false, "/a": false, "a//b": false, "a/": false, "": false, ".": false, "a b": false, "a\\b": false,
+	} {
+		if err := objectstore.CheckName(name); (err == nil) != ok {
+			t.Errorf("%q: %v", name, err)
+		}
+		if err := s.Delete(context.Background(), name); (err == nil) != ok {
+			t.Errorf("delete %q: %v", name, err)
+		}
+	}
 }

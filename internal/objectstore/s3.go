@@ -66,6 +66,9 @@ func (s *S3) failed(op, name string, err error) error {
 
 // Put implements Store.
 func (s *S3) Put(ctx context.Context, name string, r io.ReaderAt, size int64) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
 	_, err := s.client.PutObject(ctx, s.conf.Bucket, s.key(name), io.NewSectionReader(r, 0, size), size,
 		minio.PutObjectOptions{ContentType: "application/octet-stream"})
 	if err != nil {
@@ -76,6 +79,9 @@ func (s *S3) Put(ctx context.Context, name string, r io.ReaderAt, size int64) er
 
 // ReadAt implements Store.
 func (s *S3) ReadAt(ctx context.Context, name string, b []byte, at int64) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
 	if len(b) == 0 {
 		return nil
 	}
@@ -99,6 +105,9 @@ func (s *S3) ReadAt(ctx context.Context, name string, b []byte, at int64) error 
 
 // Delete implements Store.
 func (s *S3) Delete(ctx context.Context, name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
 	err := s.client.RemoveObject(ctx, s.conf.Bucket, s.key(name), minio.RemoveObjectOptions{})
 	if err == nil {
 		return nil

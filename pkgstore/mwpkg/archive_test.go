@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
@@ -273,6 +274,23 @@ func dirtyPadding(tar []byte) []byte {
 	}
 	out[block+size] = 1
 	return out
+}
+
+// Sums that are millions of empty lines are refused by their size alone.
+func TestSumsAreBounded(t *testing.T) {
+	noise := make([]byte, 330<<10) // so that the ratio is within its bound
+	rand.NewChaCha8([32]byte{}).Read(noise)
+	data := zip(t, writeTar([]File{{"a", noise}, {SumsPath, bytes.Repeat([]byte("\n"), 31<<20)}}))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := Open(data)
+	runtime.ReadMemStats(&after)
+	if !isCode(err, CodeSums) {
+		t.Errorf("%v, want %s", err, CodeSums)
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > 160<<20 {
+		t.Errorf("%d bytes were allocated", n)
+	}
 }
 
 // Archives that unpack to much are refused before they take memory or time.

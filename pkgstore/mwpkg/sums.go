@@ -23,12 +23,18 @@ func writeSums(files []File) []byte {
 	return out.Bytes()
 }
 
+// maxSums bounds SHA256SUMS: a line for each of the most files with the longest paths.
+const maxSums = MaxFiles * (64 + 2 + MaxPath + 1)
+
 var sumsLine = regexp.MustCompile(`^[0-9a-f]{64}  [!-~]+$`)
 
 // checkSums refuses a SHA256SUMS that is not the one of files, and says why.
 func checkSums(sums []byte, files []File) error {
 	if bytes.Equal(sums, writeSums(files)) {
 		return nil
+	}
+	if len(sums) > maxSums {
+		return refuse(CodeSums, SumsPath, "the file has %d bytes; at most %d are read", len(sums), maxSums)
 	}
 	text, ok := strings.CutSuffix(string(sums), "\n")
 	if !ok {

@@ -10,7 +10,7 @@ platform := "*"
 # tenant, by its name, which needs no other rule.
 granted if {
 	input.tenant == input.subject.tenant
-	input.tenant != "*"
+	not input.tenant in {"", "*"}
 	row := data.mc.authz.actions[input.action]
 	not row.platform
 	some role in input.subject.roles
@@ -41,16 +41,18 @@ tenant_ok if action.tenant == "none"
 
 tenant_ok if {
 	input.tenant == input.subject.tenant
-	input.tenant != platform
+	not input.tenant in {"", platform}
 }
 
 tenant_ok if {
 	input.tenant == ""
 	not of_platform
+	input.subject.tenant != ""
 }
 
 tenant_ok if {
 	input.tenant == ""
+	of_platform
 	action.tenant == "any"
 }
 

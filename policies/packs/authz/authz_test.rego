@@ -74,3 +74,5 @@ test_quota if {
 	rules(object.union(request, {"quotas": {"runs": {"limit": 5, "used": 5}}})) == {"authz.quota_full"}
 	rules(object.union(request, {"cost": 6, "quotas": {"runs": {"limit": 5, "used": 0, "retryAfterMs": 10}}})) == {"authz.quota_full"}
 }
+
+test_identity_without_a_tenant if rules(by("", ["admin"], check, "")) == {"authz.tenant_missing"}

@@ -44,10 +44,21 @@ violation contains {"rule": "packages.unsigned", "reason": reason} if {
 # labels:
 #   rule: packages.signers_too_few
 violation contains {"rule": "packages.signers_too_few", "reason": reason} if {
-	got := count(input.package.signers)
-	got > 0
+	count(input.package.signers) > 0
+	got := count(counted)
 	got < input.tenantPolicy.minSigners
-	reason := sprintf("%s has %d signatures that hold; the tenant wants %d", [input.package.name, got, input.tenantPolicy.minSigners])
+	reason := sprintf("%s has %d signatures that count; the tenant wants %d", [input.package.name, got, input.tenantPolicy.minSigners])
+}
+
+# Keys that the tenant accepts, each once. A tenant without a list accepts all that are trusted.
+counted contains signer if {
+	some signer in input.package.signers
+	not input.tenantPolicy.signers
+}
+
+counted contains signer if {
+	some signer in input.package.signers
+	signer in input.tenantPolicy.signers
 }
 
 # METADATA

@@ -23,6 +23,14 @@ test_unsigned if {
 
 test_too_few if rules(asks("package.install", good, {"minSigners": 2})) == {"packages.signers_too_few"}
 
+test_signers_count_once_and_when_accepted if {
+	twice := object.union(good, {"signers": ["k1", "k1"]})
+	rules(asks("package.install", twice, {"minSigners": 2})) == {"packages.signers_too_few"}
+	two := object.union(good, {"signers": ["k1", "k2"]})
+	rules(asks("package.install", two, {"minSigners": 2, "signers": ["k1"]})) == {"packages.signers_too_few"}
+	rules(asks("package.install", two, {"minSigners": 2, "signers": ["k1", "k2"]})) == set()
+}
+
 test_signers if {
 	rules(asks("package.install", good, {"signers": ["k2"]})) == {"packages.signer_not_accepted"}
 	rules(asks("package.install", good, {"signers": ["k2", "k1"]})) == set()
