@@ -13,10 +13,11 @@ import (
 // systemFolders hold programs and their libraries; they are visible, read-only, where they exist.
 var systemFolders = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store"}
 
-// systemFiles are the parts of /etc that programs need; no others are visible.
+// systemFiles are the parts of /etc that programs need; no others are visible. Of certificates
+// these are the trusted ones alone: private keys lie beside them.
 var systemFiles = []string{
 	"/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime",
-	"/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/services", "/etc/protocols", "/etc/gai.conf",
+	"/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/pki/tls/certs", "/etc/pki/ca-trust", "/etc/ca-certificates", "/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/services", "/etc/protocols", "/etc/gai.conf",
 }
 
 var devices = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}
@@ -104,11 +105,8 @@ func bind(host, at string, writable bool) error {
 
 // specials are /proc, of this namespace's processes alone, and a small /dev.
 func specials(root string) error {
-	if err := os.Mkdir(root+"/proc", 0o755); err != nil {
+	if err := processes(root + "/proc"); err != nil {
 		return err
-	}
-	if err := unix.Mount("proc", root+"/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-		return fmt.Errorf("mount /proc: %w", err)
 	}
 	for _, d := range devices {
 		if err := bind(d, root+d, true); err != nil {
@@ -120,6 +118,37 @@ func specials(root string) error {
 	} {
 		if err := os.Symlink(target, root+name); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// processes mounts a proc without the kernel's settings: those check the user alone, so that
+// root's program, also without capabilities, could write to them.
+func processes(proc string) error {
+	if err := os.Mkdir(proc, 0o755); err != nil {
+		return err
+	}
+	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
+	if err := unix.Mount("proc", proc, "proc", flags, "subset=pid,hidepid=ptraceable"); err != nil {
+		return fmt.Errorf("mount a /proc that shows processes alone: %w; it needs Linux 5.8 and a /proc of this machine that nothing is mounted over", err)
+	}
+	if err := processesAlone(proc); err != nil {
+		return err
+	}
+	// In a user namespace of its own the program could mount a whole proc, but the kernel permits that
+	// only where a proc is visible that nothing covers.
+	if err := unix.Mount("sandbox", proc+"/1/fdinfo", "tmpfs", flags|unix.MS_RDONLY, "mode=0555"); err != nil {
+		return fmt.Errorf("forbid further mounts of /proc: %w", err)
+	}
+	return nil
+}
+
+// processesAlone fails where a kernel, or what stands in for one, has mounted a whole proc all the same.
+func processesAlone(proc string) error {
+	for _, name := range []string{"/sys", "/sysrq-trigger"} {
+		if _, err := os.Lstat(proc + name); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("the new /proc shows %s although it was asked for processes alone (%v); it needs Linux 5.8", name, err)
 		}
 	}
 	return nil

@@ -1,6 +1,6 @@
 // Package sandbox runs one program apart from the machine it runs on: its own root with the
 // system's programs read-only and only the folders that the caller binds, no network, its own
-// process table, and limits of memory and files. When the program ends, or its time does,
+// process table and nothing else in /proc, and limits of memory and files. When the program ends, or its time does,
 // everything that it started ends too.
 //
 // Two levels. Full uses Linux namespaces of users, mounts, processes, network and IPC, without

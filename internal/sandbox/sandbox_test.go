@@ -172,12 +172,12 @@ func TestNetwork(t *testing.T) {
 	defer l.Close()
 	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 	m := &machine{t: t, isolation: Full, work: t.TempDir()}
-	// The sockets of a network namespace can be read from its /proc.
-	if out, _ := m.sh(`cat /proc/net/tcp; ls /sys 2>&1; grep -c : /proc/net/dev`); strings.Contains(out, hexPort(port)) || !strings.HasSuffix(out, "\n1\n") {
+	// The sockets of a network namespace can be read from /proc.
+	if out, _ := m.sh(`cat /proc/self/net/tcp; ls /sys 2>&1; grep -c : /proc/self/net/dev`); strings.Contains(out, hexPort(port)) || !strings.HasSuffix(out, "\n1\n") {
 		t.Errorf("without the network:\n%s", out)
 	}
 	m.network = true
-	if out, _ := m.sh(`cat /proc/net/tcp`); !strings.Contains(out, hexPort(port)) {
+	if out, _ := m.sh(`cat /proc/self/net/tcp`); !strings.Contains(out, hexPort(port)) {
 		t.Errorf("with the network:\n%s", out)
 	}
 }

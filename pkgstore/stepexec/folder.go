@@ -161,26 +161,29 @@ func (f *folder) watch(ctx context.Context, end context.CancelCauseFunc) {
 	}
 }
 
-// tooLarge adds up the files that steps have made. What vanishes or cannot be read meanwhile
-// does not count.
+// tooLarge adds up the files that steps have made. What vanishes meanwhile does not count; what a
+// step hides by closing a folder counts as too large.
 func (f *folder) tooLarge() bool {
 	var size int64
 	entries := 0
+	hidden := false
 	for _, name := range []string{workFolder, tmpFolder, artifactsFolder, outputsFolder} {
 		_ = fs.WalkDir(f.root.FS(), name, func(_ string, d fs.DirEntry, err error) error {
-			if entries++; entries > MaxEntries || size > MaxFolder {
+			var info fs.FileInfo
+			if err == nil {
+				info, err = d.Info()
+			}
+			hidden = hidden || errors.Is(err, fs.ErrPermission)
+			if entries++; hidden || entries > MaxEntries || size > MaxFolder {
 				return fs.SkipAll
 			}
-			if err != nil {
-				return nil
-			}
-			if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
+			if err == nil && info.Mode().IsRegular() {
 				size += info.Size()
 			}
 			return nil
 		})
 	}
-	return entries > MaxEntries || size > MaxFolder
+	return hidden || entries > MaxEntries || size > MaxFolder
 }
 
 // collect lists the artifacts, and copies them into the folder to, unless that is empty.

@@ -1,13 +1,16 @@
 package stepexec
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/maestro-conductor/maestro/internal/sandbox"
@@ -37,7 +40,6 @@ func TestHostileSteps(t *testing.T) {
 		"outputs that are none":    {`echo nothing >"$MAESTRO_OUTPUT"`, "failed s=failed(outputs_invalid)"},
 		"output of another type":   {`echo x=many >"$MAESTRO_OUTPUT"`, "failed s=succeeded"},
 		"killed":                   {`kill -KILL $$`, "failed s=failed(signal)"},
-		"closed folders":           {`mkdir -p "$MAESTRO_WORK/a/b"; chmod 0 "$MAESTRO_WORK/a"`, "succeeded s=succeeded"},
 		"leaves processes running": {`(setsid sleep 1000 &); (sleep 1000 &)`, "succeeded s=succeeded"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -56,6 +58,73 @@ func TestHostileSteps(t *testing.T) {
 	}
 }
 
+// What is in a folder that its step has closed cannot be counted, unless by root.
+func TestClosedFolders(t *testing.T) {
+	want := "failed s=failed(folder_too_large)"
+	if os.Getuid() == 0 {
+		want = "succeeded s=succeeded"
+		asNobody(t)
+	}
+	for _, mode := range []string{"0", "400", "100"} {
+		eachLevel(t, func(t *testing.T, o Options) {
+			script := `mkdir -p "$MAESTRO_WORK/a/b"; echo x >"$MAESTRO_WORK/a/x"; chmod ` + mode + ` "$MAESTRO_WORK/a"`
+			expect(t, mustRun(t, source{steps: step("s", script)}, o), want)
+		})
+	}
+}
+
+// asNobody runs the calling test again as a user without rights.
+func asNobody(t *testing.T) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		return
+	}
+	// The path of the binary is for root alone; the link is not.
+	cmd := exec.Command("/proc/self/exe", "-test.run", "^"+t.Name()+"$", "-test.v")
+	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), "TMPDIR=/tmp")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Errorf("as nobody: %v\n%s", err, out)
+	}
+}
+
+// A log that ends within a secret, wherever, does not end with a part of it.
+func TestAFullLogHoldsNoPartOfASecret(t *testing.T) {
+	const secret = "correct horse/battery+staple"
+	for _, secrets := range [][]string{{secret}, {secret, "r"}, {"first line\n" + secret + "\nlast"}} {
+		m := newMasker(secrets)
+		whole := secrets[0]
+		for shown := range len(whole) {
+			log := &boundedLog{full: func() {}}
+			_, _ = log.Write([]byte(strings.Repeat(".", MaxLog-shown) + whole))
+			got := log.masked(m)
+			if end := strings.TrimLeft(got, "."); end != "" || len(got) < MaxLog-8*len(whole) {
+				t.Errorf("%d bytes of %q: the log of %d bytes ends with %q", shown, whole, len(got), end)
+			}
+		}
+	}
+	// One that is not full keeps its end.
+	log := &boundedLog{full: func() {}}
+	_, _ = log.Write([]byte("a " + secret + " z"))
+	if got := log.masked(newMasker([]string{secret})); got != "a *** z" {
+		t.Errorf("got %q", got)
+	}
+	eachLevel(t, func(t *testing.T, o Options) {
+		s := source{
+			inputs: "  p: {type: secretRef, required: true}", example: "inputs: {p: n}\nsecrets: {p: invented-one}\n", capabilities: "  secrets: [p]",
+			steps: step("s", `head -c `+strconv.Itoa(MaxLog-9)+` /dev/zero | tr '\0' .; printf %s "$P"; exec sleep 1000`, `env: {P: "${inputs.p}"}`),
+		}
+		o.Inputs = map[string]any{"p": "n"}
+		o.Secret = func(context.Context, string, string) (string, error) { return secret, nil }
+		r := mustRun(t, s, o)
+		expect(t, r, "failed s=failed(log_too_large)")
+		if end := strings.TrimLeft(logOf(t, r, "s"), "."); end != "" {
+			t.Errorf("the log ends with %q", end)
+		}
+	})
+}
+
 // The network is there for a step that declares it when the caller grants it, and else is not.
 func TestNetworkIsDeclaredAndGranted(t *testing.T) {
 	if err := sandbox.Probe(t.Context()); err != nil {
@@ -67,7 +136,7 @@ func TestNetworkIsDeclaredAndGranted(t *testing.T) {
 	}
 	defer l.Close()
 	// The interfaces of a network namespace: the new one has lo alone, which is down.
-	const look = `grep -c : /proc/net/dev; cat /proc/net/tcp | wc -l`
+	const look = `grep -c : /proc/self/net/dev; cat /proc/self/net/tcp | wc -l`
 	s := source{
 		capabilities: `  network: {egress: ["*:443"]}`,
 		steps:        step("declares", look, `egress: ["*:443"]`) + step("asks", look),

@@ -79,7 +79,7 @@ type run struct {
 	manifest  *mwpkg.Manifest
 	inputs    map[string]any
 	secrets   map[string]string // by input
-	mask      *strings.Replacer
+	mask      *masker
 	memory    uint64
 	isolation sandbox.Isolation
 	folder    *folder
@@ -142,7 +142,7 @@ func (r *run) resolveSecrets(ctx context.Context) error {
 		}
 		r.secrets[name] = value
 	}
-	r.mask = masker(slices.Collect(maps.Values(r.secrets)))
+	r.mask = newMasker(slices.Collect(maps.Values(r.secrets)))
 	return nil
 }
 

@@ -21,7 +21,7 @@ import (
 var (
 	errTimeout = errors.New("its time was over")
 	errLog     = fmt.Errorf("it wrote more than %d bytes to its standard streams; long texts belong into a file in MAESTRO_WORK", MaxLog)
-	errFolder  = fmt.Errorf("the files of the run took more than %d bytes, or were more than %d", MaxFolder, MaxEntries)
+	errFolder  = fmt.Errorf("the files of the run took more than %d bytes, or were more than %d, or could not be counted: a folder of them must stay readable", MaxFolder, MaxEntries)
 )
 
 // step runs one step, again after failures as its retry says. ctx ends with the run.
@@ -104,7 +104,7 @@ func (r *run) attempt(ctx context.Context, step *mwpkg.Step, values mwpkg.Values
 	cause := context.Cause(ctx)
 	end(nil)
 	<-measured
-	a.Log = r.mask.Replace(log.String())
+	a.Log = log.masked(r.mask)
 	a.ExitCode, a.Leftovers = result.ExitCode, result.Leftovers
 	if err != nil {
 		a.ExitCode = -1
@@ -201,15 +201,26 @@ func (l *boundedLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (l *boundedLog) String() string {
+// masked is the text without secrets. The end of a full log may be the first part of one, which
+// no mask knows: as much as that can be is dropped.
+func (l *boundedLog) masked(m *masker) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return strings.ToValidUTF8(l.text.String(), "\uFFFD")
+	text := m.Replace(l.text.String())
+	if l.text.Len() == MaxLog {
+		text = text[:max(0, len(text)-m.part)]
+	}
+	return strings.ToValidUTF8(text, "\uFFFD")
 }
 
 // masker replaces secrets, and the forms that programs commonly give them: the lines of one with
 // several, percent-encoding, base64.
-func masker(secrets []string) *strings.Replacer {
+type masker struct {
+	*strings.Replacer
+	part int // bytes that what is left of an incomplete form takes at most, when the rest is masked
+}
+
+func newMasker(secrets []string) *masker {
 	var forms []string
 	for _, s := range secrets {
 		forms = append(forms, s, url.QueryEscape(s), url.PathEscape(s), base64.StdEncoding.EncodeToString([]byte(s)), base64.URLEncoding.EncodeToString([]byte(s)))
@@ -224,8 +235,19 @@ func masker(secrets []string) *strings.Replacer {
 	// Longer ones first, so that none hides behind a part of itself.
 	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) })
 	var words []string
+	m := &masker{}
 	for _, f := range slices.Compact(forms) {
-		words = append(words, f, "***")
+		words = append(words, f, mask)
 	}
-	return strings.NewReplacer(words...)
+	if len(forms) > 0 {
+		m.part = len(forms[0]) - 1
+		if shortest := len(forms[len(forms)-1]); shortest < len(mask) {
+			m.part *= len(mask) // a mask is longer than what it stands for
+		}
+	}
+	m.Replacer = strings.NewReplacer(words...)
+	return m
 }
+
+// mask stands for a secret.
+const mask = "***"
