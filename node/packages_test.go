@@ -142,6 +142,9 @@ func TestPackagesInARegion(t *testing.T) {
 	lone := others[0]
 	r.Stop(others[1])
 	r.await("the lone node to know that it is cut off", func() bool {
+		// A call that was let in before waits for a leader, as long as it may.
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
 		_, err := r.packages(lone).Load(ctx, connect.NewRequest(&packagesv1.LoadRequest{Tenant: "acme", Name: "small"}))
 		return reasonOf(err) == "meta_stale"
 	})
