@@ -52,6 +52,9 @@ func catalogCommand(b []byte) (func(*catalogTx) (catalogResult, error), error) {
 	case opChunk:
 		c := readChunk(r)
 		run = func(x *catalogTx) (catalogResult, error) { return x.putChunk(c) }
+	case opMend:
+		c := readChunk(r)
+		run = func(x *catalogTx) (catalogResult, error) { return x.mendChunk(c) }
 	case opDrop:
 		c := readDrop(r)
 		run = func(x *catalogTx) (catalogResult, error) { return x.dropUpload(c) }
