@@ -98,23 +98,14 @@ func decodeCount(row []byte) (uint64, error) {
 	return n, nil
 }
 
+func encodeCount(n uint64) []byte { return binary.AppendUvarint([]byte{rowVersion}, n) }
+
 // addBytes counts bytes of blobs that come or go.
 func (x *catalogTx) addBytes(namespace string, by int64) error {
-	for _, key := range [][]byte{{spaceBytes}, append([]byte{spaceBytes}, namespace...)} {
-		n, _, err := getRow(x.tx, key, decodeCount)
-		if err != nil {
-			return err
-		}
-		if n += uint64(by); n == 0 {
-			err = x.tx.Delete(key)
-		} else {
-			err = x.tx.Set(key, binary.AppendUvarint([]byte{rowVersion}, n))
-		}
-		if err != nil {
-			return fmt.Errorf("meta: bytes of %s: %w", namespace, err)
-		}
+	if err := x.addCount([]byte{spaceBytes}, by); err != nil {
+		return err
 	}
-	return nil
+	return x.addCount(append([]byte{spaceBytes}, namespace...), by)
 }
 
 // uploads visits the rows of uploads until f says stop.
