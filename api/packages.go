@@ -83,7 +83,17 @@ func packageID(text string) (pkgstore.ID, *fault) {
 	if d, err := mwpkg.ParseDigest(text); err == nil {
 		return pkgstore.ID{Digest: &d}, nil
 	}
-	name, version, _ := strings.Cut(text, "@")
+	name, version, versioned := strings.Cut(text, "@")
+	if f := firstFault(withinBytes("id: the name", name, pkgstore.NameBytesMax), withinBytes("id: the version", version, pkgstore.VersionBytesMax)); f != nil {
+		return pkgstore.ID{}, f
+	}
+	err := mwpkg.CheckName(name)
+	if err == nil && versioned {
+		err = mwpkg.CheckVersion(version)
+	}
+	if err != nil {
+		return pkgstore.ID{}, refuse(reasonFieldMalformed, "id: %q is no digest of a package, NAME@VERSION, or NAME: %v", shorten(text), err)
+	}
 	return pkgstore.ID{Name: name, Version: version}, nil
 }
 

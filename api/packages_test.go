@@ -140,6 +140,30 @@ func TestRefusedPackages(t *testing.T) {
 	}
 }
 
+// An id that no package can have is the caller's fault, and is not looked for.
+func TestMalformedIDsOfPackages(t *testing.T) {
+	for id, want := range map[string]*reason{
+		"":                             reasonFieldMalformed,
+		strings.Repeat("a", 129):       reasonFieldTooLong,
+		"a@" + strings.Repeat("1", 65): reasonFieldTooLong,
+		strings.Repeat("a", 300):       reasonFieldMalformed,
+		"a b":                          reasonFieldMalformed,
+		"@1.0.0":                       reasonFieldMalformed,
+		"a@":                           reasonFieldMalformed,
+		"a@1.0.0@2":                    reasonFieldMalformed,
+		"a\x00@1.0.0":                  reasonFieldMalformed,
+	} {
+		if _, f := packageID(id); f == nil || f.reason != want {
+			t.Errorf("%q: %+v, want %v", id, f, want)
+		}
+	}
+	for _, id := range []string{"flow", "acme/flow@0.1.0-rc.1", strings.Repeat("ab", 32)} {
+		if _, f := packageID(id); f != nil {
+			t.Errorf("%q: %v", id, f)
+		}
+	}
+}
+
 // TestEveryCodeOfPackagesHasAReason fails when the format gets a code and nobody has decided what callers see.
 func TestEveryCodeOfPackagesHasAReason(t *testing.T) {
 	have := map[mwpkg.Code]bool{}

@@ -17,6 +17,10 @@ const (
 	InstallsMax = 100_000
 	// KeysMax bounds the trust keys of a region, revoked ones included, which stay.
 	KeysMax = 1000
+	// PackagesOfOneMax, InstallsOfOneMax and KeysOfOneMax bound those of a tenant.
+	PackagesOfOneMax = PackagesMax / 10
+	InstallsOfOneMax = 1000
+	KeysOfOneMax     = 64
 	// SignaturesMax bounds the signatures of one package version.
 	SignaturesMax = mwpkg.MaxSignatures
 	// HistoryMax is how many earlier versions of an install a rollback can reach.

@@ -9,18 +9,14 @@ import (
 	"github.com/maestro-conductor/maestro/pkgstore/mwpkg"
 )
 
-const (
-	// installTries is how often an install starts over because another change of it got in between.
-	installTries = 4
-	// dependenciesMax bounds the packages that one install brings along.
-	dependenciesMax = 32
-)
+// installTries is how often an install starts over because another change of it got in between.
+const installTries = 4
 
 // InstallRequest asks to make a package one that a tenant uses, instead of the version that it has.
 type InstallRequest struct {
 	Tenant, By string
 	ID         ID
-	// Accept takes capabilities that the installed version does not have. A first install takes all.
+	// Accept takes capabilities that the installed version does not have, of what it brings along, too. A first install takes all.
 	Accept bool
 	// Downgrade and Locked are those of InstallChange.
 	Downgrade, Locked bool
@@ -39,9 +35,10 @@ type Installed struct {
 	Changed bool
 	// Before is the version that was installed before; empty when none was.
 	Before string
-	// Added and Removed are the capabilities in which it differs from the version before; all of it without one.
+	// Added and Removed are the capabilities in which it, with Dependencies, differs from the version before; all
+	// of them without one.
 	Added, Removed []string
-	// Dependencies were installed with it.
+	// Dependencies were installed with it, or would be.
 	Dependencies []string
 }
 
@@ -75,32 +72,39 @@ func (s *Service) install(ctx context.Context, r InstallRequest) (Installed, err
 	}
 }
 
-// installOnce installs a package that was verified over what is installed now.
+// installOnce installs a package that was verified over what is installed now, with what it depends on. Over an
+// installed version, the capabilities of all of it have to be there before, or be accepted.
 func (s *Service) installOnce(ctx context.Context, r InstallRequest, p Package, opened *mwpkg.Package) (Installed, error) {
 	out := Installed{Package: p}
 	now, err := s.installed(ctx, r.Tenant, p.Name)
-	switch {
-	case errors.Is(err, ErrNotInstalled) && !r.Upgrade:
-		out.Added = CapabilitiesOf(opened.Manifest)
-	case err != nil:
+	if err != nil && (r.Upgrade || !errors.Is(err, ErrNotInstalled)) {
 		return out, err
-	default:
+	}
+	var had []string
+	if err == nil {
 		out.Install, out.Before = now, now.Version
 		before, err := s.content(ctx, now)
 		if err != nil {
 			return out, err
 		}
-		out.Added, out.Removed = difference(CapabilitiesOf(opened.Manifest), CapabilitiesOf(before.Manifest))
-		if len(out.Added) > 0 && !r.Accept && !r.DryRun {
-			return out, refuse(ErrCapabilities, "%s newly asks for %s", p.ID(), strings.Join(out.Added, ", "))
-		}
+		had = CapabilitiesOf(before.Manifest)
 	}
-	if r.DryRun {
-		return out, nil
-	}
-	if out.Dependencies, err = s.installDependencies(ctx, r, opened.Manifest, 0); err != nil {
+	all, err := s.collect(ctx, r, &p, opened.Manifest)
+	if err != nil {
 		return out, err
 	}
+	out.Added, out.Removed = difference(all.capabilities, had)
+	switch {
+	case r.DryRun:
+		out.Dependencies = all.ids()
+		return out, nil
+	case len(out.Added) > 0 && out.Before != "" && !r.Accept:
+		return out, refuse(ErrCapabilities, "%s, with what it brings along, newly asks for %s", p.ID(), strings.Join(out.Added, ", "))
+	}
+	if err := all.install(ctx); err != nil {
+		return out, err
+	}
+	out.Dependencies = all.ids()
 	expect := now.Digest
 	out.Install, out.Changed, err = s.store.Install(ctx, InstallChange{
 		Tenant: r.Tenant, Name: p.Name, By: r.By, Ref: p.ref(), Expect: &expect, Downgrade: r.Downgrade, Locked: r.Locked,
@@ -111,50 +115,6 @@ func (s *Service) installOnce(ctx context.Context, r InstallRequest, p Package, 
 // ref pins a package.
 func (p *Package) ref() Ref {
 	return Ref{Version: p.Version, Namespace: p.Namespace, Digest: p.Digest}
-}
-
-// installDependencies installs what a manifest depends on and the tenant does not have. Dependencies are named
-// by their content, so there are no cycles.
-func (s *Service) installDependencies(ctx context.Context, r InstallRequest, m *mwpkg.Manifest, depth int) (installed []string, err error) {
-	for _, d := range m.Dependencies {
-		id := d.Name + "@" + d.Version
-		digest, err := mwpkg.ParseDigest(d.Digest)
-		if err != nil {
-			return installed, err
-		}
-		now, err := s.installed(ctx, r.Tenant, d.Name)
-		switch {
-		case err == nil && now.Digest == digest:
-			continue
-		case err == nil:
-			return installed, refuse(ErrDependency, "%s needs %s, and %s@%s is installed; install that version first, or remove it", m.Ref(), id, d.Name, now.Version)
-		case !errors.Is(err, ErrNotInstalled):
-			return installed, err
-		case depth >= dependenciesMax || len(installed) >= dependenciesMax:
-			return installed, refuse(ErrDependency, "%s brings along more than %d packages", m.Ref(), dependenciesMax)
-		}
-		p, keys, err := s.store.Resolve(ctx, namespacesOf(r.Tenant), ID{Digest: &digest})
-		if errors.Is(err, ErrUnknown) {
-			return installed, refuse(ErrDependency, "%s needs %s with the content %s, which is not in the catalog", m.Ref(), id, digest)
-		}
-		if err != nil {
-			return installed, err
-		}
-		opened, err := s.verify(ctx, StageInstall, r.Tenant, r.By, &p, keys)
-		if err != nil {
-			return installed, err
-		}
-		below, err := s.installDependencies(ctx, r, opened.Manifest, depth+1)
-		if installed = append(installed, below...); err != nil {
-			return installed, err
-		}
-		none := Digest{}
-		if _, _, err := s.store.Install(ctx, InstallChange{Tenant: r.Tenant, Name: p.Name, By: r.By, Ref: p.ref(), Expect: &none, Locked: true}); err != nil {
-			return installed, err
-		}
-		installed = append(installed, p.ID())
-	}
-	return installed, nil
 }
 
 // installed is what a tenant uses under a name, or ErrNotInstalled.

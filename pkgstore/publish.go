@@ -1,6 +1,7 @@
 package pkgstore
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -22,21 +23,53 @@ func (s *Service) Publish(ctx context.Context, namespace, by string, archive []b
 	return s.storeArchive(ctx, u, p, archive)
 }
 
-// storeArchive stores an archive that was verified, and publishes the package.
+// storeArchive stores an archive that was verified, and publishes the package. What is there of it may be
+// somebody else's, who only said that it has this SHA-256: it is compared, and what differs is put right. That
+// goes for a published archive that is damaged, too.
 func (s *Service) storeArchive(ctx context.Context, u Upload, p Package, archive []byte) (Package, Published, error) {
 	at, err := s.BeginUpload(ctx, u)
 	if err != nil {
 		return Package{}, 0, err
 	}
-	if err := s.send(ctx, u, &at, archive); err != nil {
+	wrong, err := s.wrongChunks(ctx, u, at, archive)
+	if err != nil {
+		return Package{}, 0, err
+	}
+	if err := s.send(ctx, u, at, archive, wrong); err != nil {
 		return Package{}, 0, err
 	}
 	return s.finish(ctx, u, at, p)
 }
 
-// send stores the chunks that are missing, at the pace of ingest.
-func (s *Service) send(ctx context.Context, u Upload, at *Progress, archive []byte) error {
-	left := len(archive) - min(len(archive), int(at.Next)*ChunkBytes)
+// wrongChunks are the chunks that are missing, or are not those of the archive, in order.
+func (s *Service) wrongChunks(ctx context.Context, u Upload, at Progress, archive []byte) (wrong []uint32, err error) {
+	for i := range u.Chunks() {
+		if i < at.Next {
+			stored, err := s.store.UploadedChunk(ctx, u, i)
+			if err != nil {
+				return nil, err
+			}
+			if bytes.Equal(stored, chunkOf(archive, i)) {
+				continue
+			}
+		}
+		wrong = append(wrong, i)
+	}
+	return wrong, nil
+}
+
+func chunkOf(archive []byte, i uint32) []byte {
+	rest := archive[int(i)*ChunkBytes:]
+	return rest[:min(len(rest), ChunkBytes)]
+}
+
+// send stores chunks in the place of what is there, at the pace of ingest. Nobody can put others in their place
+// within this generation of the upload, and only this one is published.
+func (s *Service) send(ctx context.Context, u Upload, at Progress, archive []byte, chunks []uint32) error {
+	left := 0
+	for _, i := range chunks {
+		left += len(chunkOf(archive, i))
+	}
 	if left == 0 {
 		return nil
 	}
@@ -44,18 +77,15 @@ func (s *Service) send(ctx context.Context, u Upload, at *Progress, archive []by
 		return err
 	}
 	defer func() { s.pacer.Leave(left) }()
-	for at.Next < u.Chunks() {
-		chunk := archive[int(at.Next)*ChunkBytes:]
-		chunk = chunk[:min(len(chunk), ChunkBytes)]
+	for _, i := range chunks {
+		chunk := chunkOf(archive, i)
 		if err := s.pacer.Wait(ctx, len(chunk)); err != nil {
 			return err
 		}
 		left -= len(chunk)
-		p, err := s.store.PutChunk(ctx, u, at.Generation, at.Next, chunk)
-		if err != nil {
+		if _, err := s.store.MendChunk(ctx, u, at.Generation, i, chunk); err != nil {
 			return err
 		}
-		at.Next = p.Next
 	}
 	return nil
 }
@@ -114,7 +144,7 @@ func (s *Service) PublishUpload(ctx context.Context, u Upload, by string) (Packa
 	if at.Next != u.Chunks() {
 		return Package{}, 0, refuse(ErrUpload, "%d of %d chunks have arrived; send the others first", at.Next, u.Chunks())
 	}
-	archive, release, err := s.archive(ctx, u)
+	archive, release, err := s.archive(ctx, u, s.store.UploadedChunk)
 	if err != nil {
 		return Package{}, 0, err
 	}

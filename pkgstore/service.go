@@ -110,8 +110,8 @@ func (p *Package) upload() Upload {
 	return Upload{Namespace: p.Namespace, Archive: p.Archive, Size: p.Size}
 }
 
-// archive reads an archive whole. release must be called when it is done with.
-func (s *Service) archive(ctx context.Context, u Upload) (data []byte, release func(), err error) {
+// archive reads an archive whole by one of the store's reads. release must be called when it is done with.
+func (s *Service) archive(ctx context.Context, u Upload, read func(context.Context, Upload, uint32) ([]byte, error)) (data []byte, release func(), err error) {
 	select {
 	case s.opens <- struct{}{}:
 	case <-ctx.Done():
@@ -120,7 +120,7 @@ func (s *Service) archive(ctx context.Context, u Upload) (data []byte, release f
 	release = func() { <-s.opens }
 	data = make([]byte, 0, u.Size)
 	for i := range u.Chunks() {
-		chunk, err := s.store.Chunk(ctx, u, i)
+		chunk, err := read(ctx, u, i)
 		if err != nil {
 			release()
 			return nil, nil, err
@@ -133,7 +133,7 @@ func (s *Service) archive(ctx context.Context, u Upload) (data []byte, release f
 // open reads and opens a package that the catalog has, and makes sure that it is what was published.
 // Signatures are another matter.
 func (s *Service) open(ctx context.Context, p *Package) (*mwpkg.Package, error) {
-	data, release, err := s.archive(ctx, p.upload())
+	data, release, err := s.archive(ctx, p.upload(), s.store.Chunk)
 	if err != nil {
 		return nil, err
 	}

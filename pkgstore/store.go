@@ -11,10 +11,16 @@ type Store interface {
 	BeginUpload(ctx context.Context, u Upload, mostBytes uint64) (Progress, error)
 	// PutChunk stores the next chunk.
 	PutChunk(ctx context.Context, u Upload, generation uint64, chunk uint32, data []byte) (Progress, error)
+	// MendChunk stores a chunk, the next or an earlier one, in the place of what is there, published or not. Only
+	// who has seen the whole archive and its SHA-256 may call it.
+	MendChunk(ctx context.Context, u Upload, generation uint64, chunk uint32, data []byte) (Progress, error)
 	// DropUpload forgets an upload, unless it was published.
 	DropUpload(ctx context.Context, u Upload, generation uint64) error
-	// Chunk reads a part of an archive, published or not.
+	// Chunk reads a part of an archive, as this node's replica has it: who reads it compares SHA-256 with a record.
 	Chunk(ctx context.Context, u Upload, chunk uint32) ([]byte, error)
+	// UploadedChunk reads a part of an archive as it is now, linearizable: of an upload that was dropped and begun
+	// anew, a replica may still have the former bytes.
+	UploadedChunk(ctx context.Context, u Upload, chunk uint32) ([]byte, error)
 	// Publish makes p, which has one signature, of an upload.
 	Publish(ctx context.Context, p Package, generation uint64) (Package, Published, error)
 	Yank(ctx context.Context, namespace, name, version string, y Yank) (Package, error)

@@ -98,23 +98,14 @@ func decodeCount(row []byte) (uint64, error) {
 	return n, nil
 }
 
+func encodeCount(n uint64) []byte { return binary.AppendUvarint([]byte{rowVersion}, n) }
+
 // addBytes counts bytes of blobs that come or go.
 func (x *catalogTx) addBytes(namespace string, by int64) error {
-	for _, key := range [][]byte{{spaceBytes}, append([]byte{spaceBytes}, namespace...)} {
-		n, _, err := getRow(x.tx, key, decodeCount)
-		if err != nil {
-			return err
-		}
-		if n += uint64(by); n == 0 {
-			err = x.tx.Delete(key)
-		} else {
-			err = x.tx.Set(key, binary.AppendUvarint([]byte{rowVersion}, n))
-		}
-		if err != nil {
-			return fmt.Errorf("meta: bytes of %s: %w", namespace, err)
-		}
+	if err := x.addCount([]byte{spaceBytes}, by); err != nil {
+		return err
 	}
-	return nil
+	return x.addCount(append([]byte{spaceBytes}, namespace...), by)
 }
 
 // uploads visits the rows of uploads until f says stop.
@@ -225,8 +216,7 @@ func (b *blob) arrived() catalogResult {
 // putChunk takes the next chunk of an upload. One that is there is not looked at again: the archive's
 // SHA-256 is compared before it is published.
 func (x *catalogTx) putChunk(c chunkCommand) (catalogResult, error) {
-	id := blobIDOf(c.namespace, c.archive)
-	b, space, err := x.findBlob(id)
+	b, space, err := x.findBlob(blobIDOf(c.namespace, c.archive))
 	switch {
 	case err != nil:
 		return catalogResult{}, err
@@ -241,15 +231,38 @@ func (x *catalogTx) putChunk(c chunkCommand) (catalogResult, error) {
 		r.next = b.next
 		return r, nil
 	}
+	return x.setChunk(b, space, c)
+}
+
+// mendChunk stores a chunk in the place of what is there. The node that asks has the whole archive and has
+// compared its SHA-256; who sends chunk by chunk cannot ask for it.
+func (x *catalogTx) mendChunk(c chunkCommand) (catalogResult, error) {
+	b, space, err := x.findBlob(blobIDOf(c.namespace, c.archive))
+	switch {
+	case err != nil:
+		return catalogResult{}, err
+	case space == 0 || b.generation != c.generation || c.chunk > b.next:
+		return x.refuse(catalogUpload, "the upload is not known any more; begin it again"), nil
+	}
+	return x.setChunk(b, space, c)
+}
+
+// setChunk stores the next chunk, or an earlier one again.
+func (x *catalogTx) setChunk(b blob, space byte, c chunkCommand) (catalogResult, error) {
+	if c.chunk >= chunksOf(b.size) {
+		return x.refuse(catalogUpload, "the archive has %d chunks, and no chunk %d", chunksOf(b.size), c.chunk), nil
+	}
 	want := min(pkgstore.ChunkBytes, b.size-uint64(c.chunk)*pkgstore.ChunkBytes)
-	if b.complete() || uint64(len(c.data)) != want {
+	if uint64(len(c.data)) != want {
 		return x.refuse(catalogUpload, "chunk %d has %d bytes and must have %d", c.chunk, len(c.data), want), nil
 	}
-	if err := x.tx.Set(chunkKey(id, c.chunk), c.data); err != nil {
+	if err := x.tx.Set(chunkKey(b.id(), c.chunk), c.data); err != nil {
 		return catalogResult{}, fmt.Errorf("meta: chunk of %s: %w", c.archive, err)
 	}
-	b.next, b.touched = b.next+1, x.time
-	return b.arrived(), x.setBlob(spaceUpload, b)
+	if space == spaceUpload {
+		b.next, b.touched = max(b.next, c.chunk+1), x.time
+	}
+	return b.arrived(), x.setBlob(space, b)
 }
 
 // dropUpload removes an upload that will not be published.

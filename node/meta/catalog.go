@@ -52,6 +52,9 @@ func catalogCommand(b []byte) (func(*catalogTx) (catalogResult, error), error) {
 	case opChunk:
 		c := readChunk(r)
 		run = func(x *catalogTx) (catalogResult, error) { return x.putChunk(c) }
+	case opMend:
+		c := readChunk(r)
+		run = func(x *catalogTx) (catalogResult, error) { return x.mendChunk(c) }
 	case opDrop:
 		c := readDrop(r)
 		run = func(x *catalogTx) (catalogResult, error) { return x.dropUpload(c) }
@@ -115,6 +118,10 @@ func (x *catalogTx) now() (int64, error) {
 
 // write changes one record and returns it.
 func (x *catalogTx) write(t table, s step, origin string, done catalogOutcome) (catalogResult, error) {
+	by, full, err := x.owns(t, s)
+	if err != nil || full.outcome != 0 {
+		return full, err
+	}
 	res, changed, err := apply(x.tx, x.wall, change{table: t, actor: anyOwner, origin: origin, steps: []step{s}}, x.m.rules(t))
 	switch {
 	case err != nil:
@@ -123,6 +130,12 @@ func (x *catalogTx) write(t table, s step, origin string, done catalogOutcome) (
 		return x.refuse(catalogFull, "the catalog has as many records of this kind as it may have"), nil
 	case res.outcome != outcomeDone:
 		return x.refuse(catalogMalformed, "%s", res.message), nil
+	}
+	if by != 0 {
+		namespace, _, _ := strings.Cut(s.key, " ")
+		if err := x.addCount(ownedKey(t, namespace), by); err != nil {
+			return catalogResult{}, err
+		}
 	}
 	out := catalogResult{outcome: done, key: s.key}
 	if len(changed) > 0 {

@@ -23,7 +23,8 @@ const (
 	opUninstall = 8
 	opAddKey    = 9
 	opRevokeKey = 10
-	opLast      = opRevokeKey
+	opMend      = 11
+	opLast      = opMend
 )
 
 // catalogOutcome is what became of a command or a query of the catalog.
@@ -141,9 +142,10 @@ func readBegin(r *wire.Reader) (c beginCommand) {
 	return c
 }
 
-func encodeChunk(c chunkCommand) []byte {
+// encodeChunk encodes opChunk or opMend.
+func encodeChunk(op byte, c chunkCommand) []byte {
 	b := make([]byte, 0, len(c.data)+128)
-	b = appendArchive(append(b, catalogHeader(opChunk)...), c.namespace, c.archive)
+	b = appendArchive(append(b, catalogHeader(op)...), c.namespace, c.archive)
 	b = binary.AppendUvarint(binary.AppendUvarint(b, c.generation), uint64(c.chunk))
 	return append(b, c.data...)
 }

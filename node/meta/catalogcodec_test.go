@@ -35,7 +35,8 @@ var (
 func catalogCommands() map[string][]byte {
 	return map[string][]byte{
 		"begin":     encodeBegin(beginCommand{"acme", pkgstore.Digest{2}, 300, 1 << 20}),
-		"chunk":     encodeChunk(chunkCommand{"acme", pkgstore.Digest{2}, 7, 1, []byte("data")}),
+		"chunk":     encodeChunk(opChunk, chunkCommand{"acme", pkgstore.Digest{2}, 7, 1, []byte("data")}),
+		"mend":      encodeChunk(opMend, chunkCommand{"acme", pkgstore.Digest{2}, 7, 1, []byte("data")}),
 		"drop":      encodeDrop(dropCommand{"acme", pkgstore.Digest{2}, 7}),
 		"sweep":     catalogHeader(opSweep),
 		"publish":   encodePublish(publishCommand{"eu", 7, goldenPackage}),
@@ -76,6 +77,8 @@ func TestCatalogBytesStayTheSame(t *testing.T) {
 	got["row blob"] = encodeBlob(blob{"acme", pkgstore.Digest{2}, 300, 7, 1, 1, 9})
 	got["key chunk"] = chunkKey(blobID{1}, 2)
 	got["key digest"] = digestKey(pkgstore.Digest{1}, "acme")
+	got["key owned"] = ownedKey(tableKeys, "acme")
+	got["row owned"] = encodeCount(300)
 	got["key folded"] = foldedKey("acme", "a-b0")
 	for name, b := range got {
 		if want, ok := catalogGoldens[name]; !ok || zeros(b) != want {
@@ -190,6 +193,9 @@ var catalogGoldens = map[string]string{
 	"key chunk":     "b\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02",
 	"key digest":    "k\x01~acme",
 	"key folded":    "facme\x00abo",
+	"key owned":     "o\bacme",
+	"row owned":     "\x01\xac\x02",
+	"mend":          "\x06\v\x04acme\x02~\a\x01data",
 	"publish":       "\x06\x05\x02eu\a\x04acme\tacme/flow\x050.1.0\x83\x01\x01\x01~\x02~\xac\x02\x01t\x01d\x01\vnetwork:h:1\x03tok\x05\x01\x01*\x03~\x01s\x06\x02\x01r\a",
 	"result":        "\x01\x06\xac\x02\x02\vkey_unknown\x01m\x01krow",
 	"revoke":        "\x06\n\x02eu\x04acme\x03~\x01\x01r",

@@ -26,6 +26,7 @@ func catalogRanges() [][2][]byte {
 		{{spaceDigest}, {spaceDigest + 1}},
 		{{spaceFolded}, {spaceFolded + 1}},
 		{{spaceBytes}, {spaceBytes + 1}},
+		{{spaceOwned}, {spaceOwned + 1}},
 	}
 }
 
@@ -35,7 +36,7 @@ func ofCatalog(key []byte) bool {
 		return false
 	}
 	switch key[0] {
-	case spaceRecord, spaceTable:
+	case spaceRecord, spaceTable, spaceOwned:
 		return len(key) > 1 && slices.Contains(catalogTables[:], table(key[1]))
 	case spaceBlob, spaceChunk, spaceDigest, spaceFolded, spaceBytes:
 		return true
@@ -118,6 +119,8 @@ func (m *Machine) checkCatalogRow(tx *raftfsm.Tx, row raftfsm.Row) (keep bool, e
 			err = m.rules(table(k[1])).valid(rec.key, rec.value)
 		}
 		return true, err
+	case spaceOwned:
+		return true, restorableOwned(k, row.Value)
 	case spaceDigest, spaceFolded:
 		if len(k) > math.MaxUint8 || len(row.Value) > catalogKeyBytesMax {
 			return false, errRow("name")

@@ -64,7 +64,13 @@ func (s *Service) BeginUpload(ctx context.Context, u pkgstore.Upload, mostBytes 
 
 // PutChunk implements pkgstore.Store.
 func (s *Service) PutChunk(ctx context.Context, u pkgstore.Upload, generation uint64, chunk uint32, data []byte) (pkgstore.Progress, error) {
-	res, err := s.changeCatalog(ctx, encodeChunk(chunkCommand{namespace: u.Namespace, archive: u.Archive, generation: generation, chunk: chunk, data: data}))
+	res, err := s.changeCatalog(ctx, encodeChunk(opChunk, chunkCommand{namespace: u.Namespace, archive: u.Archive, generation: generation, chunk: chunk, data: data}))
+	return pkgstore.Progress{Generation: res.number, Next: res.next}, err
+}
+
+// MendChunk implements pkgstore.Store.
+func (s *Service) MendChunk(ctx context.Context, u pkgstore.Upload, generation uint64, chunk uint32, data []byte) (pkgstore.Progress, error) {
+	res, err := s.changeCatalog(ctx, encodeChunk(opMend, chunkCommand{namespace: u.Namespace, archive: u.Archive, generation: generation, chunk: chunk, data: data}))
 	return pkgstore.Progress{Generation: res.number, Next: res.next}, err
 }
 
@@ -90,20 +96,30 @@ func (m *Machine) HasUploads() (bool, error) {
 	return found, it.Close()
 }
 
-// Chunk implements pkgstore.Store: chunks never change, so this node's replica is asked first.
+// Chunk implements pkgstore.Store: this node's replica is asked first.
 func (s *Service) Chunk(ctx context.Context, u pkgstore.Upload, chunk uint32) ([]byte, error) {
-	var b []byte
-	var err error
-	for _, c := range [...]raftfsm.Consistency{raftfsm.Bounded, raftfsm.Linearizable} {
-		if b, err = s.askCatalog(ctx, encodeChunkQuery(u.Namespace, u.Archive, chunk), c); err != nil {
-			continue
-		}
-		r, openErr := openAnswer(b)
-		if err = openErr; err == nil {
-			return r.Rest(), nil
-		}
+	b, err := s.chunkAt(ctx, u, chunk, raftfsm.Bounded)
+	if err != nil {
+		return s.UploadedChunk(ctx, u, chunk)
 	}
-	return nil, err
+	return b, nil
+}
+
+// UploadedChunk implements pkgstore.Store.
+func (s *Service) UploadedChunk(ctx context.Context, u pkgstore.Upload, chunk uint32) ([]byte, error) {
+	return s.chunkAt(ctx, u, chunk, raftfsm.Linearizable)
+}
+
+func (s *Service) chunkAt(ctx context.Context, u pkgstore.Upload, chunk uint32, c raftfsm.Consistency) ([]byte, error) {
+	b, err := s.askCatalog(ctx, encodeChunkQuery(u.Namespace, u.Archive, chunk), c)
+	if err != nil {
+		return nil, err
+	}
+	r, err := openAnswer(b)
+	if err != nil {
+		return nil, err
+	}
+	return r.Rest(), nil
 }
 
 // Publish implements pkgstore.Store.

@@ -58,6 +58,7 @@ const (
 	spaceBlob      byte = 'i' // blob id -> blob that a package has
 	spaceDigest    byte = 'k' // content digest, namespace -> NAME@VERSION
 	spaceBytes     byte = 'n' // namespace, or nothing for all -> bytes of blobs
+	spaceOwned     byte = 'o' // table, namespace -> live records that it has in the table of the catalog
 	spaceRecord    byte = 'r' // table, key -> record
 	spaceRestoring byte = 's' // nothing -> nothing: the catalog is being restored
 	spaceTable     byte = 't' // table -> counters of the table
