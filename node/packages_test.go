@@ -67,7 +67,9 @@ func (r *testRegion) leaderOfMeta() int {
 func TestPackagesInARegion(t *testing.T) {
 	r := newRegion(t)
 	r.run()
-	ctx := patiently(t)
+	// Storing the largest package takes a minute or more under the race detector.
+	ctx, cancel := context.WithTimeout(context.Background(), 5*patience)
+	defer cancel()
 	key := pkgtest.NewKey(t)
 	added, err := r.packages(0).AddKey(ctx, connect.NewRequest(&packagesv1.AddKeyRequest{Tenant: "acme", Pem: string(key.PEM), Publisher: "*"}))
 	check(t, err)
