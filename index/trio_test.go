@@ -138,17 +138,11 @@ func (f *trio) right(query string, want int) {
 		if f.Host(i) == nil {
 			continue
 		}
-		var r SearchResult
-		// While a node has just started nobody may have a fresh replica that can answer; that is said, and passes.
-		f.Await("a complete answer", func() bool {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-			defer cancel()
-			var err error
-			r, err = f.services[i].Search(ctx, SearchRequest{Query: query, Limit: PageMax, RequireComplete: true, Exact: true})
-			return err == nil
-		})
-		if !r.Complete || r.Total != want || len(r.Items) != min(want, PageMax) {
-			f.t.Fatalf("node %d, %q: %d of %d documents, total %d, complete %v", i, query, len(r.Items), want, r.Total, r.Complete)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		r, err := f.services[i].Search(ctx, SearchRequest{Query: query, Limit: PageMax, RequireComplete: true, Exact: true})
+		cancel()
+		if err != nil || !r.Complete || r.Total != want || len(r.Items) != min(want, PageMax) {
+			f.t.Fatalf("node %d, %q: %d of %d documents, total %d, complete %v: %v", i, query, len(r.Items), want, r.Total, r.Complete, err)
 		}
 	}
 }

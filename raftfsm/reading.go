@@ -173,7 +173,7 @@ func (r *Reading) of(ctx context.Context, id GroupID) (*groupReading, error) {
 func (r *Reading) Query(ctx context.Context, id GroupID, query []byte) (Answer, error) {
 	gr, err := r.of(ctx, id)
 	if errors.Is(err, ErrNoLeader) {
-		return r.host.Query(ctx, id, query, Linearizable)
+		return r.host.queryLeaderOrOther(ctx, id, query)
 	}
 	if err != nil {
 		return Answer{}, err
@@ -198,10 +198,27 @@ func (r *Reading) Query(ctx context.Context, id GroupID, query []byte) (Answer, 
 		}
 	}
 	if errors.Is(err, errBehind) || errors.Is(err, ErrNoLeader) || errors.Is(err, ErrLost) {
-		return h.Query(ctx, id, query, Linearizable)
+		return h.queryLeaderOrOther(ctx, id, query)
 	}
-	// The leader fails: its disk does, say. Another replica may not.
-	other, otherErr := gr.queryOther(ctx, leader, query)
+	// The leader fails: its disk does, say. Another replica may not, once it has applied enough.
+	other, otherErr := gr.awaitOther(ctx, leader, query)
+	if otherErr == nil {
+		return other, nil
+	}
+	return ans, err
+}
+
+// queryLeaderOrOther waits for a leader and reads from it, or from another replica if the leader fails.
+func (h *Host) queryLeaderOrOther(ctx context.Context, id GroupID, query []byte) (Answer, error) {
+	ans, err := h.Query(ctx, id, query, Linearizable)
+	if err == nil || ctx.Err() != nil || errors.Is(err, ErrNoLeader) {
+		return ans, err
+	}
+	gr, readErr := h.BeginRead([]GroupID{id}).of(ctx, id)
+	if readErr != nil {
+		return ans, err
+	}
+	other, otherErr := gr.awaitOther(ctx, MemberOf(gr.leader.replica), query)
 	if otherErr == nil {
 		return other, nil
 	}
@@ -224,6 +241,11 @@ func (r *Reading) QueryOther(ctx context.Context, id GroupID, query []byte) (Ans
 	gr.mu.Lock()
 	asked := gr.asked
 	gr.mu.Unlock()
+	return gr.awaitOther(ctx, asked, query)
+}
+
+// awaitOther reads from a replica of another member than asked, and waits while there is one that has not applied enough.
+func (gr *groupReading) awaitOther(ctx context.Context, asked string, query []byte) (Answer, error) {
 	for {
 		ans, err := gr.queryOther(ctx, asked, query)
 		if err == nil || !errors.Is(err, errBehind) {
@@ -238,7 +260,7 @@ func (r *Reading) QueryOther(ctx context.Context, id GroupID, query []byte) (Ans
 }
 
 func (gr *groupReading) queryOther(ctx context.Context, asked string, query []byte) (ans Answer, err error) {
-	s := gr.seat
+	s, behind := gr.seat, error(nil)
 	err = s.fail("query", OutcomeDefinite, fmt.Errorf("no other replica: %w", ErrNoLeader))
 	for _, replica := range gr.leader.voters { // any of them is as good
 		member := MemberOf(replica)
@@ -254,6 +276,12 @@ func (gr *groupReading) queryOther(ctx context.Context, asked string, query []by
 		if err == nil {
 			return ans, nil
 		}
+		if errors.Is(err, errBehind) {
+			behind = err
+		}
+	}
+	if behind != nil { // it is the one that may answer yet
+		err = behind
 	}
 	return Answer{}, err
 }
