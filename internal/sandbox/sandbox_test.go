@@ -127,11 +127,17 @@ func TestTheEndOfTheContextEndsEverything(t *testing.T) {
 	eachLevel(t, func(t *testing.T, m *machine) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
-			for ctx.Err() == nil {
-				if text, _ := os.ReadFile(filepath.Join(m.work, "pid")); len(text) > 0 {
-					cancel()
+			look := time.NewTicker(time.Millisecond)
+			defer look.Stop()
+			for {
+				select {
+				case <-look.C:
+					if text, _ := os.ReadFile(filepath.Join(m.work, "pid")); len(text) > 0 {
+						cancel()
+					}
+				case <-ctx.Done():
+					return
 				}
-				time.Sleep(time.Millisecond)
 			}
 		}()
 		_, _, err := m.run(ctx, "sh", "-c", `trap '' TERM INT HUP; (setsid sh -c 'echo $$ > pid; exec sleep 1000' &); sleep 1000; sleep 1000`)
