@@ -54,8 +54,8 @@ upgrade: build ## upgrade a region under traffic from the build EARLIEST to this
 	./scripts/upgrade.sh $(BIN) $(EARLIEST)
 
 interop: build ## try what works with others: Envoy, an S3 server, cosign, npm's verifier, opa, fetched once; ENVOY, SEAWEEDFS, COSIGN, OPA name others
-	seaweedfs=$$(./scripts/seaweedfs.sh) && SEAWEEDFS=$$seaweedfs $(GO) test -tags interop -count=1 -timeout 10m -run S3 -v ./internal/objectstore ./index
-	envoy=$$(./scripts/envoy.sh) && cosign=$$(./scripts/cosign.sh) && modules=$$(./scripts/sigstorejs.sh) && opa=$$(./scripts/opa.sh) && \
+	seaweedfs=$$(./scripts/fetch.sh seaweedfs) && SEAWEEDFS=$$seaweedfs $(GO) test -tags interop -count=1 -timeout 10m -run S3 -v ./internal/objectstore ./index
+	envoy=$$(./scripts/fetch.sh envoy) && cosign=$$(./scripts/fetch.sh cosign) && modules=$$(./scripts/sigstorejs.sh) && opa=$$(./scripts/fetch.sh opa) && \
 		ENVOY=$$envoy COSIGN=$$cosign OPA=$$opa NODE_PATH=$$modules MAESTRO=$(abspath $(BIN)) $(GO) test -tags interop -count=1 -timeout 10m -v ./interop
 
 fuzz: ## run every fuzz target for FUZZTIME
