@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -97,8 +99,8 @@ func (a *app) offerTemplates(ctx context.Context, region *devregion.Region, repo
 	case err != nil:
 		report(fmt.Sprintf("templates: not all are in the catalog, %d are: %v", count, err))
 	default:
-		report(fmt.Sprintf("templates: %d packages, signed by the development key %s; see maestro pkg list, and try maestro pkg install %s --tenant %s",
-			count, devregion.TemplatesPublicKey(region.State().ConfigDir), sampleTemplate, devregion.SampleTenant))
+		report(fmt.Sprintf("templates: %d packages, signed by the development key %s; see %[3]s pkg list, and try %[3]s pkg install %[4]s --tenant %[5]s",
+			count, devregion.TemplatesPublicKey(region.State().ConfigDir), program(), sampleTemplate, devregion.SampleTenant))
 	}
 }
 
@@ -135,16 +137,34 @@ func (a *app) printWelcome(region *devregion.Region, o devregion.Options) {
 	for _, n := range state.Regions[0].Nodes {
 		apis = append(apis, n.API)
 	}
-	fmt.Fprintf(a.stdout, `region %s: %s
-kept in %s; metrics at %s/metrics
+	fmt.Fprintf(a.stdout, `region %[1]s: %[2]s
+kept in %[3]s; metrics at %[4]s/metrics
 
 Try in another shell:
-  maestro cluster status
-  maestro check --tenant demo --token ana --key export
-  maestro search 'kind:decision AND decision:deny'
-  maestro lineage --tenant demo sha256:36c2e80a66311fbf22ac4d7f07d48f367be6190afc0e615fa11c36c035277429
-  maestro limit list
-  curl --cacert %s -H "Authorization: Bearer $(cat %s)" '%s/api/provenance/search?q=execution:run-0003'
+  %[6]s cluster status
+  %[6]s check --tenant demo --token ana --key export
+  %[6]s search 'kind:decision AND decision:deny'
+  %[6]s lineage --tenant demo sha256:36c2e80a66311fbf22ac4d7f07d48f367be6190afc0e615fa11c36c035277429
+  %[6]s limit list
+  curl --cacert %[5]s -H "Authorization: Bearer $(cat %[7]s)" '%[8]s/api/provenance/search?q=execution:run-0003'
 
-`, state.Regions[0].Name, strings.Join(apis, " "), state.ConfigDir, state.Regions[0].Nodes[0].Admin, state.CA, state.TokenFile, apis[0])
+`, state.Regions[0].Name, strings.Join(apis, " "), state.ConfigDir, state.Regions[0].Nodes[0].Admin, state.CA, program(), state.TokenFile, apis[0])
+}
+
+// program is how this program is called from a shell: by its name where the path finds it, else as it was called now.
+func program() string {
+	own, err := os.Executable()
+	if err != nil {
+		return "maestro"
+	}
+	if found, err := exec.LookPath("maestro"); err == nil && sameFile(found, own) || !strings.ContainsRune(os.Args[0], filepath.Separator) {
+		return "maestro"
+	}
+	return os.Args[0]
+}
+
+func sameFile(a, b string) bool {
+	x, errX := os.Stat(a)
+	y, errY := os.Stat(b)
+	return errX == nil && errY == nil && os.SameFile(x, y)
 }

@@ -22,10 +22,10 @@ func (a *app) pkgCommand() *cobra.Command {
 README, examples, the workflow's files and signatures. init, build, keygen, sign, verify, test and run need no region.`,
 		Example: `  maestro pkg init myflow && cd myflow
   maestro pkg build
-  maestro pkg keygen --out k
-  maestro pkg sign --key k.key myflow-0.1.0.mwpkg.tgz
-  maestro pkg verify --key k.pub myflow-0.1.0.mwpkg.tgz
-  maestro pkg keys add k.pub --publisher '' --tenant acme
+  maestro pkg keygen --out ../k
+  maestro pkg sign --key ../k.key myflow-0.1.0.mwpkg.tgz
+  maestro pkg verify --key ../k.pub myflow-0.1.0.mwpkg.tgz
+  maestro pkg keys add ../k.pub --publisher '' --tenant acme
   maestro pkg publish myflow-0.1.0.mwpkg.tgz --tenant acme
   maestro pkg install myflow@0.1.0 --tenant acme`,
 	})

@@ -115,10 +115,10 @@ func (a *app) installAll(ctx context.Context, c *client.Client, all ...*packages
 		for i, r := range out {
 			result := "installed"
 			switch {
-			case all[i].GetDryRun():
+			case all[i].GetDryRun() && r.GetBefore() != r.GetInstall().GetVersion():
 				result = "would be installed"
 			case !r.GetChanged():
-				result = "was installed"
+				result = "is installed already"
 			}
 			p := r.GetInstall()
 			fmt.Fprintf(w, "%s@%s\t%s\t%s\t%s\n", p.GetName(), p.GetVersion(), p.GetTenant(), r.GetBefore(), result)
